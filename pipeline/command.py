@@ -1,0 +1,157 @@
+"""The one place that starts programs.
+
+Programs get an argument list (never a shell line), an environment made from scratch, a fixed umask,
+no standard input unless it is given, and a time limit. Outside the guest no other module imports
+`subprocess`; a test keeps it so.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import InfrastructureFailed, TwinbuildError, UsageError
+
+UMASK = 0o022
+TAIL_LINES = 15
+TERMINATE_GRACE_S = 10.0
+
+# What a program may see of the caller's environment: where it runs and how it reaches the network.
+PASSED_ON = ("HOME", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "TMPDIR")
+
+PACKAGE_OF = {
+    "git": "git",
+    "gpg": "gnupg",
+    "gpgv": "gpgv",
+    "mmdebstrap": "mmdebstrap",
+    "apt-get": "apt",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A program that has ended: its arguments, exit status and what it printed."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as UTF-8, undecodable bytes replaced, without the last newline."""
+        return self.stdout.decode(errors="replace").rstrip("\n")
+
+    @property
+    def tail(self) -> str:
+        """The last lines that the program said about itself."""
+        said = self.stderr.strip() or self.stdout.strip()
+        return "\n".join(said.decode(errors="replace").splitlines()[-TAIL_LINES:])
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment that programs get: fixed locale and time zone, and `extra`."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    fixed = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+    return {**passed, **fixed, **(extra or {})}
+
+
+def find(program: str) -> Path:
+    """Return the path of `program`; raise UsageError that names the package to install."""
+    found = shutil.which(program, path=clean_environment()["PATH"])
+    if found is None:
+        package = PACKAGE_OF.get(program, program)
+        raise UsageError(
+            f"the program {program} is not installed", remedy=f"apt-get install {package}"
+        )
+    return Path(found)
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    stdout_to: Path | None = None,
+    stderr_to: Path | None = None,
+    accept: Collection[int] = (0,),
+    failure: type[TwinbuildError] = InfrastructureFailed,
+) -> Completed:
+    """Run a program to its end and return what it said.
+
+    `env` is added to the clean environment. Large output goes to the files `stdout_to` and
+    `stderr_to`, not to memory. A status outside `accept`, or no end within `timeout_s` seconds,
+    raises `failure`, with a line to run again by hand and the last lines that were printed.
+    """
+    arguments = [os.fspath(argument) for argument in argv]
+    program = find(arguments[0]) if "/" not in arguments[0] else Path(arguments[0])
+    replay = shlex.join(arguments)
+    with _opened(stdout_to) as stdout, _opened(stderr_to) as stderr:
+        process = subprocess.Popen(
+            [os.fspath(program), *arguments[1:]],
+            env=clean_environment(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
+            umask=UMASK,
+            process_group=0,
+        )
+        try:
+            out, err = process.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _stop(process)
+            raise failure(f"{arguments[0]} did not end within {timeout_s:g} s: {replay}") from None
+        except BaseException:
+            _stop(process)
+            raise
+    completed = Completed(tuple(arguments), process.returncode, out or b"", err or b"")
+    if completed.status not in accept:
+        said = completed.tail or (_tail_of(stderr_to) if stderr_to else "")
+        raise failure(f"{arguments[0]} ended with status {completed.status}: {replay}", detail=said)
+    return completed
+
+
+class _opened:
+    """A file to write to as a context, or a pipe where there is no path."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.file = path.open("wb") if path else None
+
+    def __enter__(self) -> int:
+        return self.file.fileno() if self.file else subprocess.PIPE
+
+    def __exit__(self, *_: object) -> None:
+        if self.file:
+            self.file.close()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the program and what it started: politely first, for certain afterwards."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(TERMINATE_GRACE_S)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.communicate()
+
+
+def _tail_of(path: Path) -> str:
+    """Return the last lines of a file that may be large."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8192))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])

@@ -1,0 +1,140 @@
+"""`farm.yaml`, the environments' descriptions and `image.yaml` as typed, validated, frozen models."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from pipeline.errors import UsageError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}([0-9A-F]{24})?$")]
+Ed25519Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+SnapshotTime = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z$")]
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
+CONFIGURATION_LIMIT = 1024 * 1024
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=_Model)
+
+
+class EnvironmentEntry(_Model):
+    """Where an environment runs: the wiring in `farm.yaml`."""
+
+    engine: str | None = None  # a Docker Engine's address; None is the default one
+    memory_mib: int = Field(ge=1024)
+    cpus: int = Field(ge=1)
+
+
+class Archive(_Model):
+    """A Debian archive: its suites, the key that signs them and where it can be had."""
+
+    suites: list[str] = Field(min_length=1)
+    components: list[str] = Field(min_length=1)
+    keyring: Path
+    urls: list[HttpUrl] | None = None  # tried in order; None is where this machine's apt looks
+    at: SnapshotTime | None = None  # the archive as it was then
+    snapshot_urls: list[HttpUrl] = []  # archives in the URL layout of Debian's snapshot archive
+
+
+class TagPolicy(_Model):
+    """Which tags may be released."""
+
+    signed: bool = True
+    signers: list[Fingerprint] = []
+
+
+class Keys(_Model):
+    """The public halves of the keys that a release rests on."""
+
+    release: Fingerprint | None = None
+    environments: dict[Name, Ed25519Key] = {}
+    tags: TagPolicy = TagPolicy()
+
+
+class Farm(_Model):
+    """`farm.yaml`."""
+
+    environments: dict[Name, EnvironmentEntry] = Field(min_length=2)
+    archives: dict[Name, Archive] = Field(min_length=1)
+    keys: Keys = Keys()
+    publish: str = "public"
+
+
+class Variation(_Model):
+    """What an environment does differently on purpose: `images/hosts/<name>/environment.yaml`.
+
+    None of it may reach an artifact; all of it is recorded in the environment's statement.
+    """
+
+    description: str
+    suite: str  # of the container host; its QEMU and its kernel come with it
+    machine_type: Literal["q35", "pc"]
+    cpu_model_tcg: str
+    cpu_model_kvm: str
+    clock_offset_days: int
+    time_zone: str
+    locale: Literal["C.UTF-8", "C", "POSIX"]
+    host_name: Name
+    user: Name
+    build_path: Annotated[str, StringConstraints(pattern=r"^/[a-z0-9/_-]{1,100}$")]
+    umask: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3}$")]
+    scratch_filesystem: Literal["ext4", "xfs", "btrfs", "tmpfs"]
+
+
+class Image(_Model):
+    """`image.yaml`: what the configuration tree beside it does not say."""
+
+    description: str
+    architecture: Literal["amd64"] = "amd64"
+    suite: str = "trixie"
+    volume_id: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]{1,32}$")]
+    kernel_parameters: str = ""
+
+    @model_validator(mode="after")
+    def _one_line(self) -> Self:
+        if re.search(r"[\n\"'`$\\]", self.kernel_parameters):
+            raise ValueError("kernel_parameters must be one plain line without quotes")
+        return self
+
+
+def load_farm(path: Path) -> Farm:
+    """Read `farm.yaml`; raise UsageError that names the key at fault."""
+    return _load(Farm, path)
+
+
+def load_variation(path: Path) -> Variation:
+    """Read an `environment.yaml`; raise UsageError that names the key at fault."""
+    return _load(Variation, path)
+
+
+def load_image(path: Path) -> Image:
+    """Read an `image.yaml`; raise UsageError that names the key at fault."""
+    return _load(Image, path)
+
+
+def _load(model: type[Model], path: Path) -> Model:
+    try:
+        if path.stat().st_size > CONFIGURATION_LIMIT:
+            raise UsageError(f"{path} is larger than {CONFIGURATION_LIMIT} bytes")
+        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise UsageError(f"{path}: {'; '.join(faults)}") from error

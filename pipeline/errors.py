@@ -1,0 +1,73 @@
+"""Errors that a user may meet: one line that says what happened and what to do, and an exit status.
+
+The statuses are those of `docs/reference/exit-status.md`. Any other exception is a bug in Twinbuild.
+"""
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """What a Twinbuild command tells its caller; the same everywhere."""
+
+    DONE = 0
+    DIFFERS = 1
+    USAGE = 2
+    BUILD_FAILED = 3
+    INFRASTRUCTURE = 4
+    INPUTS_UNVERIFIED = 5
+    SIGNATURE = 6
+
+
+class TwinbuildError(Exception):
+    """An error for the user.
+
+    `what` says what happened and to what, `remedy` what to do next, both without a final full stop;
+    `detail` is longer text (the last lines of a log, a list of paths) that is shown below the line.
+    """
+
+    status: ExitStatus
+
+    def __init__(self, what: str, *, remedy: str = "", detail: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
+class Differs(TwinbuildError):
+    """The builds, or the files and the manifest, differ."""
+
+    status = ExitStatus.DIFFERS
+
+
+class UsageError(TwinbuildError):
+    """Wrong usage or configuration."""
+
+    status = ExitStatus.USAGE
+
+
+class BuildFailed(TwinbuildError):
+    """The image is at fault: a hook, a package, its configuration."""
+
+    status = ExitStatus.BUILD_FAILED
+
+
+class InfrastructureFailed(TwinbuildError):
+    """The engine, the machine, the disk or the network failed; a retry may help."""
+
+    status = ExitStatus.INFRASTRUCTURE
+
+
+class InputsUnverified(TwinbuildError):
+    """Something that a build would use could not be verified."""
+
+    status = ExitStatus.INPUTS_UNVERIFIED
+
+
+class SignatureInvalid(TwinbuildError):
+    """A signature is missing, bad, expired or not from a trusted key."""
+
+    status = ExitStatus.SIGNATURE

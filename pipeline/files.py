@@ -1,0 +1,75 @@
+"""Files and documents on disk: hashes, and writes that are whole or not there at all."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.errors import TwinbuildError
+
+DOCUMENT_LIMIT = 64 * 1024 * 1024
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the SHA-256 of `content` in lower-case hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file of any size, read in pieces, in lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Open a file that appears under `path` when the block ends well, and leaves nothing otherwise.
+
+    Its content is on the disk before its name is: a crash leaves the old file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a whole file atomically."""
+    with new_file(path, mode=mode) as file:
+        file.write(content)
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return the one form in which documents are written: sorted, indented, ending in a newline."""
+    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document atomically."""
+    write_bytes(path, json_bytes(document))
+
+
+def read_json(path: Path, *, failure: type[TwinbuildError], limit: int = DOCUMENT_LIMIT) -> Any:
+    """Read a JSON document of at most `limit` bytes; raise `failure` if it is not one."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise failure(f"{path} is larger than {limit} bytes")
+        return json.loads(content)
+    except OSError as error:
+        raise failure(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise failure(f"{path} is not a JSON document: {error}") from error
