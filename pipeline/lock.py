@@ -24,6 +24,9 @@ VERSION = re.compile(r"[A-Za-z0-9.+:~-]+")
 POOL_PATH = re.compile(
     r"(?:[A-Za-z0-9_+~%:-][A-Za-z0-9._+~%:-]*/)*[A-Za-z0-9_+~%:-][A-Za-z0-9._+~%:-]*"
 )
+NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+SUITE = re.compile(r"[a-z][a-z0-9.+-]*")
+USED_BY = re.compile(r"builder|image|builder image")
 SIZE_LIMIT = 4 * 1024**3
 
 
@@ -59,7 +62,7 @@ class Package:
     filename: str
     size: int
     sha256: str
-    used_by: tuple[str, ...]  # "image", "builder" or both
+    used_by: tuple[str, ...]  # "builder", "image" or both, in this order
 
     @property
     def file_name(self) -> str:
@@ -156,12 +159,16 @@ def _lock(paragraphs: Iterator[Deb822]) -> Lock:
             packages.append(_parse_package(paragraph))
         else:
             suites.append(_parse_suite(paragraph))
+    known = {(suite.archive, suite.suite) for suite in suites}
+    strays = [p.name for p in packages if (p.archive, p.suite) not in known]
+    if strays:
+        raise ValueError(f"no signed index vouches for {strays[0]}")
     uses = [(user, p.name, p.architecture) for p in packages for user in p.used_by]
     if len(set(uses)) != len(uses):
         raise ValueError("a package stands in it twice")
     return Lock(
-        head["Image"],
-        head["Architecture"],
+        _matching(NAME, head["Image"]),
+        _matching(NAME, head["Architecture"]),
         _matching(SHA256, head["Request-SHA256"]),
         tuple(suites),
         tuple(packages),
@@ -177,8 +184,8 @@ def _parse_suite(paragraph: Deb822) -> Suite:
                 Index(_matching(POOL_PATH, path), _size(size), _matching(SHA256, digest))
             )
     return Suite(
-        paragraph["Archive"],
-        paragraph["Suite"],
+        _matching(NAME, paragraph["Archive"]),
+        _matching(SUITE, paragraph["Suite"]),
         parsedate_to_datetime(paragraph["Date"]).astimezone(UTC),
         _matching(SHA256, paragraph["InRelease-SHA256"]),
         tuple(indices),
@@ -189,13 +196,13 @@ def _parse_package(paragraph: Deb822) -> Package:
     return Package(
         _matching(PACKAGE, paragraph["Package"]),
         _matching(VERSION, paragraph["Version"]),
-        _matching(PACKAGE, paragraph["Architecture"]),
-        paragraph["Archive"],
-        paragraph["Suite"],
+        _matching(NAME, paragraph["Architecture"]),
+        _matching(NAME, paragraph["Archive"]),
+        _matching(SUITE, paragraph["Suite"]),
         _matching(POOL_PATH, paragraph["Filename"]),
         _size(paragraph["Size"]),
         _matching(SHA256, paragraph["SHA256"]),
-        tuple(paragraph["Used-By"].split()),
+        tuple(_matching(USED_BY, paragraph["Used-By"]).split()),
     )
 
 

@@ -1,16 +1,21 @@
-"""The store: files on disk named by their SHA-256, shared by all runs; nothing enters it unverified.
+"""The store: files on disk named by their SHA-256, shared by all runs; nothing enters unverified.
 
     <store>/sha256/<first two digits>/<digest>
+    <store>/partial/<digest>                     what an interrupted transfer left
 
 A file appears by one rename after its content was hashed, so any number of processes may use a
 store at once. Files in it are read-only and are hashed again wherever they are trusted.
 """
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.errors import InputsUnverified
 from pipeline.files import new_file, sha256_file
@@ -34,12 +39,13 @@ class Store:
         """Return where a file with this digest is, or would be."""
         return self.root / "sha256" / sha256[:2] / sha256
 
-    def has(self, sha256: str, size: int) -> bool:
-        """Tell whether a file with this digest and size (in bytes) is there."""
+    def has(self, sha256: str, size: int | None = None) -> bool:
+        """Tell whether a file with this digest (and size in bytes, if known) is there."""
         try:
-            return self.path(sha256).stat().st_size == size
+            found = self.path(sha256).stat().st_size
         except FileNotFoundError:
             return False
+        return size is None or found == size
 
     def add(self, sha256: str, size: int, pieces: Iterable[bytes]) -> Path:
         """Keep what `pieces` give if it has this digest and size; return its path.
@@ -62,6 +68,67 @@ class Store:
                 )
         return path
 
+    def add_bytes(self, content: bytes) -> str:
+        """Keep `content`; return its digest."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        if not self.has(sha256, len(content)):
+            self.add(sha256, len(content), [content])
+        return sha256
+
+    @contextmanager
+    def receiving(self, sha256: str) -> Iterator[BinaryIO]:
+        """Open, to read and write, what was received so far of a file; keep it if it is whole.
+
+        When the block ends well the content must have this digest: it is hashed again and enters
+        the store, or InputsUnverified is raised and nothing of it stays. When the block raises,
+        what came so far stays as the beginning for the next time.
+        """
+        (self.root / "partial").mkdir(parents=True, exist_ok=True)
+        with _own_part(self.root / "partial" / sha256) as (file, part):
+            yield file
+            file.flush()
+            found = sha256_file(part)
+            if found != sha256:
+                part.unlink()
+                raise InputsUnverified(f"a file that should be {sha256} is {found}")
+            os.fchmod(file.fileno(), 0o444)
+            os.fsync(file.fileno())
+            self.path(sha256).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part, self.path(sha256))
+
     def damaged(self, sha256: str) -> bool:
         """Tell whether the content of a file in the store is no longer that of its name."""
         return sha256_file(self.path(sha256)) != sha256
+
+    def discard(self, sha256: str) -> None:
+        """Remove a file, for instance a damaged one."""
+        self.path(sha256).unlink(missing_ok=True)
+
+
+@contextmanager
+def _own_part(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Open a part for this thread alone; while somebody else writes to it, a part of our own."""
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                break
+            # Between open and lock another process may have moved the file into the store.
+            if _is_open_as(file, path):
+                yield file, path
+                return
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(descriptor, "r+b") as file:
+        try:
+            yield file, Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+def _is_open_as(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
