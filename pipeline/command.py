@@ -10,7 +10,8 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,18 +124,14 @@ def run(
     return completed
 
 
-class _opened:
-    """A file to write to as a context, or a pipe where there is no path."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.file = path.open("wb") if path else None
-
-    def __enter__(self) -> int:
-        return self.file.fileno() if self.file else subprocess.PIPE
-
-    def __exit__(self, *_: object) -> None:
-        if self.file:
-            self.file.close()
+@contextmanager
+def _opened(path: Path | None) -> Iterator[int]:
+    """Give a file to write to, or a pipe where there is no path."""
+    if path is None:
+        yield subprocess.PIPE
+        return
+    with path.open("wb") as file:
+        yield file.fileno()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""`farm.yaml`, the environments' descriptions and `image.yaml` as typed, validated, frozen models."""
+"""`farm.yaml`, `environment.yaml` and `image.yaml` as typed, validated, frozen models."""
 
 import re
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Errors that a user may meet: one line that says what happened and what to do, and an exit status.
 
-The statuses are those of `docs/reference/exit-status.md`. Any other exception is a bug in Twinbuild.
+The statuses are those of `docs/reference/exit-status.md`. Any other exception is a bug.
 """
 
 from enum import IntEnum

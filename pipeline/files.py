@@ -45,6 +45,13 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         raise
 
 
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a whole file that another program wrote its name, once its content is on the disk."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
 def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a whole file atomically."""
     with new_file(path, mode=mode) as file:
@@ -52,8 +59,12 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def json_bytes(document: Mapping[str, Any]) -> bytes:
-    """Return the one form in which documents are written: sorted, indented, ending in a newline."""
-    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    """Return the one form in which documents are written: sorted, indented, ending in a newline.
+
+    It is UTF-8; the surrogates that stand for undecodable bytes of a path become JSON escapes.
+    """
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -8,21 +8,29 @@ runs/<id>/
                                  ledger.jsonl.gz artifacts/ statement.json
   verdict.json                   stage 4
   release/                       stage 5
+  .lock                          held while a stage is at work
   stages/<stage>.json            what a stage read and wrote, by hash, written when it is complete
 """
 
+import fcntl
+import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline.config import Name
 from pipeline.errors import TwinbuildError, UsageError
 from pipeline.files import read_json, sha256_file, write_json
+from pipeline.git import without_password
 
+TAKEN = frozenset({"release", "stages"})  # folders of a run that are no environment's
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9-]{1,40}-[0-9a-f]{4}")
 
 
@@ -31,12 +39,34 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image: str
+    image: Name
     commit: str  # any commit-ish
-    source: str | None = None  # another repository; None is this one
+    source: str | None = None  # another repository, without a password; None is this one
     tag: str | None = None  # set for a release, which is built without caches
-    compression: str = "fast"
-    environments: tuple[str, ...]
+    compression: Literal["fast", "strong"] = "fast"
+    environments: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+    @classmethod
+    def of(cls, document: object, *, where: str = "what was asked for") -> Self:
+        """Check and return what `document` asks for; raise UsageError that names the fault."""
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            name = ".".join(map(str, fault["loc"]))
+            raise UsageError(f"{where} is not possible: {name}: {fault['msg']}") from error
+
+    @model_validator(mode="after")
+    def _folders_of_their_own(self) -> Self:
+        taken = TAKEN & set(self.environments)
+        if taken or len(set(self.environments)) != len(self.environments):
+            raise ValueError(f"an environment needs a name of its own, not one of {sorted(TAKEN)}")
+        return self
+
+    @field_validator("source")
+    @classmethod
+    def _no_password(cls, source: str | None) -> str | None:
+        return source and without_password(source)
 
 
 @dataclass(frozen=True)
@@ -52,22 +82,27 @@ class Run:
 
     @property
     def source_json(self) -> Path:
+        """What is built: repository, commit, version, date."""
         return self.folder / "source.json"
 
     @property
     def source_tar(self) -> Path:
+        """The exported commit."""
         return self.folder / "source.tar"
 
     @property
     def inputs_json(self) -> Path:
+        """The locked packages, all of which lie in the store."""
         return self.folder / "inputs.json"
 
     @property
     def verdict_json(self) -> Path:
+        """What the comparison of the builds came to."""
         return self.folder / "verdict.json"
 
     @property
     def release(self) -> Path:
+        """The folder of what is published."""
         return self.folder / "release"
 
     def environment(self, name: str) -> Path:
@@ -75,8 +110,22 @@ class Run:
         return self.folder / name
 
     def request(self) -> Request:
-        """Return what was asked for."""
-        return Request.model_validate(read_json(self.folder / "run.json", failure=UsageError))
+        """Return what was asked for; raise UsageError if `run.json` does not say."""
+        path = self.folder / "run.json"
+        return Request.of(read_json(path, failure=UsageError), where=os.fspath(path))
+
+    @contextmanager
+    def held(self, *, alone: bool = False) -> Iterator[None]:
+        """Keep the run from being removed while the block runs, or, `alone`, from being used.
+
+        Raise UsageError at once if another process is in the way.
+        """
+        with (self.folder / ".lock").open("wb") as file:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"another process is at work on the run {self.id}") from None
+            yield
 
     def why_again(self, stage: str, reads: Mapping[str, str]) -> str | None:
         """Return why `stage` must run, as words for people, or None if it is complete.
