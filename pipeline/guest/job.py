@@ -1,0 +1,158 @@
+"""The job as the machine sees it: documents, disks, and packages, hashed on their way in."""
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from . import protocol
+from .report import StepFailed
+
+HANDED_OVER = Path("/run/twinbuild")
+PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A package that the lock names for the image."""
+
+    name: str
+    version: str
+    architecture: str
+    size: int
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file in the repository."""
+        return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is built, and how this machine differs from the other one."""
+
+    document: Mapping[str, Any]  # job.json
+    machine: Mapping[str, str]  # machine.json
+    work: Path  # on the scratch disk
+
+    @property
+    def epoch(self) -> int:
+        """SOURCE_DATE_EPOCH, in seconds."""
+        return int(self.document["epoch"])
+
+    @property
+    def tree(self) -> Path:
+        """The root of the image."""
+        return self.work / "tree"
+
+    @property
+    def binary(self) -> Path:
+        """What the ISO holds."""
+        return self.work / "binary"
+
+    @property
+    def artifacts(self) -> Path:
+        """What is compared and published."""
+        return self.work / protocol.ARTIFACTS
+
+    @property
+    def image_folder(self) -> Path:
+        """The image's configuration tree, as it is in the commit."""
+        return self.work / "source" / "images" / "live" / str(self.document["image"])
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """The names of the artifacts."""
+        d = self.document
+        return protocol.artifact_names(d["image"], d["architecture"], d["version"])
+
+
+def read_documents() -> tuple[dict[str, Any], dict[str, str]]:
+    """Return job.json and machine.json, which the machine's first program unpacked."""
+    job = json.loads((HANDED_OVER / "job.json").read_text())
+    machine = json.loads((HANDED_OVER / "machine.json").read_text())
+    return job, machine
+
+
+def disk(serial: str) -> Path:
+    """Return the device with this virtio serial number."""
+    for path in Path("/sys/block").glob("vd*/serial"):
+        if path.read_text().strip() == serial:
+            return Path("/dev") / path.parent.name
+    raise StepFailed(protocol.STATUS_INFRASTRUCTURE, f"this machine has no disk {serial!r}")
+
+
+def unpack_inputs(job: Job) -> tuple[Locked, ...]:
+    """Unpack the input disk, hash each file on its way, and return the image's packages.
+
+    Raise StepFailed if the lock is not the one the job names, if a package is missing or is not
+    what the lock says, or if there is a package that the lock does not name.
+    """
+    digests: dict[str, tuple[int, str]] = {}
+    with (
+        disk(protocol.INPUT_DISK).open("rb") as device,
+        tarfile.open(fileobj=device, mode="r|") as tar,
+    ):
+        for member in tar:
+            if member.isfile():
+                digests[member.name] = _unpack(tar, member, job.work)
+    expected = {
+        protocol.LOCK: job.document["lock_sha256"],
+        protocol.SOURCE_TAR: job.document["source_sha256"],
+    }
+    for name, digest in expected.items():
+        if digests.get(name, (0, ""))[1] != digest:
+            raise StepFailed(protocol.STATUS_INPUTS, f"{name} is not the one that the job names")
+    locked = tuple(read_lock((job.work / protocol.LOCK).read_text()))
+    pool = f"{protocol.REPOSITORY}/pool/"
+    there = {name[len(pool) :]: found for name, found in digests.items() if name.startswith(pool)}
+    wanted = {package.file_name: (package.size, package.sha256) for package in locked}
+    wrong = sorted(n for n in there.keys() | wanted.keys() if there.get(n) != wanted.get(n))
+    if wrong:
+        raise StepFailed(
+            protocol.STATUS_INPUTS,
+            f"{len(wrong)} packages are not what the lock says, for instance {wrong[0]}",
+            "\n".join(wrong),
+        )
+    with tarfile.open(job.work / protocol.SOURCE_TAR) as tar:
+        tar.extractall(job.work / "source", filter="tar")
+    if not job.image_folder.is_dir():
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"the source has no {job.image_folder.name}")
+    return locked
+
+
+def read_lock(text: str) -> Iterator[Locked]:
+    """Yield the image's packages of a lock, whose bytes were checked against the job."""
+    for paragraph in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
+        if "Package" in fields and "image" in fields["Used-By"].split():
+            yield Locked(
+                fields["Package"],
+                fields["Version"],
+                fields["Architecture"],
+                int(fields["Size"]),
+                fields["SHA256"],
+            )
+
+
+def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, work: Path) -> tuple[int, str]:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise StepFailed(protocol.STATUS_INPUTS, f"the input disk holds a path {member.name!r}")
+    target = work / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file = tar.extractfile(member)
+    assert file is not None
+    digest, size = hashlib.sha256(), 0
+    with target.open("wb") as out:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            out.write(piece)
+            size += len(piece)
+    os.chmod(target, 0o644)
+    return size, digest.hexdigest()

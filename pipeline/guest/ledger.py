@@ -1,0 +1,126 @@
+"""The ledger: what each step changed in the tree, path by path.
+
+A file is hashed again only if its inode was changed since the step before: the kernel updates an
+inode's change time on every write, and nothing in the machine can set it. The format is described
+in `docs/reference/documents.md`.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "link",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+Entry = dict[str, Any]
+
+
+class Ledger:
+    """The ledger of one tree, written to `out` while the steps run."""
+
+    def __init__(self, tree: Path, out: Path) -> None:
+        self._tree = os.fsencode(tree)
+        self._entries: dict[bytes, Entry] = {}
+        self._seen: dict[bytes, tuple[int, ...]] = {}
+        self._file = out.open("wb")
+        self._lines = gzip.GzipFile("", "wb", compresslevel=6, fileobj=self._file, mtime=0)
+
+    def record(self, step: str) -> None:
+        """Write what changed since the last call, as done by `step`."""
+        self._write({"step": step})
+        found = dict(_walk(self._tree))
+        first_of: dict[tuple[int, int], bytes] = {}
+        for path in sorted(found):
+            status = found[path]
+            inode = (status.st_dev, status.st_ino)
+            first = first_of.setdefault(inode, path)
+            mark = (*inode, status.st_ctime_ns, status.st_nlink, hash(first))
+            if self._seen.get(path) == mark:
+                continue
+            entry = self._entry(path, status, first)
+            if self._entries.get(path) != entry:
+                self._write(entry)
+            self._entries[path], self._seen[path] = entry, mark
+        for path in sorted(self._entries.keys() - found.keys()):
+            self._write({"path": _text(path), "type": "absent"})
+            del self._entries[path], self._seen[path]
+
+    def artifact(self, name: str, path: Path) -> None:
+        """Write the hash of a file that the last step made outside the tree."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._write({"artifact": name, "sha256": digest, "size": path.stat().st_size})
+
+    def close(self) -> None:
+        """End the file."""
+        self._lines.close()
+        self._file.close()
+
+    def write_final(self, out: BinaryIO) -> None:
+        """Write the tree as it is after the last step."""
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=out, mtime=0) as lines:
+            for path in sorted(self._entries):
+                lines.write(_line(self._entries[path]))
+
+    def _entry(self, path: bytes, status: os.stat_result, first: bytes) -> Entry:
+        full = os.path.join(self._tree, path)
+        kind = KINDS[stat.S_IFMT(status.st_mode)]
+        entry: Entry = {
+            "path": _text(path),
+            "type": kind,
+            "mode": stat.S_IMODE(status.st_mode),
+            "uid": status.st_uid,
+            "gid": status.st_gid,
+            "mtime": int(status.st_mtime),
+        }
+        if kind == "file":
+            entry["size"] = status.st_size
+            if first != path:
+                entry["links"] = _text(first)
+                entry["sha256"] = self._entries[first]["sha256"]
+            else:
+                with open(full, "rb") as file:
+                    entry["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        elif kind == "link":
+            entry["target"] = _text(os.readlink(full))
+        elif kind in ("char", "block"):
+            entry["device"] = [os.major(status.st_rdev), os.minor(status.st_rdev)]
+        names = os.listxattr(full, follow_symlinks=False)
+        if names:
+            values = {n: os.getxattr(full, n, follow_symlinks=False) for n in names}
+            entry["xattrs"] = {n: base64.b64encode(v).decode() for n, v in sorted(values.items())}
+        return entry
+
+    def _write(self, entry: Entry) -> None:
+        self._lines.write(_line(entry))
+
+
+def _walk(tree: bytes, below: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:
+    with os.scandir(os.path.join(tree, below)) as entries:
+        for entry in entries:
+            path = os.path.join(below, entry.name)
+            yield path, entry.stat(follow_symlinks=False)
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(tree, path)
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+def _line(entry: Entry) -> bytes:
+    # Names that are not UTF-8 stay apart from all others: ensure_ascii writes their surrogates.
+    return json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"

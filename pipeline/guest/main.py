@@ -1,0 +1,161 @@
+"""Turns a job into artifacts: the steps in order, and what is handed back."""
+
+import json
+import os
+import platform
+import subprocess
+import tarfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from . import media, protocol, tree
+from .job import Job, Locked, disk, read_documents, unpack_inputs
+from .ledger import Ledger
+from .programs import environment, output_of
+from .report import Report, StepFailed
+
+
+def main() -> None:
+    """Build, and report how it ended; whatever happens, the machine ends afterwards."""
+    report = Report()
+    try:
+        _build(report)
+    except StepFailed as failure:
+        _failed(report, failure.status, failure.what, failure.detail)
+    except OSError as error:
+        what = f"{type(error).__name__}: {error}"
+        _failed(report, protocol.STATUS_INFRASTRUCTURE, what, traceback.format_exc())
+    except Exception as error:  # noqa: BLE001  a bug of ours must reach the log, not vanish
+        what = f"the machine's own programs failed: {error!r}"
+        _failed(report, protocol.STATUS_INFRASTRUCTURE, what, traceback.format_exc())
+
+
+def _failed(report: Report, status: int, what: str, detail: str) -> None:
+    report.send("failed", status=status, step=report.step_name, what=what, detail=detail[-10000:])
+
+
+def _build(report: Report) -> None:
+    document, machine = read_documents()
+    _settle_machine(machine)
+    started = int(time.time())
+    env = environment(machine, int(document["epoch"]))
+    with report.step("10-inputs"):
+        job = Job(document, machine, _make_scratch(machine))
+        locked = unpack_inputs(job)
+        tree.check_configuration(job)
+        job.artifacts.mkdir()
+    ledger = Ledger(job.tree, job.work / protocol.LEDGER)
+    with report.step("20-bootstrap"):
+        tree.bootstrap(job, report, env, locked)
+        ledger.record("20-bootstrap")
+    with report.step("30-includes"):
+        for name in ("includes.chroot", "includes.chroot_after_packages"):
+            tree.include(job.image_folder / name, job.tree)
+        tree.write_release(job)
+        ledger.record("30-includes")
+    for hook in tree.hooks(job.image_folder / "hooks", ".hook.chroot"):
+        with report.step(f"40-hooks/{hook.name}"):
+            tree.run_chroot_hook(job, report, env, hook)
+            ledger.record(f"40-hooks/{hook.name}")
+    with report.step("50-initramfs"):
+        tree.make_initramfs(job, report, env)
+        ledger.record("50-initramfs")
+    with report.step("60-clean"):
+        tree.clean(job)
+        tree.clamp_times(job.tree, job.epoch, started)
+        ledger.record("60-clean")
+    _make_media(job, report, env, ledger)
+    with report.step("90-output"):
+        _write_lists(job, locked, ledger)
+        (job.work / protocol.TIMINGS).write_text(json.dumps(report.seconds, sort_keys=True) + "\n")
+        files = _hand_over(job)
+    report.send("done", files=files, facts=_facts(env))
+
+
+def _make_media(job: Job, report: Report, env: dict[str, str], ledger: Ledger) -> None:
+    with report.step("70-squashfs"):
+        squashfs = media.make_squashfs(job, report, env)
+        ledger.record("70-squashfs")
+        ledger.artifact("filesystem.squashfs", squashfs)
+    with report.step("80-boot"):
+        media.make_boot_files(job, report, env)
+        ledger.record("80-boot")
+        for name in ("boot/grub/eltorito.img", "boot/grub/efi.img", "live/initrd.img"):
+            ledger.artifact(name, job.binary / name)
+    with report.step("85-iso"):
+        iso = media.make_iso(job, report, env)
+        ledger.record("85-iso")
+        ledger.artifact(iso.name, iso)
+
+
+def _settle_machine(machine: dict[str, str]) -> None:
+    os.umask(int(machine["umask"], 8))
+    Path("/proc/sys/kernel/hostname").write_text(machine["host_name"])
+    time_zone = Path("/etc/localtime")
+    time_zone.unlink(missing_ok=True)
+    time_zone.symlink_to(f"/usr/share/zoneinfo/{machine['time_zone']}")
+
+
+def _make_scratch(machine: dict[str, str]) -> Path:
+    """Make the file system that the build works on, and mount it where this machine builds."""
+    kind, work = machine["scratch_filesystem"], Path(machine["build_path"])
+    work.mkdir(parents=True, exist_ok=True)
+    device = os.fspath(disk(protocol.SCRATCH_DISK))
+    if kind == "tmpfs":
+        device = "tmpfs"
+    else:
+        quiet = {"ext4": "-qF", "xfs": "-qf", "btrfs": "-qf"}[kind]
+        _machine_program([f"mkfs.{kind}", quiet, device])
+    options = "mode=755" if kind == "tmpfs" else "noatime"
+    _machine_program(["mount", "-t", kind, "-o", options, device, os.fspath(work)])
+    os.chmod(work, 0o755)  # apt's own user reads the repository through it
+    return work
+
+
+def _machine_program(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, check=False)
+    if done.returncode != 0:
+        detail = (done.stdout + done.stderr).decode(errors="replace")
+        raise StepFailed(protocol.STATUS_INFRASTRUCTURE, f"{argv[0]} failed in the machine", detail)
+
+
+def _write_lists(job: Job, locked: tuple[Locked, ...], ledger: Ledger) -> None:
+    _, packages, final = job.names
+    lines = sorted(f"{p.name} {p.version} {p.architecture} {p.sha256}\n" for p in locked)
+    (job.artifacts / packages).write_text("".join(lines))
+    with (job.artifacts / final).open("wb") as file:
+        ledger.write_final(file)
+    ledger.close()
+
+
+def _hand_over(job: Job) -> dict[str, Any]:
+    """Write artifacts, ledger and timings to the output disk; return their sizes."""
+    names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names]
+    names += [protocol.LEDGER, protocol.TIMINGS]
+    files = {name: {"size": (job.work / name).stat().st_size} for name in names}
+    with disk(protocol.OUTPUT_DISK).open("r+b") as device:
+        try:
+            with tarfile.open(fileobj=device, mode="w|") as tar:
+                for name in names:
+                    tar.add(job.work / name, name)
+            device.flush()
+            os.fsync(device.fileno())
+        except OSError as error:
+            what = f"the output disk is too small or broken: {error.strerror}"
+            raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what) from error
+    return files
+
+
+def _facts(env: dict[str, str]) -> dict[str, str]:
+    """Return what this machine says of itself; it is recorded, never relied upon."""
+    cpus = os.cpu_count() or 0
+    return {
+        "kernel": platform.release(),
+        "cpus": str(cpus),
+        "python": platform.python_version(),
+        "mksquashfs": output_of(["mksquashfs", "-version"], env),
+        "xorriso": output_of(["xorriso", "-version"], env),
+        "mmdebstrap": output_of(["mmdebstrap", "--version"], env),
+    }

@@ -1,0 +1,207 @@
+"""Makes the image's tree: bootstrap, includes, hooks, initramfs, and what must not stay in it."""
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from . import protocol
+from .job import Job, Locked
+from .programs import SCRIPT_UMASK, run
+from .report import Report, StepFailed
+
+# The parts of a live-build configuration tree that this build applies or that the lock has applied.
+KNOWN = {
+    "hooks",
+    "image.yaml",
+    "includes.binary",
+    "includes.chroot",
+    "includes.chroot_after_packages",
+    "lock",
+    "package-lists",
+    "preferences",
+    "README.md",
+}
+
+# Mounts are private to the program and vanish with it; so do the processes it leaves behind.
+IN_CHROOT = """
+set -e
+mount -t proc proc "$1/proc"
+mount -t sysfs -o ro sysfs "$1/sys"
+mount --rbind /dev "$1/dev"
+mount -t tmpfs -o mode=755 tmpfs "$1/run"
+mount -t tmpfs -o mode=1777 tmpfs "$1/tmp"
+exec chroot "$@"
+"""
+
+# Made anew on each boot or by the first program that needs it; each entry differs between builds.
+EMPTIED = ("etc/machine-id",)
+REMOVED = (
+    "etc/apt/sources.list.d/0000copy.list",  # names the build's own repository
+    "etc/apt/sources.list",
+    "etc/resolv.conf",  # mmdebstrap copies the machine's
+    "var/lib/dbus/machine-id",
+    "var/cache/ldconfig/aux-cache",  # holds inode numbers and change times
+    "var/lib/systemd/random-seed",
+    "var/lib/systemd/catalog/database",  # made again by systemd-journal-catalog-update.service
+)
+CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists", "run", "tmp", "var/tmp")
+
+
+def check_configuration(job: Job) -> None:
+    """Raise StepFailed if the image's folder holds something that this build would ignore."""
+    unknown = sorted(p.name for p in job.image_folder.iterdir() if p.name not in KNOWN)
+    if unknown:
+        what = f"images/live/{job.image_folder.name}/{unknown[0]} is not supported"
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(unknown))
+
+
+def bootstrap(job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked]) -> None:
+    """Install exactly the locked packages into an empty tree."""
+    suite = str(job.document["suite"])
+    run(
+        report,
+        [
+            "mmdebstrap",
+            "--mode=root",
+            "--variant=essential",
+            "--format=directory",
+            f"--include={','.join(package.name for package in locked)}",
+            suite,
+            os.fspath(job.tree),
+            f"deb [trusted=yes] copy:{job.work / protocol.REPOSITORY} {suite} main",
+        ],
+        env={**env, "TMPDIR": os.fspath(job.work), "INITRD": "No"},
+        umask=SCRIPT_UMASK,
+    )
+    installed = set(_installed(job.tree / "var/lib/dpkg/status"))
+    wanted = {(package.name, package.version, package.architecture) for package in locked}
+    if installed != wanted:
+        wrong = [" ".join(package) for package in sorted(installed ^ wanted)]
+        what = f"{len(wrong)} installed packages are not those of the lock, for instance {wrong[0]}"
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(wrong))
+    for name in REMOVED[:3]:
+        (job.tree / name).unlink(missing_ok=True)
+    (job.tree / "etc/hostname").write_text(f"{job.document['image']}\n")
+    os.chmod(job.tree / "etc/hostname", 0o644)
+
+
+def _installed(status: Path) -> Iterator[tuple[str, str, str]]:
+    for paragraph in status.read_text().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
+        if fields.get("Status") == "install ok installed":
+            yield fields["Package"], fields["Version"], fields["Architecture"]
+
+
+def include(source: Path, target: Path) -> None:
+    """Copy a tree of includes: modes as Git keeps them, owner root, times left to the clamp."""
+    if not source.is_dir():
+        return
+    for path in sorted(source.rglob("*")):
+        there = target / path.relative_to(source)
+        if path.is_symlink():
+            there.unlink(missing_ok=True)
+            there.symlink_to(path.readlink())
+        elif path.is_dir():
+            if not there.is_dir():
+                there.mkdir()
+                there.chmod(0o755)
+        else:
+            shutil.copyfile(path, there)
+            there.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
+
+
+def write_release(job: Job) -> None:
+    """Write `/etc/image-release`: what this system is, as a file that shells can read."""
+    d = job.document
+    path = job.tree / "etc/image-release"
+    path.write_text(
+        f"IMAGE={d['image']}\nVERSION={d['version']}\nCOMMIT={d['commit']}\n"
+        f"SOURCE_DATE_EPOCH={d['epoch']}\n"
+    )
+    path.chmod(0o644)
+
+
+def hooks(folder: Path, suffix: str) -> list[Path]:
+    """Return the hooks of a live-build configuration tree in the order in which they run."""
+    found = [
+        path for kind in ("normal", "live") for path in sorted((folder / kind).glob(f"*{suffix}"))
+    ]
+    return found + sorted(folder.glob(f"*{suffix}"))
+
+
+def run_chroot_hook(job: Job, report: Report, env: Mapping[str, str], hook: Path) -> None:
+    """Run a hook inside the tree, as root, with /proc, /sys, /dev, and /tmp of its own."""
+    inside = job.tree / "root" / hook.name
+    shutil.copyfile(hook, inside)
+    inside.chmod(0o755)
+    try:
+        in_chroot(
+            job, report, {**env, "HOME": "/root"}, [f"/root/{hook.name}"], blame=f"hook {hook.name}"
+        )
+    finally:
+        inside.unlink(missing_ok=True)
+
+
+def in_chroot(
+    job: Job, report: Report, env: Mapping[str, str], argv: Sequence[str], *, blame: str
+) -> None:
+    """Run a program with the tree as its root directory."""
+    script = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", IN_CHROOT, "sh"]
+    run(report, [*script, os.fspath(job.tree), *argv], env=env, umask=SCRIPT_UMASK, blame=blame)
+
+
+def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:
+    """Make the initramfs of every kernel in the tree, after all else that may reach into it."""
+    argv = ["update-initramfs", "-c", "-k", "all"]
+    in_chroot(job, report, {**env, "HOME": "/root"}, argv, blame="update-initramfs")
+
+
+def clean(job: Job) -> None:
+    """Remove what a running system makes for itself, and what only the build needed."""
+    for name in EMPTIED:
+        (job.tree / name).write_bytes(b"")
+    for name in REMOVED[3:]:
+        (job.tree / name).unlink(missing_ok=True)
+    for name in CLEARED:
+        _clear(job.tree / name)
+
+
+def _clear(folder: Path) -> None:
+    """Remove the files below a folder and, in /run and /tmp, its folders."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    whole = folder.name in ("run", "tmp")
+    for path in list(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            if whole:
+                shutil.rmtree(path)
+            else:
+                _clear(path)
+        else:
+            path.unlink()
+
+
+def clamp_times(tree: Path, epoch: int, started: int) -> None:
+    """Set every time that this build made to the epoch.
+
+    Those are all since `started`, by this machine's clock, and all after the epoch. A package's own
+    older times stay. A machine's clock may run before the epoch, so the epoch alone does not do.
+    """
+
+    def settle(path: str | os.PathLike[str]) -> None:
+        if (mtime := os.lstat(path).st_mtime) > epoch or mtime >= started:
+            os.utime(path, (epoch, epoch), follow_symlinks=False)
+
+    _each(os.fspath(tree), settle)
+
+
+def _each(folder: str, settle: Callable[[str], None]) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _each(entry.path, settle)
+            else:
+                settle(entry.path)
+    settle(folder)
