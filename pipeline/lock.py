@@ -72,7 +72,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Lock:
-    """All of a lock. `request_sha256` is the digest of what was asked for (see `inputs.request`)."""
+    """All of a lock; `request_sha256` is the digest of what was asked for (`inputs/request.py`)."""
 
     image: str
     architecture: str
@@ -143,7 +143,8 @@ def _suite(suite: Suite) -> str:
 
 def _package(package: Package) -> str:
     return (
-        f"Package: {package.name}\nVersion: {package.version}\nArchitecture: {package.architecture}\n"
+        f"Package: {package.name}\nVersion: {package.version}\n"
+        f"Architecture: {package.architecture}\n"
         f"Archive: {package.archive}\nSuite: {package.suite}\nFilename: {package.filename}\n"
         f"Size: {package.size}\nSHA256: {package.sha256}\nUsed-By: {' '.join(package.used_by)}\n"
     )

@@ -85,8 +85,13 @@ class Store:
         """
         (self.root / "partial").mkdir(parents=True, exist_ok=True)
         with _own_part(self.root / "partial" / sha256) as (file, part):
-            yield file
-            file.flush()
+            try:
+                yield file
+                file.flush()
+            except BaseException:
+                if not os.fstat(file.fileno()).st_size:
+                    part.unlink()
+                raise
             found = sha256_file(part)
             if found != sha256:
                 part.unlink()

@@ -1,0 +1,154 @@
+"""Files of an archive on their way into the store: signed indices and what they vouch for."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from pipeline.config import Archive
+from pipeline.errors import InfrastructureFailed, InputsUnverified, TwinbuildError
+from pipeline.inputs.addresses import (
+    SNAPSHOT_TIME,
+    AptSettings,
+    bases,
+    dropped_bases,
+    join,
+    read_apt,
+)
+from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
+from pipeline.lock import Index, Lock, Package, Suite
+from pipeline.store import Store
+from pipeline.transfer import Client
+
+Advance = Callable[[int], None]  # bytes gained; negative when some are thrown away
+
+
+@dataclass(frozen=True)
+class Archives:
+    """The archives of `farm.yaml` with their addresses on this machine, and how to reach them."""
+
+    entries: Mapping[str, Archive]
+    apt: AptSettings
+    client: Client
+    store: Store
+
+    def read_suite(self, name: str, suite: str, architecture: str, after: datetime | None) -> Suite:
+        """Fetch and verify what the archive says about a suite now; keep it in the store.
+
+        An address that gives something unverified, or older than `after`, is passed over for the
+        next one. Raise InputsUnverified if only such were found.
+        """
+        archive = self.entries[name]
+        problems: list[TwinbuildError] = []
+        for base in bases(name, archive, self.apt):
+            try:
+                content, release = self._release(base, archive, suite, after)
+                indices = tuple(_wanted_indices(release, archive, architecture))
+                for index in indices:
+                    self._fetch_index(suite, index, (base,))
+            except (InputsUnverified, InfrastructureFailed) as error:
+                problems.append(error)
+                continue
+            sha256 = self.store.add_bytes(content)
+            return Suite(name, suite, release.date, sha256, indices)
+        raise _worst(problems)
+
+    def keep_indices(self, suite: Suite) -> None:
+        """Have the InRelease and the indices that a lock names in the store."""
+        archive = self.entries[suite.archive]
+        found = self._all_bases(suite.archive, suite.date)
+        if not self.store.has(suite.inrelease_sha256):
+            urls = join(found, f"dists/{suite.suite}/InRelease")
+            with self.store.receiving(suite.inrelease_sha256) as file:
+                self.client.download(
+                    urls, file, sha256=suite.inrelease_sha256, limit=INRELEASE_LIMIT
+                )
+        content = self.store.path(suite.inrelease_sha256).read_bytes()
+        release = read_release(content, keyring=archive.keyring, suite=suite.suite, now=suite.date)
+        for index in suite.indices:
+            if release.files.get(index.path) != index:
+                raise InputsUnverified(f"the lock's {index.path} is not that of its InRelease")
+            self._fetch_index(suite.suite, index, found)
+
+    def keep_package(self, suite: Suite, package: Package, advance: Advance) -> None:
+        """Have a package in the store, from the archive or from where dropped files are kept."""
+        with self.store.receiving(package.sha256) as file:
+            self.client.download(
+                self._package_urls(suite, package),
+                file,
+                size=package.size,
+                sha256=package.sha256,
+                limit=package.size,
+                advance=advance,
+            )
+
+    def offers_package(self, suite: Suite, package: Package) -> bool:
+        """Tell whether a package can be had, without fetching it."""
+        return self.client.offers(self._package_urls(suite, package), package.size)
+
+    def _package_urls(self, suite: Suite, package: Package) -> tuple[str, ...]:
+        return join(self._all_bases(package.archive, suite.date), package.filename)
+
+    def _all_bases(self, name: str, date: datetime) -> tuple[str, ...]:
+        archive = self.entries[name]
+        return (*bases(name, archive, self.apt), *dropped_bases(name, archive, date))
+
+    def _release(
+        self, base: str, archive: Archive, suite: str, after: datetime | None
+    ) -> tuple[bytes, SignedRelease]:
+        content = self.client.get(join([base], f"dists/{suite}/InRelease"), limit=INRELEASE_LIMIT)
+        now = datetime.now(UTC)
+        if archive.at:
+            now = datetime.strptime(archive.at, SNAPSHOT_TIME).replace(tzinfo=UTC)
+        release = read_release(content, keyring=archive.keyring, suite=suite, now=now)
+        if after and release.date < after:
+            raise InputsUnverified(
+                f"the InRelease of {suite} is of {release.date:%c}, older than the last lock's",
+                remedy="use a mirror that is up to date, or delete the old lock to go back",
+            )
+        return content, release
+
+    def _fetch_index(self, suite: str, index: Index, found: Sequence[str]) -> None:
+        """Fetch by hash first: that file stays while the one of the usual name is replaced."""
+        if self.store.has(index.sha256, index.size):
+            return
+        folder = PurePosixPath("dists", suite, index.path).parent
+        by_hash = join(found, f"{folder}/by-hash/SHA256/{index.sha256}")
+        urls = (*by_hash, *join(found, f"dists/{suite}/{index.path}"))
+        with self.store.receiving(index.sha256) as file:
+            self.client.download(urls, file, size=index.size, sha256=index.sha256, limit=index.size)
+
+
+@contextmanager
+def open_archives(entries: Mapping[str, Archive], store: Store) -> Iterator[Archives]:
+    """Give the archives at the addresses and through the proxies of this machine."""
+    apt = read_apt()
+    with Client(proxies=apt.proxies) as client:
+        yield Archives(entries, apt, client, store)
+
+
+def suite_of(lock: Lock, package: Package) -> Suite:
+    """Return the suite that a package of a lock comes from."""
+    return next(s for s in lock.suites if (s.archive, s.suite) == (package.archive, package.suite))
+
+
+def _wanted_indices(release: SignedRelease, archive: Archive, architecture: str) -> Iterator[Index]:
+    """Give the indices that a lock is made from, and those without which apt refuses a mirror."""
+    for component in archive.components:
+        packages = release.index(f"{component}/binary-{architecture}/Packages")
+        if not packages:
+            raise InputsUnverified(
+                f"{release.codename} has no {component} for {architecture}",
+                remedy="correct the components in farm.yaml",
+            )
+        yield packages
+        translation = release.index(f"{component}/i18n/Translation-en")
+        if translation:
+            yield translation
+
+
+def _worst(problems: Sequence[TwinbuildError]) -> TwinbuildError:
+    """Return the error to show: what failed verification before what was merely not there."""
+    unverified = (problem for problem in problems if isinstance(problem, InputsUnverified))
+    return next(unverified, problems[0])

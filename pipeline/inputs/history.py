@@ -1,0 +1,73 @@
+"""What was locked before: a package that had one hash must not have another now.
+
+Looked at are the locks of all images as they stand in the tree and in all of its history.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pipeline import command
+from pipeline.errors import InputsUnverified
+from pipeline.lock import Lock, Package
+
+GIT_TIMEOUT_S = 120
+LOCKS = "images/live/*/lock"
+FIELDS = ("Package", "Version", "Architecture", "Archive", "SHA256")
+
+Identity = tuple[str, str, str, str]  # name, version, architecture, archive
+
+
+def refuse_changed(tree: Path, lock: Lock) -> None:
+    """Raise InputsUnverified if a package of `lock` was ever locked in `tree` with another hash."""
+    now = {_identity(package): package.sha256 for package in lock.packages}
+    for identity, sha256 in _locked_before(tree):
+        if now.get(identity, sha256) != sha256:
+            name, version, architecture, archive = identity
+            raise InputsUnverified(
+                f"{name} {version} ({architecture}) of archive {archive} was locked before with"
+                f" SHA-256 {sha256} and now has {now[identity]}",
+                remedy="packages are immutable: publish the change under a new version",
+            )
+
+
+def _identity(package: Package) -> Identity:
+    return package.name, package.version, package.architecture, package.archive
+
+
+def _locked_before(tree: Path) -> Iterator[tuple[Identity, str]]:
+    for path in sorted(tree.glob(LOCKS)):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from _identities(file)
+    if not any(
+        (folder / ".git").exists() for folder in (tree.absolute(), *tree.absolute().parents)
+    ):
+        return
+    git = ["git", "-C", str(tree)]
+    head = command.run([*git, "rev-parse", "-q", "--verify", "HEAD"], timeout_s=60, accept=(0, 1))
+    if head.status:
+        return
+    log = [*git, "log", "-m", "--raw", "--no-abbrev", "--no-renames", "--format="]
+    raw = command.run([*log, "--", f":(glob){LOCKS}"], timeout_s=GIT_TIMEOUT_S).text
+    blobs = {line.split()[3] for line in raw.splitlines() if line.startswith(":")}
+    wanted = "".join(f"{blob}\n" for blob in sorted(blobs) if set(blob) != {"0"})
+    with TemporaryDirectory(prefix="twinbuild-") as folder:
+        printed = Path(folder, "locks")
+        batch = [*git, "cat-file", "--batch"]
+        command.run(batch, timeout_s=GIT_TIMEOUT_S, stdin=wanted.encode(), stdout_to=printed)
+        with printed.open(encoding="utf-8", errors="replace") as file:
+            yield from _identities(file)
+
+
+def _identities(lines: Iterable[str]) -> Iterator[tuple[Identity, str]]:
+    """Read locks of whatever format and state: what is not a whole package does not count."""
+    fields: dict[str, str] = {}
+    for line in (*lines, "\n"):
+        key, colon, value = line.partition(":")
+        if colon and key in FIELDS:
+            fields[key] = value.strip()
+        elif not line.strip():
+            if len(fields) == len(FIELDS):
+                name, version, architecture, archive, sha256 = (fields[key] for key in FIELDS)
+                yield (name, version, architecture, archive), sha256
+            fields = {}

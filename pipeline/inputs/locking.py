@@ -1,0 +1,141 @@
+"""Making a lock from today's archives, and checking that one still fits and can be had."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.config import Farm
+from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
+from pipeline.files import write_bytes
+from pipeline.inputs.archive_files import Archives, open_archives, suite_of
+from pipeline.inputs.history import refuse_changed
+from pipeline.inputs.packages_index import catalogue, find_packages
+from pipeline.inputs.request import Request, read_request
+from pipeline.inputs.resolve import check_names, private_apt
+from pipeline.lock import Lock, Package, Suite, dump, load, lock_path, read
+from pipeline.store import Store
+
+Notify = Callable[[str], None]
+Place = tuple[str, str, str]
+
+
+def make_lock(
+    tree: Path,
+    image: str,
+    farm: Farm,
+    store: Store,
+    cache: Path,
+    builder_lists: Path,
+    notify: Notify,
+) -> Lock:
+    """Resolve what `image` of the source `tree` asks for against today's archives.
+
+    The signed indices stay in the store. Raise UsageError for a request that cannot be met,
+    InputsUnverified for an archive that cannot be trusted, goes back in time or changed a package
+    that was locked before.
+    """
+    request = read_request(tree, image, farm, builder_lists)
+    path = lock_path(tree / "images" / "live", image)
+    before = read(path)[0] if path.exists() else None
+    with open_archives(farm.archives, store) as archives:
+        suites = _read_suites(archives, request, before, notify)
+    found = catalogue(store, suites)
+    asked = {"builder": request.builder_names, "image": request.image_names}
+    places: dict[str, tuple[Place, ...]] = {}
+    with private_apt(cache, store, suites, request) as apt:
+        for user, words in asked.items():
+            notify(f"resolving the packages of the {user}")
+            check_names(words, found)
+            names = found.essential | {word.name for word in words}
+            pins = request.preferences if user == "image" else ()
+            places[user] = apt.packages_for(names, pins)
+    wanted = {place for chosen in places.values() for place in chosen}
+    packages = _merge(places, find_packages(store, suites, wanted))
+    lock = Lock(image, request.architecture, request.sha256, tuple(suites), packages)
+    refuse_changed(tree, lock)
+    return load(dump(lock))
+
+
+def write_lock(tree: Path, lock: Lock) -> Path:
+    """Write a lock to its place in the source `tree`; return that place."""
+    path = lock_path(tree / "images" / "live", lock.image)
+    write_bytes(path, dump(lock))
+    return path
+
+
+def check_lock(
+    tree: Path, image: str, farm: Farm, store: Store, builder_lists: Path, notify: Notify
+) -> Lock:
+    """Return the lock of `image` if it fits what is asked for and all of it can be had.
+
+    Raise UsageError if it is stale, InfrastructureFailed that lists the packages which neither
+    the store nor any address has.
+    """
+    request = read_request(tree, image, farm, builder_lists)
+    lock, _ = read(lock_path(tree / "images" / "live", image))
+    refuse_stale(lock, request)
+    refuse_changed(tree, lock)
+    absent = [p for p in lock.packages if not store.has(p.sha256, p.size)]
+    notify(f"{len(lock.packages) - len(absent)} packages are in the store, asking for the rest")
+    gone: list[str] = []
+
+    def ask(package: Package) -> None:
+        if not archives.offers_package(suite_of(lock, package), package):
+            gone.append(package.file_name)
+
+    with open_archives(farm.archives, store) as archives:
+        archives.client.in_parallel(absent, ask)
+    if gone:
+        raise InfrastructureFailed(
+            f"{len(gone)} locked packages cannot be had",
+            remedy=f"invoke lock --image {image}, or set snapshot_urls in farm.yaml",
+            detail="\n".join(sorted(gone)),
+        )
+    return lock
+
+
+def refuse_stale(lock: Lock, request: Request) -> None:
+    """Raise UsageError if a lock was made for something else than what is asked for now."""
+    remedy = f"invoke lock --image {request.image}, then commit it"
+    if lock.image != request.image or lock.architecture != request.architecture:
+        raise UsageError(f"the lock is that of {lock.image} for {lock.architecture}", remedy=remedy)
+    if lock.request_sha256 != request.sha256:
+        raise UsageError(
+            f"the lock of {request.image} is stale: packages, pins or archives changed since",
+            remedy=remedy,
+        )
+
+
+def _read_suites(
+    archives: Archives, request: Request, before: Lock | None, notify: Notify
+) -> list[Suite]:
+    dates = {(s.archive, s.suite): s.date for s in before.suites} if before else {}
+    wanted = [(name, suite) for name, a in request.archives.items() for suite in a.suites]
+    found: dict[tuple[str, str], Suite] = {}
+
+    def read_one(place: tuple[str, str]) -> None:
+        name, suite = place
+        notify(f"reading {suite} of {name}")
+        found[place] = archives.read_suite(name, suite, request.architecture, dates.get(place))
+
+    archives.client.in_parallel(wanted, read_one)
+    return [found[place] for place in wanted]
+
+
+def _merge(
+    places: dict[str, tuple[Place, ...]], found: dict[Place, Package]
+) -> tuple[Package, ...]:
+    """Return each package once, with all who use it."""
+    merged: dict[tuple[str, str, str], Package] = {}
+    for user, chosen in sorted(places.items()):
+        for place in chosen:
+            package = found[place]
+            identity = (package.name, package.version, package.architecture)
+            known = merged.setdefault(identity, package)
+            if known.sha256 != package.sha256:
+                raise InputsUnverified(
+                    f"{package.name} {package.version} is one thing in {known.archive} and another"
+                    f" in {package.archive}"
+                )
+            merged[identity] = replace(known, used_by=(*known.used_by, user))
+    return tuple(merged.values())

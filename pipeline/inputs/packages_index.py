@@ -1,0 +1,128 @@
+"""`Packages`: an archive's list of binary packages, read from the store paragraph by paragraph."""
+
+import bz2
+import gzip
+import lzma
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from debian.deb822 import Deb822
+
+from pipeline.errors import InputsUnverified
+from pipeline.lock import Index, Package, Suite
+from pipeline.store import Store
+
+UNPACKED_LIMIT = 1024**3
+PARAGRAPH_LIMIT = 1024**2
+PIECE = 1024**2
+FIELD = re.compile(rb"^(Package|Essential|Provides): *(.*?) *$", re.MULTILINE)
+FILENAME = re.compile(rb"^Filename: *(.*?) *$", re.MULTILINE)
+
+
+@dataclass
+class Catalogue:
+    """The names in all indices: packages, what they provide, and which of them are essential."""
+
+    names: set[str] = field(default_factory=set)
+    provided: set[str] = field(default_factory=set)
+    essential: set[str] = field(default_factory=set)
+
+
+def paragraphs(store: Store, index: Index) -> Iterator[bytes]:
+    """Give the paragraphs of an index in the store; raise InputsUnverified past the limits."""
+    unpacked, rest = 0, b""
+    try:
+        with _open(store, index) as file:
+            while piece := file.read(PIECE):
+                unpacked += len(piece)
+                *whole, rest = (rest + piece).split(b"\n\n")
+                if unpacked > UNPACKED_LIMIT or len(rest) > PARAGRAPH_LIMIT:
+                    raise InputsUnverified(f"{index.path} is absurdly large")
+                yield from whole
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise InputsUnverified(f"{index.path} cannot be unpacked: {error}") from error
+    if rest.strip():
+        yield rest
+
+
+def catalogue(store: Store, suites: Collection[Suite]) -> Catalogue:
+    """Read all names in the `Packages` of `suites`."""
+    found = Catalogue()
+    for _, index in _packages_of(suites):
+        for paragraph in paragraphs(store, index):
+            fields = {
+                key: value.decode(errors="replace") for key, value in FIELD.findall(paragraph)
+            }
+            name = fields.get(b"Package", "")
+            found.names.add(name)
+            if fields.get(b"Essential") == "yes":
+                found.essential.add(name)
+            provided = fields.get(b"Provides", "").split(",")
+            found.provided.update(words.split()[0] for words in provided if words.strip())
+    return found
+
+
+def find_packages(
+    store: Store, suites: Collection[Suite], wanted: Collection[tuple[str, str, str]]
+) -> dict[tuple[str, str, str], Package]:
+    """Return the packages at these places (archive, suite, file name), used by nobody yet.
+
+    Raise InputsUnverified if a place is missing, stands there twice with different packages, or
+    its paragraph is not as it should be.
+    """
+    found: dict[tuple[str, str, str], Package] = {}
+    for suite, index in _packages_of(suites):
+        for paragraph in paragraphs(store, index):
+            match = FILENAME.search(paragraph)
+            if not match:
+                continue
+            place = (suite.archive, suite.suite, match[1].decode(errors="replace"))
+            if place in wanted:
+                package = _package(paragraph, suite)
+                if found.setdefault(place, package) != package:
+                    raise InputsUnverified(f"{index.path} names {place[2]} twice")
+    missing = sorted(set(wanted) - set(found))
+    if missing:
+        raise InputsUnverified(f"no index names {missing[0][2]}")
+    return found
+
+
+def _packages_of(suites: Collection[Suite]) -> Iterator[tuple[Suite, Index]]:
+    for suite in suites:
+        for index in suite.indices:
+            if PurePosixPath(index.path).stem == "Packages":
+                yield suite, index
+
+
+def _package(paragraph: bytes, suite: Suite) -> Package:
+    try:
+        fields = Deb822(paragraph.decode())
+        return Package(
+            fields["Package"],
+            fields["Version"],
+            fields["Architecture"],
+            suite.archive,
+            suite.suite,
+            fields["Filename"],
+            int(fields["Size"]),
+            fields["SHA256"],
+            (),
+        )
+    except (KeyError, ValueError) as error:
+        raise InputsUnverified(f"a package in {suite.suite} cannot be read: {error!r}") from error
+
+
+def _open(store: Store, index: Index) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File:
+    path = store.path(index.sha256)
+    match PurePosixPath(index.path).suffix:
+        case ".xz":
+            return lzma.open(path)
+        case ".gz":
+            return gzip.open(path)
+        case ".bz2":
+            return bz2.open(path)
+        case _:
+            return path.open("rb")

@@ -1,0 +1,128 @@
+"""What is asked for: package names, pins, architecture, archives; a lock answers to its digest."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Archive, Farm, load_image
+from pipeline.errors import UsageError
+from pipeline.files import sha256_bytes
+from pipeline.lock import NAME, PACKAGE, SUITE
+
+LIST_LIMIT = 1024 * 1024
+COMPONENT = re.compile(r"[a-z][a-z0-9-]*")
+BUILDER_LISTS = Path("images/builder/package-lists")
+# live-build's conditions look like comments and are not.
+DIRECTIVE = re.compile(r"\s*#(?:if|nif|else|elif|endif)\b")
+# What the builder cannot do without, whatever its lists say.
+BUILDER_ALWAYS = "apt"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A package name and where it stands."""
+
+    name: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a lock is made for. `preferences` are apt's pins for the image: file name and text."""
+
+    image: str
+    architecture: str
+    image_names: tuple[Asked, ...]
+    builder_names: tuple[Asked, ...]
+    preferences: tuple[tuple[str, str], ...]
+    archives: Mapping[str, Archive]
+
+    @property
+    def sha256(self) -> str:
+        """The digest of all that decides what a lock holds, except the archives' content.
+
+        Addresses and keyring paths have no part in it: they differ from machine to machine.
+        """
+        asked = {
+            "architecture": self.architecture,
+            "image": sorted({asked.name for asked in self.image_names}),
+            "builder": sorted({asked.name for asked in self.builder_names}),
+            "preferences": [list(preference) for preference in self.preferences],
+            "archives": {
+                name: [archive.suites, archive.components, archive.at]
+                for name, archive in self.archives.items()
+            },
+        }
+        return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
+
+
+def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path) -> Request:
+    """Read what the source `tree` asks for; `builder_lists` serve if it has none of its own.
+
+    Raise UsageError that names the file and line at fault.
+    """
+    folder = tree / "images" / "live" / image
+    if not NAME.fullmatch(image) or not folder.is_dir():
+        raise UsageError(f"there is no image {image!r}", remedy=f"make images/live/{image}/")
+    described = load_image(folder / "image.yaml")
+    _check_archives(farm.archives)
+    if described.suite not in {s for a in farm.archives.values() for s in a.suites}:
+        raise UsageError(f"no archive in farm.yaml has the suite {described.suite} of {image}")
+    own_lists = tree / BUILDER_LISTS
+    image_names = tuple(_names(folder / "package-lists", (".list.chroot", ".list")))
+    builder_names = tuple(_names(own_lists if own_lists.is_dir() else builder_lists, (".list",)))
+    if not image_names:
+        raise UsageError(f"image {image} has no packages", remedy="write a *.list.chroot for it")
+    return Request(
+        image,
+        described.architecture,
+        image_names,
+        (*builder_names, Asked(BUILDER_ALWAYS, "the builder itself", 0)),
+        tuple(_preferences(folder / "preferences")),
+        farm.archives,
+    )
+
+
+def _check_archives(archives: Mapping[str, Archive]) -> None:
+    for name, archive in archives.items():
+        for suite in archive.suites:
+            if not SUITE.fullmatch(suite):
+                raise UsageError(f"farm.yaml: archive {name}: {suite!r} is not a suite's name")
+        for component in archive.components:
+            if not COMPONENT.fullmatch(component):
+                raise UsageError(f"farm.yaml: archive {name}: {component!r} is not a component")
+
+
+def _names(folder: Path, endings: tuple[str, ...]) -> Iterator[Asked]:
+    """Give the names in the package lists of a folder, by file name and line."""
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        shown = f"{folder.parent.name}/{folder.name}/{path.name}"
+        if path.name.startswith((".", "README")):
+            continue
+        if not path.name.endswith(endings):
+            remedy = f"name it *{endings[0]}"
+            raise UsageError(f"{shown} is no kind of package list known here", remedy=remedy)
+        for number, line in enumerate(_text(path).splitlines(), start=1):
+            for word in [line] if DIRECTIVE.match(line) else line.partition("#")[0].split():
+                if not PACKAGE.fullmatch(word):
+                    remedy = "write names of packages alone"
+                    raise UsageError(f"{shown}:{number}: {word[:80]!r} is not one", remedy=remedy)
+                yield Asked(word, shown, number)
+
+
+def _preferences(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        if path.name.endswith((".pref", ".pref.chroot")):
+            yield path.name.removesuffix(".chroot"), _text(path)
+
+
+def _text(path: Path) -> str:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > LIST_LIMIT:
+        raise UsageError(f"{path} is not a plain file of at most {LIST_LIMIT} bytes")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,149 @@
+"""Which packages it takes: decided by apt itself, in a private folder, from verified indices alone.
+
+Nothing of this machine's apt has a part in it but its program: no configuration, sources, pins,
+keys, lists or installed packages. Each suite is laid out as a site of its own, so that the address
+of a package tells which signed index names it.
+"""
+
+import difflib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from pipeline import command
+from pipeline.errors import InfrastructureFailed, UsageError
+from pipeline.inputs.packages_index import Catalogue
+from pipeline.inputs.request import Asked, Request
+from pipeline.lock import Suite
+from pipeline.store import Store
+
+APT_TIMEOUT_S = 300
+URI_LINE = re.compile(r"'file:([^']+)' (\S+) (\d+) ?\S*")
+NEAREST = 3
+# apt reads this before anything else, and through it nothing else.
+APT_CONF = """
+Dir "{root}";
+Dir::Etc "{root}/etc";
+Dir::Etc::main "{root}/none";
+Dir::Etc::parts "{root}/none";
+Dir::Etc::sourceparts "{root}/none";
+Dir::Etc::preferences "{root}/none";
+Dir::Etc::preferencesparts "{root}/none";
+Dir::Etc::trusted "{root}/none";
+Dir::Etc::trustedparts "{root}/none";
+Dir::State "{root}/state";
+Dir::State::status "{root}/status";
+Dir::Cache "{root}/cache";
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+APT::Install-Recommends "false";
+APT::Install-Suggests "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::Check-Valid-Until "false";
+Debug::NoLocking "true";
+"""
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """apt in a private folder that knows the indices of `suites` and nothing else."""
+
+    root: Path
+
+    def packages_for(
+        self, names: Collection[str], preferences: Sequence[tuple[str, str]] = ()
+    ) -> tuple[tuple[str, str, str], ...]:
+        """Return where the packages are that it takes to install `names` on an empty system.
+
+        A place is the archive, the suite and the file name there. `preferences` are apt's pins.
+        Raise UsageError, with what apt said, if the names cannot be installed together.
+        """
+        with tempfile.TemporaryDirectory(dir=self.root) as pins:
+            for name, text in preferences:
+                Path(pins, name).write_text(text, encoding="utf-8")
+            options = ["-o", f"Dir::Etc::preferencesparts={pins}"]
+            wanted = ["--yes", "--print-uris", "install", "--", *sorted(names)]
+            completed = command.run(
+                ["apt-get", "-qq", *options, *wanted],
+                timeout_s=APT_TIMEOUT_S,
+                env=self._environment(),
+                accept=(0, 100),
+            )
+        if completed.status:
+            said = f"{completed.text}\n{completed.tail}".replace(f"{self.root}/", "")
+            raise UsageError("apt cannot install these packages together", detail=said.strip())
+        return tuple(self._place(line) for line in completed.text.splitlines())
+
+    def update(self) -> None:
+        """Let apt read the indices."""
+        argv = ["apt-get", "-qq", "update"]
+        command.run(argv, timeout_s=APT_TIMEOUT_S, env=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "APT_CONFIG": os.fspath(self.root / "apt.conf"),
+            "DEBIAN_FRONTEND": "noninteractive",
+        }
+
+    def _place(self, line: str) -> tuple[str, str, str]:
+        match = URI_LINE.fullmatch(line.strip())
+        sites = f"{self.root}/sites/"
+        path = unquote(match[1]) if match else ""
+        if not path.startswith(sites):
+            raise InfrastructureFailed(f"apt answered {line!r}, which is not understood")
+        archive, suite, filename = path.removeprefix(sites).split("/", 2)
+        return archive, suite, filename
+
+
+@contextmanager
+def private_apt(
+    cache: Path, store: Store, suites: Sequence[Suite], request: Request
+) -> Iterator[Resolver]:
+    """Give an apt that has read the indices of `suites` from the store; its folder goes away."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder:
+        root = Path(folder).resolve()
+        for made in ("etc", "none", "state/lists/partial", "cache/archives/partial"):
+            (root / made).mkdir(parents=True)
+        (root / "status").touch()
+        conf = APT_CONF.format(root=root, architecture=request.architecture)
+        (root / "apt.conf").write_text(conf, encoding="utf-8")
+        sources = [_lay_out(root, store, suite, request) for suite in suites]
+        (root / "etc" / "sources.list").write_text("".join(sources), encoding="utf-8")
+        resolver = Resolver(root)
+        resolver.update()
+        yield resolver
+
+
+def check_names(asked: Sequence[Asked], catalogue: Catalogue) -> None:
+    """Raise UsageError for the first name that no index knows, with the names nearest to it."""
+    for word in asked:
+        if word.name not in catalogue.names and word.name not in catalogue.provided:
+            near = difflib.get_close_matches(word.name, catalogue.names, NEAREST)
+            remedy = f"did you mean {', '.join(near)}?" if near else "correct the name"
+            raise UsageError(
+                f"{word.file}:{word.line}: there is no package {word.name}", remedy=remedy
+            )
+
+
+def _lay_out(root: Path, store: Store, suite: Suite, request: Request) -> str:
+    """Put the indices of a suite where apt looks for them; return the line that says where."""
+    site = root / "sites" / suite.archive / suite.suite
+    dists = site / "dists" / suite.suite
+    dists.mkdir(parents=True)
+    shutil.copyfile(store.path(suite.inrelease_sha256), dists / "InRelease")
+    for index in suite.indices:
+        path = dists / index.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(store.path(index.sha256), path)
+    # "trusted": the signature was verified with the keyring of farm.yaml before it came here.
+    options = f"[trusted=yes arch={request.architecture}]"
+    components = " ".join(request.archives[suite.archive].components)
+    return f"deb {options} file:{quote(os.fspath(site))} {suite.suite} {components}\n"

@@ -1,0 +1,165 @@
+"""`InRelease`: the signed list of an archive's indices, checked with gpgv before anything is read.
+
+Only the text that gpgv itself gives back is parsed. A signature counts if gpgv calls it good and
+valid and its key has neither expired nor been revoked; one counting signature is enough, since
+archives sign with old and new keys at once, and one bad signature is too many.
+"""
+
+import re
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from debian.deb822 import Release
+
+from pipeline import command
+from pipeline.errors import InputsUnverified, UsageError
+from pipeline.lock import POOL_PATH, SHA256, SIZE_LIMIT, Index
+
+INRELEASE_LIMIT = 16 * 1024 * 1024
+GPG_TIMEOUT_S = 60
+FUTURE_TOLERANCE = timedelta(seconds=10)  # apt's own
+COMPRESSIONS = (".xz", ".gz", ".bz2", "")  # in order of preference
+ARMOR = re.compile(rb"^-----(?:BEGIN|END) PGP [A-Z ]+-----[ \t\r]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class SignedRelease:
+    """A verified InRelease: who it says it is, when it was made and what it vouches for."""
+
+    codename: str
+    suite: str
+    date: datetime
+    valid_until: datetime | None
+    by_hash: bool
+    files: dict[str, Index]
+
+    def index(self, path: str) -> Index | None:
+        """Return the best listed form of an index, for instance `main/binary-amd64/Packages`."""
+        listed = (self.files.get(path + ending) for ending in COMPRESSIONS)
+        return next((index for index in listed if index), None)
+
+
+def read_release(content: bytes, *, keyring: Path, suite: str, now: datetime) -> SignedRelease:
+    """Verify and parse an InRelease; `now` is the time at which it must be valid.
+
+    Raise InputsUnverified if it is not signed by the keyring, is of another suite, is from the
+    future or is no longer valid.
+    """
+    release = _parse(verified_text(content, keyring))
+    if suite not in (release.codename, release.suite):
+        raise InputsUnverified(f"asked for suite {suite}, got one of {release.codename!r}")
+    if release.date > datetime.now(UTC) + FUTURE_TOLERANCE:
+        raise InputsUnverified(
+            f"the InRelease of {suite} is from the future: {release.date:%c}",
+            remedy="check this machine's clock",
+        )
+    if release.valid_until and release.valid_until < now:
+        raise InputsUnverified(
+            f"the InRelease of {suite} expired on {release.valid_until:%c}",
+            remedy="use a mirror that is up to date",
+        )
+    return release
+
+
+def verified_text(content: bytes, keyring: Path) -> bytes:
+    """Return the signed text of a clear-signed document, as gpgv gives it."""
+    _one_document(content)
+    with tempfile.TemporaryDirectory(prefix="twinbuild-") as folder:
+        signed, text = Path(folder, "InRelease"), Path(folder, "text")
+        signed.write_bytes(content)
+        gpgv = ["gpgv", "--status-fd", "1", "--weak-digest", "SHA1", "--weak-digest", "RIPEMD160"]
+        keys = _binary_keyring(keyring, Path(folder))
+        completed = command.run(
+            [*gpgv, "--keyring", str(keys), "--output", str(text), str(signed)],
+            timeout_s=GPG_TIMEOUT_S,
+            env={"GNUPGHOME": folder},
+            accept=(0, 1, 2),
+        )
+        judge(completed.text, said=completed.tail)
+        return text.read_bytes()
+
+
+def judge(status: str, *, said: str = "") -> None:
+    """Judge the status lines of gpgv; raise InputsUnverified unless they prove a good signature."""
+    signatures: list[set[str]] = []
+    texts = 0
+    for line in status.splitlines():
+        if not line.startswith("[GNUPG:] "):
+            continue
+        word = line.split()[1]
+        texts += word == "PLAINTEXT"
+        if word == "NEWSIG":
+            signatures.append(set())
+        elif signatures:
+            signatures[-1].add(word)
+        if word == "BADSIG":
+            raise InputsUnverified("the InRelease has a bad signature", detail=said)
+    good = [s for s in signatures if {"GOODSIG", "VALIDSIG"} <= s]
+    spoilt = {"EXPSIG", "EXPKEYSIG", "REVKEYSIG", "ERRSIG", "NO_PUBKEY"}
+    if texts != 1 or not any(not (s & spoilt) for s in good):
+        met = {word for signature in signatures for word in signature}
+        reason = "is not signed by a known key"
+        if met & {"EXPSIG", "EXPKEYSIG", "KEYEXPIRED"}:
+            reason = "has only an expired signature, or one of an expired key"
+        if "REVKEYSIG" in met:
+            reason = "is signed by a revoked key"
+        raise InputsUnverified(
+            f"the InRelease {reason}",
+            remedy="check the archive's keyring in farm.yaml",
+            detail=said,
+        )
+
+
+def _one_document(content: bytes) -> None:
+    """Refuse all but one clear-signed document with nothing before and after it."""
+    marks = [mark.strip() for mark in ARMOR.findall(content)]
+    expected = [b"SIGNED MESSAGE", b"SIGNATURE", b"SIGNATURE"]
+    stated = [mark.split(b" PGP ")[1].rstrip(b"-") for mark in marks]
+    whole = content.startswith(b"-----BEGIN") and content.rstrip().endswith(b"-----")
+    if stated != expected or not whole or b"\0" in content:
+        raise InputsUnverified("the InRelease is not one clear-signed document")
+
+
+def _binary_keyring(keyring: Path, folder: Path) -> Path:
+    """Return the keyring in the form that gpgv reads."""
+    try:
+        armored = keyring.read_bytes().startswith(b"-----BEGIN")
+    except OSError as error:
+        remedy = "set the archive's keyring in farm.yaml"
+        raise UsageError(f"no keyring {keyring}: {error.strerror}", remedy=remedy) from error
+    if not armored:
+        return keyring.absolute()
+    binary = folder / "keyring.gpg"
+    dearmor = ["gpg", "--homedir", str(folder), "--batch", "--no-options", "--dearmor"]
+    command.run(
+        [*dearmor, "--output", str(binary), str(keyring.absolute())], timeout_s=GPG_TIMEOUT_S
+    )
+    return binary
+
+
+def _parse(text: bytes) -> SignedRelease:
+    try:
+        fields = Release(text.decode())
+        until = fields.get("Valid-Until")
+        listed = (
+            Index(row["name"], int(row["size"]), row["sha256"])
+            for row in fields["SHA256"]
+            if POOL_PATH.fullmatch(row["name"]) and SHA256.fullmatch(row["sha256"])
+        )
+        return SignedRelease(
+            fields.get("Codename", ""),
+            fields.get("Suite", ""),
+            _time(fields["Date"]),
+            _time(until) if until else None,
+            fields.get("Acquire-By-Hash") == "yes",
+            {index.path: index for index in listed if 0 < index.size <= SIZE_LIMIT},
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputsUnverified(f"the InRelease cannot be read: {error!r}") from error
+
+
+def _time(value: str) -> datetime:
+    return parsedate_to_datetime(value.replace(" UTC", " GMT")).astimezone(UTC)
