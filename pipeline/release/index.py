@@ -1,0 +1,145 @@
+"""The index of what is published: `index.json` for programs, `index.html` for people.
+
+Both are made again from what lies in the public tree, so they can be lost or late without harm.
+Nothing rests on them: `verify.py` reads neither.
+"""
+
+import html
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from pipeline import dsse, statement
+from pipeline.errors import InfrastructureFailed, TwinbuildError
+from pipeline.files import json_bytes, read_json, sha256_file, write_bytes
+from pipeline.release.assemble import MANIFEST
+from pipeline.statement import FILE_NAME
+
+FORMAT = "twinbuild-releases/1"
+SIZE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A release in the public tree, as its own statements describe it."""
+
+    tag: str
+    image: str
+    commit: str
+    epoch: int
+    manifest_sha256: str
+
+
+def write_index(public: Path) -> list[Published]:
+    """Write both forms of the index; return the releases, the newest first."""
+    found = [release for folder in sorted(public.iterdir()) if (release := _read(folder))]
+    found.sort(key=lambda release: (release.epoch, release.tag), reverse=True)
+    document = {"format": FORMAT, "releases": [asdict(release) for release in found]}
+    _replace(public / "index.json", json_bytes(document))
+    _replace(public / "index.html", _page(public, found).encode())
+    return found
+
+
+def _replace(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        write_bytes(path, content)
+
+
+def _read(folder: Path) -> Published | None:
+    """Return the release in a folder, or None if the folder is not one."""
+    manifest = folder / MANIFEST
+    if not FILE_NAME.fullmatch(folder.name) or folder.is_symlink() or not manifest.is_file():
+        return None
+    try:
+        path = min((folder / "statements").glob("*.json"))
+        envelope = read_json(path, failure=InfrastructureFailed, limit=2 * dsse.PAYLOAD_LIMIT)
+        stated = statement.check(dsse.unverified_payload(envelope))
+        epoch = int(stated.job["epoch"])
+        datetime.fromtimestamp(epoch, UTC)
+    except (TwinbuildError, ValueError, KeyError, TypeError, OverflowError, OSError) as error:
+        raise InfrastructureFailed(
+            f"{folder} is damaged: {error}", remedy="restore it, or move it out of the public tree"
+        ) from error
+    return Published(folder.name, stated.image, stated.commit, epoch, sha256_file(manifest))
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Releases</title>
+<style>
+:root {{ color-scheme: light dark; --line: #8886; --quiet: #666; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --quiet: #aaa; }} }}
+body {{ font: 1rem/1.5 system-ui, sans-serif; }}
+body {{ max-width: 50rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.6rem; }}
+h2 {{ font-size: 1.25rem; margin: 0; }}
+article {{ border-top: 1px solid var(--line); padding: 1rem 0; }}
+.quiet {{ color: var(--quiet); }}
+code, pre {{ font: 0.875rem/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }}
+pre {{ border: 1px solid var(--line); border-radius: 4px; }}
+pre {{ padding: 0.75rem; white-space: pre-wrap; }}
+ul {{ margin: 0.5rem 0; padding-left: 1.25rem; }}
+</style>
+</head>
+<body>
+<h1>Releases</h1>
+<p>Each was built twice, from one commit, in two environments, and the results are the same bit for
+bit. Verify what you download with the release key, from someone you trust and not from here:</p>
+<pre>python3 verify.py --url URL-OF-THIS-PAGE --tag TAG --keyring KEY.asc --file FILE</pre>
+<p class="quiet">The script is <a href="verify.py">here</a> for convenience; it is safer to have it
+from the source. Plain <code>gpg --verify SHA256SUMS.asc SHA256SUMS</code> and
+<code>sha256sum -c SHA256SUMS</code> do as well.</p>
+<main>
+{releases}
+</main>
+</body>
+</html>
+"""
+
+ARTICLE = """<article id="{tag}">
+<h2>{tag}</h2>
+<p class="quiet">image {image}, {date}<br>commit <code>{commit}</code></p>
+<ul>
+{files}
+</ul>
+<p><a href="{tag}/SHA256SUMS">SHA256SUMS</a> · <a href="{tag}/SHA256SUMS.asc">signature</a>
+<br><span class="quiet">SHA-256 of SHA256SUMS: <code>{manifest_sha256}</code></span></p>
+</article>"""
+
+
+def _page(public: Path, releases: Iterable[Published]) -> str:
+    articles = [_article(public / release.tag, release) for release in releases]
+    return PAGE.format(releases="\n".join(articles) or "<p>There is none yet.</p>")
+
+
+def _article(folder: Path, release: Published) -> str:
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    files = [_file(folder, name) for name in names if name.startswith(f"{release.image}-")]
+    return ARTICLE.format(
+        tag=html.escape(release.tag),
+        image=html.escape(release.image),
+        date=datetime.fromtimestamp(release.epoch, UTC).strftime("%d %B %Y"),
+        commit=html.escape(release.commit),
+        files="\n".join(files),
+        manifest_sha256=release.manifest_sha256,
+    )
+
+
+def _file(folder: Path, name: str) -> str:
+    link = html.escape(f"{quote(folder.name)}/{quote(name)}")
+    size = size_words((folder / name).stat().st_size)
+    return f'<li><a href="{link}">{html.escape(name)}</a> <span class="quiet">{size}</span></li>'
+
+
+def size_words(size: int) -> str:
+    """Return a size in bytes for people, in binary units."""
+    value, unit = float(size), 0
+    while value >= 1024 and unit < len(SIZE_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.1f} {SIZE_UNITS[unit]}" if unit else f"{size} bytes"

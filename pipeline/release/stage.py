@@ -1,0 +1,81 @@
+"""Stage 5: sign and publish a run whose builds match.
+
+Everything is checked first (`checks`), then `release/` is assembled and its manifest signed
+(`assemble`, `openpgp`), then it is published as `public/<tag>/` (`publish`, `index`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Farm
+from pipeline.errors import SignatureInvalid
+from pipeline.files import json_bytes, sha256_bytes, sha256_file
+from pipeline.release import openpgp
+from pipeline.release.assemble import MANIFEST, assemble
+from pipeline.release.checks import Checked, check
+from pipeline.release.openpgp import Gpg
+from pipeline.release.publish import Trust, publish
+from pipeline.run import Run
+
+STAGE = "release"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was published; `new` is false if it was there already, byte for byte."""
+
+    tag: str
+    folder: Path
+    manifest_sha256: str
+    new: bool
+
+
+def run_release(run: Run, farm: Farm, public: Path, *, notify: Callable[[str], None]) -> Release:
+    """Sign what the run has built and publish it as `<public>/<tag>`; tell `notify` each step.
+
+    Raise SignatureInvalid without a usable release key or two good statements, Differs if the
+    builds, their files or what is published already differ, UsageError if the run has no tag.
+    """
+    fingerprint = farm.keys.release
+    if fingerprint is None:
+        raise SignatureInvalid(
+            "farm.yaml names no release key", remedy="put its fingerprint into keys.release"
+        )
+    notify("checking both statements and every artifact")
+    checked = check(run, farm)
+    keys = {name: farm.keys.environments[name] for name in checked.environments}
+    with openpgp.open_gpg() as gpg:
+        trust = Trust(fingerprint, openpgp.public_key(gpg, fingerprint), keys)
+        _assemble(run, checked, gpg, trust, notify)
+    notify(f"verifying and publishing {public / checked.tag}")
+    new = publish(run.release, checked.tag, public, trust)
+    notify(f"{public / checked.tag} {'is published' if new else 'was published already'}")
+    folder = public / checked.tag
+    return Release(checked.tag, folder, sha256_file(folder / MANIFEST), new)
+
+
+def _assemble(
+    run: Run, checked: Checked, gpg: Gpg, trust: Trust, notify: Callable[[str], None]
+) -> None:
+    reads = _reads(run, checked, trust)
+    why = run.why_again(STAGE, reads)
+    if why is None:
+        notify("release/ is complete: nothing to sign")
+        return
+    notify(f"signing SHA256SUMS with {trust.fingerprint}: {why}")
+    files = assemble(run, checked, gpg, trust.fingerprint)
+    run.complete(STAGE, reads, files)
+
+
+def _reads(run: Run, checked: Checked, trust: Trust) -> dict[str, str]:
+    """Return the digests of all that `release/` depends on; the statements name the artifacts."""
+    reads = {
+        "source.json": sha256_file(run.source_json),
+        "inputs.json": sha256_file(run.inputs_json),
+        "verdict.json": sha256_file(run.verdict_json),
+        "keys": sha256_bytes(json_bytes({"release": trust.fingerprint, **trust.environments})),
+    }
+    for name in checked.environments:
+        reads[f"{name}/statement.json"] = sha256_file(run.environment(name) / "statement.json")
+    return reads

@@ -1,0 +1,349 @@
+"""Runs as the stages before would leave them, real keys, and a real web server."""
+
+import hashlib
+import http.server
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipeline import dsse, statement
+from pipeline.config import Farm
+from pipeline.files import write_json
+from pipeline.run import Request, Run, create
+
+COMMIT = "c0ffee" * 6 + "cafe"
+EPOCH = 1766400000
+ENVIRONMENTS = ("alpha", "beta")
+LOCK = b"Format: twinbuild-lock/1\n"
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+# --- OpenPGP keys
+
+
+class GpgHome:
+    """A throw-away gpg home with a short path."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def gpg(self, *arguments, stdin=None, check=True):
+        argv = ["gpg", "--homedir", self.path, "--batch", "--quiet", "--pinentry-mode", "loopback"]
+        return subprocess.run(
+            [*argv, "--passphrase", "", *map(os.fspath, arguments)],
+            input=stdin,
+            capture_output=True,
+            check=check,
+        ).stdout
+
+    def make(self, user, *, expires="never", days_ago=0):
+        then = int(time.time()) - 86400 * days_ago
+        self.gpg(f"--faked-system-time={then}", "--quick-gen-key", user, "ed25519", "sign", expires)
+        listed = self.gpg("--with-colons", "--list-keys", f"={user}").decode()
+        return re.search(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)[1]
+
+    def revoke(self, fingerprint):
+        certificate = Path(self.path, "openpgp-revocs.d", f"{fingerprint}.rev").read_bytes()
+        self.gpg("--import", stdin=certificate.replace(b":-----BEGIN", b"-----BEGIN"))
+
+    def export(self, fingerprint, *options):
+        return self.gpg(*options, "--export", fingerprint)
+
+    def sign(self, content, fingerprint, *options, days_ago=0):
+        then = int(time.time()) - 86400 * days_ago
+        options = (*options, f"--faked-system-time={then}") if days_ago else options
+        return self.gpg("--armor", "--local-user", fingerprint, *(options), stdin=content)
+
+
+@pytest.fixture(scope="session")
+def gpg_home():
+    path = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
+    yield GpgHome(path)
+    subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=False)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def release_key(gpg_home):
+    return gpg_home.make("Release <release@example.org>")
+
+
+@pytest.fixture(scope="session")
+def other_key(gpg_home):
+    return gpg_home.make("Other <other@example.org>")
+
+
+@pytest.fixture(scope="session")
+def revoked_key(gpg_home):
+    return gpg_home.make("Revoked <revoked@example.org>")
+
+
+@pytest.fixture(scope="session")
+def expired_key(gpg_home):
+    return gpg_home.make("Expired <expired@example.org>", expires="seconds=86400", days_ago=10)
+
+
+@pytest.fixture
+def caller(gpg_home, monkeypatch):
+    """A caller whose gpg home holds the keys."""
+    monkeypatch.setenv("GNUPGHOME", gpg_home.path)
+    monkeypatch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
+    monkeypatch.delenv("TWINBUILD_RELEASE_PASSPHRASE_FILE", raising=False)
+    return gpg_home
+
+
+# --- runs
+
+
+@pytest.fixture(scope="session")
+def environment_keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    for name in (*ENVIRONMENTS, "stranger"):
+        dsse.make_key(folder / f"{name}.pem")
+    return {name: dsse.load_key(folder / f"{name}.pem") for name in (*ENVIRONMENTS, "stranger")}
+
+
+def make_farm(keys, release):
+    return Farm.model_validate(
+        {
+            "environments": {name: {"memory_mib": 2048, "cpus": 1} for name in ENVIRONMENTS},
+            "archives": {"debian": {"suites": ["x"], "components": ["main"], "keyring": "k.gpg"}},
+            "keys": {
+                "release": release,
+                "environments": {name: dsse.public_hex(keys[name]) for name in ENVIRONMENTS},
+            },
+        }
+    )
+
+
+@pytest.fixture
+def farm(environment_keys, release_key):
+    return make_farm(environment_keys, release_key)
+
+
+@pytest.fixture
+def farm_with(environment_keys):
+    """A farm with another release key, or none."""
+    return lambda release: make_farm(environment_keys, release)
+
+
+def artifacts_of(tag, image="mini"):
+    stem = f"{image}-amd64-{tag}"
+    return {
+        f"{stem}.iso": b"iso " * 4096 + tag.encode(),
+        f"{stem}.packages": b"adduser 3.152 all 00\n",
+        f"{stem}.ledger.jsonl.gz": b"\x1f\x8b ledger",
+    }
+
+
+class FakeRun:
+    """A run whose documents can be changed and signed again."""
+
+    def __init__(self, runs, keys, tag, image="mini", epoch=EPOCH):
+        self.tag, self.image, self.keys, self.epoch = tag, image, keys, epoch
+        self.run: Run = create(
+            runs,
+            Request(
+                image=image,
+                commit=tag,
+                tag=tag,
+                compression="strong",
+                environments=ENVIRONMENTS,
+            ),
+        )
+        self.write_source()
+        self.artifacts = artifacts_of(tag, image)
+        for name in ENVIRONMENTS:
+            self.write_build(name)
+        self.write_verdict()
+
+    def write_source(self, **changes):
+        with tarfile.open(self.run.source_tar, "w") as tar:
+            member = tarfile.TarInfo(f"images/live/{self.image}/lock")
+            member.size = len(LOCK)
+            tar.addfile(member, io.BytesIO(LOCK))
+        document = {
+            "format": "twinbuild-source/1",
+            "repository": "file:///srv/mini.git",
+            "ref": self.tag,
+            "commit": COMMIT,
+            "tree": "7" * 40,
+            "epoch": self.epoch,
+            "version": self.tag,
+            "tag": {"name": self.tag, "object": "8" * 40, "signer": None},
+            "tar_sha256": sha256(self.run.source_tar.read_bytes()),
+            "dirty": False,
+        }
+        write_json(self.run.source_json, document | changes)
+        inputs = {
+            "format": "twinbuild-inputs/1",
+            "image": self.image,
+            "lock_sha256": sha256(LOCK),
+            "snapshot": None,
+            "packages": [],
+            "index_sha256": "9" * 64,
+        }
+        write_json(self.run.inputs_json, inputs)
+
+    def write_build(self, name):
+        folder = self.run.environment(name)
+        (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+        for file, content in self.artifacts.items():
+            (folder / "artifacts" / file).write_bytes(content)
+        for file in statement.BYPRODUCTS:
+            (folder / file).write_bytes(f"{file} of {name}\n".encode())
+        write_json(folder / "job.json", self.job())
+        self.write_statement(name)
+
+    def job(self):
+        return {
+            "format": "twinbuild-job/1",
+            "image": self.image,
+            "architecture": "amd64",
+            "version": self.tag,
+            "commit": COMMIT,
+            "epoch": self.epoch,
+            "compression": "strong",
+            "lock_sha256": sha256(LOCK),
+            "source_sha256": "1" * 64,
+            "index_sha256": "9" * 64,
+            "guest_sha256": "2" * 64,
+        }
+
+    def write_statement(self, name, *, key=None, **changes):
+        folder = self.run.environment(name)
+        values = {
+            "environment": name,
+            "run_id": self.run.id,
+            "repository": "file:///srv/mini.git",
+            "commit": COMMIT,
+            "tag": self.tag,
+            "image": self.image,
+            "compression": "strong",
+            "lock_sha256": sha256(LOCK),
+            "job": self.job(),
+            "machine": {"cpus": len(name)},
+            "artifacts": {file: sha256(content) for file, content in self.artifacts.items()},
+            "byproducts": {f: sha256((folder / f).read_bytes()) for f in statement.BYPRODUCTS},
+            "started": datetime(2026, 11, 22, 18, tzinfo=UTC),
+            "finished": datetime(2026, 11, 22, 19, tzinfo=UTC),
+        }
+        document = statement.make(statement.Statement(**(values | changes)))
+        write_json(folder / "statement.json", dsse.sign(document, self.keys[key or name]))
+
+    def write_verdict(self, **changes):
+        artifacts = [
+            {"name": name, "size": len(content), "sha256": sha256(content)}
+            for name, content in sorted(self.artifacts.items())
+        ]
+        document = {
+            "format": "twinbuild-verdict/1",
+            "verdict": "match",
+            "environments": list(ENVIRONMENTS),
+            "artifacts": artifacts,
+            "reasons": [],
+            "differences": [],
+        }
+        write_json(self.run.verdict_json, document | changes)
+
+
+@pytest.fixture
+def make_run(tmp_path, environment_keys):
+    def make(tag="3.3", **options):
+        return FakeRun(tmp_path / "runs", environment_keys, tag, **options)
+
+    return make
+
+
+# --- a web server
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder with ranges, and misbehaves as `server.behaviour` says."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        offset = self._offset()
+        self.server.seen.append((self.path, offset))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content, total = path.read_bytes(), path.stat().st_size
+        if offset is not None and offset >= total:
+            self.send_response(416)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if offset is not None:
+            content = content[offset:]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {offset}-{total - 1}/{total}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        cuts = self.server.cuts
+        if cuts and path.suffix == ".iso":
+            content = content[: cuts.pop(0)]
+            self.close_connection = True
+        self.wfile.write(content)
+
+    def _offset(self):
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        return int(asked[1]) if asked and self.server.ranges else None
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, folder):
+        super().__init__(("127.0.0.1", 0), lambda *a: Handler(*a, directory=os.fspath(folder)))
+        self.seen, self.cuts, self.ranges = [], [], True
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(folder):
+        server = Server(folder)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def listing():
+    """Everything in a folder with its content, to compare before and after."""
+
+    def read(folder):
+        return {
+            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in folder.rglob("*")
+        }
+
+    return read
