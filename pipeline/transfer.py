@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import should_bypass_proxies
 
 from pipeline.errors import InfrastructureFailed, InputsUnverified
 
@@ -173,9 +174,14 @@ class Client:
     def _answer(
         self, url: str, headers: Mapping[str, str] | None = None, method: str = "GET"
     ) -> Iterator[requests.Response]:
-        timeout = (self._patience.connect_s, self._patience.silence_s)
         with self._session.request(
-            method, url, headers=headers, timeout=timeout, stream=True, allow_redirects=True
+            method,
+            url,
+            headers=headers,
+            timeout=(self._patience.connect_s, self._patience.silence_s),
+            stream=True,
+            allow_redirects=True,
+            proxies=_no_proxy(url),
         ) as response:
             if response.status_code in PASSING:
                 raise requests.HTTPError(f"{_shown(url)}: {response.status_code} {response.reason}")
@@ -292,6 +298,14 @@ def _shown(url: str) -> str:
     """Return `url` as it may be printed: without user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _no_proxy(url: str) -> dict[str, str] | None:
+    """Return what keeps `url` from any proxy if the environment's `no_proxy` names its host."""
+    if not should_bypass_proxies(url, no_proxy=None):
+        return None
+    parts = urlsplit(url)
+    return {f"{parts.scheme}://{parts.hostname}": ""}
 
 
 def _continues(response: requests.Response, offset: int) -> bool:

@@ -19,7 +19,7 @@ from pipeline.inputs.addresses import (
 from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
 from pipeline.lock import Index, Lock, Package, Suite
 from pipeline.store import Store
-from pipeline.transfer import Client
+from pipeline.transfer import Client, Missing
 
 Advance = Callable[[int], None]  # bytes gained; negative when some are thrown away
 
@@ -55,20 +55,36 @@ class Archives:
         raise _worst(problems)
 
     def keep_indices(self, suite: Suite) -> None:
-        """Have the InRelease and the indices that a lock names in the store."""
-        archive = self.entries[suite.archive]
-        found = self._all_bases(suite.archive, suite.date)
-        if not self.store.has(suite.inrelease_sha256):
-            urls = join(found, f"dists/{suite.suite}/InRelease")
-            with self.store.receiving(suite.inrelease_sha256) as file:
-                self.client.download(
-                    urls, file, sha256=suite.inrelease_sha256, limit=INRELEASE_LIMIT
-                )
-        content = self.store.path(suite.inrelease_sha256).read_bytes()
-        release = read_release(content, keyring=archive.keyring, suite=suite.suite, now=suite.date)
+        """Have the InRelease and the indices that a lock names in the store, the chain verified.
+
+        Raise InfrastructureFailed if the archive has moved on and they are gone.
+        """
+        try:
+            self._fetch_locked(suite)
+        except (Missing, InputsUnverified) as error:
+            raise InfrastructureFailed(
+                f"the signed indices of {suite.suite} that the lock names are gone",
+                remedy="write the lock anew, or set snapshot_urls in farm.yaml",
+                detail=error.detail,
+            ) from error
+        release = read_release(
+            self.store.path(suite.inrelease_sha256).read_bytes(),
+            keyring=self.entries[suite.archive].keyring,
+            suite=suite.suite,
+            now=suite.date,
+        )
         for index in suite.indices:
             if release.files.get(index.path) != index:
                 raise InputsUnverified(f"the lock's {index.path} is not that of its InRelease")
+
+    def _fetch_locked(self, suite: Suite) -> None:
+        found = self._all_bases(suite.archive, suite.date)
+        sha256 = suite.inrelease_sha256
+        if not self.store.has(sha256):
+            urls = join(found, f"dists/{suite.suite}/InRelease")
+            with self.store.receiving(sha256) as file:
+                self.client.download(urls, file, sha256=sha256, limit=INRELEASE_LIMIT)
+        for index in suite.indices:
             self._fetch_index(suite.suite, index, found)
 
     def keep_package(self, suite: Suite, package: Package, advance: Advance) -> None:

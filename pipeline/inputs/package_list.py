@@ -1,0 +1,46 @@
+"""The index of a build: one `Packages` file over just the locked packages.
+
+Its paragraphs come from the packages themselves, once these are verified, so that any machine with
+the lock and the packages makes the same index, whatever became of the archive's own indices.
+"""
+
+import tarfile
+from collections.abc import Iterable
+
+from debian.arfile import ArError
+from debian.deb822 import Deb822
+from debian.debfile import DebError, DebFile
+
+from pipeline.errors import InputsUnverified
+from pipeline.lock import Package
+from pipeline.store import Store
+
+# What the index adds to a package's own fields; nothing of the package may stand for it.
+ADDED = ("Filename", "Size", "SHA256")
+
+
+def build_index(store: Store, packages: Iterable[Package]) -> bytes:
+    """Return the index of `packages`, all of them in the store; `Filename` is `pool/<file>`.
+
+    Raise InputsUnverified if a package is not what the lock says it is.
+    """
+    ordered = sorted(packages, key=lambda p: (p.name, p.architecture, p.version))
+    return "\n".join(_paragraph(store, package) for package in ordered).encode()
+
+
+def _paragraph(store: Store, package: Package) -> str:
+    path = store.path(package.sha256)
+    try:
+        with DebFile(str(path)) as deb:
+            fields: Deb822 = deb.debcontrol()
+    except (DebError, ArError, tarfile.TarError, OSError, ValueError, KeyError) as error:
+        raise InputsUnverified(f"{package.file_name} cannot be read: {error}") from error
+    stated = (fields.get("Package"), fields.get("Version"), fields.get("Architecture"))
+    if stated != (package.name, package.version, package.architecture):
+        raise InputsUnverified(f"{package.file_name} says that it is {stated}")
+    for key in ADDED:
+        fields.pop(key, None)
+    fields["Filename"] = f"pool/{package.file_name}"
+    fields["Size"] = str(package.size)
+    fields["SHA256"] = package.sha256
+    return str(fields.dump())

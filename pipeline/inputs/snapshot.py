@@ -1,0 +1,92 @@
+"""The tagged snapshot: what a lock names, laid out so that plain apt and debootstrap accept it.
+
+    <folder>/<tag>/<archive>/dists/<suite>/InRelease and the indices, as the archive signed them
+    <folder>/<tag>/<archive>/pool/…                  just the locked packages
+
+The archive's own signature vouches for all of it: whoever rebuilds trusts Debian's key, not ours.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
+
+from pipeline.config import Farm
+from pipeline.errors import InputsUnverified, UsageError
+from pipeline.files import sha256_file
+from pipeline.inputs.archive_files import open_archives, suite_of
+from pipeline.inputs.packages_index import find_packages
+from pipeline.lock import Lock
+from pipeline.store import Store
+
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+
+
+def write_snapshot(folder: Path, tag: str, lock: Lock, farm: Farm, store: Store) -> Path:
+    """Write the snapshot of `lock` as `<folder>/<tag>` in one step; return that path.
+
+    What the store lacks is fetched. A snapshot that is there already is left alone if it is the
+    same. Raise UsageError if it is another, InfrastructureFailed if the archive no longer has
+    the signed indices of the lock.
+    """
+    if not TAG.fullmatch(tag):
+        raise UsageError(f"{tag!r} cannot be the name of a snapshot")
+    _have_all(lock, farm, store)
+    wanted = dict(_files(lock))
+    folder.mkdir(parents=True, exist_ok=True)
+    final, temporary = folder / tag, Path(mkdtemp(prefix=f".{tag}.", dir=folder))
+    try:
+        for path, sha256 in sorted(wanted.items()):
+            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(store.path(sha256), temporary / path)
+            if sha256_file(temporary / path) != sha256:
+                raise InputsUnverified(f"{store.path(sha256)} is damaged", remedy="delete it")
+        temporary.chmod(0o755)
+        if final.exists():
+            _refuse_other(final, wanted)
+        else:
+            os.rename(temporary, final)  # noqa: PTH104 - beside the other one-step writes
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _have_all(lock: Lock, farm: Farm, store: Store) -> None:
+    """Have all files in the store, with the whole chain verified from signature to package."""
+    with open_archives(farm.archives, store) as archives:
+        for suite in lock.suites:
+            archives.keep_indices(suite)
+        absent = [p for p in lock.packages if not store.has(p.sha256, p.size)]
+        archives.client.in_parallel(
+            absent, lambda p: archives.keep_package(suite_of(lock, p), p, lambda _: None)
+        )
+    locked = {(p.archive, p.suite, p.filename): replace(p, used_by=()) for p in lock.packages}
+    for place, package in find_packages(store, lock.suites, locked.keys()).items():
+        if package != locked[place]:
+            raise InputsUnverified(f"{package.file_name} is not what its signed index says")
+
+
+def _files(lock: Lock) -> Iterator[tuple[str, str]]:
+    """Give every file of a snapshot: its path below it and its digest."""
+    for suite in lock.suites:
+        dists = f"{suite.archive}/dists/{suite.suite}"
+        yield f"{dists}/InRelease", suite.inrelease_sha256
+        for index in suite.indices:
+            yield f"{dists}/{index.path}", index.sha256
+    for package in lock.packages:
+        yield f"{package.archive}/{package.filename}", package.sha256
+
+
+def _refuse_other(final: Path, wanted: dict[str, str]) -> None:
+    there = {
+        path.relative_to(final).as_posix(): path
+        for path in final.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+    if there.keys() != wanted.keys() or any(
+        path.is_symlink() or sha256_file(path) != wanted[name] for name, path in there.items()
+    ):
+        raise UsageError(f"{final} is there and is not this snapshot", remedy="move it away")

@@ -1,0 +1,154 @@
+"""Stage 2: every package of the commit's lock verified in the store, and `inputs.json`."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pipeline.config import Farm
+from pipeline.errors import InputsUnverified, UsageError
+from pipeline.files import read_json, sha256_file, write_json
+from pipeline.inputs.archive_files import open_archives, suite_of
+from pipeline.inputs.locking import refuse_stale
+from pipeline.inputs.package_list import build_index
+from pipeline.inputs.request import read_request
+from pipeline.inputs.source_files import take_out
+from pipeline.lock import Lock, Package, lock_path, read
+from pipeline.run import Run
+from pipeline.store import Store
+
+FORMAT = "twinbuild-inputs/1"
+STAGE = "inputs"
+PIECE = 1024 * 1024
+
+Notify = Callable[[str], None]
+Progress = Callable[[int, int], None]  # bytes that are in the store, and bytes that shall be
+
+
+def run_inputs(
+    run: Run,
+    farm: Farm,
+    store: Store,
+    *,
+    builder_lists: Path,
+    snapshots: Path,
+    notify: Notify,
+    progress: Progress = lambda _done, _total: None,
+) -> None:
+    """Have every package that the commit's lock names in the store, verified; write `inputs.json`.
+
+    `builder_lists` serve if the source has none of its own; `snapshots` holds a folder for each
+    tagged snapshot, and that of the run's tag is asked before any archive. Raise UsageError for
+    no lock or a stale one, InputsUnverified for what is not as the lock says.
+    """
+    lock, lock_sha256 = _locked(run, farm, builder_lists)
+    tag = run.request().tag
+    snapshot = snapshots / tag if tag and (snapshots / tag).is_dir() else None
+    reads = {
+        "lock": lock_sha256,
+        "source.json": sha256_file(run.source_json),
+        "snapshot": snapshot.name if snapshot else "none",
+    }
+    why = run.why_again(STAGE, reads) or _lost(run, lock, store)
+    if why is None:
+        notify("the inputs are complete and unchanged")
+        return
+    notify(f"inputs: {why}")
+    _fill(store, farm, lock, snapshot, progress)
+    index_sha256 = store.add_bytes(build_index(store, lock.packages))
+    document = _document(lock, lock_sha256, index_sha256, snapshot)
+    write_json(run.inputs_json, document)
+    run.complete(STAGE, reads, [run.inputs_json])
+
+
+def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str]:
+    """Return the lock of the run's commit and its digest, if it is fresh."""
+    source = read_json(run.source_json, failure=UsageError)
+    if sha256_file(run.source_tar) != source.get("tar_sha256"):
+        raise InputsUnverified(f"{run.source_tar} was changed", remedy="run the source stage again")
+    image = run.request().image
+    with TemporaryDirectory(prefix="twinbuild-") as folder:
+        tree = Path(folder)
+        take_out(run.source_tar, image, tree)
+        request = read_request(tree, image, farm, builder_lists)
+        try:
+            lock, digest = read(lock_path(tree / "images" / "live", image))
+        except UsageError:
+            remedy = f"invoke lock --image {image}, then commit it"
+            raise UsageError(f"this commit has no lock of {image}", remedy=remedy) from None
+        refuse_stale(lock, request)
+        return lock, digest
+
+
+def _lost(run: Run, lock: Lock, store: Store) -> str | None:
+    """Return why a complete stage must run again all the same: the store has lost something."""
+    wanted = {p.sha256: p.size for p in lock.packages}
+    index = read_json(run.inputs_json, failure=UsageError)["index_sha256"]
+    if all(store.has(sha256, size) for sha256, size in wanted.items()) and store.has(index):
+        return None
+    return "the store no longer has all of it"
+
+
+def _fill(store: Store, farm: Farm, lock: Lock, snapshot: Path | None, progress: Progress) -> None:
+    """Verify the packages that the store has, and have the rest there too."""
+    counter = _Counter(sum(package.size for package in lock.packages), progress)
+    with open_archives(farm.archives, store) as archives:
+
+        def keep(package: Package) -> None:
+            if store.has(package.sha256, package.size) and not store.damaged(package.sha256):
+                counter.add(package.size)
+            elif snapshot and (snapshot / package.archive / package.filename).is_file():
+                _copy(store, package, snapshot / package.archive / package.filename)
+                counter.add(package.size)
+            else:
+                archives.keep_package(suite_of(lock, package), package, counter.add)
+
+        archives.client.in_parallel(lock.packages, keep)
+
+
+class _Counter:
+    """Adds up bytes from several threads."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total, self._progress, self._done = total, progress, 0
+        self._mutex = threading.Lock()
+
+    def add(self, gained: int) -> None:
+        with self._mutex:
+            self._done += gained
+            self._progress(self._done, self._total)
+
+
+def _copy(store: Store, package: Package, path: Path) -> None:
+    with path.open("rb") as file:
+        try:
+            store.add(package.sha256, package.size, iter(lambda: file.read(PIECE), b""))
+        except InputsUnverified as error:
+            raise InputsUnverified(
+                f"{path} in the tagged snapshot is not as the lock says"
+            ) from error
+
+
+def _document(
+    lock: Lock, lock_sha256: str, index_sha256: str, snapshot: Path | None
+) -> dict[str, object]:
+    ordered = sorted(lock.packages, key=lambda p: (p.name, p.architecture, p.version))
+    return {
+        "format": FORMAT,
+        "image": lock.image,
+        "lock_sha256": lock_sha256,
+        "snapshot": snapshot.name if snapshot else None,
+        "packages": [
+            {
+                "name": package.name,
+                "version": package.version,
+                "architecture": package.architecture,
+                "file": package.file_name,
+                "size": package.size,
+                "sha256": package.sha256,
+                "used_by": list(package.used_by),
+            }
+            for package in ordered
+        ],
+        "index_sha256": index_sha256,
+    }
