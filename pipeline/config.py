@@ -121,19 +121,25 @@ def load_variation(path: Path) -> Variation:
     return _load(Variation, path)
 
 
-def load_image(path: Path) -> Image:
-    """Read an `image.yaml`; raise UsageError that names the key at fault."""
-    return _load(Image, path)
+def parse_image(content: bytes, path: str) -> Image:
+    """Parse an `image.yaml` out of a commit; raise UsageError that names the key at fault."""
+    return _parse(Image, content, path)
 
 
 def _load(model: type[Model], path: Path) -> Model:
     try:
-        if path.stat().st_size > CONFIGURATION_LIMIT:
-            raise UsageError(f"{path} is larger than {CONFIGURATION_LIMIT} bytes")
-        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        with path.open("rb") as file:
+            return _parse(model, file.read(CONFIGURATION_LIMIT + 1), str(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+
+
+def _parse(model: type[Model], content: bytes, path: str) -> Model:
+    if len(content) > CONFIGURATION_LIMIT:
+        raise UsageError(f"{path} is larger than {CONFIGURATION_LIMIT} bytes")
+    try:
+        return model.model_validate(yaml.safe_load(content.decode()))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,14 +25,22 @@ KINDS = {
     stat.S_IFSOCK: "socket",
 }
 
+# Those that an image carries. Others belong to a file system: XFS shows ACLs again as trusted.SGI_….
+XATTRS = ("security.", "user.")
+
 Entry = dict[str, Any]
 
 
 class Ledger:
-    """The ledger of one tree, written to `out` while the steps run."""
+    """The ledger of one tree, written to `out` while the steps run.
 
-    def __init__(self, tree: Path, out: Path) -> None:
+    `settled` gives the time (in seconds) that a file will have once times are clamped, so that
+    the ledgers of two machines with different clocks can be compared step by step.
+    """
+
+    def __init__(self, tree: Path, out: Path, settled: Callable[[float], float]) -> None:
         self._tree = os.fsencode(tree)
+        self._settled = settled
         self._entries: dict[bytes, Entry] = {}
         self._seen: dict[bytes, tuple[int, ...]] = {}
         self._file = out.open("wb")
@@ -84,7 +92,7 @@ class Ledger:
             "mode": stat.S_IMODE(status.st_mode),
             "uid": status.st_uid,
             "gid": status.st_gid,
-            "mtime": int(status.st_mtime),
+            "mtime": int(self._settled(status.st_mtime)),
         }
         if kind == "file":
             entry["size"] = status.st_size
@@ -99,6 +107,7 @@ class Ledger:
         elif kind in ("char", "block"):
             entry["device"] = [os.major(status.st_rdev), os.minor(status.st_rdev)]
         names = os.listxattr(full, follow_symlinks=False)
+        names = [name for name in names if name.startswith(XATTRS)]
         if names:
             values = {n: os.getxattr(full, n, follow_symlinks=False) for n in names}
             entry["xattrs"] = {n: base64.b64encode(v).decode() for n, v in sorted(values.items())}

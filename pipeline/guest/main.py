@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def _build(report: Report) -> None:
         locked = unpack_inputs(job)
         tree.check_configuration(job)
         job.artifacts.mkdir()
-    ledger = Ledger(job.tree, job.work / protocol.LEDGER)
+    settled = partial(tree.settled, epoch=job.epoch, started=started)
+    ledger = Ledger(job.tree, job.work / protocol.LEDGER, settled)
     with report.step("20-bootstrap"):
         tree.bootstrap(job, report, env, locked)
         ledger.record("20-bootstrap")
@@ -70,8 +72,8 @@ def _build(report: Report) -> None:
     with report.step("90-output"):
         _write_lists(job, locked, ledger)
         (job.work / protocol.TIMINGS).write_text(json.dumps(report.seconds, sort_keys=True) + "\n")
-        files = _hand_over(job)
-    report.send("done", files=files, facts=_facts(env))
+        _hand_over(job)
+    report.send("done", facts=_facts(env))
 
 
 def _make_media(job: Job, report: Report, env: dict[str, str], ledger: Ledger) -> None:
@@ -130,14 +132,13 @@ def _write_lists(job: Job, locked: tuple[Locked, ...], ledger: Ledger) -> None:
     ledger.close()
 
 
-def _hand_over(job: Job) -> dict[str, Any]:
-    """Write artifacts, ledger and timings to the output disk; return their sizes."""
+def _hand_over(job: Job) -> None:
+    """Write artifacts, ledger and timings to the output disk."""
     names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names]
     names += [protocol.LEDGER, protocol.TIMINGS]
-    files = {name: {"size": (job.work / name).stat().st_size} for name in names}
     with disk(protocol.OUTPUT_DISK).open("r+b") as device:
         try:
-            with tarfile.open(fileobj=device, mode="w|") as tar:
+            with tarfile.open(fileobj=device, mode="w|", format=tarfile.GNU_FORMAT) as tar:
                 for name in names:
                     tar.add(job.work / name, name)
             device.flush()
@@ -145,7 +146,6 @@ def _hand_over(job: Job) -> dict[str, Any]:
         except OSError as error:
             what = f"the output disk is too small or broken: {error.strerror}"
             raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what) from error
-    return files
 
 
 def _facts(env: dict[str, str]) -> dict[str, str]:

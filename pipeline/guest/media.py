@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import protocol, tree
 from .job import Job
+from .ledger import XATTRS
 from .programs import run
 from .report import Report, StepFailed
 
@@ -51,12 +52,22 @@ def make_squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Path:
         shutil.copyfile(found[0], live / name)
     squashfs = live / "filesystem.squashfs"
     excluded = ["-wildcards", "-e", "boot/vmlinuz-*", "boot/initrd.img-*"]
+    xattrs = ["-xattrs-include", f"^({'|'.join(XATTRS)})".replace(".", "\\.")]
     options = SQUASHFS_OPTIONS[str(job.document["compression"])]
     memory = ["-mem", f"{MEMORY_MIB}M"]
     run(
         report,
         ["mksquashfs", os.fspath(job.tree), os.fspath(squashfs)]
-        + ["-noappend", "-no-progress", "-quiet", "-no-recovery", *memory, *options, *excluded],
+        + [
+            "-noappend",
+            "-no-progress",
+            "-quiet",
+            "-no-recovery",
+            *memory,
+            *options,
+            *xattrs,
+            *excluded,
+        ],
         env=env,
     )
     return squashfs

@@ -183,15 +183,22 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def clamp_times(tree: Path, epoch: int, started: int) -> None:
-    """Set every time that this build made to the epoch.
+def settled(mtime: float, epoch: int, started: int) -> float:
+    """Return the time that a file with this time will have in the image, in seconds.
 
-    Those are all since `started`, by this machine's clock, and all after the epoch. A package's own
-    older times stay. A machine's clock may run before the epoch, so the epoch alone does not do.
+    What this build made gets the epoch: all since `started`, by this machine's clock, and all after
+    the epoch. A package's own older times stay. A machine's clock may run before the epoch, so the
+    epoch alone does not do.
     """
+    return epoch if mtime > epoch or mtime >= started else mtime
+
+
+def clamp_times(tree: Path, epoch: int, started: int) -> None:
+    """Give every file its settled time."""
 
     def settle(path: str | os.PathLike[str]) -> None:
-        if (mtime := os.lstat(path).st_mtime) > epoch or mtime >= started:
+        mtime = os.lstat(path).st_mtime
+        if settled(mtime, epoch, started) != mtime:
             os.utime(path, (epoch, epoch), follow_symlinks=False)
 
     _each(os.fspath(tree), settle)

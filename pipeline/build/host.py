@@ -1,0 +1,96 @@
+"""Container hosts: bootstrapped from Debian's archive by mmdebstrap, not pulled from anywhere."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from docker import DockerClient
+from docker.errors import ImageNotFound
+
+from pipeline.build.engine import LABEL
+from pipeline.command import run
+from pipeline.config import Archive, Variation
+from pipeline.errors import InfrastructureFailed, UsageError
+from pipeline.files import sha256_bytes
+
+BOOTSTRAP_TIMEOUT_S = 1800
+# Nobody reads manuals in a container.
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+Addresses = Callable[[], Mapping[str, Sequence[str]]]  # per archive; asked only when needed
+
+
+@dataclass(frozen=True)
+class Host:
+    """A container host's folder below `images/hosts/` and what it is made from."""
+
+    name: str
+    folder: Path
+    variation: Variation
+    archives: Mapping[str, Archive]
+
+    @property
+    def packages(self) -> list[str]:
+        """The packages that its lists name."""
+        names = []
+        for path in sorted((self.folder / "package-lists").glob("*.list")):
+            for line in path.read_text().splitlines():
+                names += line.partition("#")[0].split()
+        if not names:
+            raise UsageError(f"{self.folder}/package-lists names no package")
+        return names
+
+    @property
+    def key(self) -> str:
+        """The hash of all that decides what the host is, but not of when it was made."""
+        nowhere = dict.fromkeys(self.archives, ("",))
+        recipe = [self.variation.suite, *self.packages, *self.sources(nowhere), *LEFT_OUT]
+        return sha256_bytes("\n".join(recipe).encode())[:16]
+
+    @property
+    def tag(self) -> str:
+        """The name of its container image."""
+        return f"twinbuild-host-{self.name}:{self.key}"
+
+    def sources(self, addresses: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return apt's sources: Debian's archives, in the suites of this host's release.
+
+        `addresses` are those of each archive, in order of preference.
+        """
+        lines = []
+        for name, archive in self.archives.items():
+            release = archive.suites[0].partition("-")[0]
+            if not all(s.partition("-")[0] == release for s in archive.suites) or archive.at:
+                continue  # not laid out by Debian's releases: it has nothing for a host
+            suites = [s.replace(release, self.variation.suite, 1) for s in archive.suites]
+            components = " ".join(archive.components)
+            lines += [
+                f"deb [signed-by={archive.keyring}] {addresses[name][0]} {suite} {components}"
+                for suite in suites
+            ]
+        return lines
+
+
+def ensure(client: DockerClient, host: Host, addresses: Addresses) -> tuple[str, bool]:
+    """Return the id of the host's container image, and whether it had to be made."""
+    try:
+        return str(client.images.get(host.tag).id), False
+    except ImageNotFound:
+        pass
+    with tempfile.TemporaryDirectory(prefix="twinbuild-host-") as scratch:
+        archive = Path(scratch) / "host.tar"
+        left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
+        run(
+            ["mmdebstrap", "--variant=apt", f"--include={','.join(host.packages)}"]
+            + [*left_out, host.variation.suite, archive, *host.sources(addresses())],
+            timeout_s=BOOTSTRAP_TIMEOUT_S,
+            stderr_to=Path(scratch) / "log",
+            failure=InfrastructureFailed,
+        )
+        repository, _, tag = host.tag.partition(":")
+        client.api.import_image_from_file(
+            str(archive), repository=repository, tag=tag, changes=[f"LABEL {LABEL}=host"]
+        )
+    return str(client.images.get(host.tag).id), True

@@ -1,0 +1,255 @@
+"""The machine: QEMU in an unprivileged container without network, given disks, asked to report."""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from docker import DockerClient
+from docker.models.containers import Container
+
+from pipeline.build.accelerator import DEVICE, Accelerator
+from pipeline.build.builder import Builder
+from pipeline.build.engine import BUILDER_USER, LABEL, LOG, RUN_LABEL
+from pipeline.config import EnvironmentEntry, Variation
+from pipeline.errors import BuildFailed, InfrastructureFailed, InputsUnverified, TwinbuildError
+from pipeline.guest import protocol
+from pipeline.plain import plain
+
+WORK = PurePosixPath("/machine")
+BUILDER = PurePosixPath("/builder")
+OUTPUT = WORK / "output.raw"
+SCRATCH_SIZE = "32G"  # sparse
+OUTPUT_SIZE = "16G"  # sparse
+OVERHEAD_MIB = 1536  # QEMU itself, translated code included
+TRANSLATION_CACHE_MIB = 512
+CONSOLE_LIMIT = 32 * 1024 * 1024
+RECORDS_LIMIT = 128 * 1024 * 1024
+SILENCE_S = 240.0
+TOTAL_S = 12 * 3600.0
+PIDS_LIMIT = 128
+
+FAILURES: dict[int, type[TwinbuildError]] = {
+    protocol.STATUS_BUILD_FAILED: BuildFailed,
+    protocol.STATUS_INFRASTRUCTURE: InfrastructureFailed,
+    protocol.STATUS_INPUTS: InputsUnverified,
+}
+# What the kernel says on the console before it goes, and what that means.
+LAST_WORDS = {
+    "Out of memory: Killed process": "ran out of memory; give the environment more in farm.yaml",
+    "Kernel panic": "panicked",
+}
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine: what it runs on and how it differs from the other one."""
+
+    run_id: str
+    environment: str
+    host_image: str
+    builder: Builder
+    accelerator: Accelerator
+    entry: EnvironmentEntry
+    variation: Variation
+
+    @property
+    def name(self) -> str:
+        """The name of its container and of its volume."""
+        return f"twinbuild-{self.run_id}-{self.environment}"
+
+    def clock(self, now: datetime) -> str:
+        """Return the time that its clock shows at `now`."""
+        return f"{now + timedelta(days=self.variation.clock_offset_days):%Y-%m-%dT%H:%M:%S}"
+
+    @property
+    def cpu_model(self) -> str:
+        """QEMU's name of its CPU."""
+        kvm = self.accelerator.name == "kvm"
+        return self.variation.cpu_model_kvm if kvm else self.variation.cpu_model_tcg
+
+    def argv(self, now: datetime) -> list[str]:
+        """Return QEMU's arguments."""
+        cache = f",tb-size={TRANSLATION_CACHE_MIB}" if self.accelerator.name == "tcg" else ""
+        return [
+            "qemu-system-x86_64",
+            *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+            *("-machine", self.variation.machine_type),
+            *("-accel", f"{self.accelerator.name}{cache}"),
+            *("-cpu", self.cpu_model),
+            *("-smp", str(self.entry.cpus), "-m", str(self.entry.memory_mib)),
+            *("-rtc", f"base={self.clock(now)}"),
+            *("-kernel", f"{BUILDER}/vmlinuz", "-initrd", f"{BUILDER}/initrd.img"),
+            *("-append", "console=ttyS0 panic=-1 quiet"),
+            *_disk(protocol.ROOT_DISK, f"{BUILDER}/root.img,readonly=on"),
+            *_disk(protocol.INPUT_DISK, f"{WORK}/input.tar,readonly=on"),
+            *_disk(protocol.SCRATCH_DISK, f"{WORK}/scratch.raw,cache=unsafe,discard=unmap"),
+            *_disk(protocol.OUTPUT_DISK, f"{OUTPUT},cache=unsafe"),
+            *("-device", "virtio-serial-pci"),
+            *("-chardev", "file,id=records,path=/dev/stdout"),
+            *("-device", f"virtserialport,chardev=records,name={protocol.PROGRESS_PORT}"),
+            *("-chardev", "file,id=console,path=/dev/stderr", "-serial", "chardev:console"),
+        ]
+
+    def describe(self, now: datetime) -> dict[str, Any]:
+        """Return what its statement says of it: what it is, and what was varied."""
+        return {
+            "accelerator": self.accelerator.name,
+            "builder": dict(self.builder.facts),
+            "clock": self.clock(now),
+            "cpu_model": self.cpu_model,
+            "cpus": self.entry.cpus,
+            "host_image": self.host_image,
+            "memory_mib": self.entry.memory_mib,
+            "varied": self.variation.model_dump(),
+        }
+
+
+def _disk(serial: str, file: str) -> tuple[str, ...]:
+    drive = f"if=none,id={serial},format=raw,file={file}"
+    return "-drive", drive, "-device", f"virtio-blk-pci,drive={serial},serial={serial}"
+
+
+def create(client: DockerClient, machine: Machine, argv: list[str]) -> Container:
+    """Make its container: no root, capabilities or network; nothing writable but a volume."""
+    label = {LABEL: "machine", RUN_LABEL: f"{machine.run_id}/{machine.environment}"}
+    client.volumes.create(machine.name, labels=label)
+    prepare = f"truncate -s {SCRATCH_SIZE} {WORK}/scratch.raw; truncate -s {OUTPUT_SIZE} {OUTPUT}"
+    cpus = min(machine.entry.cpus + 1, int(client.info()["NCPU"]))
+    kvm_group = machine.accelerator.kvm_group
+    return client.containers.create(
+        machine.host_image,
+        ["/bin/sh", "-ec", f'{prepare}; exec "$@"', "machine", *argv],
+        name=machine.name,
+        labels=label,
+        user=f"{BUILDER_USER}:{BUILDER_USER}",
+        volumes={
+            machine.name: {"bind": str(WORK), "mode": "rw"},
+            machine.builder.volume: {"bind": str(BUILDER), "mode": "ro"},
+        },
+        devices=[DEVICE] if kvm_group is not None else [],
+        group_add=[kvm_group] if kvm_group is not None else [],
+        network_mode="none",
+        read_only=True,
+        tmpfs={"/tmp": "size=64m", "/var/tmp": "size=64m"},  # noqa: S108  the container's own
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        mem_limit=f"{machine.entry.memory_mib + OVERHEAD_MIB}m",
+        nano_cpus=cpus * 1_000_000_000,
+        pids_limit=PIDS_LIMIT,
+        log_config=LOG,
+    )
+
+
+def follow(
+    container: Container,
+    console: BinaryIO,
+    records: BinaryIO,
+    notify: Callable[[Record], None],
+    *,
+    silence_s: float = SILENCE_S,
+) -> Record:
+    """Let a started machine run to its end and return its `done` record.
+
+    Both files get what the machine says, within limits. Raise the error that the machine reports,
+    or InfrastructureFailed if it hangs, panics, floods its ports or ends without a word.
+    """
+    last: Record = {}
+    reader = _Records()
+    said = 0
+    for stream, piece in _pieces(container, silence_s):
+        said += len(piece)
+        if stream == "console":
+            console.write(piece)
+        if said > CONSOLE_LIMIT + RECORDS_LIMIT:
+            raise InfrastructureFailed("the machine floods its ports")
+        for record in reader.feed(piece) if stream == "records" else ():
+            if record["record"] == "log":
+                console.write(str(record.get("line"))[: protocol.LINE_LIMIT].encode() + b"\n")
+            elif record["record"] in ("done", "failed"):
+                last = record
+            records.write(json.dumps(record, sort_keys=True).encode() + b"\n")
+            notify(record)
+    if last.get("record") == "done":
+        return last
+    raise _failure(last)
+
+
+def _failure(last: Record) -> TwinbuildError:
+    if not last:
+        return InfrastructureFailed("the machine ended without a result")
+    kind = FAILURES.get(last.get("status"), InfrastructureFailed)  # type: ignore[arg-type]
+    what = plain(str(last.get("what")))
+    detail = "\n".join(plain(line) for line in str(last.get("detail"))[:10000].splitlines())
+    return kind(f"step {plain(str(last.get('step')))}: {what}", detail=detail)
+
+
+def last_words(console: Path) -> str | None:
+    """Return what the kernel's last words on the console mean, if they mean something."""
+    with console.open("rb") as file:
+        file.seek(max(0, console.stat().st_size - 65536))
+        tail = file.read().decode(errors="replace")
+    return next((meaning for words, meaning in LAST_WORDS.items() if words in tail), None)
+
+
+class _Records:
+    """Cuts the stream of records into lines and parses them."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> Iterator[Record]:
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > protocol.RECORD_LIMIT:
+            raise InfrastructureFailed("the machine sent a record without end")
+        for line in lines:
+            try:
+                record = json.loads(line)
+                known = isinstance(record["record"], str)
+            except (ValueError, TypeError, KeyError, RecursionError):
+                known = False
+            if not known:
+                raise InfrastructureFailed(f"the machine sent a malformed record: {line[:200]!r}")
+            yield record
+
+
+def _pieces(container: Container, silence_s: float) -> Iterator[tuple[str, bytes]]:
+    """Yield what the machine says, by stream; raise InfrastructureFailed if it falls silent."""
+    arrived: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=1000)
+
+    def read() -> None:
+        try:
+            for out, err in container.attach(stream=True, logs=True, demux=True):
+                for stream, piece in (("records", out), ("console", err)):
+                    if piece:
+                        arrived.put((stream, piece))
+        finally:
+            arrived.put(None)
+
+    threading.Thread(target=read, daemon=True, name=f"follow {container.name}").start()
+    deadline = time.monotonic() + TOTAL_S
+    while True:
+        try:
+            item = arrived.get(timeout=silence_s)
+        except queue.Empty:
+            what = f"the machine gave no sign of life for {silence_s:g} s"
+            raise InfrastructureFailed(what) from None
+        if item is None:
+            return
+        if time.monotonic() > deadline:
+            raise InfrastructureFailed(f"the machine did not end within {TOTAL_S / 3600:g} hours")
+        yield item
+
+
+def now() -> datetime:
+    """Return the present time, in UTC."""
+    return datetime.now(UTC)

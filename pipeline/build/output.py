@@ -1,0 +1,85 @@
+"""Takes what a machine hands back. The machine is hostile: everything is named and counted here."""
+
+import hashlib
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import InfrastructureFailed
+from pipeline.files import new_file
+from pipeline.guest import protocol
+
+PIECE = 1024 * 1024
+ARTIFACT_LIMIT = 16 * 1024**3
+LIST_LIMIT = 512 * 1024**2
+MIB = 1024 * 1024
+
+
+def expected(names: tuple[str, str, str]) -> dict[str, int]:
+    """Return the one set of paths that a machine may hand back, and how large each may be."""
+    iso, packages, ledger = (f"{protocol.ARTIFACTS}/{name}" for name in names)
+    return {
+        iso: ARTIFACT_LIMIT,
+        packages: 16 * MIB,
+        ledger: LIST_LIMIT,
+        protocol.LEDGER: LIST_LIMIT,
+        protocol.TIMINGS: MIB,
+    }
+
+
+def receive(stream: BinaryIO, limits: Mapping[str, int], folder: Path) -> dict[str, str]:
+    """Write the files of a tar stream below `folder`; return their SHA-256 by path.
+
+    Only regular files with the names in `limits` are taken, each once and all of them. tarfile's
+    own reader is not used: it follows extensions (sparse, pax, long names) that nobody needs here.
+    Raise InfrastructureFailed for anything else.
+    """
+    digests: dict[str, str] = {}
+    while (member := _header(stream)) is not None:
+        name = member.name
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise InfrastructureFailed(f"the machine handed back {name!r}, which is no plain file")
+        if name not in limits or name in digests:
+            raise InfrastructureFailed(f"the machine handed back {name!r}, which nobody asked for")
+        if not 0 <= member.size <= limits[name]:
+            raise InfrastructureFailed(f"the machine handed back {name!r} with {member.size} bytes")
+        digests[name] = _copy(stream, member.size, folder / name)
+        _read(stream, -member.size % tarfile.BLOCKSIZE)
+    missing = sorted(limits.keys() - digests.keys())
+    if missing:
+        raise InfrastructureFailed(f"the machine did not hand back {', '.join(missing)}")
+    return digests
+
+
+def _header(stream: BinaryIO) -> tarfile.TarInfo | None:
+    block = _read(stream, tarfile.BLOCKSIZE)
+    if not any(block):
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+    except (tarfile.HeaderError, ValueError) as error:
+        raise InfrastructureFailed(f"the machine handed back no tar archive: {error}") from error
+
+
+def _copy(stream: BinaryIO, size: int, path: Path) -> str:
+    digest = hashlib.sha256()
+    with new_file(path) as file:
+        while size:
+            piece = _read(stream, min(size, PIECE))
+            digest.update(piece)
+            file.write(piece)
+            size -= len(piece)
+    return digest.hexdigest()
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    """Read exactly so many bytes."""
+    pieces = []
+    while size:
+        piece = stream.read(size)
+        if not piece:
+            raise InfrastructureFailed("what the machine handed back breaks off")
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)

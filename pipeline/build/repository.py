@@ -1,0 +1,38 @@
+"""Lays out locked packages as an apt archive that is unsigned: its hashes were checked before."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from debian.deb822 import Deb822
+
+from pipeline.files import sha256_bytes
+from pipeline.lock import Package
+from pipeline.store import Store
+
+
+def select(index: bytes, packages: Iterable[Package]) -> bytes:
+    """Return the paragraphs of an index that speak of these packages, in their order there."""
+    wanted = {package.sha256 for package in packages}
+    paragraphs = [
+        paragraph
+        for paragraph in index.split(b"\n\n")
+        if Deb822(paragraph).get("SHA256", "") in wanted
+    ]
+    return b"\n\n".join(paragraph.strip(b"\n") for paragraph in paragraphs) + b"\n"
+
+
+def files(
+    suite: str, index: bytes, packages: Iterable[Package], store: Store
+) -> dict[str, Path | bytes]:
+    """Return the archive's files by their paths below its root."""
+    path = "main/binary-amd64/Packages"
+    release = (
+        f"Suite: {suite}\nCodename: {suite}\nArchitectures: amd64\nComponents: main\n"
+        f"SHA256:\n {sha256_bytes(index)} {len(index)} {path}\n"
+    )
+    dists: dict[str, Path | bytes] = {
+        f"dists/{suite}/Release": release.encode(),
+        f"dists/{suite}/{path}": index,
+    }
+    pool: dict[str, Path | bytes] = {f"pool/{p.file_name}": store.path(p.sha256) for p in packages}
+    return {**dists, **pool}

@@ -1,0 +1,299 @@
+"""Stage 3: an environment builds the job and gives back artifacts, ledger, logs, statement."""
+
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from docker import DockerClient
+
+from pipeline import dsse, statement
+from pipeline.build import accelerator, builder, engine, host, machine, output, repository
+from pipeline.build.host import Addresses
+from pipeline.build.machine import Machine, Record
+from pipeline.config import EnvironmentEntry, Image, Variation, load_variation, parse_image
+from pipeline.errors import InfrastructureFailed, TwinbuildError, UsageError
+from pipeline.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
+from pipeline.guest import protocol
+from pipeline.lock import Package
+from pipeline.run import Run
+from pipeline.workspace import Workspace
+
+FORMAT = "twinbuild-job/1"
+COMMITTED_LIMIT = 64 * 1024 * 1024
+GUEST = Path(__file__).parent.parent / "guest"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one environment will do, decided before anything is started."""
+
+    run: Run
+    environment: str
+    entry: EnvironmentEntry
+    variation: Variation
+    source: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    image: Image
+    index: bytes
+    job: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return self.run.environment(self.environment)
+
+    def packages(self, user: str) -> tuple[Package, ...]:
+        """Return the packages of the "image" or of the "builder"."""
+        return tuple(
+            Package(
+                p["name"], p["version"], p["architecture"], "", "", "", p["size"], p["sha256"], ()
+            )
+            for p in self.inputs["packages"]
+            if user in p["used_by"]
+        )
+
+
+def run_build(
+    run: Run,
+    workspace: Workspace,
+    environment: str,
+    addresses: Addresses,
+    *,
+    notify: Callable[[Record], None],
+    keep: bool = False,
+    silence_s: float = machine.SILENCE_S,
+) -> None:
+    """Build the run's job in one environment, unless that is complete.
+
+    Writes `<environment>/`; when the build fails, `failure.json` there says how, and the error is
+    raised. `keep` leaves the machine's container and volume for inspection.
+    """
+    plan = _plan(run, workspace, environment)
+    reads = {
+        "the job": sha256_bytes(json_bytes(plan.job)),
+        "the environment": sha256_bytes(
+            (plan.entry.model_dump_json() + plan.variation.model_dump_json()).encode()
+        ),
+    }
+    stage = f"build-{environment}"
+    reason = run.why_again(stage, reads)
+    if reason is None:
+        notify({"record": "note", "line": "complete, nothing to do"})
+        return
+    notify({"record": "note", "line": reason})
+    (plan.folder / "failure.json").unlink(missing_ok=True)
+    (plan.folder / "statement.json").unlink(missing_ok=True)
+    write_json(plan.folder / "job.json", plan.job)
+    dsse.load_key(dsse.key_path(environment))  # better no build than one that cannot be signed
+    try:
+        with engine.connect(plan.entry.engine) as client:
+            written = _build(
+                client, plan, workspace, addresses, notify, keep=keep, silence_s=silence_s
+            )
+    except TwinbuildError as error:
+        failure = {"status": int(error.status), "what": error.what, "detail": error.detail}
+        write_json(plan.folder / "failure.json", failure)
+        raise
+    run.complete(stage, reads, written)
+
+
+def _plan(run: Run, workspace: Workspace, environment: str) -> _Plan:
+    entry = workspace.farm.environments.get(environment)
+    if entry is None:
+        known = ", ".join(sorted(workspace.farm.environments))
+        raise UsageError(f"farm.yaml has no environment {environment!r}", remedy=f"it has {known}")
+    if not run.source_json.exists() or not run.inputs_json.exists():
+        remedy = f"invoke stage.source --run {run.id}, then stage.inputs"
+        raise UsageError(f"run {run.id} has no source or no inputs yet", remedy=remedy)
+    source = read_json(run.source_json, failure=UsageError)
+    inputs = read_json(run.inputs_json, failure=UsageError)
+    of_image = f"images/live/{inputs['image']}"
+    path = f"{of_image}/image.yaml"
+    image = parse_image(_committed(run.source_tar, path), path)
+    index = workspace.store.path(inputs["index_sha256"]).read_bytes()
+    variation = load_variation(workspace.hosts / environment / "environment.yaml")
+    job = {
+        "format": FORMAT,
+        "image": inputs["image"],
+        "architecture": image.architecture,
+        "suite": image.suite,
+        "volume_id": image.volume_id,
+        "kernel_parameters": image.kernel_parameters,
+        "version": source["version"],
+        "commit": source["commit"],
+        "epoch": source["epoch"],
+        "compression": run.request().compression,
+        "lock_sha256": inputs["lock_sha256"],
+        "source_sha256": source["tar_sha256"],
+        "index_sha256": inputs["index_sha256"],
+        "guest_sha256": _guest_sha256(),
+    }
+    return _Plan(run, environment, entry, variation, source, inputs, image, index, job)
+
+
+def _committed(source_tar: Path, path: str) -> bytes:
+    """Return a file as it is in the commit; raise UsageError if it is not there."""
+    with tarfile.open(source_tar) as tar:
+        try:
+            file = tar.extractfile(path)
+        except KeyError:
+            file = None
+        if file is None:
+            raise UsageError(f"the commit has no file {path}")
+        return file.read(COMMITTED_LIMIT)
+
+
+def _guest_files() -> dict[str, Path]:
+    return {f"guest/{path.name}": path for path in sorted(GUEST.glob("*.py"))}
+
+
+def _guest_sha256() -> str:
+    lines = [f"{sha256_file(path)} {name}" for name, path in _guest_files().items()]
+    return sha256_bytes("\n".join(lines).encode())
+
+
+def _build(
+    client: DockerClient,
+    plan: _Plan,
+    workspace: Workspace,
+    addresses: Addresses,
+    notify: Callable[[Record], None],
+    *,
+    keep: bool,
+    silence_s: float,
+) -> list[Path]:
+    if engine.sweep(client, plan.run.id, plan.environment):
+        notify({"record": "note", "line": "removed what a broken attempt had left on the engine"})
+    ready = _prepare(client, plan, workspace, addresses, notify)
+    started = machine.now()
+    with ExitStack() as stack:
+        if not keep:
+            stack.callback(engine.sweep, client, plan.run.id, plan.environment)
+        container = machine.create(client, ready, ready.argv(started))
+        with tempfile.TemporaryDirectory(prefix="twinbuild-input-") as scratch:
+            disk = _input_disk(plan, workspace, Path(scratch) / "input.tar")
+            engine.put(container, machine.WORK, {"input.tar": disk})
+        container.start()
+        done = _follow(plan, container, notify, silence_s)
+        limits = output.expected(
+            protocol.artifact_names(
+                plan.job["image"], plan.job["architecture"], plan.job["version"]
+            )
+        )
+        with engine.get(container, machine.OUTPUT) as stream:
+            digests = output.receive(stream, limits, plan.folder)
+    return _state(plan, ready, digests, done, started)
+
+
+def _prepare(
+    client: DockerClient,
+    plan: _Plan,
+    workspace: Workspace,
+    addresses: Addresses,
+    notify: Callable[[Record], None],
+) -> Machine:
+    """Make what the machine runs on: container host, builder, accelerator."""
+    notify({"record": "step", "step": "container host"})
+    folder = workspace.hosts / plan.environment
+    image, made = host.ensure(
+        client,
+        host.Host(plan.environment, folder, plan.variation, workspace.farm.archives),
+        addresses,
+    )
+    notify({"record": "note", "line": f"container host {'made' if made else 'is there'}"})
+    notify({"record": "step", "step": "builder"})
+    packages = plan.packages("builder")
+    recipe = builder.Recipe(
+        plan.environment,
+        plan.run.id,
+        image,
+        plan.image.suite,
+        workspace.builder,
+        packages,
+        repository.select(plan.index, packages),
+    )
+    fresh = plan.run.request().tag is not None  # caches are never used for a release
+    ready, made = builder.ensure(client, recipe, workspace.store, fresh=fresh)
+    notify({"record": "note", "line": f"builder {'made' if made else 'is there'}"})
+    chosen = accelerator.choose(client, image, ready.volume, workspace.cache)
+    notify({"record": "step", "step": f"machine ({chosen.name})"})
+    return Machine(plan.run.id, plan.environment, image, ready, chosen, plan.entry, plan.variation)
+
+
+def _input_disk(plan: _Plan, workspace: Workspace, path: Path) -> Path:
+    """Write the input disk: a tar archive that the machine reads straight from the device."""
+    packages = plan.packages("image")
+    lock = _committed(plan.run.source_tar, f"images/live/{plan.job['image']}/lock")
+    files: dict[str, Path | bytes] = {
+        **_guest_files(),
+        "machine.json": json_bytes(plan.variation.model_dump()),
+        "job.json": json_bytes(plan.job),
+        protocol.LOCK: lock,
+        protocol.SOURCE_TAR: plan.run.source_tar,
+    }
+    index = repository.select(plan.index, packages)
+    for name, content in repository.files(
+        plan.image.suite, index, packages, workspace.store
+    ).items():
+        files[f"{protocol.REPOSITORY}/{name}"] = content
+    with path.open("wb") as out:
+        for piece in engine.archive(files):
+            out.write(piece)
+    return path
+
+
+def _follow(
+    plan: _Plan, container: Any, notify: Callable[[Record], None], silence_s: float
+) -> Record:
+    console_log = plan.folder / "console.log"
+    with console_log.open("wb") as console, (plan.folder / "progress.jsonl").open("wb") as records:
+        try:
+            return machine.follow(container, console, records, notify, silence_s=silence_s)
+        except InfrastructureFailed as error:
+            console.flush()
+            if meaning := machine.last_words(console_log):
+                what = f"the machine of {plan.environment} {meaning}"
+                raise InfrastructureFailed(
+                    what, detail=f"{error.what}; see {console_log}"
+                ) from error
+            raise
+
+
+def _state(
+    plan: _Plan, ready: Machine, digests: dict[str, str], done: Record, started: datetime
+) -> list[Path]:
+    """Sign what was built, from where, on what and with what result; return what was written."""
+    artifacts = {
+        name.removeprefix(f"{protocol.ARTIFACTS}/"): digest
+        for name, digest in digests.items()
+        if name.startswith(f"{protocol.ARTIFACTS}/")
+    }
+    byproducts = {name: sha256_file(plan.folder / name) for name in statement.BYPRODUCTS}
+    facts = {str(k)[:40]: str(v)[:200] for k, v in dict(done.get("facts") or {}).items()}
+    source = plan.source
+    document = statement.make(
+        statement.Statement(
+            environment=plan.environment,
+            run_id=plan.run.id,
+            repository=source["repository"],
+            commit=source["commit"],
+            tag=source["tag"]["name"] if source["tag"] else None,
+            image=plan.job["image"],
+            compression=plan.job["compression"],
+            lock_sha256=plan.job["lock_sha256"],
+            job=plan.job,
+            machine={**ready.describe(started), "facts": facts},
+            artifacts=artifacts,
+            byproducts=byproducts,
+            started=started,
+            finished=machine.now(),
+        )
+    )
+    key = dsse.load_key(dsse.key_path(plan.environment))
+    write_json(plan.folder / "statement.json", dsse.sign(document, key))
+    written = [plan.folder / name for name in (*digests, *statement.BYPRODUCTS)]
+    return [*dict.fromkeys(written), plan.folder / "job.json", plan.folder / "statement.json"]
