@@ -19,6 +19,7 @@ import pytest
 from pipeline import dsse, statement
 from pipeline.config import Farm
 from pipeline.files import write_json
+from pipeline.release.stage import run_release
 from pipeline.run import Request, Run, create
 
 COMMIT = "c0ffee" * 6 + "cafe"
@@ -268,6 +269,19 @@ def make_run(tmp_path, environment_keys):
     return make
 
 
+@pytest.fixture(scope="session")
+def published(tmp_path_factory, environment_keys, gpg_home, release_key):
+    """A public tree with the release 3.3; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("published")
+    fake = FakeRun(folder / "runs", environment_keys, "3.3")
+    farm = make_farm(environment_keys, release_key)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNUPGHOME", gpg_home.path)
+        patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
+        run_release(fake.run, farm, folder / "public", notify=lambda _: None)
+    return folder / "public"
+
+
 # --- a web server
 
 
@@ -301,7 +315,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         cuts = self.server.cuts
-        if cuts and path.suffix == ".iso":
+        if cuts and path.suffix == self.server.cut_suffix:
             content = content[: cuts.pop(0)]
             self.close_connection = True
         self.wfile.write(content)
@@ -316,7 +330,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), lambda *a: Handler(*a, directory=os.fspath(folder)))
-        self.seen, self.cuts, self.ranges = [], [], True
+        self.seen, self.cuts, self.ranges, self.cut_suffix = [], [], True, ".iso"
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
