@@ -1,0 +1,154 @@
+"""./farm, the real one, in a checkout whose only Python package is a stand-in for invoke."""
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WHEEL = "invoke-0-py3-none-any.whl"
+INVOKE = """
+import os, sys
+def main():
+    print("invoke", *sys.argv[1:])
+    print("in", os.getcwd())
+    print("umask", oct(os.umask(0)))
+    print("locale", os.environ["LC_ALL"])
+    print("python", os.path.realpath(sys.executable))
+    sys.exit(int(os.environ.get("STATUS", "0")))
+"""
+
+
+def write_wheel(folder: Path, source: str) -> None:
+    """Write the stand-in and the lock that names it by its hash."""
+    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
+        info = "invoke-0.dist-info"
+        wheel.writestr("invoke_stub.py", source)
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: invoke\nVersion: 0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\ninvoke = invoke_stub:main\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    digest = hashlib.sha256((folder / WHEEL).read_bytes()).hexdigest()
+    lock = f"{folder.as_uri()}/{WHEEL} --hash=sha256:{digest}\n"
+    (folder / "requirements.lock").write_text(lock)
+
+
+def farm(program: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {"PATH": "/nowhere", "HOME": str(program.parent), "LANG": "tr_TR.ISO-8859-9", **env}
+    return subprocess.run(
+        [program, *arguments], env=clean, cwd="/", capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout that ./farm has prepared, under umask 0 and with another Python in PATH."""
+    folder = tmp_path_factory.mktemp("with space") / "check out"
+    folder.mkdir()
+    shutil.copy(ROOT / "farm", folder)
+    write_wheel(folder, INVOKE)
+    other = folder / "bin"
+    other.mkdir()
+    (other / "python3").write_text("#!/bin/sh\nexit 99\n")
+    (other / "python3").chmod(0o755)
+    before = os.umask(0)
+    try:
+        done = farm(folder / "farm", "hello", PATH=str(other), PYTHONPATH="/nonsense")
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "farm: installing the Python packages of requirements.lock into .venv\n"
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_it_teaches_and_installs_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    shutil.copy(ROOT / "farm", tmp_path)
+    done = farm(tmp_path / "farm", *arguments)
+    assert done.returncode == 0
+    assert "./farm demo" in done.stdout
+    assert "./farm test" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["farm"]
+
+
+def test_the_second_time_is_quick_and_silent(checkout: Path) -> None:
+    begin = time.monotonic()
+    done = farm(checkout / "farm", "verify", "--file", "a b.iso")
+    took_s = time.monotonic() - begin
+    assert done.stderr == ""
+    assert took_s < 1.5  # 0.1 s on an idle machine
+    said = done.stdout.splitlines()
+    assert said[0] == f"invoke --search-root {checkout} verify --file a b.iso"
+    assert said[1] == "in /"  # so that the user's relative paths are the user's
+    assert said[2:4] == ["umask 0o22", "locale C.UTF-8"]
+    assert said[4] == f"python {Path('/usr/bin/python3').resolve()}"
+
+
+def test_a_wide_open_umask_leaves_nothing_writable_to_others(checkout: Path) -> None:
+    made = [path for top in (".venv", ".cache") for path in (checkout / top).rglob("*")]
+    assert made
+    wide = stat.S_IWGRP | stat.S_IWOTH
+    assert not [p for p in made if not p.is_symlink() and p.stat().st_mode & wide]
+
+
+def test_it_works_through_a_link_and_passes_the_status_on(checkout: Path, tmp_path: Path) -> None:
+    link = tmp_path / "farm"
+    link.symlink_to(checkout / "farm")
+    done = farm(link, "compare", STATUS="1")
+    assert done.returncode == 1
+    assert f"--search-root {checkout} compare" in done.stdout
+
+
+def test_a_new_lock_is_installed_and_a_wrong_hash_is_not(checkout: Path) -> None:
+    lock = checkout / "requirements.lock"
+    good = lock.read_text()
+    lock.write_text(good.replace("sha256:", "sha256:0000")[: len(good) - 4])
+    refused = farm(checkout / "farm", "hello")
+    assert refused.returncode == 4
+    assert "pip could not install" in refused.stderr
+    assert "invoke" not in refused.stdout
+    lock.write_text("# another comment\n" + good)
+    again = farm(checkout / "farm", "hello")
+    assert again.returncode == 0
+    assert "installing the Python packages" in again.stderr
+    assert farm(checkout / "farm", "hello").stderr == ""
+
+
+def test_what_needs_no_machine_asks_for_no_engine(checkout: Path) -> None:
+    nobody = "unix:///nowhere/docker.sock"
+    for task in ("lint", "doctor", "stage.compare", "verify"):
+        assert farm(checkout / "farm", task, DOCKER_HOST=nobody).stderr == ""
+    assert farm(checkout / "farm", "build", "--help", DOCKER_HOST=nobody).stderr == ""
+
+
+def test_an_ordinary_user_without_sudo_is_told_what_to_install(tmp_path: Path) -> None:
+    """A PATH of its own, with just what the script itself uses."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("readlink", "dirname", "apt-get"):
+        (tools / name).symlink_to(f"/usr/bin/{name}")
+    (tools / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tools / "id").chmod(0o755)
+    script = (ROOT / "farm").read_text()
+    fixed = 'PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH"'
+    assert fixed in script
+    program = tmp_path / "farm"
+    program.write_text(script.replace(fixed, f"PATH='{tools}'"))
+    program.chmod(0o755)
+    done = farm(program, "hello")
+    assert done.returncode == 2
+    assert "as root: apt-get install git gnupg" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["farm", ".ci/run", "tests/gitlab/farm"])
+def test_shellcheck_has_no_complaint(script: str) -> None:
+    checked = subprocess.run(
+        ["shellcheck", "--shell=sh", ROOT / script], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
