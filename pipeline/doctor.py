@@ -1,0 +1,210 @@
+"""What this machine has and lacks for builds and releases: a line each, with the remedy.
+
+Nothing is changed and nothing is started. Each check returns what it found, in words, or raises the
+TwinbuildError that says what to do.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from pipeline import dsse, git
+from pipeline.build import engine
+from pipeline.config import Archive, Farm, TagPolicy, load_farm
+from pipeline.errors import ExitStatus, InfrastructureFailed, TwinbuildError, UsageError
+from pipeline.inputs import addresses
+from pipeline.release.openpgp import UNUSABLE, open_gpg
+from pipeline.store import default_cache
+from pipeline.transfer import Client, Patience
+
+GIB = 1024**3
+FREE_DISK_GIB = 10  # for a run, the store and the container hosts of a small image
+IN_RELEASE_LIMIT = 16 * 1024**2
+QUICK = Patience(connect_s=5, silence_s=10, attempts=1)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found; `status` is why a build or a release would fail if it is not `ok`."""
+
+    name: str
+    ok: bool
+    text: str
+    remedy: str = ""
+    status: ExitStatus = ExitStatus.DONE
+
+    def __str__(self) -> str:
+        """One line for people."""
+        line = f"{self.name:<24} {'OK' if self.ok else 'NOT OK':<7} {self.text}"
+        return f"{line}; {self.remedy}" if self.remedy else line
+
+
+def examine(checkout: Path) -> Iterator[Finding]:
+    """Give the findings about this machine and the farm in `checkout`, each once it is made."""
+    try:
+        farm = load_farm(checkout / "farm.yaml")
+    except TwinbuildError as error:
+        yield _broken("farm.yaml", error)
+        return
+    engines = sorted({entry.engine or "" for entry in farm.environments.values()})
+    for address in engines:
+        yield _look(f"engine {address}".strip(), partial(engine_version, address or None))
+    if "" in engines:
+        yield _look("accelerator", accelerator)
+    yield _look("disk", partial(disk, [checkout, default_cache(), Path("/var/lib/docker")]))
+    yield _look("memory", partial(memory, farm))
+    yield _look("git", partial(repository, checkout))
+    yield _look("release key", partial(release_key, farm.keys.release))
+    yield _look("tags", partial(tags, farm.keys.tags))
+    for name in farm.environments:
+        pinned = farm.keys.environments.get(name)
+        yield _look(f"key {name}", partial(environment_key, name, pinned))
+    try:
+        apt = addresses.read_apt()
+    except TwinbuildError as error:
+        yield _broken("apt", error)
+        return
+    for name, archive in farm.archives.items():
+        yield _look(f"archive {name}", partial(reach, name, archive, apt))
+
+
+def exit_status(findings: Iterable[Finding]) -> ExitStatus:
+    """Return 0 if all is well, 2 if somebody has to set something, 4 if only a retry is needed."""
+    statuses = {finding.status for finding in findings if not finding.ok}
+    if not statuses:
+        return ExitStatus.DONE
+    only_infrastructure = statuses == {ExitStatus.INFRASTRUCTURE}
+    return ExitStatus.INFRASTRUCTURE if only_infrastructure else ExitStatus.USAGE
+
+
+def engine_version(address: str | None) -> str:
+    """Return the version of the Docker Engine at `address`."""
+    with engine.connect(address) as client:
+        return f"Docker Engine {client.version()['Version']}"
+
+
+def accelerator(device: Path = Path("/dev/kvm")) -> str:
+    """Return how machines will run; without KVM they are slow, and that is not an error."""
+    try:
+        os.close(os.open(device, os.O_RDWR))
+    except OSError:
+        return "none: machines run under TCG, about ten times slower"
+    return "KVM present, proven at the first build"
+
+
+def disk(folders: Iterable[Path]) -> str:
+    """Return the free space where runs, the cache and the engine's containers lie."""
+    free: dict[int, tuple[Path, float]] = {}
+    for folder in folders:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        space = os.statvfs(there)
+        free.setdefault(there.stat().st_dev, (folder, space.f_bavail * space.f_frsize / GIB))
+    for folder, gib in free.values():
+        if gib < FREE_DISK_GIB:
+            raise InfrastructureFailed(
+                f"{gib:.1f} GiB free at {folder}, and builds may need {FREE_DISK_GIB}",
+                remedy="invoke clean, or make room",
+            )
+    return ", ".join(f"{gib:.1f} GiB free at {folder}" for folder, gib in free.values())
+
+
+def memory(farm: Farm, meminfo: Path = Path("/proc/meminfo")) -> str:
+    """Return the memory that is free for the machines that run here."""
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) // 1024
+    needed = sum(e.memory_mib for e in farm.environments.values() if e.engine is None)
+    if available < needed:
+        raise InfrastructureFailed(
+            f"{available} MiB available, and the environments here take {needed}",
+            remedy="lower memory_mib in farm.yaml, or build one with --environment NAME",
+        )
+    return f"{available} MiB available, {needed} for the environments here"
+
+
+def repository(checkout: Path) -> str:
+    """Return git's version, the repository and what would be built from it now."""
+    version = git.git(checkout, "--version").text.removeprefix("git version ")
+    opened = git.open_checkout(checkout)
+    head = git.ask(opened, "rev-parse", "--verify", "--short=12", "HEAD")
+    if head.status:
+        raise UsageError("the repository has no commit", remedy="git commit: builds use commits")
+    changed = bool(git.ask(opened, "status", "--porcelain", "--untracked-files=normal").text)
+    state = "with changes that no build sees before they are committed" if changed else "clean"
+    return f"{version}; {opened.name} at {head.text}, {state}"
+
+
+def release_key(fingerprint: str | None) -> str:
+    """Return until when the secret half of the release key can sign."""
+    if fingerprint is None:
+        raise UsageError(
+            "none is set, so nothing can be released",
+            remedy="put its fingerprint into keys.release of farm.yaml (docs/how-to/keys.md)",
+        )
+    with open_gpg() as gpg:
+        listed = gpg.run("--with-colons", "--list-secret-keys", fingerprint)
+    rows = [line.split(":") for line in listed.text.splitlines()]
+    # Lower-case letters tell what this very key may do, its subkeys apart.
+    signing = [row for row in rows if row[0] in ("sec", "ssb") and "s" in row[11]]
+    if not signing:
+        raise UsageError(
+            f"gpg has no secret key {fingerprint} that signs",
+            remedy="gpg --import it, or set GNUPGHOME or TWINBUILD_RELEASE_KEY",
+        )
+    usable = [row for row in signing if row[1] not in UNUSABLE]
+    if not usable:
+        raise UsageError(
+            f"{fingerprint} {UNUSABLE[signing[0][1]]}", remedy="renew it with gpg --edit-key"
+        )
+    if any(not row[6] for row in usable):
+        return f"{fingerprint}, does not expire"
+    last = datetime.fromtimestamp(max(int(row[6]) for row in usable), UTC)
+    return f"{fingerprint}, expires {last:%Y-%m-%d}"
+
+
+def tags(policy: TagPolicy) -> str:
+    """Return whose tags may be released."""
+    if not policy.signed:
+        return "need no signature to be released"
+    if not policy.signers:
+        raise UsageError(
+            "must be signed, and no signer is known, so nothing can be released",
+            remedy="list fingerprints in keys.tags.signers of farm.yaml",
+        )
+    return f"are released when signed by one of {len(policy.signers)} known keys"
+
+
+def environment_key(name: str, pinned: str | None) -> str:
+    """Return where the key is that signs what an environment states."""
+    path = dsse.key_path(name)
+    if pinned is None:
+        raise UsageError(
+            "farm.yaml has none, so what it builds cannot be released",
+            remedy=f"invoke keygen --environment {name}",
+        )
+    if dsse.public_hex(dsse.load_key(path)) != pinned:
+        raise UsageError(f"{path} is not the one in farm.yaml", remedy="correct keys.environments")
+    return str(path)
+
+
+def reach(name: str, archive: Archive, apt: addresses.AptSettings) -> str:
+    """Return how many suites of an archive answer, having asked for each one's InRelease."""
+    bases = addresses.bases(name, archive, apt)
+    with Client(proxies=apt.proxies, patience=QUICK) as client:
+        for suite in archive.suites:
+            urls = addresses.join(bases, f"dists/{suite}/InRelease")
+            client.get(urls, limit=IN_RELEASE_LIMIT)
+    return f"{', '.join(archive.suites)} to be had from {', '.join(bases)}"
+
+
+def _look(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, ok=True, text=check())
+    except TwinbuildError as error:
+        return _broken(name, error)
+
+
+def _broken(name: str, error: TwinbuildError) -> Finding:
+    return Finding(name, ok=False, text=error.what, remedy=error.remedy, status=error.status)

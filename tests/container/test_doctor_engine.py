@@ -1,0 +1,8 @@
+import pytest
+
+from pipeline import doctor
+
+
+@pytest.mark.container
+def test_the_engine_here_says_its_version() -> None:
+    assert doctor.engine_version(None).startswith("Docker Engine ")
