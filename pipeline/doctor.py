@@ -177,14 +177,15 @@ def tags(policy: TagPolicy) -> str:
 
 
 def environment_key(name: str, pinned: str | None) -> str:
-    """Return where the key is that signs what an environment states."""
+    """Return where the key is that signs what an environment states; nothing is built without."""
     path = dsse.key_path(name)
+    public = dsse.public_hex(dsse.load_key(path))
     if pinned is None:
         raise UsageError(
-            "farm.yaml has none, so what it builds cannot be released",
-            remedy=f"invoke keygen --environment {name}",
+            "farm.yaml does not know it, so what it signs cannot be released",
+            remedy=f"add `{name}: {public}` to keys.environments",
         )
-    if dsse.public_hex(dsse.load_key(path)) != pinned:
+    if public != pinned:
         raise UsageError(f"{path} is not the one in farm.yaml", remedy="correct keys.environments")
     return str(path)
 
