@@ -1,0 +1,114 @@
+"""Artifacts compared byte by byte, a piece at a time."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import InfrastructureFailed
+from pipeline.plain import plain
+
+PIECE = 1024 * 1024
+ARTIFACT_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two files: their sizes in bytes, their digests, and where they differ first, if they do."""
+
+    sizes: tuple[int, int]
+    sha256: tuple[str, str]
+    offset: int | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether the files are the same, bit for bit."""
+        return self.offset is None
+
+
+def list_artifacts(folder: Path) -> tuple[str, ...]:
+    """Return the names in an artifacts folder, sorted.
+
+    Raise InfrastructureFailed for anything in it that is not a plain file, and for an empty or
+    missing folder: two builds without artifacts do not match.
+    """
+    names = []
+    try:
+        if folder.is_symlink():
+            raise InfrastructureFailed(f"{folder} is a symbolic link")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_file(follow_symlinks=False):
+                    raise InfrastructureFailed(
+                        f"the artifact {plain(entry.name)} in {folder} is not a plain file"
+                    )
+                names.append(entry.name)
+                if len(names) > ARTIFACT_LIMIT:
+                    raise InfrastructureFailed(f"{folder} has over {ARTIFACT_LIMIT} artifacts")
+    except OSError as error:
+        raise InfrastructureFailed(f"cannot read {folder}: {error.strerror}") from error
+    if not names:
+        raise InfrastructureFailed(f"there are no artifacts in {folder}")
+    return tuple(sorted(names))
+
+
+def compare_files(first: Path, second: Path) -> Compared:
+    """Compare two files of any size; raise InfrastructureFailed if one cannot be read.
+
+    Bytes that are equal are hashed once: that is both files' SHA-256. From the first piece that
+    differs on, each file is hashed by itself.
+    """
+    with ExitStack() as stack:
+        left, right = (stack.enter_context(_opened(path)) for path in (first, second))
+        digest, position = hashlib.sha256(), 0
+        while True:
+            a, b = left.read(PIECE), right.read(PIECE)
+            if a != b:
+                offset = position + _first_difference(a, b)
+                break
+            if not a:
+                return Compared((position,) * 2, (digest.hexdigest(),) * 2, None)
+            digest.update(a)
+            position += len(a)
+        ends = [_rest(digest.copy(), piece, file) for piece, file in ((a, left), (b, right))]
+        sizes = (position + ends[0][0], position + ends[1][0])
+        return Compared(sizes, (ends[0][1], ends[1][1]), offset)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a plain file, and nothing that a name was made to point to."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InfrastructureFailed(f"the artifact {path} is not a plain file")
+            yield file
+    except OSError as error:
+        raise InfrastructureFailed(f"cannot read the artifact {path}: {error.strerror}") from error
+
+
+def _first_difference(a: bytes, b: bytes) -> int:
+    """Return the first index at which two different byte strings differ."""
+    low, high = 0, max(len(a), len(b))
+    while high - low > 1:  # everything before `low` is equal, something before `high` is not
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _rest(digest: "hashlib._Hash", piece: bytes, file: BinaryIO) -> tuple[int, str]:
+    """Hash `piece` and what is left of `file`; return how many bytes that were, and the digest."""
+    length = 0
+    while piece:
+        digest.update(piece)
+        length += len(piece)
+        piece = file.read(PIECE)
+    return length, digest.hexdigest()

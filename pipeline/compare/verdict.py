@@ -1,0 +1,198 @@
+"""Stage 4: whether the builds of a run match, and if not, in what they differ."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.compare.artifacts import Compared, compare_files, list_artifacts
+from pipeline.compare.locate import Difference, Located, locate
+from pipeline.errors import BuildFailed, ExitStatus, InfrastructureFailed, UsageError
+from pipeline.files import read_json, sha256_file, write_json
+from pipeline.plain import plain
+from pipeline.run import Run
+
+FORMAT = "twinbuild-verdict/1"
+FAILURE_LIMIT = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An artifact: `size` and `sha256` are None where the environments do not agree on them."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison came to. `status` is what a command that compares tells its caller."""
+
+    verdict: Literal["match", "differ", "failed"]
+    status: ExitStatus
+    environments: tuple[str, ...]
+    artifacts: tuple[Judged, ...] = ()
+    reasons: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
+
+
+def run_compare(run: Run, *, notify: Callable[[str], None]) -> Verdict:
+    """Compare every artifact of every environment of `run`; write and return the verdict.
+
+    Nothing is raised because builds differ or have failed: that is what the verdict says. The
+    comparison is made anew each time, as knowing that its inputs are unchanged takes as long.
+
+    Raise UsageError if the run has a single environment, or one that has not been built yet; then
+    there is no verdict, not even an earlier one.
+    """
+    names = run.request().environments
+    run.verdict_json.unlink(missing_ok=True)
+    if len(names) < 2:
+        raise UsageError(
+            f"the run {run.id} has the environment {names[0]} alone: nothing to compare it with",
+            remedy="build in all environments for a verdict",
+        )
+    _check_built(run, names)
+    try:
+        verdict = _failed(run, names) or _compared(run, names)
+    except InfrastructureFailed as error:
+        verdict = Verdict("failed", error.status, names, reasons=(plain(str(error)),))
+    write_json(run.verdict_json, _document(verdict))
+    notify(f"compare: {verdict.verdict}, {len(verdict.artifacts)} artifacts")
+    for reason in verdict.reasons:
+        notify(f"compare: {reason}")
+    return verdict
+
+
+def _document(verdict: Verdict) -> dict[str, object]:
+    document = asdict(verdict)
+    del document["status"]
+    return {"format": FORMAT, **document}
+
+
+def _check_built(run: Run, names: Sequence[str]) -> None:
+    for name in names:
+        folder = run.environment(name)
+        if not any((folder / said).is_file() for said in ("statement.json", "failure.json")):
+            raise UsageError(
+                f"{name} has not been built in the run {run.id}",
+                remedy=f"invoke stage.build --run {run.id} --environment {name}",
+            )
+
+
+def _failed(run: Run, names: tuple[str, ...]) -> Verdict | None:
+    """Return the verdict if a build failed, or was not given the same job as the others."""
+    reasons, statuses = [], []
+    for name in names:
+        path = run.environment(name) / "failure.json"
+        if path.exists():
+            status, what = _failure(
+                read_json(path, failure=InfrastructureFailed, limit=FAILURE_LIMIT)
+            )
+            statuses.append(status)
+            reasons.append(plain(f"{name}: {what}"))
+    if not reasons and len({_job(run, name) for name in names}) > 1:
+        statuses.append(ExitStatus.INFRASTRUCTURE)
+        reasons.append(f"{' and '.join(names)} were not given the same job.json")
+    if not reasons:
+        return None
+    order = (ExitStatus.BUILD_FAILED, ExitStatus.INPUTS_UNVERIFIED, ExitStatus.INFRASTRUCTURE)
+    status = next(status for status in order if status in statuses)
+    return Verdict("failed", status, names, reasons=tuple(reasons))
+
+
+def _failure(document: object) -> tuple[ExitStatus, str]:
+    """Return status and description of a `failure.json`; what is odd is an infrastructure's."""
+    match document:
+        case {"status": 3 | 5 as status, "what": str(what)}:
+            return ExitStatus(status), what
+        case {"what": str(what)}:
+            return ExitStatus.INFRASTRUCTURE, what
+    return ExitStatus.INFRASTRUCTURE, "the build failed without saying why"
+
+
+def _job(run: Run, name: str) -> bytes:
+    path = run.environment(name) / "job.json"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InfrastructureFailed(f"cannot read {path}: {error.strerror}") from error
+
+
+def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
+    """Return the verdict on builds that were all completed: each is compared with the first."""
+    first, *others = names
+    listed = {name: list_artifacts(run.environment(name) / "artifacts") for name in names}
+    everywhere = sorted(set.intersection(*map(set, listed.values())))
+    compared = {
+        (artifact, other): compare_files(
+            *(_artifact(run, name, artifact) for name in (first, other))
+        )
+        for artifact in everywhere
+        for other in others
+    }
+    reasons = _say_missing(run, listed, everywhere) + [
+        _say_differing(artifact, (first, other), result)
+        for (artifact, other), result in compared.items()
+        if not result.equal
+    ]
+    artifacts = tuple(
+        _judge(artifact, [r for (name, _), r in compared.items() if name == artifact])
+        for artifact in sorted({artifact for found in listed.values() for artifact in found})
+    )
+    if not reasons:
+        return Verdict("match", ExitStatus.DONE, names, artifacts)
+    apart = [other for (_, other), result in compared.items() if not result.equal]
+    located = _locate(run, (first, apart[0] if apart else others[0]))
+    said = (*located.reasons, *map(plain, reasons))
+    return Verdict("differ", ExitStatus.DIFFERS, names, artifacts, said, located.differences)
+
+
+def _artifact(run: Run, name: str, artifact: str) -> Path:
+    return run.environment(name) / "artifacts" / artifact
+
+
+def _judge(artifact: str, results: Sequence[Compared]) -> Judged:
+    """Say of an artifact what all environments agree on; `results` is empty if one has it not."""
+    sizes = {size for result in results for size in result.sizes}
+    digests = {digest for result in results for digest in result.sha256}
+    return Judged(
+        plain(artifact),
+        sizes.pop() if len(sizes) == 1 else None,
+        digests.pop() if len(digests) == 1 else None,
+    )
+
+
+def _say_missing(
+    run: Run, listed: Mapping[str, Sequence[str]], everywhere: Sequence[str]
+) -> list[str]:
+    """Say which environments gave back what others did not, and what was only renamed."""
+    names_of: dict[str, list[str]] = {}
+    said = []
+    for name, artifacts in listed.items():
+        for artifact in sorted(set(artifacts).difference(everywhere)):
+            digest = sha256_file(_artifact(run, name, artifact))
+            names_of.setdefault(digest, []).append(f"{artifact} of {name}")
+            without = [other for other, found in listed.items() if artifact not in found]
+            said.append(f"{artifact} of {name} is missing in {' and '.join(without)}")
+    renamed = [same for same in names_of.values() if len(same) > 1]
+    return [*said, *(f"{' and '.join(same)} are the same file, renamed" for same in renamed)]
+
+
+def _say_differing(artifact: str, names: tuple[str, str], result: Compared) -> str:
+    """Say where an artifact differs first, and what each environment made of it."""
+    sides = [
+        f"{name} {size} bytes {digest[:16]}…"
+        for name, size, digest in zip(names, result.sizes, result.sha256, strict=True)
+    ]
+    return f"{artifact} differs from byte {result.offset} on: {', '.join(sides)}"
+
+
+def _locate(run: Run, names: tuple[str, str]) -> Located:
+    """Find the step and the paths; a ledger that cannot be read leaves only the reason for that."""
+    left, right = (run.environment(name) / "ledger.jsonl.gz" for name in names)
+    try:
+        return locate(names, (left, right))
+    except BuildFailed as error:
+        return Located((), (plain(f"the step is not known: {error}"),))
