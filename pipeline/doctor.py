@@ -177,8 +177,13 @@ def tags(policy: TagPolicy) -> str:
 
 
 def environment_key(name: str, pinned: str | None) -> str:
-    """Return where the key is that signs what an environment states; nothing is built without."""
+    """Return where the key is that signs what an environment states."""
     path = dsse.key_path(name)
+    if pinned is None and not path.exists():
+        raise UsageError(
+            "there is none yet; a build makes one, and a release needs it in farm.yaml",
+            remedy=f"invoke keygen --environment {name}",
+        )
     public = dsse.public_hex(dsse.load_key(path))
     if pinned is None:
         raise UsageError(

@@ -150,7 +150,9 @@ def test_the_key_of_an_environment_must_be_the_pinned_one(
 ) -> None:
     path = tmp_path / "alpha.pem"
     monkeypatch.setenv("TWINBUILD_KEY_ALPHA", str(path))
-    with pytest.raises(SignatureInvalid, match="invoke keygen"):
+    with pytest.raises(UsageError, match="invoke keygen --environment alpha"):
+        doctor.environment_key("alpha", None)
+    with pytest.raises(SignatureInvalid, match="cannot read"):
         doctor.environment_key("alpha", "0" * 64)
     public = dsse.make_key(path)
     with pytest.raises(UsageError, match=f"add `alpha: {public}`"):
