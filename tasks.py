@@ -1,1 +1,312 @@
-"""."""
+"""The command line: `invoke --list` shows the tasks, `invoke --help TASK` explains one.
+
+Each task parses, calls one function, prints, and sets the exit status.
+"""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+from rich.console import Console
+
+import verify as verifier
+from pipeline import bench as benches
+from pipeline import demo as demonstration
+from pipeline import doctor as examination
+from pipeline import dsse, flow, overview
+from pipeline.display import Display
+from pipeline.errors import ExitStatus, TwinbuildError
+from pipeline.run import Request, Run, list_runs, open_run
+from pipeline.workspace import Workspace, open_workspace
+
+CHECKOUT = Path(os.environ.get("TWINBUILD_FARM") or Path(__file__).parent).absolute()
+DISPLAY = Display(Console(highlight=False, soft_wrap=True))
+
+
+def _task(function: Callable[..., None]) -> Any:
+    """Make a task whose errors are one line and an exit status, and which ends well on SIGTERM."""
+
+    @functools.wraps(function)
+    def told(*args: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        try:
+            function(*args, **kwargs)
+        except TwinbuildError as error:
+            detail = f"{error.detail}\n" if error.detail else ""
+            raise Exit(f"{detail}twinbuild: {error}", code=int(error.status)) from None
+        except KeyboardInterrupt:
+            raise Exit("twinbuild: interrupted; nothing is left running", code=130) from None
+
+    return task(told)
+
+
+def _workspace() -> Workspace:
+    return open_workspace(CHECKOUT)
+
+
+def _run(run: str) -> tuple[Workspace, Run]:
+    workspace = _workspace()
+    return workspace, open_run(workspace.runs, run)
+
+
+def _request(
+    workspace: Workspace,
+    image: str,
+    commit: str,
+    *,
+    tag: str | None = None,
+    source: str | None = None,
+    environment: str | None = None,
+    compression: str = flow.FAST,
+) -> Request:
+    return Request(
+        image=image,
+        commit=commit,
+        source=flow.recorded_source(source),
+        tag=tag,
+        compression=compression,
+        environments=(environment,) if environment else tuple(workspace.farm.environments),
+    )
+
+
+@_task
+def lock(_c: Context, image: str = "mini", check: bool = False) -> None:
+    """Write an image's lock from today's archives, or check that it fits and can be had."""
+    if check:
+        print(f"{flow.check_lock(_workspace(), image, DISPLAY)} packages are locked and can be had")
+    else:
+        print(f"{flow.lock(_workspace(), image, DISPLAY)} is written; commit it")
+
+
+@_task
+def build(
+    _c: Context,
+    image: str = "mini",
+    commit: str = "HEAD",
+    source: str | None = None,
+    environment: str | None = None,
+    compression: str = flow.FAST,
+    keep: bool = False,
+    run: str | None = None,
+) -> None:
+    """Build a commit in both environments and compare; status 0 only if they match.
+
+    --source builds a commit of another repository (a path or an address), --environment builds in
+    one environment only, --compression is fast or strong, --keep leaves the machines for
+    inspection, --run goes on with a run that was interrupted.
+    """
+    workspace = _workspace()
+    wanted = _request(
+        workspace, image, commit, source=source, environment=environment, compression=compression
+    )
+    chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
+    flow.build(workspace, chosen, DISPLAY, source=source, keep=keep)
+    print(f"done: {chosen.folder}")
+
+
+@_task
+def release(_c: Context, tag: str, image: str = "mini", run: str | None = None) -> None:
+    """Build a tag in both environments without caches; sign and publish what matches.
+
+    --run goes on with a run that was interrupted.
+    """
+    workspace = _workspace()
+    wanted = _request(workspace, image, tag, tag=tag, compression=flow.STRONG)
+    chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
+    flow.build(workspace, chosen, DISPLAY)
+    print(f"published: {flow.release(workspace, chosen, DISPLAY).folder}")
+
+
+@_task
+def snapshot(_c: Context, tag: str, image: str = "mini") -> None:
+    """Keep what a tag's lock names, with Debian's own signed indices, so that apt can use it."""
+    print(f"{flow.snapshot(_workspace(), tag, image)} is complete")
+
+
+@task(
+    help={
+        "url": "where the releases are published",
+        "file": "an image to check; may be given several times",
+        "keyring": "an exported OpenPGP key that you trust; never the server's own",
+        "fingerprint": "the one key in the keyring to trust",
+        "json": "print one JSON object",
+    },
+    iterable=["file"],
+)
+def verify(
+    _c: Context,
+    url: str,
+    tag: str,
+    file: list[str],
+    keyring: str | None = None,
+    fingerprint: str | None = None,
+    json: bool = False,
+) -> None:
+    """Check a release as an outsider does: manifest, signature, files."""
+    options = {"--url": url, "--tag": tag, "--keyring": keyring, "--fingerprint": fingerprint}
+    argv = [word for name, value in options.items() if value for word in (name, value)]
+    argv += [word for path in file for word in ("--file", path)] + ["--json"] * json
+    status = verifier.main(argv)
+    if status:
+        raise Exit(code=status)
+
+
+@_task
+def keygen(_c: Context, environment: str) -> None:
+    """Make the key that signs an environment's statements; print its line for farm.yaml."""
+    path = dsse.key_path(environment)
+    public = dsse.make_key(path)
+    print(f"{path} is written. In farm.yaml, under keys.environments:\n    {environment}: {public}")
+
+
+@_task
+def runs(_c: Context) -> None:
+    """List the runs, the newest first."""
+    print("\n".join(overview.list_lines(list_runs(_workspace().runs))) or "there are no runs yet")
+
+
+@_task
+def show(_c: Context, run: str) -> None:
+    """Show a run: its stages, verdict, files and logs."""
+    print("\n".join(overview.describe(_run(run)[1])))
+
+
+@_task
+def clean(_c: Context, keep: int = 3, all: bool = False) -> None:
+    """Remove old runs; --keep says how many stay. --all: also what is kept on the Engines."""
+    workspace = _workspace()
+    freed = overview.clean(list_runs(workspace.runs), keep=0 if all else keep)
+    removed = flow.clean_engines(workspace) if all else []
+    print("\n".join([*(f"removed {name}" for name in removed), f"{freed / 2**20:.0f} MiB freed"]))
+
+
+@_task
+def doctor(_c: Context) -> None:
+    """Say what this machine has and lacks: a line each, OK or what mends it."""
+    findings = []
+    for finding in examination.examine(CHECKOUT):
+        print(finding, flush=True)
+        findings.append(finding)
+    status = examination.exit_status(findings)
+    if status is not ExitStatus.DONE:
+        raise Exit(code=int(status))
+
+
+@_task
+def demo(_c: Context) -> None:
+    """Release a throw-away clone with a throw-away key, verify it as an outsider, boot it."""
+    demonstration.run_demo(_workspace(), DISPLAY)
+
+
+@_task
+def bench(_c: Context) -> None:
+    """Compare the farm with the same programs run by hand, in the same machine."""
+    print(benches.run_bench(_workspace(), DISPLAY))
+
+
+@task
+def test(c: Context, level: str = "all", only: str = "") -> None:
+    """Run the tests: --level unit, container (unit and container) or all; --only PATH."""
+    levels = {"unit": "not container and not machine", "container": "not machine", "all": ""}
+    if level not in levels:
+        raise Exit(f"twinbuild: there is no level {level!r}; unit, container or all", code=2)
+    result = c.run(f"{sys.executable} -m pytest -m '{levels[level]}' {only}", warn=True)
+    if result is None or not result.ok:
+        raise Exit(code=1)
+
+
+@task
+def lint(c: Context) -> None:
+    """Check style, types and shell scripts."""
+    python = f"{sys.executable} -m"
+    c.run(f"{python} ruff format --check . && {python} ruff check . && {python} mypy")
+    c.run(
+        "shellcheck farm .ci/run images/builder/make-builder && shellcheck -s sh images/builder/init"
+    )
+
+
+@_task
+def stage_source(
+    _c: Context,
+    image: str = "mini",
+    commit: str = "HEAD",
+    source: str | None = None,
+    tag: str = "",
+    dotenv: str | None = None,
+) -> None:
+    """Start a run and export its commit; --dotenv writes RUN_ID for the pipeline's other jobs."""
+    workspace = _workspace()
+    compression = flow.STRONG if tag else flow.FAST
+    wanted = _request(
+        workspace, image, commit, tag=tag or None, source=source, compression=compression
+    )
+    run = flow.start(workspace, wanted)
+    flow.take_source(workspace, run, DISPLAY, source=source)
+    if dotenv:
+        Path(dotenv).write_text(f"RUN_ID={run.id}\n")
+    print(run.id)
+
+
+@_task
+def stage_inputs(_c: Context, run: str) -> None:
+    """Have all that a run's lock names in the store, verified."""
+    workspace, chosen = _run(run)
+    flow.take_inputs(workspace, chosen, DISPLAY)
+
+
+@_task
+def stage_build(_c: Context, run: str, environment: str | None = None, keep: bool = False) -> None:
+    """Build a run's job in one environment, or in all."""
+    workspace, chosen = _run(run)
+    only = (environment,) if environment else None
+    for error in flow.build_all(workspace, chosen, DISPLAY, keep=keep, only=only):
+        raise error
+
+
+@_task
+def stage_compare(_c: Context, run: str) -> None:
+    """Compare a run's builds; status 0 only if they match."""
+    flow.compare(_run(run)[1], DISPLAY)
+
+
+@_task
+def stage_release(_c: Context, run: str) -> None:
+    """Sign and publish a run whose builds match."""
+    workspace, chosen = _run(run)
+    print(f"published: {flow.release(workspace, chosen, DISPLAY).folder}")
+
+
+namespace = Collection(
+    lock,
+    build,
+    release,
+    snapshot,
+    verify,
+    keygen,
+    runs,
+    show,
+    clean,
+    doctor,
+    demo,
+    bench,
+    test,
+    lint,
+)
+stages = Collection("stage")
+for name, stage in (
+    ("source", stage_source),
+    ("inputs", stage_inputs),
+    ("build", stage_build),
+    ("compare", stage_compare),
+    ("release", stage_release),
+):
+    stages.add_task(stage, name=name)
+namespace.add_collection(stages)

@@ -5,6 +5,7 @@ no standard input unless it is given, and a time limit. Outside the guest no oth
 `subprocess`; a test keeps it so.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -53,6 +54,15 @@ class Completed:
         """The last lines that the program said about itself."""
         said = self.stderr.strip() or self.stdout.strip()
         return "\n".join(said.decode(errors="replace").splitlines()[-TAIL_LINES:])
+
+
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def stop_all() -> None:
+    """End every program that runs now, in whichever thread: its caller gets the failure."""
+    for process in list(_running):
+        _signal(process, signal.SIGTERM)
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -109,6 +119,7 @@ def run(
             umask=UMASK,
             process_group=0,
         )
+        _running.add(process)
         try:
             out, err = process.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -117,6 +128,8 @@ def run(
         except BaseException:
             _stop(process)
             raise
+        finally:
+            _running.discard(process)
     completed = Completed(tuple(arguments), process.returncode, out or b"", err or b"")
     if completed.status not in accept:
         said = completed.tail or (_tail_of(stderr_to) if stderr_to else "")
@@ -137,14 +150,18 @@ def _opened(path: Path | None) -> Iterator[int]:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the program and what it started: politely first, for certain afterwards."""
     for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal(process, number)
         try:
-            os.killpg(process.pid, number)
             process.wait(TERMINATE_GRACE_S)
-        except ProcessLookupError:
             break
         except subprocess.TimeoutExpired:
             continue
     process.communicate()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _tail_of(path: Path) -> str:

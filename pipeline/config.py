@@ -121,6 +121,11 @@ def load_variation(path: Path) -> Variation:
     return _load(Variation, path)
 
 
+def load_image(path: Path) -> Image:
+    """Read an `image.yaml`; raise UsageError that names the key at fault."""
+    return _load(Image, path)
+
+
 def parse_image(content: bytes, path: str) -> Image:
     """Parse an `image.yaml` out of a commit; raise UsageError that names the key at fault."""
     return _parse(Image, content, path)

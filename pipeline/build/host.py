@@ -19,7 +19,15 @@ BOOTSTRAP_TIMEOUT_S = 1800
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
-Addresses = Callable[[], Mapping[str, Sequence[str]]]  # per archive; asked only when needed
+@dataclass(frozen=True)
+class Mirrors:
+    """Where this machine reaches archives: base addresses in order, by archive; proxies by scheme."""
+
+    bases: Mapping[str, Sequence[str]]
+    proxies: Mapping[str, str]
+
+
+AskMirrors = Callable[[], Mirrors]  # asked only when a container host must be made
 
 
 @dataclass(frozen=True)
@@ -54,11 +62,8 @@ class Host:
         """The name of its container image."""
         return f"twinbuild-host-{self.name}:{self.key}"
 
-    def sources(self, addresses: Mapping[str, Sequence[str]]) -> list[str]:
-        """Return apt's sources: Debian's archives, in the suites of this host's release.
-
-        `addresses` are those of each archive, in order of preference.
-        """
+    def sources(self, bases: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return apt's sources: Debian's archives, in the suites of this host's release."""
         lines = []
         for name, archive in self.archives.items():
             release = archive.suites[0].partition("-")[0]
@@ -67,25 +72,30 @@ class Host:
             suites = [s.replace(release, self.variation.suite, 1) for s in archive.suites]
             components = " ".join(archive.components)
             lines += [
-                f"deb [signed-by={archive.keyring}] {addresses[name][0]} {suite} {components}"
+                f"deb [signed-by={archive.keyring}] {bases[name][0]} {suite} {components}"
                 for suite in suites
             ]
         return lines
 
 
-def ensure(client: DockerClient, host: Host, addresses: Addresses) -> tuple[str, bool]:
+def ensure(client: DockerClient, host: Host, ask_mirrors: AskMirrors) -> tuple[str, bool]:
     """Return the id of the host's container image, and whether it had to be made."""
     try:
         return str(client.images.get(host.tag).id), False
     except ImageNotFound:
         pass
+    mirrors = ask_mirrors()
+    proxies = {
+        f"{scheme}_proxy": url for scheme, url in mirrors.proxies.items() if "/" not in scheme
+    }
     with tempfile.TemporaryDirectory(prefix="twinbuild-host-") as scratch:
         archive = Path(scratch) / "host.tar"
         left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
         run(
             ["mmdebstrap", "--variant=apt", f"--include={','.join(host.packages)}"]
-            + [*left_out, host.variation.suite, archive, *host.sources(addresses())],
+            + [*left_out, host.variation.suite, archive, *host.sources(mirrors.bases)],
             timeout_s=BOOTSTRAP_TIMEOUT_S,
+            env=proxies,
             stderr_to=Path(scratch) / "log",
             failure=InfrastructureFailed,
         )

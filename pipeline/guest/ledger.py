@@ -25,7 +25,7 @@ KINDS = {
     stat.S_IFSOCK: "socket",
 }
 
-# Those that an image carries. Others belong to a file system: XFS shows ACLs again as trusted.SGI_….
+# Those that an image carries. Others belong to a file system: XFS shows ACLs as trusted.SGI_ACL….
 XATTRS = ("security.", "user.")
 
 Entry = dict[str, Any]

@@ -9,7 +9,6 @@ import time
 import traceback
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from . import media, protocol, tree
 from .job import Job, Locked, disk, read_documents, unpack_inputs

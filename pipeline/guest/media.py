@@ -54,22 +54,9 @@ def make_squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Path:
     excluded = ["-wildcards", "-e", "boot/vmlinuz-*", "boot/initrd.img-*"]
     xattrs = ["-xattrs-include", f"^({'|'.join(XATTRS)})".replace(".", "\\.")]
     options = SQUASHFS_OPTIONS[str(job.document["compression"])]
-    memory = ["-mem", f"{MEMORY_MIB}M"]
-    run(
-        report,
-        ["mksquashfs", os.fspath(job.tree), os.fspath(squashfs)]
-        + [
-            "-noappend",
-            "-no-progress",
-            "-quiet",
-            "-no-recovery",
-            *memory,
-            *options,
-            *xattrs,
-            *excluded,
-        ],
-        env=env,
-    )
+    quiet = ["-noappend", "-no-progress", "-quiet", "-no-recovery", "-mem", f"{MEMORY_MIB}M"]
+    argv = ["mksquashfs", os.fspath(job.tree), os.fspath(squashfs)]
+    run(report, [*argv, *quiet, *options, *xattrs, *excluded], env=env)
     return squashfs
 
 

@@ -1,0 +1,225 @@
+"""Strings the stages together: what `invoke build` and `invoke release` do from end to end."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+
+from pipeline import command, dsse, git
+from pipeline import run as runs
+from pipeline.build import engine
+from pipeline.build.stage import run_build
+from pipeline.compare.verdict import run_compare
+from pipeline.display import Display
+from pipeline.errors import Differs, ExitStatus, TwinbuildError, UsageError
+from pipeline.inputs import addresses, locking
+from pipeline.inputs.locking import make_lock, write_lock
+from pipeline.inputs.snapshot import write_snapshot
+from pipeline.inputs.stage import run_inputs
+from pipeline.lock import load
+from pipeline.release.stage import Release, run_release
+from pipeline.run import Request, Run
+from pipeline.source import run_source
+from pipeline.tag import check_name
+from pipeline.workspace import Workspace
+
+FAST, STRONG = "fast", "strong"
+
+
+def start(workspace: Workspace, request: Request) -> Run:
+    """Make the run folder of a request that can be met."""
+    unknown = sorted(set(request.environments) - set(workspace.farm.environments))
+    if unknown:
+        known = ", ".join(sorted(workspace.farm.environments))
+        raise UsageError(f"there is no environment {unknown[0]!r}", remedy=f"farm.yaml has {known}")
+    if request.compression not in (FAST, STRONG):
+        raise UsageError(
+            f"there is no compression {request.compression!r}", remedy="fast or strong"
+        )
+    return runs.create(workspace.runs, request)
+
+
+def recorded_source(source: str | None) -> str | None:
+    """Return another repository's address as a run may record it: without a password."""
+    return git.without_password(source) if source else None
+
+
+def build(
+    workspace: Workspace,
+    run: Run,
+    display: Display,
+    *,
+    source: str | None = None,
+    keep: bool = False,
+) -> None:
+    """Take a run from its request to its verdict; stages that are complete do nothing.
+
+    `source` is the other repository's address as it was typed. Raise Differs if the builds differ,
+    and the error of a build that failed.
+    """
+    display.say(f"run {run.id}")
+    take_source(workspace, run, display, source=source)
+    take_inputs(workspace, run, display)
+    failures = build_all(workspace, run, display, keep=keep)
+    if len(run.request().environments) > 1:
+        compare(run, display)
+    for error in failures:
+        raise error
+
+
+def take_source(
+    workspace: Workspace, run: Run, display: Display, *, source: str | None = None
+) -> None:
+    """Stage 1."""
+    run_source(run, workspace.farm, workspace.checkout, notify=display.say, source=source)
+
+
+def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
+    """Stage 2."""
+    with display.bar("packages") as progress:
+        run_inputs(
+            run,
+            workspace.farm,
+            workspace.store,
+            builder_lists=workspace.builder / "package-lists",
+            snapshots=workspace.snapshots,
+            notify=display.say,
+            progress=progress,
+        )
+
+
+def compare(run: Run, display: Display) -> None:
+    """Stage 4; raise Differs if the builds differ."""
+    verdict = run_compare(run, notify=display.say)
+    if verdict.status is ExitStatus.DIFFERS:
+        raise Differs(f"the builds differ: {verdict.reasons[0]}", remedy=f"invoke show {run.id}")
+
+
+def build_all(
+    workspace: Workspace,
+    run: Run,
+    display: Display,
+    *,
+    keep: bool,
+    only: tuple[str, ...] | None = None,
+) -> list[TwinbuildError]:
+    """Build in all of the run's environments (or `only` some) at once; return how they failed.
+
+    One that fails does not stop the others: their logs are worth having.
+    """
+    environments = only or run.request().environments
+    make_missing_keys(environments, display)
+    with display.watch(), ThreadPoolExecutor(len(environments)) as pool:
+        futures = {
+            name: pool.submit(_build_one, workspace, run, name, display, keep=keep)
+            for name in environments
+        }
+        try:
+            _wait(futures.values())
+        except BaseException:
+            interrupt(workspace, run)
+            raise
+    errors = [future.exception() for future in futures.values()]
+    for error in errors:
+        if error is not None and not isinstance(error, TwinbuildError):
+            raise error
+    return [error for error in errors if isinstance(error, TwinbuildError)]
+
+
+def _build_one(workspace: Workspace, run: Run, name: str, display: Display, *, keep: bool) -> None:
+    run_build(
+        run,
+        workspace,
+        name,
+        partial(archive_addresses, workspace),
+        notify=display.tell(name),
+        keep=keep,
+    )
+
+
+def _wait(futures: Iterable[Future[None]]) -> None:
+    """Wait in the main thread in pieces, so that Ctrl-C reaches it."""
+    waiting = set(futures)
+    while waiting:
+        _, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+
+
+def interrupt(workspace: Workspace, run: Run) -> None:
+    """Stop what the run has started: programs here, containers and machines on the Engines."""
+    command.stop_all()
+    for name in run.request().environments:
+        with engine.connect(workspace.farm.environments[name].engine) as client:
+            engine.sweep(client, run.id, name)
+
+
+def archive_addresses(workspace: Workspace) -> Mapping[str, Sequence[str]]:
+    """Return where each archive is fetched from."""
+    apt = addresses.read_apt()
+    return {
+        name: addresses.bases(name, archive, apt)
+        for name, archive in workspace.farm.archives.items()
+    }
+
+
+def make_missing_keys(environments: Iterable[str], display: Display) -> None:
+    """Make the environments' keys that are missing; a release still trusts only pinned ones."""
+    for name in environments:
+        path = dsse.key_path(name)
+        if not path.exists():
+            public = dsse.make_key(path)
+            display.say(
+                f"made a key for {name}: {path}; to release, pin it in farm.yaml: {name}: {public}"
+            )
+
+
+def release(workspace: Workspace, run: Run, display: Display) -> Release:
+    """Stage 5: sign and publish what matches."""
+    return run_release(run, workspace.farm, workspace.public, notify=display.say)
+
+
+def lock(workspace: Workspace, image: str, display: Display) -> Path:
+    """Write the lock of an image from today's archives; return where it is."""
+    made = make_lock(
+        workspace.checkout,
+        image,
+        workspace.farm,
+        workspace.store,
+        workspace.cache,
+        workspace.builder / "package-lists",
+        display.say,
+    )
+    return write_lock(workspace.checkout, made)
+
+
+def check_lock(workspace: Workspace, image: str, display: Display) -> int:
+    """Check that a lock fits what is asked for and can be had; return its number of packages."""
+    lists = workspace.builder / "package-lists"
+    found = locking.check_lock(
+        workspace.checkout, image, workspace.farm, workspace.store, lists, display.say
+    )
+    return len(found.packages)
+
+
+def snapshot(workspace: Workspace, tag: str, image: str) -> Path:
+    """Write the tagged snapshot of an image; return its folder."""
+    check_name(tag)
+    path = f"images/live/{image}/lock"
+    found = git.ask(
+        git.open_checkout(workspace.checkout), "cat-file", "blob", f"refs/tags/{tag}:{path}"
+    )
+    if found.status:
+        raise UsageError(f"there is no {path} in a tag {tag!r}", detail=found.tail)
+    return write_snapshot(
+        workspace.snapshots, tag, load(found.stdout), workspace.farm, workspace.store
+    )
+
+
+def clean_engines(workspace: Workspace) -> list[str]:
+    """Remove all that Twinbuild keeps on the farm's Engines; return their names for people."""
+    removed = []
+    for address in {entry.engine for entry in workspace.farm.environments.values()}:
+        with engine.connect(address) as client:
+            for name, remove in engine.everything(client).items():
+                remove()
+                removed.append(name)
+    return removed
