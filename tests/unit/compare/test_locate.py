@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.compare import locate as module
 from pipeline.compare.locate import Difference, Located, locate
 from pipeline.errors import BuildFailed
+from pipeline.guest.ledger import Ledger
 
 NAMES = ("alpha", "beta")
 Document = dict[str, Any]
@@ -274,3 +276,27 @@ def test_what_is_told_is_what_differs_in_the_end(
         if here.get(path) != there.get(path)
     }
     assert {d.path: d.kind for d in result.differences} == expected
+
+
+def test_the_guests_own_ledgers_are_compared(tmp_path: Path) -> None:
+    """The one that writes and the one that reads are of one mind."""
+    for name, content in zip(NAMES, ("one", "two"), strict=True):
+        tree = tmp_path / name
+        (tree / "etc").mkdir(parents=True)
+        (tree / "etc/plain").write_text("same")
+        (tree / "etc/link").symlink_to("plain")
+        writer = Ledger(tree, tmp_path / f"{name}.gz", lambda time: time)
+        writer.record("20-bootstrap")
+        (tree / "etc/stamp").write_text(content)
+        (tree / os.fsdecode(b"etc/\xff")).write_text(content)
+        (tree / "etc/hard").hardlink_to(tree / "etc/plain")
+        for path in (*tree.rglob("*"), tree / "etc"):
+            os.utime(path, (7, 7), follow_symlinks=False)
+        writer.record("40-hooks/10-stamp")
+        writer.artifact("stamp.img", tree / "etc/stamp")
+        writer.close()
+    result = locate(NAMES, (tmp_path / "alpha.gz", tmp_path / "beta.gz"))
+    assert result.differences == (
+        Difference("40-hooks/10-stamp", "etc/stamp", "content"),
+        Difference("40-hooks/10-stamp", "etc/\udcff", "content"),
+    )
