@@ -41,9 +41,18 @@ def test_it_obeys_gitlabs_schema(tmp_path: Path) -> None:
 
 def test_only_merge_requests_and_tags_have_pipelines(pipeline: dict[str, Any]) -> None:
     merge_request, tag, rest = pipeline["workflow"]["rules"]
-    assert merge_request == {"if": '$CI_PIPELINE_SOURCE == "merge_request_event"'}
+    assert merge_request["if"] == '$CI_PIPELINE_SOURCE == "merge_request_event"'
     assert tag["if"] == "$CI_COMMIT_TAG"
     assert rest == {"when": "never"}
+
+
+def test_what_a_merge_request_brings_never_runs_where_releases_are_made(
+    pipeline: dict[str, Any], jobs: dict[str, dict[str, Any]]
+) -> None:
+    pools = [rule["variables"]["POOL"] for rule in pipeline["workflow"]["rules"][:2]]
+    assert pools == ["review", "release"]
+    for name, job in jobs.items():
+        assert "$POOL" in job.get("tags", pipeline["default"]["tags"]), name
 
 
 def test_a_merge_request_may_be_interrupted_and_a_release_never(
