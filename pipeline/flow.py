@@ -1,6 +1,6 @@
 """Strings the stages together: what `invoke build` and `invoke release` do from end to end."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline import command, dsse, git
 from pipeline import run as runs
 from pipeline.build import engine
+from pipeline.build.host import Mirrors
 from pipeline.build.stage import run_build
 from pipeline.compare.verdict import run_compare
 from pipeline.display import Display
@@ -131,7 +132,7 @@ def _build_one(workspace: Workspace, run: Run, name: str, display: Display, *, k
         run,
         workspace,
         name,
-        partial(archive_addresses, workspace),
+        partial(mirrors, workspace),
         notify=display.tell(name),
         keep=keep,
     )
@@ -152,13 +153,10 @@ def interrupt(workspace: Workspace, run: Run) -> None:
             engine.sweep(client, run.id, name)
 
 
-def archive_addresses(workspace: Workspace) -> Mapping[str, Sequence[str]]:
-    """Return where each archive is fetched from."""
-    apt = addresses.read_apt()
-    return {
-        name: addresses.bases(name, archive, apt)
-        for name, archive in workspace.farm.archives.items()
-    }
+def mirrors(workspace: Workspace) -> Mirrors:
+    """Return where this machine reaches the farm's archives."""
+    bases = addresses.all_bases(workspace.farm.archives)
+    return Mirrors(bases, addresses.read_proxies())
 
 
 def make_missing_keys(environments: Iterable[str], display: Display) -> None:

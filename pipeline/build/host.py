@@ -21,7 +21,7 @@ LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr
 
 @dataclass(frozen=True)
 class Mirrors:
-    """Where this machine reaches archives: base addresses in order, by archive; proxies by scheme."""
+    """Where this machine reaches archives: addresses in order, by archive; proxies by scheme."""
 
     bases: Mapping[str, Sequence[str]]
     proxies: Mapping[str, str]

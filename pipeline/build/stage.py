@@ -13,7 +13,7 @@ from docker import DockerClient
 
 from pipeline import dsse, statement
 from pipeline.build import accelerator, builder, engine, host, machine, output, repository
-from pipeline.build.host import Addresses
+from pipeline.build.host import AskMirrors
 from pipeline.build.machine import Machine, Record
 from pipeline.config import EnvironmentEntry, Image, Variation, load_variation, parse_image
 from pipeline.errors import InfrastructureFailed, TwinbuildError, UsageError
@@ -61,7 +61,7 @@ def run_build(
     run: Run,
     workspace: Workspace,
     environment: str,
-    addresses: Addresses,
+    ask_mirrors: AskMirrors,
     *,
     notify: Callable[[Record], None],
     keep: bool = False,
@@ -92,7 +92,7 @@ def run_build(
     try:
         with engine.connect(plan.entry.engine) as client:
             written = _build(
-                client, plan, workspace, addresses, notify, keep=keep, silence_s=silence_s
+                client, plan, workspace, ask_mirrors, notify, keep=keep, silence_s=silence_s
             )
     except TwinbuildError as error:
         failure = {"status": int(error.status), "what": error.what, "detail": error.detail}
@@ -160,7 +160,7 @@ def _build(
     client: DockerClient,
     plan: _Plan,
     workspace: Workspace,
-    addresses: Addresses,
+    ask_mirrors: AskMirrors,
     notify: Callable[[Record], None],
     *,
     keep: bool,
@@ -168,7 +168,7 @@ def _build(
 ) -> list[Path]:
     if engine.sweep(client, plan.run.id, plan.environment):
         notify({"record": "note", "line": "removed what a broken attempt had left on the engine"})
-    ready = _prepare(client, plan, workspace, addresses, notify)
+    ready = _prepare(client, plan, workspace, ask_mirrors, notify)
     started = machine.now()
     with ExitStack() as stack:
         if not keep:
@@ -193,7 +193,7 @@ def _prepare(
     client: DockerClient,
     plan: _Plan,
     workspace: Workspace,
-    addresses: Addresses,
+    ask_mirrors: AskMirrors,
     notify: Callable[[Record], None],
 ) -> Machine:
     """Make what the machine runs on: container host, builder, accelerator."""
@@ -202,7 +202,7 @@ def _prepare(
     image, made = host.ensure(
         client,
         host.Host(plan.environment, folder, plan.variation, workspace.farm.archives),
-        addresses,
+        ask_mirrors,
     )
     notify({"record": "note", "line": f"container host {'made' if made else 'is there'}"})
     notify({"record": "step", "step": "builder"})
