@@ -1,0 +1,279 @@
+"""The walls of the design, read from the code; each is shown to stop what it is there for."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("source", "inputs", "build", "compare", "release")
+STATEMENTS_LIMIT = 15
+HTTP = ("requests", "urllib3", "urllib.request", "http.client", "httpx", "aiohttp")
+DYNAMIC = ("__import__", "import_module", "importlib.import_module")
+# Modules that may cross a wall, and why.
+EXCEPTIONS = {
+    (
+        "pipeline.build.engine",
+        "requests",
+    ): "the Docker SDK lets the errors of its transport through",
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the project: its dotted name, its syntax tree and all that it imports."""
+
+    name: str
+    tree: ast.Module
+    imports: frozenset[str]
+
+    @property
+    def room(self) -> str:
+        """The part of `pipeline` that it belongs to: `build` of `pipeline.build.engine`."""
+        return self.name.partition(".")[2].split(".")[0]
+
+
+def load(root: Path) -> list[Module]:
+    """Return all modules below `pipeline/`, and `tasks.py` and `verify.py` beside it."""
+    paths = [*(root / "pipeline").rglob("*.py"), root / "tasks.py", root / "verify.py"]
+    names = {name_of(path, root): path for path in paths if path.exists()}
+    modules = []
+    for name, path in sorted(names.items()):
+        tree = ast.parse(path.read_text())
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        found = frozenset(imports(tree, package, set(names)))
+        modules.append(Module(name, tree, found))
+    return modules
+
+
+def name_of(path: Path, root: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(tree: ast.Module, package: str, known: set[str]) -> Iterator[str]:
+    """Give the full names of all modules that are imported, anywhere in the code."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*above * bool(node.level), *filter(None, [node.module])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield full if full in known or not base.startswith("pipeline") else base
+            if not base.startswith("pipeline"):
+                yield base
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in DYNAMIC:
+            yield "a dynamic import"
+
+
+def is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def importers(modules: list[Module], *packages: str) -> list[tuple[str, str]]:
+    """Return who imports one of `packages`, without the known exceptions."""
+    return [
+        (module.name, package)
+        for module in modules
+        for package in packages
+        if any(is_in(name, package) for name in module.imports)
+        and (module.name, package) not in EXCEPTIONS
+    ]
+
+
+def docker_outside_build(modules: list[Module]) -> list[str]:
+    found = [name for name, _ in importers(modules, "docker") if not is_in(name, "pipeline.build")]
+    for module in modules:
+        if module.room in ("build", "guest", "command"):  # command.py knows in which package it is
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Constant) and re.match(r"qemu-|docker$", str(node.value)):
+                found.append(module.name)
+    return found
+
+
+def subprocess_outside_command(modules: list[Module]) -> list[str]:
+    starters = importers(modules, "subprocess", "multiprocessing", "pty")
+    return [
+        name
+        for name, _ in starters
+        if name not in ("pipeline.command", "verify") and not is_in(name, "pipeline.guest")
+    ]
+
+
+def http_outside_transfer(modules: list[Module]) -> list[tuple[str, str]]:
+    found = importers(modules, *HTTP)
+    return [(name, what) for name, what in found if name not in ("pipeline.transfer", "verify")]
+
+
+def stages_that_import_each_other(modules: list[Module]) -> list[tuple[str, str]]:
+    return [
+        (module.name, other)
+        for module in modules
+        for other in STAGES
+        if module.room in STAGES and module.room != other
+        if any(is_in(name, f"pipeline.{other}") for name in module.imports)
+    ]
+
+
+def foreign_imports_of_the_guest(modules: list[Module]) -> list[tuple[str, str]]:
+    return [
+        (module.name, name)
+        for module in modules
+        if is_in(module.name, "pipeline.guest")
+        for name in module.imports
+        if not is_in(name, "pipeline.guest") and name.split(".")[0] not in sys.stdlib_module_names
+    ]
+
+
+def what_others_take_from_the_guest(modules: list[Module]) -> set[str]:
+    return {
+        name
+        for module in modules
+        if not is_in(module.name, "pipeline.guest")
+        for name in module.imports
+        if is_in(name, "pipeline.guest")
+    }
+
+
+def circles(modules: list[Module]) -> list[str]:
+    """Return the modules that import themselves by way of others."""
+    graph = {module.name: module.imports for module in modules}
+
+    def reach(name: str, seen: set[str]) -> set[str]:
+        for other in graph.get(name, ()):
+            if other in graph and other not in seen:
+                seen.add(other)
+                reach(other, seen)
+        return seen
+
+    return [name for name in graph if name in reach(name, set())]
+
+
+def upward_imports(modules: list[Module]) -> list[str]:
+    """Return the modules that import the command line."""
+    return [name for name, _ in importers(modules, "tasks", "invoke") if name != "tasks"]
+
+
+def dynamic_imports(modules: list[Module]) -> list[tuple[str, str]]:
+    return importers(modules, "a dynamic import")
+
+
+def long_functions(module: Module) -> list[tuple[str, int]]:
+    counts = [
+        (node.name, sum(isinstance(inner, ast.stmt) for inner in ast.walk(node)) - 1)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef)
+    ]
+    return [(name, count) for name, count in counts if count > STATEMENTS_LIMIT]
+
+
+MODULES = load(ROOT)
+
+
+def test_the_whole_project_is_read() -> None:
+    assert {"pipeline.command", "pipeline.compare.verdict", "pipeline.run"} <= {
+        module.name for module in MODULES
+    }
+
+
+def test_only_build_knows_docker_and_qemu() -> None:
+    assert docker_outside_build(MODULES) == []
+
+
+def test_only_command_starts_programs() -> None:
+    assert subprocess_outside_command(MODULES) == []
+
+
+def test_only_transfer_speaks_http() -> None:
+    assert http_outside_transfer(MODULES) == []
+
+
+def test_stages_never_import_each_other() -> None:
+    assert stages_that_import_each_other(MODULES) == []
+
+
+def test_the_guest_imports_the_standard_library_and_itself() -> None:
+    assert foreign_imports_of_the_guest(MODULES) == []
+
+
+def test_the_guest_shares_one_module() -> None:
+    assert what_others_take_from_the_guest(MODULES) <= {"pipeline.guest.protocol"}
+
+
+def test_imports_form_a_tree() -> None:
+    assert circles(MODULES) == []
+    assert upward_imports(MODULES) == []
+
+
+def test_nothing_is_imported_by_name_at_run_time() -> None:
+    assert dynamic_imports(MODULES) == []
+
+
+def test_tasks_hold_no_logic() -> None:
+    for module in MODULES:
+        if module.name == "tasks":
+            assert long_functions(module) == []
+            assert not any(isinstance(node, ast.While) for node in ast.walk(module.tree))
+
+
+def test_every_exception_is_still_needed() -> None:
+    for name, package in EXCEPTIONS:
+        (module,) = (m for m in MODULES if m.name == name)
+        assert any(is_in(imported, package) for imported in module.imports), (name, package)
+
+
+BREACHES = {
+    "pipeline/demo.py": ("import docker.errors", docker_outside_build),
+    "pipeline/kit.py": ("run(['qemu-system-x86_64'])", docker_outside_build),
+    "pipeline/files.py": ("def f():\n    from subprocess import run", subprocess_outside_command),
+    "tasks.py": ("import subprocess as s", subprocess_outside_command),
+    "pipeline/store.py": ("from urllib import request", http_outside_transfer),
+    "pipeline/git.py": ("import http.client", http_outside_transfer),
+    "pipeline/release/stage.py": (
+        "from pipeline.build import engine",
+        stages_that_import_each_other,
+    ),
+    "pipeline/inputs/stage.py": ("from pipeline import source", stages_that_import_each_other),
+    "pipeline/build/stage.py": ("from ..compare import verdict", stages_that_import_each_other),
+    "pipeline/guest/tree.py": ("from pipeline.files import x", foreign_imports_of_the_guest),
+    "pipeline/guest/main.py": ("import yaml", foreign_imports_of_the_guest),
+    "pipeline/lock.py": ("from pipeline.lock import x", circles),
+    "pipeline/run.py": ("import tasks", upward_imports),
+    "pipeline/kit/fetch.py": (
+        "import importlib\nimportlib.import_module('docker')",
+        dynamic_imports,
+    ),
+}
+
+
+@pytest.mark.parametrize("path", BREACHES)
+def test_a_breach_is_found(path: str, tmp_path: Path) -> None:
+    code, wall = BREACHES[path]
+    for other in ("source.py", "compare/verdict.py", "compare/__init__.py", "build/engine.py"):
+        (tmp_path / "pipeline" / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pipeline" / other).touch()
+    assert not wall(load(tmp_path))
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text(code)
+    assert wall(load(tmp_path))
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    (tmp_path / "pipeline/build").mkdir(parents=True)
+    (tmp_path / "pipeline/build/a.py").write_text("from pipeline import b")
+    (tmp_path / "pipeline/b.py").write_text("from pipeline.c import x")
+    (tmp_path / "pipeline/c.py").write_text("def f():\n    from pipeline.build.a import x")
+    assert len(circles(load(tmp_path))) == 3
+    (tmp_path / "pipeline/c.py").write_text("")
+    assert circles(load(tmp_path)) == []
+
+
+def test_long_tasks_are_found(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("def f():\n" + "    x = 1\n" * (STATEMENTS_LIMIT + 1))
+    assert long_functions(load(tmp_path)[0]) == [("f", STATEMENTS_LIMIT + 1)]
