@@ -31,6 +31,7 @@ from pipeline.files import read_json, sha256_file, write_json
 from pipeline.git import without_password
 
 TAKEN = frozenset({"release", "stages"})  # folders of a run that are no environment's
+TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9-]{1,40}-[0-9a-f]{4}")
 
 
@@ -79,6 +80,11 @@ class Run:
     def id(self) -> str:
         """The run's name."""
         return self.folder.name
+
+    @property
+    def started(self) -> datetime:
+        """When it was asked for; its name says so."""
+        return datetime.strptime(self.id[:16], TIME_FORMAT).replace(tzinfo=UTC)
 
     @property
     def source_json(self) -> Path:
@@ -161,7 +167,7 @@ class Run:
 
 def create(runs: Path, request: Request) -> Run:
     """Make a new run folder below `runs`."""
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    now = datetime.now(UTC).strftime(TIME_FORMAT)
     run = Run(runs / f"{now}-{request.image}-{secrets.token_hex(2)}")
     run.folder.mkdir(parents=True)
     write_json(run.folder / "run.json", request.model_dump())
@@ -170,7 +176,7 @@ def create(runs: Path, request: Request) -> Run:
 
 def open_run(runs: Path, run_id: str) -> Run:
     """Return the run `run_id`; raise UsageError if there is none."""
-    if not RUN_ID.fullmatch(run_id) or not (runs / run_id / "run.json").is_file():
+    if "/" in run_id or not _is_run(runs / run_id):
         raise UsageError(f"there is no run {run_id!r}", remedy="`invoke runs` lists them")
     return Run(runs / run_id)
 
@@ -179,7 +185,15 @@ def list_runs(runs: Path) -> list[Run]:
     """Return all runs below `runs`, the newest first."""
     if not runs.is_dir():
         return []
-    found = [Run(path) for path in runs.iterdir() if RUN_ID.fullmatch(path.name)]
-    return sorted(
-        (r for r in found if (r.folder / "run.json").is_file()), key=lambda r: r.id, reverse=True
-    )
+    found = [Run(path) for path in runs.iterdir() if _is_run(path)]
+    return sorted(found, key=lambda run: run.id, reverse=True)
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run: by its name, which says when it began, and its `run.json`."""
+    if not RUN_ID.fullmatch(folder.name) or not (folder / "run.json").is_file():
+        return False
+    try:
+        return Run(folder).started.year > 0
+    except ValueError:
+        return False
