@@ -168,9 +168,9 @@ def _lock(paragraphs: Iterator[Deb822]) -> Lock:
     if len(set(uses)) != len(uses):
         raise ValueError("a package stands in it twice")
     return Lock(
-        _matching(NAME, head["Image"]),
-        _matching(NAME, head["Architecture"]),
-        _matching(SHA256, head["Request-SHA256"]),
+        matching(NAME, head["Image"]),
+        matching(NAME, head["Architecture"]),
+        matching(SHA256, head["Request-SHA256"]),
         tuple(suites),
         tuple(packages),
     )
@@ -181,33 +181,32 @@ def _parse_suite(paragraph: Deb822) -> Suite:
     for line in paragraph["Indices"].splitlines():
         if line.strip():
             digest, size, path = line.split()
-            indices.append(
-                Index(_matching(POOL_PATH, path), _size(size), _matching(SHA256, digest))
-            )
+            indices.append(Index(matching(POOL_PATH, path), _size(size), matching(SHA256, digest)))
     return Suite(
-        _matching(NAME, paragraph["Archive"]),
-        _matching(SUITE, paragraph["Suite"]),
+        matching(NAME, paragraph["Archive"]),
+        matching(SUITE, paragraph["Suite"]),
         parsedate_to_datetime(paragraph["Date"]).astimezone(UTC),
-        _matching(SHA256, paragraph["InRelease-SHA256"]),
+        matching(SHA256, paragraph["InRelease-SHA256"]),
         tuple(indices),
     )
 
 
 def _parse_package(paragraph: Deb822) -> Package:
     return Package(
-        _matching(PACKAGE, paragraph["Package"]),
-        _matching(VERSION, paragraph["Version"]),
-        _matching(NAME, paragraph["Architecture"]),
-        _matching(NAME, paragraph["Archive"]),
-        _matching(SUITE, paragraph["Suite"]),
-        _matching(POOL_PATH, paragraph["Filename"]),
+        matching(PACKAGE, paragraph["Package"]),
+        matching(VERSION, paragraph["Version"]),
+        matching(NAME, paragraph["Architecture"]),
+        matching(NAME, paragraph["Archive"]),
+        matching(SUITE, paragraph["Suite"]),
+        matching(POOL_PATH, paragraph["Filename"]),
         _size(paragraph["Size"]),
-        _matching(SHA256, paragraph["SHA256"]),
-        tuple(_matching(USED_BY, paragraph["Used-By"]).split()),
+        matching(SHA256, paragraph["SHA256"]),
+        tuple(matching(USED_BY, paragraph["Used-By"]).split()),
     )
 
 
-def _matching(pattern: re.Pattern[str], value: str) -> str:
+def matching(pattern: re.Pattern[str], value: str) -> str:
+    """Return `value` if it is of this form; raise ValueError if not."""
     if not pattern.fullmatch(value):
         raise ValueError(f"bad value {value[:100]!r}")
     return value

@@ -12,12 +12,12 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import InputsUnverified
+from pipeline.errors import InfrastructureFailed, InputsUnverified
 from pipeline.files import new_file, sha256_file
 
 
@@ -54,7 +54,7 @@ class Store:
         """
         path = self.path(sha256)
         digest, length = hashlib.sha256(), 0
-        with new_file(path, mode=0o444) as file:
+        with _disk_failures(), new_file(path, mode=0o444) as file:
             for piece in pieces:
                 length += len(piece)
                 if length > size:
@@ -87,19 +87,22 @@ class Store:
         with _own_part(self.root / "partial" / sha256) as (file, part):
             try:
                 yield file
-                file.flush()
             except BaseException:
+                with suppress(OSError):
+                    file.flush()
                 if not os.fstat(file.fileno()).st_size:
                     part.unlink()
                 raise
-            found = sha256_file(part)
-            if found != sha256:
-                part.unlink()
-                raise InputsUnverified(f"a file that should be {sha256} is {found}")
-            os.fchmod(file.fileno(), 0o444)
-            os.fsync(file.fileno())
-            self.path(sha256).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, self.path(sha256))
+            with _disk_failures():
+                file.flush()
+                found = sha256_file(part)
+                if found != sha256:
+                    part.unlink()
+                    raise InputsUnverified(f"a file that should be {sha256} is {found}")
+                os.fchmod(file.fileno(), 0o444)
+                os.fsync(file.fileno())
+                self.path(sha256).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(part, self.path(sha256))
 
     def damaged(self, sha256: str) -> bool:
         """Tell whether the content of a file in the store is no longer that of its name."""
@@ -108,6 +111,17 @@ class Store:
     def discard(self, sha256: str) -> None:
         """Remove a file, for instance a damaged one."""
         self.path(sha256).unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_failures() -> Iterator[None]:
+    """Tell a disk that is full or broken as what it is."""
+    try:
+        yield
+    except OSError as error:
+        raise InfrastructureFailed(
+            f"cannot write to the store: {error}", remedy="make room on its disk"
+        ) from error
 
 
 @contextmanager

@@ -214,6 +214,7 @@ class Client:
 
     def _length(self, url: str) -> int | None:
         with self._answer(url, method="HEAD") as response:
+            _ = response.content  # there is none; having read it keeps the connection
             stated = response.headers.get("Content-Length", "")
         return int(stated) if stated.isdecimal() else None
 
@@ -238,6 +239,8 @@ class Client:
                     part.restart()
                 for piece in self._pieces(response):
                     part.append(url, piece)
+                if part.is_short() and "Content-Length" not in response.headers:
+                    raise ConnectionError(f"{_shown(url)}: ended after {part.length} bytes")
         except _Refused:
             if not part.length:
                 raise
@@ -283,12 +286,13 @@ class _Part:
         self._file.truncate()
         self._digest, self.length = hashlib.sha256(), 0
 
+    def is_short(self) -> bool:
+        return self._size is not None and self.length < self._size
+
     def complete(self) -> bool:
         return self._digest.hexdigest() == self._sha256
 
     def check(self, url: str) -> None:
-        if self._size is not None and self.length < self._size:
-            raise ConnectionError(f"{_shown(url)}: ended after {self.length} bytes")
         if not self.complete():
             got = f"{self._digest.hexdigest()} with {self.length} bytes"
             raise _Wrong(f"{_shown(url)}: is {got}, not {self._sha256}")

@@ -16,9 +16,9 @@ class ArchiveServer:
     """What the server does wrong, and what it was asked; change `faults` at any time.
 
     `faults` maps the end of a path to one of `404`, `500`, `once-500`, `truncate` (half the body,
-    then a closed connection), `once-truncate`, `short` (the same, with a length that agrees),
-    `wrong` (one bit flipped), `endless` (far too much), `slow` (a byte at a time) and `silent`
-    (headers, then nothing).
+    then a closed connection), `once-truncate`, `cut` (the same, without any length), `short` (the
+    same, with a length that agrees), `wrong` (one bit flipped), `endless` (far too much), `slow`
+    (a byte at a time) and `silent` (headers, then nothing).
     """
 
     root: Path
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if begin else 200)
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-        if fault == "endless":
+        if fault in ("endless", "cut"):
             self.close_connection = True
         else:
             self.send_header("Content-Length", str(len(rest)))
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         return begin if begin < length else 0
 
     def _send(self, rest: bytes, fault: str) -> None:
-        if fault == "truncate":
+        if fault in ("truncate", "cut"):
             rest = rest[: len(rest) // 2]
             self.close_connection = True
         if fault == "silent":

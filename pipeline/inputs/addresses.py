@@ -39,23 +39,17 @@ class AptSource:
     origin: str
 
 
-@dataclass(frozen=True)
-class AptSettings:
-    """What this machine's apt is set to: its sources, and its proxies as `requests` names them."""
-
-    sources: tuple[AptSource, ...]
-    proxies: Mapping[str, str]
-
-
-def read_apt() -> AptSettings:
-    """Ask this machine's apt for its sources and proxies; raise UsageError if there is no apt."""
+def read_sources() -> tuple[AptSource, ...]:
+    """Ask this machine's apt where it fetches packages; raise UsageError if there is no apt."""
     wanted = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(ORIGIN)"
-    targets = ["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"]
-    configuration = ["apt-config", "dump", "--no-empty"]
-    return AptSettings(
-        parse_sources(command.run(targets, timeout_s=APT_TIMEOUT_S).text),
-        parse_proxies(command.run(configuration, timeout_s=APT_TIMEOUT_S).text),
-    )
+    argv = ["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"]
+    return parse_sources(command.run(argv, timeout_s=APT_TIMEOUT_S).text)
+
+
+def read_proxies() -> dict[str, str]:
+    """Ask this machine's apt for its proxies; raise UsageError if there is no apt."""
+    argv = ["apt-config", "dump", "--no-empty"]
+    return parse_proxies(command.run(argv, timeout_s=APT_TIMEOUT_S).text)
 
 
 def parse_sources(text: str) -> tuple[AptSource, ...]:
@@ -76,14 +70,25 @@ def parse_proxies(text: str) -> dict[str, str]:
     return proxies
 
 
-def bases(
-    name: str, archive: Archive, apt: AptSettings, environ: Mapping[str, str] = os.environ
-) -> tuple[str, ...]:
-    """Return the base addresses of the archive `name`, to be tried in order.
+def all_bases(
+    archives: Mapping[str, Archive], environ: Mapping[str, str] = os.environ
+) -> dict[str, tuple[str, ...]]:
+    """Return the base addresses of every archive, to be tried in order.
 
-    Raise UsageError if there are none, or one is not an HTTP address.
+    apt is asked only if one needs it. Raise UsageError if an archive has no address, or one is
+    not an HTTP address.
     """
-    variable = f"TWINBUILD_MIRROR_{name.upper().replace('-', '_')}"
+    stated = {name: stated_bases(name, archive, environ) for name, archive in archives.items()}
+    sources = () if all(stated.values()) else read_sources()
+    return {
+        name: stated[name] or bases_of_apt(name, archive, sources)
+        for name, archive in archives.items()
+    }
+
+
+def stated_bases(name: str, archive: Archive, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the addresses that the user or `farm.yaml` state, none if apt is to be asked."""
+    variable = _variable(name)
     if environ.get(variable, "").strip():
         return _http(variable, environ[variable].split())
     if archive.at:
@@ -91,11 +96,16 @@ def bases(
             remedy = "set its snapshot_urls in farm.yaml"
             raise UsageError(f"archive {name} is pinned, and no snapshot is known", remedy=remedy)
         return tuple(snapshot(url, name, archive.at) for url in archive.snapshot_urls)
-    found = archive.urls or dict.fromkeys(s.url for s in apt.sources if _serves(s, archive))
+    return tuple(url.rstrip("/") for url in archive.urls or ())
+
+
+def bases_of_apt(name: str, archive: Archive, sources: Iterable[AptSource]) -> tuple[str, ...]:
+    """Return the addresses of those apt sources that serve the archive, each once."""
+    found = tuple(dict.fromkeys(source.url for source in sources if _serves(source, archive)))
     if not found:
-        remedy = f"set its urls in farm.yaml or {variable} in the environment"
+        remedy = f"set its urls in farm.yaml or {_variable(name)} in the environment"
         raise UsageError(f"this machine's apt has no source for archive {name}", remedy=remedy)
-    return tuple(url.rstrip("/") for url in found)
+    return found
 
 
 def dropped_bases(name: str, archive: Archive, date: datetime) -> tuple[str, ...]:
@@ -113,6 +123,10 @@ def snapshot(url: str, name: str, time: str) -> str:
 def join(found: Iterable[str], path: str) -> tuple[str, ...]:
     """Return the addresses of a file below base addresses."""
     return tuple(f"{base}/{quote(path, safe='/+~:')}" for base in found)
+
+
+def _variable(name: str) -> str:
+    return f"TWINBUILD_MIRROR_{name.upper().replace('-', '_')}"
 
 
 def _http(variable: str, urls: list[str]) -> tuple[str, ...]:

@@ -10,11 +10,10 @@ from pipeline.config import Archive
 from pipeline.errors import InfrastructureFailed, InputsUnverified, TwinbuildError
 from pipeline.inputs.addresses import (
     SNAPSHOT_TIME,
-    AptSettings,
-    bases,
+    all_bases,
     dropped_bases,
     join,
-    read_apt,
+    read_proxies,
 )
 from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
 from pipeline.lock import Index, Lock, Package, Suite
@@ -29,7 +28,7 @@ class Archives:
     """The archives of `farm.yaml` with their addresses on this machine, and how to reach them."""
 
     entries: Mapping[str, Archive]
-    apt: AptSettings
+    bases: Mapping[str, tuple[str, ...]]
     client: Client
     store: Store
 
@@ -41,7 +40,7 @@ class Archives:
         """
         archive = self.entries[name]
         problems: list[TwinbuildError] = []
-        for base in bases(name, archive, self.apt):
+        for base in self.bases[name]:
             try:
                 content, release = self._release(base, archive, suite, after)
                 indices = tuple(_wanted_indices(release, archive, architecture))
@@ -108,7 +107,7 @@ class Archives:
 
     def _all_bases(self, name: str, date: datetime) -> tuple[str, ...]:
         archive = self.entries[name]
-        return (*bases(name, archive, self.apt), *dropped_bases(name, archive, date))
+        return (*self.bases[name], *dropped_bases(name, archive, date))
 
     def _release(
         self, base: str, archive: Archive, suite: str, after: datetime | None
@@ -139,9 +138,8 @@ class Archives:
 @contextmanager
 def open_archives(entries: Mapping[str, Archive], store: Store) -> Iterator[Archives]:
     """Give the archives at the addresses and through the proxies of this machine."""
-    apt = read_apt()
-    with Client(proxies=apt.proxies) as client:
-        yield Archives(entries, apt, client, store)
+    with Client(proxies=read_proxies()) as client:
+        yield Archives(entries, all_bases(entries), client, store)
 
 
 def suite_of(lock: Lock, package: Package) -> Suite:

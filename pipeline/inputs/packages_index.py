@@ -12,7 +12,7 @@ from typing import BinaryIO
 from debian.deb822 import Deb822
 
 from pipeline.errors import InputsUnverified
-from pipeline.lock import Index, Package, Suite
+from pipeline.lock import NAME, PACKAGE, POOL_PATH, SHA256, VERSION, Index, Package, Suite, matching
 from pipeline.store import Store
 
 UNPACKED_LIMIT = 1024**3
@@ -101,14 +101,14 @@ def _package(paragraph: bytes, suite: Suite) -> Package:
     try:
         fields = Deb822(paragraph.decode())
         return Package(
-            fields["Package"],
-            fields["Version"],
-            fields["Architecture"],
+            matching(PACKAGE, fields["Package"]),
+            matching(VERSION, fields["Version"]),
+            matching(NAME, fields["Architecture"]),
             suite.archive,
             suite.suite,
-            fields["Filename"],
+            matching(POOL_PATH, fields["Filename"]),
             int(fields["Size"]),
-            fields["SHA256"],
+            matching(SHA256, fields["SHA256"]),
             (),
         )
     except (KeyError, ValueError) as error:

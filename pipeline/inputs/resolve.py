@@ -20,6 +20,7 @@ from pipeline import command
 from pipeline.errors import InfrastructureFailed, UsageError
 from pipeline.inputs.packages_index import Catalogue
 from pipeline.inputs.request import Asked, Request
+from pipeline.inputs.signed_release import verified_text
 from pipeline.lock import Suite
 from pipeline.store import Store
 
@@ -68,29 +69,30 @@ class Resolver:
         with tempfile.TemporaryDirectory(dir=self.root) as pins:
             for name, text in preferences:
                 Path(pins, name).write_text(text, encoding="utf-8")
-            options = ["-o", f"Dir::Etc::preferencesparts={pins}"]
-            wanted = ["--yes", "--print-uris", "install", "--", *sorted(names)]
-            completed = command.run(
-                ["apt-get", "-qq", *options, *wanted],
-                timeout_s=APT_TIMEOUT_S,
-                env=self._environment(),
-                accept=(0, 100),
-            )
-        if completed.status:
-            said = f"{completed.text}\n{completed.tail}".replace(f"{self.root}/", "")
-            raise UsageError("apt cannot install these packages together", detail=said.strip())
+            pinned = ["-o", f"Dir::Etc::preferencesparts={pins}", "--yes"]
+            install = ["install", "--", *sorted(names)]
+            completed = self._apt("-qq", *pinned, "--print-uris", *install)
+            if completed.status:
+                # Told to be quiet, apt keeps to itself what does not go with what.
+                loud = self._apt("--simulate", *pinned, *install)
+                said = f"{loud.text}\n{loud.tail}".replace(f"{self.root}/", "")
+                raise UsageError("apt cannot install these packages together", detail=said)
         return tuple(self._place(line) for line in completed.text.splitlines())
 
     def update(self) -> None:
         """Let apt read the indices."""
-        argv = ["apt-get", "-qq", "update"]
-        command.run(argv, timeout_s=APT_TIMEOUT_S, env=self._environment())
+        # Without the cache of packages, which the next call makes anyway.
+        completed = self._apt("-qq", "-o", "pkgCacheFile::Generate=false", "update")
+        if completed.status:
+            raise InfrastructureFailed("apt cannot read the indices", detail=completed.tail)
 
-    def _environment(self) -> dict[str, str]:
-        return {
-            "APT_CONFIG": os.fspath(self.root / "apt.conf"),
-            "DEBIAN_FRONTEND": "noninteractive",
-        }
+    def _apt(self, *arguments: str) -> command.Completed:
+        return command.run(
+            ["apt-get", *arguments],
+            timeout_s=APT_TIMEOUT_S,
+            env={"APT_CONFIG": os.fspath(self.root / "apt.conf")},
+            accept=(0, 100),
+        )
 
     def _place(self, line: str) -> tuple[str, str, str]:
         match = URI_LINE.fullmatch(line.strip())
@@ -138,12 +140,14 @@ def _lay_out(root: Path, store: Store, suite: Suite, request: Request) -> str:
     site = root / "sites" / suite.archive / suite.suite
     dists = site / "dists" / suite.suite
     dists.mkdir(parents=True)
-    shutil.copyfile(store.path(suite.inrelease_sha256), dists / "InRelease")
+    signed = store.path(suite.inrelease_sha256).read_bytes()
+    text = verified_text(signed, request.archives[suite.archive].keyring)
+    (dists / "Release").write_bytes(text)
     for index in suite.indices:
         path = dists / index.path
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(store.path(index.sha256), path)
-    # "trusted": the signature was verified with the keyring of farm.yaml before it came here.
+    # "trusted": the signature was verified just above, and only the text it covers is laid out.
     options = f"[trusted=yes arch={request.architecture}]"
     components = " ".join(request.archives[suite.archive].components)
     return f"deb {options} file:{quote(os.fspath(site))} {suite.suite} {components}\n"

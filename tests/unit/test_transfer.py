@@ -96,7 +96,9 @@ def test_a_passing_error_is_tried_again(server: ArchiveServer, client: Client) -
     assert fetch(client, f"{server.url}/file") == CONTENT
 
 
-@pytest.mark.parametrize("fault", ["404", "500", "truncate", "short", "wrong", "silent", "slow"])
+@pytest.mark.parametrize(
+    "fault", ["404", "500", "truncate", "short", "cut", "wrong", "silent", "slow"]
+)
 def test_the_next_address_helps(
     server: ArchiveServer, client: Client, tmp_path: Path, fault: str
 ) -> None:
@@ -123,7 +125,8 @@ def test_a_server_that_is_down_is_asked_last_from_then_on(
         ("truncate", InfrastructureFailed),
         ("silent", InfrastructureFailed),
         ("slow", InfrastructureFailed),
-        ("short", InfrastructureFailed),
+        ("short", InputsUnverified),
+        ("cut", InfrastructureFailed),
         ("wrong", InputsUnverified),
         ("endless", InputsUnverified),
     ],

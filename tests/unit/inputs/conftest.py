@@ -1,0 +1,154 @@
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import Farm
+from pipeline.files import sha256_file, write_json
+from pipeline.inputs.locking import make_lock, write_lock
+from pipeline.inputs.stage import run_inputs
+from pipeline.lock import Lock
+from pipeline.run import Request, Run, create
+from pipeline.store import Store
+from pipeline.transfer import Client, Patience
+from tests.archive_server import ArchiveServer, archive_server
+from tests.debian_archive import DebianArchive, SigningKey, make_key
+
+IMAGE_YAML = "description: a test\nsuite: trixie\nvolume_id: TEST\n"
+
+
+@pytest.fixture(scope="session")
+def keys() -> Iterator[dict[str, SigningKey]]:
+    """Keys: of the archive, of somebody else, and one that has expired."""
+    folder = Path(tempfile.mkdtemp(prefix="tb-"))
+    then = "20200101T000000!"
+    made = {
+        "archive": make_key(folder / "a"),
+        "stranger": make_key(folder / "s"),
+        "expired": make_key(folder / "e", "--faked-system-time", then, expires="1d"),
+    }
+    yield made
+    for key in made.values():
+        key.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def first_archive(
+    tmp_path_factory: pytest.TempPathFactory, keys: dict[str, SigningKey]
+) -> DebianArchive:
+    """An archive as most tests need it; they work on copies."""
+    archive = DebianArchive(tmp_path_factory.mktemp("archive") / "debian", keys["archive"])
+    archive.add("base-files", Essential="yes")
+    archive.add("dash", Essential="yes", Pre_Depends="libc6")
+    archive.add("libc6", "1:2.41+b1", Architecture="amd64")
+    archive.add("apt", Depends="libc6")
+    archive.add("mmdebstrap", Depends="apt")
+    archive.add("live-boot", Depends="live-tools | other-tools", Recommends="unwanted")
+    archive.add("live-tools", Provides="tools")
+    archive.add("unwanted")
+    archive.publish()
+    return archive
+
+
+@pytest.fixture(autouse=True)
+def _direct_and_hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    hasty = Patience(silence_s=5, attempts=2, pause_s=0.001)
+    monkeypatch.setattr("pipeline.inputs.archive_files.Client", partial(Client, patience=hasty))
+
+
+@dataclass
+class Workshop:
+    """A source tree with an image, an archive behind a server, and a store."""
+
+    tree: Path
+    archive: DebianArchive
+    server: ArchiveServer
+    store: Store
+    farm: Farm
+
+    @property
+    def lock_file(self) -> Path:
+        return self.tree / "images/live/mini/lock"
+
+    @property
+    def builder_lists(self) -> Path:
+        return self.tree / "images/builder/package-lists"
+
+    def ask_for(self, *names: str) -> None:
+        lists = self.tree / "images/live/mini/package-lists"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / "mini.list.chroot").write_text("".join(f"{name}\n" for name in names))
+
+    def make(self) -> Lock:
+        cache = self.tree.parent / "cache"
+        return make_lock(
+            self.tree, "mini", self.farm, self.store, cache, self.builder_lists, lambda _: None
+        )
+
+    def lock(self) -> Lock:
+        lock = self.make()
+        write_lock(self.tree, lock)
+        return lock
+
+    def run(self, tag: str | None = None) -> Run:
+        """Return a new run whose source stage is complete."""
+        request = Request(image="mini", commit="HEAD", tag=tag, environments=("alpha", "beta"))
+        run = create(self.tree.parent / "runs", request)
+        subprocess.run(["tar", "-C", self.tree, "-cf", run.source_tar, "images"], check=True)
+        write_json(run.source_json, {"tar_sha256": sha256_file(run.source_tar)})
+        return run
+
+    def stage(self, run: Run, **more: object) -> list[str]:
+        """Run the stage; return what it said."""
+        said: list[str] = []
+        usual: dict[str, Any] = {
+            "builder_lists": self.builder_lists,
+            "snapshots": self.tree.parent / "snapshots",
+            "notify": said.append,
+        }
+        run_inputs(run, self.farm, self.store, **{**usual, **more})
+        return said
+
+    def stored(self) -> set[str]:
+        """Return the digests of all that the store holds."""
+        return {path.name for path in self.store.root.glob("sha256/*/*")}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, first_archive: DebianArchive) -> Iterator[Workshop]:
+    served = tmp_path / "served"
+    shutil.copytree(first_archive.root, served / "debian")
+    archive = DebianArchive(
+        served / "debian", first_archive.key, paragraphs=dict(first_archive.paragraphs)
+    )
+    tree = tmp_path / "tree"
+    (tree / "images/builder/package-lists").mkdir(parents=True)
+    (tree / "images/builder/package-lists/tools.list").write_text("# tools\nmmdebstrap\n")
+    with archive_server(served) as server:
+        made = Workshop(tree, archive, server, Store(tmp_path / "store"), farm_of(server, archive))
+        made.ask_for("live-boot")
+        (tree / "images/live/mini/image.yaml").write_text(IMAGE_YAML)
+        yield made
+
+
+def farm_of(server: ArchiveServer, archive: DebianArchive, **more: object) -> Farm:
+    """Return a farm whose only archive is the served one."""
+    entry = {
+        "suites": [archive.suite],
+        "components": ["main"],
+        "keyring": archive.key.keyring,
+        "urls": [f"{server.url}/debian"],
+        **more,
+    }
+    environment = {"memory_mib": 2048, "cpus": 1}
+    return Farm.model_validate(
+        {"environments": {"alpha": environment, "beta": environment}, "archives": {"debian": entry}}
+    )
