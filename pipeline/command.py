@@ -7,10 +7,12 @@ no standard input unless it is given, and a time limit. Outside the guest no oth
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from pipeline.errors import InfrastructureFailed, TwinbuildError, UsageError
 UMASK = 0o022
 TAIL_LINES = 15
 TERMINATE_GRACE_S = 10.0
+POLL_S = 0.5
 
 # What a program may see of the caller's environment: where it runs and how it reaches the network.
 PASSED_ON = ("HOME", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "TMPDIR")
@@ -137,6 +140,44 @@ def run(
     return completed
 
 
+def run_until(
+    argv: Sequence[str | os.PathLike[str]],
+    words: re.Pattern[bytes],
+    log: Path,
+    *,
+    timeout_s: float,
+    failure: type[TwinbuildError] = InfrastructureFailed,
+) -> re.Match[bytes]:
+    """Run a program until `words` are in its output, which goes to `log`; stop it, return them.
+
+    Raise `failure` if it ends without them, or does not say them within `timeout_s` seconds.
+    """
+    arguments = [os.fspath(argument) for argument in argv]
+    deadline = time.monotonic() + timeout_s
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [os.fspath(find(arguments[0])), *arguments[1:]],
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            umask=UMASK,
+            process_group=0,
+        )
+        try:
+            while time.monotonic() < deadline:
+                ended = process.poll() is not None
+                if found := words.search(log.read_bytes()):
+                    return found
+                if ended:
+                    break
+                time.sleep(POLL_S)
+        finally:
+            _stop(process)
+    what = f"{arguments[0]} did not say {words.pattern.decode()!r} within {timeout_s:g} s"
+    raise failure(what, remedy=f"see {log}", detail=_tail_of(log))
+
+
 @contextmanager
 def _opened(path: Path | None) -> Iterator[int]:
     """Give a file to write to, or a pipe where there is no path."""
@@ -149,13 +190,10 @@ def _opened(path: Path | None) -> Iterator[int]:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the program and what it started: politely first, for certain afterwards."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        _signal(process, number)
-        try:
-            process.wait(TERMINATE_GRACE_S)
-            break
-        except subprocess.TimeoutExpired:
-            continue
+    _signal(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(TERMINATE_GRACE_S)
+    _signal(process, signal.SIGKILL)  # for what it started and left, which may hold the pipe
     process.communicate()
 
 

@@ -11,6 +11,7 @@ from docker import DockerClient
 from docker.errors import APIError
 
 from pipeline.build import engine
+from pipeline.build.builder import MOUNTED, OUT
 from pipeline.build.engine import BUILDER_USER, LABEL
 from pipeline.errors import InfrastructureFailed
 from pipeline.files import read_json, write_json
@@ -51,11 +52,11 @@ def _probe(client: DockerClient, host_image: str, builder_volume: str) -> Accele
         group = int(said)
     except (APIError, ValueError):
         return TCG  # the Engine has no such device, or may not hand it out
-    volumes = {builder_volume: {"bind": "/builder", "mode": "ro"}}
+    volumes = {builder_volume: {"bind": str(MOUNTED), "mode": "ro"}}
     command = ["timeout", "-s", "KILL", str(PROBE_S), "qemu-system-x86_64", "-accel", "kvm"]
     command += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"]
     command += ["-cpu", "host", "-m", "512", "-serial", "stdio", "-monitor", "none"]
-    command += ["-kernel", "/builder/vmlinuz", "-initrd", "/builder/initrd.img"]
+    command += ["-kernel", f"{OUT}/vmlinuz", "-initrd", f"{OUT}/initrd.img"]
     command += ["-append", "console=ttyS0 panic=-1 quiet twinbuild.probe"]
     said = _run(client, host_image, command, f"{BUILDER_USER}:{BUILDER_USER}", [group], volumes)
     return Accelerator("kvm", group) if PROOF in said else TCG

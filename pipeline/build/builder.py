@@ -20,7 +20,9 @@ from pipeline.lock import Package
 from pipeline.store import Store
 
 TIMEOUT_S = 1800
-WORK = PurePosixPath("/work")
+WORK = PurePosixPath("/work")  # while it is made
+MOUNTED = PurePosixPath("/builder")  # afterwards
+OUT = MOUNTED / "out"
 TAIL_LINES = 15
 # Those that mmdebstrap needs to unpack packages and to run their scripts in a chroot.
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SETGID", "SETUID")

@@ -14,15 +14,17 @@ from docker import DockerClient
 from docker.models.containers import Container
 
 from pipeline.build.accelerator import DEVICE, Accelerator
-from pipeline.build.builder import Builder
+from pipeline.build.builder import MOUNTED, OUT, Builder
 from pipeline.build.engine import BUILDER_USER, LABEL, LOG, RUN_LABEL
 from pipeline.config import EnvironmentEntry, Variation
 from pipeline.errors import BuildFailed, InfrastructureFailed, InputsUnverified, TwinbuildError
 from pipeline.guest import protocol
 from pipeline.plain import plain
 
-WORK = PurePosixPath("/machine")
-BUILDER = PurePosixPath("/builder")
+VOLUME = PurePosixPath("/machine")
+WORK = (
+    VOLUME / "work"
+)  # made by the files that come first, so that it belongs to the machine's user
 OUTPUT = WORK / "output.raw"
 SCRATCH_SIZE = "32G"  # sparse
 OUTPUT_SIZE = "16G"  # sparse
@@ -33,6 +35,7 @@ RECORDS_LIMIT = 128 * 1024 * 1024
 SILENCE_S = 240.0
 TOTAL_S = 12 * 3600.0
 PIDS_LIMIT = 128
+TAIL_LINES = 15
 
 FAILURES: dict[int, type[TwinbuildError]] = {
     protocol.STATUS_BUILD_FAILED: BuildFailed,
@@ -88,9 +91,9 @@ class Machine:
             *("-cpu", self.cpu_model),
             *("-smp", str(self.entry.cpus), "-m", str(self.entry.memory_mib)),
             *("-rtc", f"base={self.clock(now)}"),
-            *("-kernel", f"{BUILDER}/vmlinuz", "-initrd", f"{BUILDER}/initrd.img"),
+            *("-kernel", f"{OUT}/vmlinuz", "-initrd", f"{OUT}/initrd.img"),
             *("-append", "console=ttyS0 panic=-1 quiet"),
-            *_disk(protocol.ROOT_DISK, f"{BUILDER}/root.img,readonly=on"),
+            *_disk(protocol.ROOT_DISK, f"{OUT}/root.img,readonly=on"),
             *_disk(protocol.INPUT_DISK, f"{WORK}/input.tar,readonly=on"),
             *_disk(protocol.SCRATCH_DISK, f"{WORK}/scratch.raw,cache=unsafe,discard=unmap"),
             *_disk(protocol.OUTPUT_DISK, f"{OUTPUT},cache=unsafe"),
@@ -133,8 +136,8 @@ def create(client: DockerClient, machine: Machine, argv: list[str]) -> Container
         labels=label,
         user=f"{BUILDER_USER}:{BUILDER_USER}",
         volumes={
-            machine.name: {"bind": str(WORK), "mode": "rw"},
-            machine.builder.volume: {"bind": str(BUILDER), "mode": "ro"},
+            machine.name: {"bind": str(VOLUME), "mode": "rw"},
+            machine.builder.volume: {"bind": str(MOUNTED), "mode": "ro"},
         },
         devices=[DEVICE] if kvm_group is not None else [],
         group_add=[kvm_group] if kvm_group is not None else [],
@@ -158,7 +161,7 @@ def follow(
     *,
     silence_s: float = SILENCE_S,
 ) -> Record:
-    """Let a started machine run to its end and return its `done` record.
+    """Start a machine, let it run to its end and return its `done` record.
 
     Both files get what the machine says, within limits. Raise the error that the machine reports,
     or InfrastructureFailed if it hangs, panics, floods its ports or ends without a word.
@@ -179,26 +182,28 @@ def follow(
                 last = record
             records.write(json.dumps(record, sort_keys=True).encode() + b"\n")
             notify(record)
-    if last.get("record") == "done":
+    status = int(container.wait(timeout=60)["StatusCode"])
+    if last.get("record") == "done" and status == 0:
         return last
-    raise _failure(last)
+    raise _failure(last, status)
 
 
-def _failure(last: Record) -> TwinbuildError:
-    if not last:
-        return InfrastructureFailed("the machine ended without a result")
+def _failure(last: Record, status: int) -> TwinbuildError:
+    if last.get("record") != "failed":
+        return InfrastructureFailed(f"the machine ended without a result (QEMU's status {status})")
     kind = FAILURES.get(last.get("status"), InfrastructureFailed)  # type: ignore[arg-type]
     what = plain(str(last.get("what")))
     detail = "\n".join(plain(line) for line in str(last.get("detail"))[:10000].splitlines())
     return kind(f"step {plain(str(last.get('step')))}: {what}", detail=detail)
 
 
-def last_words(console: Path) -> str | None:
-    """Return what the kernel's last words on the console mean, if they mean something."""
+def last_words(console: Path) -> tuple[str | None, str]:
+    """Return what the last words on the console mean, if they mean something, and the words."""
     with console.open("rb") as file:
         file.seek(max(0, console.stat().st_size - 65536))
         tail = file.read().decode(errors="replace")
-    return next((meaning for words, meaning in LAST_WORDS.items() if words in tail), None)
+    meaning = next((meaning for words, meaning in LAST_WORDS.items() if words in tail), None)
+    return meaning, "\n".join(plain(line) for line in tail.splitlines()[-TAIL_LINES:])
 
 
 class _Records:
@@ -225,13 +230,15 @@ class _Records:
 def _pieces(container: Container, silence_s: float) -> Iterator[tuple[str, bytes]]:
     """Yield what the machine says, by stream; raise InfrastructureFailed if it falls silent."""
     arrived: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=1000)
+    stream = container.attach(stream=True, demux=True)  # before the start: nothing is missed
+    container.start()
 
     def read() -> None:
         try:
-            for out, err in container.attach(stream=True, logs=True, demux=True):
-                for stream, piece in (("records", out), ("console", err)):
+            for out, err in stream:
+                for name, piece in (("records", out), ("console", err)):
                     if piece:
-                        arrived.put((stream, piece))
+                        arrived.put((name, piece))
         finally:
             arrived.put(None)
 

@@ -176,8 +176,7 @@ def _build(
         container = machine.create(client, ready, ready.argv(started))
         with tempfile.TemporaryDirectory(prefix="twinbuild-input-") as scratch:
             disk = _input_disk(plan, workspace, Path(scratch) / "input.tar")
-            engine.put(container, machine.WORK, {"input.tar": disk})
-        container.start()
+            engine.put(container, machine.VOLUME, {f"{machine.WORK.name}/input.tar": disk})
         done = _follow(plan, container, notify, silence_s)
         limits = output.expected(
             protocol.artifact_names(
@@ -255,12 +254,10 @@ def _follow(
             return machine.follow(container, console, records, notify, silence_s=silence_s)
         except InfrastructureFailed as error:
             console.flush()
-            if meaning := machine.last_words(console_log):
-                what = f"the machine of {plan.environment} {meaning}"
-                raise InfrastructureFailed(
-                    what, detail=f"{error.what}; see {console_log}"
-                ) from error
-            raise
+            meaning, words = machine.last_words(console_log)
+            what = f"the machine of {plan.environment} {meaning}" if meaning else error.what
+            detail = error.detail or words
+            raise InfrastructureFailed(what, remedy=f"see {console_log}", detail=detail) from error
 
 
 def _state(

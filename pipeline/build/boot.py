@@ -1,0 +1,72 @@
+"""Boots a finished ISO in QEMU until the live system says on the serial console what it is."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.command import run_until
+from pipeline.errors import UsageError
+
+Firmware = Literal["bios", "uefi"]
+Medium = Literal["cdrom", "disk"]
+
+TIMEOUT_S = 900.0
+MEMORY_MIB = 1024
+WORDS = re.compile(
+    rb"twinbuild: image=(?P<image>\S+) version=(?P<version>\S+)"
+    rb" commit=(?P<commit>[0-9a-f]+) squashfs=(?P<squashfs>[0-9]+)"
+)
+OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What a live system says of itself."""
+
+    image: str
+    version: str
+    commit: str
+    squashfs: int  # how many SquashFS files it runs from
+
+
+def boot_iso(
+    iso: Path, log: Path, *, firmware: Firmware = "bios", medium: Medium = "cdrom"
+) -> Announcement:
+    """Boot `iso` without network or disks, from a drive or as if written to a disk.
+
+    What it prints goes to `log`. Raise InfrastructureFailed if it does not announce itself.
+    """
+    with tempfile.TemporaryDirectory(prefix="twinbuild-boot-") as scratch:
+        argv = [
+            "qemu-system-x86_64",
+            *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
+            *("-machine", "q35", "-accel", "tcg", "-cpu", "max"),
+            *("-smp", "2", "-m", str(MEMORY_MIB), "-serial", "stdio", "-monitor", "none"),
+            *_medium(iso, medium),
+            *(_uefi(Path(scratch)) if firmware == "uefi" else ()),
+        ]
+        said = run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
+    words = {name: value.decode() for name, value in said.groupdict().items()}
+    return Announcement(words["image"], words["version"], words["commit"], int(words["squashfs"]))
+
+
+def _medium(iso: Path, medium: Medium) -> Sequence[str]:
+    drive = f"if=none,id=medium,format=raw,readonly=on,file={str(iso).replace(',', ',,')}"
+    device = "ide-cd,drive=medium" if medium == "cdrom" else "virtio-blk-pci,drive=medium"
+    return "-drive", drive, "-device", device
+
+
+def _uefi(scratch: Path) -> Sequence[str]:
+    code, variables = OVMF
+    if not Path(code).exists():
+        raise UsageError(f"there is no {code}", remedy="apt-get install ovmf")
+    own = scratch / "variables.fd"
+    shutil.copyfile(variables, own)
+    return (
+        *("-drive", f"if=pflash,format=raw,readonly=on,file={code}"),
+        *("-drive", f"if=pflash,format=raw,file={own}"),
+    )
