@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from pipeline.errors import UsageError
+from pipeline.plain import plain
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}([0-9A-F]{24})?$")]
@@ -145,7 +146,7 @@ def _parse(model: type[Model], content: bytes, path: str) -> Model:
     try:
         return model.model_validate(yaml.safe_load(content.decode()))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
+        raise UsageError(plain(f"{path} is not YAML: {' '.join(str(error).split())}")) from error
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise UsageError(f"{path}: {'; '.join(faults)}") from error
+        raise UsageError(plain(f"{path}: {'; '.join(faults)}")) from error

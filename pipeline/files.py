@@ -1,5 +1,6 @@
 """Files and documents on disk: hashes, and writes that are whole or not there at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.errors import TwinbuildError
+from pipeline.errors import InfrastructureFailed, TwinbuildError
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DOCUMENT_LIMIT = 64 * 1024 * 1024
 
 
@@ -30,6 +32,7 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Open a file that appears under `path` when the block ends well, and leaves nothing otherwise.
 
     Its content is on the disk before its name is: a crash leaves the old file or the new one.
+    Raise InfrastructureFailed if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -40,8 +43,12 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise InfrastructureFailed(
+                f"cannot write {path}: {error.strerror}", remedy="make room, `invoke clean` helps"
+            ) from error
         raise
 
 

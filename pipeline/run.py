@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.config import Name
 from pipeline.errors import TwinbuildError, UsageError
@@ -57,12 +57,12 @@ class Request(BaseModel):
             name = ".".join(map(str, fault["loc"]))
             raise UsageError(f"{where} is not possible: {name}: {fault['msg']}") from error
 
-    @model_validator(mode="after")
-    def _folders_of_their_own(self) -> Self:
-        taken = TAKEN & set(self.environments)
-        if taken or len(set(self.environments)) != len(self.environments):
-            raise ValueError(f"an environment needs a name of its own, not one of {sorted(TAKEN)}")
-        return self
+    @field_validator("environments")
+    @classmethod
+    def _folders_of_their_own(cls, environments: tuple[Name, ...]) -> tuple[Name, ...]:
+        if TAKEN & set(environments) or len(set(environments)) != len(environments):
+            raise ValueError(f"each needs a name of its own, and none of {sorted(TAKEN)}")
+        return environments
 
     @field_validator("source")
     @classmethod

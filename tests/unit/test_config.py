@@ -1,0 +1,115 @@
+"""The configuration files: the project's own are valid, and mistakes are named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import load_farm, load_image, load_variation, parse_image
+from pipeline.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"memory_mib": 2048, "cpus": 1}
+ARCHIVE = {"suites": ["trixie"], "components": ["main"], "keyring": "/usr/share/keyrings/x.gpg"}
+FARM: dict[str, Any] = {
+    "environments": {"alpha": ENVIRONMENT, "beta": ENVIRONMENT},
+    "archives": {"debian": ARCHIVE},
+}
+IMAGE: dict[str, Any] = {"description": "small", "volume_id": "MINI"}
+
+
+def write(path: Path, document: object) -> Path:
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_the_projects_own_files_are_valid() -> None:
+    farm = load_farm(ROOT / "farm.yaml")
+    variations = [
+        load_variation(ROOT / f"images/hosts/{n}/environment.yaml") for n in farm.environments
+    ]
+    images = [load_image(path) for path in (ROOT / "images/live").glob("*/image.yaml")]
+    assert images
+    for name in set(type(variations[0]).model_fields) - {"description", "scratch_filesystem"}:
+        values = {getattr(variation, name) for variation in variations}
+        assert len(values) > 1, f"{name} is the same in every environment"
+
+
+def test_defaults_are_the_careful_ones(tmp_path: Path) -> None:
+    farm = load_farm(write(tmp_path / "farm.yaml", FARM))
+    assert farm.keys.release is None
+    assert farm.keys.environments == {}
+    assert farm.keys.tags.signed is True
+    assert farm.keys.tags.signers == []
+    assert farm.archives["debian"].urls is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"environments": {"alpha": ENVIRONMENT}}, "environments: "),
+        ({"environments": {"alpha": ENVIRONMENT, "../x": ENVIRONMENT}}, "environments.../x"),
+        ({"environments": {"alpha": ENVIRONMENT, "beta\n": ENVIRONMENT}}, "environments.beta"),
+        ({"environments": {"a": ENVIRONMENT, "b": {"memory_mib": 5, "cpus": 1}}}, "b.memory_mib"),
+        ({"archives": {}}, "archives"),
+        ({"archives": {"debian": {**ARCHIVE, "urls": ["ftp://example.org"]}}}, "debian.urls.0"),
+        ({"archives": {"debian": {**ARCHIVE, "at": "yesterday"}}}, "debian.at"),
+        ({"keys": {"release": "ABCD"}}, "keys.release"),
+        ({"keys": {"release": "a" * 40}}, "keys.release"),
+        ({"keys": {"tags": {"signers": ["A" * 40 + "\n"]}}}, "keys.tags.signers.0"),
+        ({"keys": {"environments": {"alpha": "zz"}}}, "keys.environments.alpha"),
+        ({"key": {}}, "key: Extra inputs"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    path = write(tmp_path / "farm.yaml", {**FARM, **change})
+    with pytest.raises(UsageError) as caught:
+        load_farm(path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a: [", "is not YAML"),
+        (b"\xff", "is not YAML"),
+        (b"!!python/object/apply:os.system ['touch /tmp/x']", "is not YAML"),
+        (b"[" * 1_500, "is not YAML"),
+        (b"- a", "valid"),
+        (b"", "valid"),
+        (b"#" * (2 * 1024 * 1024), "is larger than"),
+    ],
+)
+def test_what_is_no_configuration_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "image.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        load_image(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match=said):
+        parse_image(content, "image.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*farm\.yaml"):
+        load_farm(tmp_path / "farm.yaml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"volume_id": "mini"},
+        {"volume_id": "MINI\n"},
+        {"volume_id": "A" * 33},
+        {"architecture": "mips"},
+        {"kernel_parameters": "quiet\ninsmod evil"},
+        {"kernel_parameters": 'a" b'},
+        {"kernel_parameters": "$(id)"},
+    ],
+)
+def test_images_that_could_break_out_are_refused(tmp_path: Path, change: dict[str, str]) -> None:
+    load_image(write(tmp_path / "image.yaml", IMAGE))
+    with pytest.raises(UsageError):
+        load_image(write(tmp_path / "image.yaml", {**IMAGE, **change}))
