@@ -13,7 +13,7 @@ from pipeline.config import Farm
 from pipeline.files import sha256_file, write_json
 from pipeline.inputs.locking import make_lock, write_lock
 from pipeline.inputs.stage import run_inputs
-from pipeline.lock import Lock
+from pipeline.lock import Lock, read
 from pipeline.run import Request, Run, create
 from pipeline.store import Store
 from pipeline.transfer import Client, Patience
@@ -36,7 +36,7 @@ def keys() -> Iterator[dict[str, SigningKey]]:
     yield made
     for key in made.values():
         key.stop()
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # the agents take their sockets away too
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +57,13 @@ def first_archive(
     return archive
 
 
-@pytest.fixture(autouse=True)
-def _direct_and_hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+@pytest.fixture(scope="session", autouse=True)
+def _direct_and_hasty() -> Iterator[None]:
     hasty = Patience(silence_s=5, attempts=2, pause_s=0.001)
-    monkeypatch.setattr("pipeline.inputs.archive_files.Client", partial(Client, patience=hasty))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "127.0.0.1")
+        patch.setattr("pipeline.inputs.archive_files.Client", partial(Client, patience=hasty))
+        yield
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Workshop:
     server: ArchiveServer
     store: Store
     farm: Farm
+    prepared: Path  # a lock of all this, and the store that making it filled
 
     @property
     def lock_file(self) -> Path:
@@ -98,6 +101,12 @@ class Workshop:
         write_lock(self.tree, lock)
         return lock
 
+    def locked(self) -> Lock:
+        """Do what `lock` does, quicker, while the archive is still as it was at first."""
+        shutil.copytree(self.prepared / "store", self.store.root)
+        shutil.copyfile(self.prepared / "lock", self.lock_file)
+        return read(self.lock_file)[0]
+
     def run(self, tag: str | None = None) -> Run:
         """Return a new run whose source stage is complete."""
         request = Request(image="mini", commit="HEAD", tag=tag, environments=("alpha", "beta"))
@@ -122,21 +131,39 @@ class Workshop:
         return {path.name for path in self.store.root.glob("sha256/*/*")}
 
 
+def _workshop(
+    prepared: Path, server: ArchiveServer, archive: DebianArchive, folder: Path
+) -> Workshop:
+    tree = folder / "tree"
+    (tree / "images/builder/package-lists").mkdir(parents=True)
+    (tree / "images/builder/package-lists/tools.list").write_text("# tools\nmmdebstrap\n")
+    farm = farm_of(server, archive)
+    made = Workshop(tree, archive, server, Store(folder / "store"), farm, prepared)
+    made.ask_for("live-boot")
+    (tree / "images/live/mini/image.yaml").write_text(IMAGE_YAML)
+    return made
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, first_archive: DebianArchive) -> Path:
+    """A folder with a lock of the first archive, and the store that making it filled."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with archive_server(first_archive.root.parent) as server:
+        made = _workshop(folder, server, first_archive, folder)
+        made.lock()
+        made.lock_file.rename(folder / "lock")
+    return folder
+
+
 @pytest.fixture
-def workshop(tmp_path: Path, first_archive: DebianArchive) -> Iterator[Workshop]:
+def workshop(tmp_path: Path, first_archive: DebianArchive, prepared: Path) -> Iterator[Workshop]:
     served = tmp_path / "served"
     shutil.copytree(first_archive.root, served / "debian")
     archive = DebianArchive(
         served / "debian", first_archive.key, paragraphs=dict(first_archive.paragraphs)
     )
-    tree = tmp_path / "tree"
-    (tree / "images/builder/package-lists").mkdir(parents=True)
-    (tree / "images/builder/package-lists/tools.list").write_text("# tools\nmmdebstrap\n")
     with archive_server(served) as server:
-        made = Workshop(tree, archive, server, Store(tmp_path / "store"), farm_of(server, archive))
-        made.ask_for("live-boot")
-        (tree / "images/live/mini/image.yaml").write_text(IMAGE_YAML)
-        yield made
+        yield _workshop(prepared, server, archive, tmp_path)
 
 
 def farm_of(server: ArchiveServer, archive: DebianArchive, **more: object) -> Farm:

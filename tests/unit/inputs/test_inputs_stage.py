@@ -27,7 +27,7 @@ def document(run: Run) -> dict[str, object]:
 
 
 def test_every_package_is_in_the_store(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     run = workshop.run()
     seen: list[tuple[int, int]] = []
     workshop.stage(run, progress=lambda done, total: seen.append((done, total)))
@@ -46,7 +46,7 @@ def test_every_package_is_in_the_store(workshop: Workshop) -> None:
 
 
 def test_the_index_names_just_the_locked_packages(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     run = workshop.run()
     workshop.stage(run)
     index = workshop.store.path(str(document(run)["index_sha256"])).read_text()
@@ -60,7 +60,7 @@ def test_the_index_names_just_the_locked_packages(workshop: Workshop) -> None:
 
 
 def test_the_index_does_not_depend_on_the_archives_own(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     first, second = workshop.run(), workshop.run()
     workshop.stage(first)
     shutil.rmtree(workshop.archive.dists)
@@ -70,7 +70,7 @@ def test_the_index_does_not_depend_on_the_archives_own(workshop: Workshop) -> No
 
 
 def test_a_complete_stage_does_nothing_and_says_so(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     run = workshop.run()
     assert workshop.stage(run) == ["inputs: it has not run yet"]
     workshop.server.asked.clear()
@@ -79,7 +79,7 @@ def test_a_complete_stage_does_nothing_and_says_so(workshop: Workshop) -> None:
 
 
 def test_a_package_that_the_store_lost_is_fetched_again(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     run = workshop.run()
     workshop.stage(run)
     workshop.store.discard(lock.packages[0].sha256)
@@ -90,7 +90,7 @@ def test_a_package_that_the_store_lost_is_fetched_again(workshop: Workshop) -> N
 
 
 def test_a_package_that_was_damaged_in_the_store_is_fetched_again(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     workshop.stage(workshop.run())
     path = workshop.store.path(lock.packages[0].sha256)
     path.chmod(0o644)
@@ -101,7 +101,7 @@ def test_a_package_that_was_damaged_in_the_store_is_fetched_again(workshop: Work
 
 @pytest.mark.parametrize("spoilt", ["changed", "longer", "shorter"])
 def test_a_wrong_package_never_enters_the_store(workshop: Workshop, spoilt: str) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     path = workshop.archive.root / LIVE_BOOT
     deb = path.read_bytes()
     path.write_bytes(
@@ -120,21 +120,21 @@ def test_a_wrong_package_never_enters_the_store(workshop: Workshop, spoilt: str)
 def test_a_package_that_cannot_be_had_is_an_infrastructure_failure(
     workshop: Workshop, fault: str
 ) -> None:
-    workshop.lock()
+    workshop.locked()
     workshop.server.faults[LIVE_BOOT] = fault
     with pytest.raises(InfrastructureFailed):
         workshop.stage(workshop.run())
 
 
 def test_an_interrupted_package_goes_on_where_it_stopped(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     workshop.server.faults[LIVE_BOOT] = "once-truncate"
     workshop.stage(workshop.run())
     assert workshop.server.asked[f"/debian/{LIVE_BOOT}"] == 2
 
 
 def test_a_package_that_the_mirror_dropped_comes_from_the_snapshots(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     time = f"{lock.suites[0].date:%Y%m%dT%H%M%SZ}"
     kept = workshop.server.root / "snap/archive/debian" / time / LIVE_BOOT
     kept.parent.mkdir(parents=True)
@@ -153,14 +153,14 @@ def test_a_commit_without_a_lock_is_refused(workshop: Workshop) -> None:
 
 
 def test_a_stale_lock_is_refused(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     workshop.ask_for("live-boot", "unwanted")
     with pytest.raises(UsageError, match="stale"):
         workshop.stage(workshop.run())
 
 
 def test_the_farms_own_tools_serve_a_source_without(workshop: Workshop, tmp_path: Path) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     own = tmp_path / "own-lists"
     workshop.builder_lists.rename(own)
     run = workshop.run()
@@ -171,7 +171,7 @@ def test_the_farms_own_tools_serve_a_source_without(workshop: Workshop, tmp_path
 
 
 def test_a_damaged_lock_is_refused(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     text = workshop.lock_file.read_text()
     workshop.lock_file.write_text(text.replace("Filename: pool", "Filename: ../pool", 1))
     with pytest.raises(InputsUnverified, match="damaged"):
@@ -179,7 +179,7 @@ def test_a_damaged_lock_is_refused(workshop: Workshop) -> None:
 
 
 def test_a_package_must_be_what_the_lock_calls_it(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     text = workshop.lock_file.read_text()
     assert "Package: live-boot\n" in text
     workshop.lock_file.write_text(text.replace("Package: live-boot\n", "Package: live-bout\n"))
@@ -192,7 +192,7 @@ def test_a_package_must_be_what_the_lock_calls_it(workshop: Workshop) -> None:
 
 
 def test_a_changed_source_is_refused(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     run = workshop.run()
     with run.source_tar.open("ab") as file:
         file.write(bytes(10240))
@@ -217,7 +217,7 @@ def test_what_is_no_plain_file_is_refused(workshop: Workshop, kind: bytes) -> No
 
 
 def test_members_that_climb_stay_inside(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     run = workshop.run()
     with tarfile.open(run.source_tar, "a") as tar:
         for name in ("images/live/mini/package-lists/../../../../../../x", "/tmp/twinbuild-x"):
@@ -237,7 +237,7 @@ def _stage_of(workshop: Workshop, run: Run) -> None:
 
 
 def test_several_processes_fill_one_store(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     runs = [workshop.run() for _ in range(3)]
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_stage_of, args=(workshop, run)) for run in runs]
@@ -259,7 +259,7 @@ def snapshots(workshop: Workshop) -> Path:
 
 
 def test_a_build_from_a_tag_uses_its_snapshot(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     write_snapshot(snapshots(workshop), "3.3", lock, workshop.farm, workshop.store)
     shutil.rmtree(workshop.store.root)
     shutil.rmtree(workshop.archive.root)
@@ -272,7 +272,7 @@ def test_a_build_from_a_tag_uses_its_snapshot(workshop: Workshop) -> None:
 
 
 def test_a_snapshot_with_a_wrong_package_is_refused(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     path = write_snapshot(snapshots(workshop), "3.3", lock, workshop.farm, workshop.store)
     shutil.rmtree(workshop.store.root)
     (path / "debian" / LIVE_BOOT).write_bytes(b"something else")
@@ -281,7 +281,7 @@ def test_a_snapshot_with_a_wrong_package_is_refused(workshop: Workshop) -> None:
 
 
 def test_the_same_snapshot_may_be_written_again_and_no_other(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     arguments = (snapshots(workshop), "3.3", lock, workshop.farm, workshop.store)
     path = write_snapshot(*arguments)
     assert write_snapshot(*arguments) == path
@@ -293,13 +293,13 @@ def test_the_same_snapshot_may_be_written_again_and_no_other(workshop: Workshop)
 
 @pytest.mark.parametrize("tag", ["", ".", "..", "a/b", "/tmp/x", "-x"])
 def test_a_snapshot_has_a_plain_name(workshop: Workshop, tag: str) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     with pytest.raises(UsageError, match="name of a snapshot"):
         write_snapshot(snapshots(workshop), tag, lock, workshop.farm, workshop.store)
 
 
 def test_indices_that_are_gone_are_told(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     shutil.rmtree(workshop.store.root)
     workshop.archive.add("newcomer")
     workshop.archive.publish()
@@ -309,7 +309,7 @@ def test_indices_that_are_gone_are_told(workshop: Workshop) -> None:
 
 
 def test_a_lock_that_its_indices_do_not_vouch_for_makes_no_snapshot(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     path = workshop.archive.root / LIVE_BOOT
     old = sha256(path.read_bytes())
     workshop.archive.add("live-boot", Depends="live-tools", content="x")
@@ -334,7 +334,7 @@ APT::Install-Recommends "false"; Debug::NoLocking "true";
 
 @pytest.mark.parametrize("way", ["file", "http"])
 def test_plain_apt_installs_from_a_snapshot(workshop: Workshop, tmp_path: Path, way: str) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     path = write_snapshot(snapshots(workshop), "3.3", lock, workshop.farm, workshop.store)
     root = tmp_path / "apt"
     for folder in ("none", "etc", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial"):

@@ -90,6 +90,12 @@ def test_an_unknown_name_is_told_with_its_line_and_neighbours(workshop: Workshop
         workshop.make()
 
 
+def test_apts_marks_for_removal_are_names_like_any_other(workshop: Workshop) -> None:
+    workshop.ask_for("live-boot", "dash-")
+    with pytest.raises(UsageError, match="there is no package dash-"):
+        workshop.make()
+
+
 def test_a_provided_name_will_do(workshop: Workshop) -> None:
     workshop.ask_for("tools")
     assert "live-tools" in names(workshop.make(), "image")
@@ -269,7 +275,7 @@ def test_a_mirror_without_the_suite_is_an_infrastructure_failure(workshop: Works
 
 def test_a_mirror_cannot_roll_back(workshop: Workshop) -> None:
     now = datetime.now(UTC)
-    workshop.lock()
+    workshop.locked()
     workshop.archive.publish(date=now - DAY)
     before = workshop.lock_file.read_bytes()
     with pytest.raises(InputsUnverified, match="older than the last lock's"):
@@ -306,7 +312,7 @@ def _republish(workshop: Workshop) -> None:
 
 
 def test_a_changed_package_of_the_last_lock_is_refused(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     _republish(workshop)
     with pytest.raises(InputsUnverified, match=r"live-boot 1\.0 .*was locked before"):
         workshop.lock()
@@ -341,7 +347,7 @@ def test_a_repository_without_commits_has_no_history(workshop: Workshop) -> None
 
 
 def test_a_fresh_lock_passes_the_check(workshop: Workshop) -> None:
-    lock = workshop.lock()
+    lock = workshop.locked()
     assert check(workshop) == lock
 
 
@@ -369,14 +375,14 @@ def _another_pin(workshop: Workshop) -> None:
 def test_a_stale_lock_is_wrong_usage(
     workshop: Workshop, change: Callable[[Workshop], None]
 ) -> None:
-    workshop.lock()
+    workshop.locked()
     change(workshop)
     with pytest.raises(UsageError, match=r"stale.*invoke lock --image mini"):
         check(workshop)
 
 
 def test_other_words_for_the_same_are_not_stale(workshop: Workshop, tmp_path: Path) -> None:
-    workshop.lock()
+    workshop.locked()
     workshop.ask_for("# a comment", "", "  live-boot   # and another")
     keyring = tmp_path / "copied.gpg"
     keyring.write_bytes(workshop.archive.key.keyring.read_bytes())
@@ -385,7 +391,7 @@ def test_other_words_for_the_same_are_not_stale(workshop: Workshop, tmp_path: Pa
 
 
 def test_the_check_names_what_cannot_be_had(workshop: Workshop) -> None:
-    workshop.lock()
+    workshop.locked()
     workshop.server.faults["live-boot_1.0_all.deb"] = "404"
     workshop.server.faults["base-files_1.0_all.deb"] = "short"
     with pytest.raises(InfrastructureFailed, match="2 locked packages") as raised:
