@@ -5,7 +5,7 @@ TwinbuildError that says what to do.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -63,12 +63,12 @@ def examine(checkout: Path) -> Iterator[Finding]:
         pinned = farm.keys.environments.get(name)
         yield _look(f"key {name}", partial(environment_key, name, pinned))
     try:
-        apt = addresses.read_apt()
+        proxies = addresses.read_proxies()
     except TwinbuildError as error:
         yield _broken("apt", error)
         return
     for name, archive in farm.archives.items():
-        yield _look(f"archive {name}", partial(reach, name, archive, apt))
+        yield _look(f"archive {name}", partial(reach, name, archive, proxies))
 
 
 def exit_status(findings: Iterable[Finding]) -> ExitStatus:
@@ -195,10 +195,10 @@ def environment_key(name: str, pinned: str | None) -> str:
     return str(path)
 
 
-def reach(name: str, archive: Archive, apt: addresses.AptSettings) -> str:
+def reach(name: str, archive: Archive, proxies: Mapping[str, str]) -> str:
     """Return how many suites of an archive answer, having asked for each one's InRelease."""
-    bases = addresses.bases(name, archive, apt)
-    with Client(proxies=apt.proxies, patience=QUICK) as client:
+    bases = addresses.all_bases({name: archive})[name]
+    with Client(proxies=proxies, patience=QUICK) as client:
         for suite in archive.suites:
             urls = addresses.join(bases, f"dists/{suite}/InRelease")
             client.get(urls, limit=IN_RELEASE_LIMIT)

@@ -10,11 +10,9 @@ from pipeline import doctor, dsse
 from pipeline.config import Archive, EnvironmentEntry, Farm, TagPolicy
 from pipeline.doctor import Finding
 from pipeline.errors import ExitStatus, InfrastructureFailed, SignatureInvalid, UsageError
-from pipeline.inputs.addresses import AptSettings
 from tests.archive_server import archive_server
 
 ARCHIVE = Archive(suites=["trixie", "trixie-updates"], components=["main"], keyring=Path("/none"))
-NO_APT = AptSettings((), {})
 FARM = Farm(
     environments={
         "alpha": EnvironmentEntry(memory_mib=2048, cpus=1),
@@ -171,9 +169,9 @@ def test_an_archive_answers_for_every_suite(
         (tmp_path / "dists" / suite / "InRelease").write_text("signed\n")
     with archive_server(tmp_path) as server:
         monkeypatch.setenv("TWINBUILD_MIRROR_DEBIAN", server.url)
-        assert server.url in doctor.reach("debian", ARCHIVE, NO_APT)
+        assert server.url in doctor.reach("debian", ARCHIVE, {})
         server.faults["trixie-updates/InRelease"] = "404"
         with pytest.raises(InfrastructureFailed, match="trixie-updates/InRelease"):
-            doctor.reach("debian", ARCHIVE, NO_APT)
+            doctor.reach("debian", ARCHIVE, {})
     with pytest.raises(InfrastructureFailed, match="InRelease"):
-        doctor.reach("debian", ARCHIVE, NO_APT)  # nobody listens there any more
+        doctor.reach("debian", ARCHIVE, {})  # nobody listens there any more
