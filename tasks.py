@@ -4,7 +4,6 @@ Each task parses, calls one function, prints, and sets the exit status.
 """
 
 import functools
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from pipeline.errors import ExitStatus, TwinbuildError
 from pipeline.run import Request, Run, list_runs, open_run
 from pipeline.workspace import Workspace, open_workspace
 
-CHECKOUT = Path(os.environ.get("TWINBUILD_FARM") or Path(__file__).parent).absolute()
+CHECKOUT = Path(__file__).parent.absolute()
 DISPLAY = Display(Console(highlight=False, soft_wrap=True))
 
 
@@ -78,12 +77,17 @@ def _request(
 
 
 @_task
-def lock(_c: Context, image: str = "mini", check: bool = False) -> None:
-    """Write an image's lock from today's archives, or check that it fits and can be had."""
+def lock(_c: Context, image: str = "mini", check: bool = False, source: str | None = None) -> None:
+    """Write an image's lock from today's archives, or check that it fits and can be had.
+
+    --source is the working tree of another repository that holds the image.
+    """
+    workspace, tree = _workspace(), Path(source).absolute() if source else None
     if check:
-        print(f"{flow.check_lock(_workspace(), image, DISPLAY)} packages are locked and can be had")
+        count = flow.check_lock(workspace, image, DISPLAY, tree=tree)
+        print(f"{count} packages are locked and can be had")
     else:
-        print(f"{flow.lock(_workspace(), image, DISPLAY)} is written; commit it")
+        print(f"{flow.lock(workspace, image, DISPLAY, tree=tree)} is written; commit it")
 
 
 @_task
@@ -113,22 +117,28 @@ def build(
 
 
 @_task
-def release(_c: Context, tag: str, image: str = "mini", run: str | None = None) -> None:
+def release(
+    _c: Context,
+    tag: str,
+    image: str = "mini",
+    source: str | None = None,
+    run: str | None = None,
+) -> None:
     """Build a tag in both environments without caches; sign and publish what matches.
 
-    --run goes on with a run that was interrupted.
+    --source releases a tag of another repository, --run goes on with a run that was interrupted.
     """
     workspace = _workspace()
-    wanted = _request(workspace, image, tag, tag=tag, compression=flow.STRONG)
+    wanted = _request(workspace, image, tag, tag=tag, source=source, compression=flow.STRONG)
     chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
-    flow.build(workspace, chosen, DISPLAY)
+    flow.build(workspace, chosen, DISPLAY, source=source)
     print(f"published: {flow.release(workspace, chosen, DISPLAY).folder}")
 
 
 @_task
-def snapshot(_c: Context, tag: str, image: str = "mini") -> None:
+def snapshot(_c: Context, tag: str, image: str = "mini", source: str | None = None) -> None:
     """Keep what a tag's lock names, with Debian's own signed indices, so that apt can use it."""
-    print(f"{flow.snapshot(_workspace(), tag, image)} is complete")
+    print(f"{flow.snapshot(_workspace(), tag, image, source=source)} is complete")
 
 
 @task(
@@ -228,9 +238,7 @@ def lint(c: Context) -> None:
     """Check style, types and shell scripts."""
     python = f"{sys.executable} -m"
     c.run(f"{python} ruff format --check . && {python} ruff check . && {python} mypy")
-    c.run(
-        "shellcheck farm .ci/run images/builder/make-builder && shellcheck -s sh images/builder/init"
-    )
+    c.run("shellcheck farm .ci/run images/builder/make-builder images/builder/init")
 
 
 @_task

@@ -12,7 +12,7 @@ from pipeline.build.host import Mirrors
 from pipeline.build.stage import run_build
 from pipeline.compare.verdict import run_compare
 from pipeline.display import Display
-from pipeline.errors import Differs, ExitStatus, TwinbuildError, UsageError
+from pipeline.errors import TwinbuildError, UsageError
 from pipeline.inputs import addresses, locking
 from pipeline.inputs.locking import make_lock, write_lock
 from pipeline.inputs.snapshot import write_snapshot
@@ -59,11 +59,12 @@ def build(
     and the error of a build that failed.
     """
     display.say(f"run {run.id}")
-    take_source(workspace, run, display, source=source)
-    take_inputs(workspace, run, display)
-    failures = build_all(workspace, run, display, keep=keep)
-    if len(run.request().environments) > 1:
-        compare(run, display)
+    with run.held():
+        take_source(workspace, run, display, source=source)
+        take_inputs(workspace, run, display)
+        failures = build_all(workspace, run, display, keep=keep)
+        if len(run.request().environments) > 1:
+            failures += filter(None, [run_compare(run, notify=display.say).error(run.id)])
     for error in failures:
         raise error
 
@@ -90,10 +91,11 @@ def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
 
 
 def compare(run: Run, display: Display) -> None:
-    """Stage 4; raise Differs if the builds differ."""
-    verdict = run_compare(run, notify=display.say)
-    if verdict.status is ExitStatus.DIFFERS:
-        raise Differs(f"the builds differ: {verdict.reasons[0]}", remedy=f"invoke show {run.id}")
+    """Stage 4; raise Differs if the builds differ, and how one failed if it did."""
+    with run.held():
+        error = run_compare(run, notify=display.say).error(run.id)
+    if error:
+        raise error
 
 
 def build_all(
@@ -110,7 +112,7 @@ def build_all(
     """
     environments = only or run.request().environments
     make_missing_keys(environments, display)
-    with display.watch(), ThreadPoolExecutor(len(environments)) as pool:
+    with run.held(), display.watch(), ThreadPoolExecutor(len(environments)) as pool:
         futures = {
             name: pool.submit(_build_one, workspace, run, name, display, keep=keep)
             for name in environments
@@ -175,10 +177,13 @@ def release(workspace: Workspace, run: Run, display: Display) -> Release:
     return run_release(run, workspace.farm, workspace.public, notify=display.say)
 
 
-def lock(workspace: Workspace, image: str, display: Display) -> Path:
-    """Write the lock of an image from today's archives; return where it is."""
+def lock(workspace: Workspace, image: str, display: Display, *, tree: Path | None = None) -> Path:
+    """Write the lock of an image from today's archives; return where it is.
+
+    `tree` is the working tree of another repository that holds the image.
+    """
     made = make_lock(
-        workspace.checkout,
+        tree or workspace.checkout,
         image,
         workspace.farm,
         workspace.store,
@@ -186,25 +191,34 @@ def lock(workspace: Workspace, image: str, display: Display) -> Path:
         workspace.builder / "package-lists",
         display.say,
     )
-    return write_lock(workspace.checkout, made)
+    return write_lock(tree or workspace.checkout, made)
 
 
-def check_lock(workspace: Workspace, image: str, display: Display) -> int:
+def check_lock(
+    workspace: Workspace, image: str, display: Display, *, tree: Path | None = None
+) -> int:
     """Check that a lock fits what is asked for and can be had; return its number of packages."""
-    lists = workspace.builder / "package-lists"
     found = locking.check_lock(
-        workspace.checkout, image, workspace.farm, workspace.store, lists, display.say
+        tree or workspace.checkout,
+        image,
+        workspace.farm,
+        workspace.store,
+        workspace.builder / "package-lists",
+        display.say,
     )
     return len(found.packages)
 
 
-def snapshot(workspace: Workspace, tag: str, image: str) -> Path:
+def snapshot(workspace: Workspace, tag: str, image: str, *, source: str | None = None) -> Path:
     """Write the tagged snapshot of an image; return its folder."""
     check_name(tag)
     path = f"images/live/{image}/lock"
-    found = git.ask(
-        git.open_checkout(workspace.checkout), "cat-file", "blob", f"refs/tags/{tag}:{path}"
+    repository = (
+        git.fetch(source, workspace.cache / "git")
+        if source
+        else git.open_checkout(workspace.checkout)
     )
+    found = git.ask(repository, "cat-file", "blob", f"refs/tags/{tag}:{path}")
     if found.status:
         raise UsageError(f"there is no {path} in a tag {tag!r}", detail=found.tail)
     return write_snapshot(

@@ -249,7 +249,10 @@ def _follow(
     plan: _Plan, container: Any, notify: Callable[[Record], None], silence_s: float
 ) -> Record:
     console_log = plan.folder / "console.log"
-    with console_log.open("wb") as console, (plan.folder / "progress.jsonl").open("wb") as records:
+    with (
+        console_log.open("wb", buffering=0) as console,
+        (plan.folder / "progress.jsonl").open("wb", buffering=0) as records,
+    ):
         try:
             return machine.follow(container, console, records, notify, silence_s=silence_s)
         except InfrastructureFailed as error:
