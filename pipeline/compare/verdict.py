@@ -7,7 +7,15 @@ from typing import Literal
 
 from pipeline.compare.artifacts import Compared, compare_files, list_artifacts
 from pipeline.compare.locate import Difference, Located, locate
-from pipeline.errors import BuildFailed, ExitStatus, InfrastructureFailed, UsageError
+from pipeline.errors import (
+    BuildFailed,
+    Differs,
+    ExitStatus,
+    InfrastructureFailed,
+    InputsUnverified,
+    TwinbuildError,
+    UsageError,
+)
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.plain import plain
 from pipeline.run import Run
@@ -35,6 +43,15 @@ class Verdict:
     artifacts: tuple[Judged, ...] = ()
     reasons: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
+
+    def error(self, run_id: str) -> TwinbuildError | None:
+        """Return what a command that compares raises: nothing only if the builds match."""
+        if self.verdict == "match":
+            return None
+        kinds = (Differs, BuildFailed, InputsUnverified, InfrastructureFailed)
+        kind = next(kind for kind in kinds if kind.status is self.status)
+        said = "the builds differ" if self.verdict == "differ" else "there is nothing to compare"
+        return kind(f"{said}: {self.reasons[0]}", remedy=f"see `invoke show {run_id}`")
 
 
 def run_compare(run: Run, *, notify: Callable[[str], None]) -> Verdict:

@@ -49,6 +49,9 @@ def compare(run: Run) -> Verdict:
     assert document["format"] == "twinbuild-verdict/1"
     assert document["verdict"] == verdict.verdict
     assert document["reasons"] == list(verdict.reasons)
+    error = verdict.error(run.id)
+    assert (error.status if error else ExitStatus.DONE) == verdict.status
+    assert (error is None) == (verdict.verdict == "match")
     assert json_bytes(document) == run.verdict_json.read_bytes()
     assert all(line.isprintable() for line in told)
     return verdict
