@@ -1,0 +1,87 @@
+"""Real builds in real machines: two that match, two that differ, one that was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from pipeline import flow
+from pipeline.errors import BuildFailed, Differs, InfrastructureFailed, SignatureInvalid
+from pipeline.workspace import Workspace
+from tests.machine.conftest import CHECKOUT, Tiny, display, invoke, left_on_engine, start
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]
+
+WRITES_THE_TIME = "#!/bin/sh\ndate +%s%N >/etc/stamp\n"
+
+
+def test_a_hook_that_writes_the_time_is_found(workspace: Workspace, tiny: Tiny) -> None:
+    commit = tiny.commit({"hooks/normal/10-stamp.hook.chroot": WRITES_THE_TIME})
+    done = subprocess.run(
+        invoke(workspace, "build", "--image=tiny", f"--source={tiny.folder}", f"--commit={commit}"),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "40-hooks/10-stamp.hook.chroot" in done.stderr
+    assert "etc/stamp" in done.stderr
+    run = max(workspace.runs.iterdir())
+    verdict = json.loads((run / "verdict.json").read_text())
+    assert verdict["verdict"] == "differ"
+    first = verdict["differences"][0]
+    assert (first["step"], first["path"]) == ("40-hooks/10-stamp.hook.chroot", "etc/stamp")
+    assert "content" in first["kind"]
+    with pytest.raises((SignatureInvalid, Differs)):
+        flow.release(workspace, flow.runs.open_run(workspace.runs, run.name), display())
+    assert not workspace.public.exists()
+
+
+def test_a_killed_run_goes_on_and_matches(workspace: Workspace, tiny: Tiny) -> None:
+    run = start(workspace, tiny, tiny.commit({"includes.chroot/etc/motd": "Welcome\n"}))
+    argv = invoke(workspace, "build", f"--run={run.id}")
+    log = run.environment("alpha") / "progress.jsonl"
+    with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.DEVNULL) as process:
+        while not (log.exists() and b"20-bootstrap" in log.read_bytes()):
+            assert process.poll() is None
+            time.sleep(0.5)
+        os.kill(process.pid, signal.SIGKILL)
+    assert left_on_engine(run)  # it had no chance to clean up
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "source: complete, nothing to do" in done.stdout
+    assert json.loads(run.verdict_json.read_text())["verdict"] == "match"
+    assert not left_on_engine(run)
+    again = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert "alpha: complete, nothing to do" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "hook", "failure", "words"),
+    [
+        ("alpha", "echo the last words; exit 7", BuildFailed, "10-bad.hook.chroot"),
+        ("beta", "fallocate -l 100G /big", InfrastructureFailed, "scratch disk is full"),
+    ],
+)
+def test_a_hook_that_fails(
+    workspace: Workspace,
+    tiny: Tiny,
+    environment: str,
+    hook: str,
+    failure: type[Exception],
+    words: str,
+) -> None:
+    commit = tiny.commit({"hooks/normal/10-bad.hook.chroot": f"#!/bin/sh\n{hook}\n"})
+    run = start(workspace, tiny, commit, environment)
+    with pytest.raises(failure) as caught:
+        flow.build(workspace, run, display())
+    assert words in str(caught.value)
+    if failure is BuildFailed:
+        assert "the last words" in caught.value.detail  # type: ignore[attr-defined]
+    failed = json.loads((run.environment(environment) / "failure.json").read_text())
+    assert failed["status"] == (3 if failure is BuildFailed else 4)
+    assert not left_on_engine(run)

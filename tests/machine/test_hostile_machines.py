@@ -1,0 +1,99 @@
+"""Real machines whose programs were replaced by worse ones: what the outside makes of them."""
+
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pipeline import flow
+from pipeline.build import machine, stage
+from pipeline.errors import InfrastructureFailed
+from pipeline.run import Run
+from pipeline.workspace import Workspace
+from tests.machine.conftest import Tiny, display, left_on_engine, start
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
+
+WORSE = {
+    "panics": ("alpha", "Path('/proc/sysrq-trigger').write_text('c')", "panicked"),
+    "takes all memory": (
+        "beta",
+        "hoard = []\nwhile True: hoard.append(b'x' * 2**26)",
+        "ran out of memory",
+    ),
+    "hangs": ("alpha", "os.kill(os.getpid(), signal.SIGSTOP)", "no sign of life for 45 s"),
+    "floods": ("beta", "while True: Report().log('x' * 1900)", "floods its ports"),
+    "sends nonsense": ("alpha", "Report()._port.write(b'{]\\n')", "malformed record"),
+    "says it is done and is not": ("beta", "Report().send('done')", "no tar archive"),
+    "leaves the folder": ("alpha", "hand('../../evil')", "'../../evil', which nobody asked for"),
+    "hands back a device": ("beta", "hand('timings.json', tarfile.CHRTYPE)", "no plain file"),
+    "hands back too much": (
+        "alpha",
+        "hand('timings.json', size=2**40)",
+        "with 1099511627776 bytes",
+    ),
+    "says nothing": ("beta", "pass", "ended without a result"),
+}
+GUEST = """\
+import os, signal, tarfile
+from pathlib import Path
+from . import protocol
+from .job import disk
+from .report import Report
+
+
+def hand(name, kind=tarfile.REGTYPE, size=0):
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    with disk(protocol.OUTPUT_DISK).open("r+b") as device:
+        device.write(member.tobuf(tarfile.GNU_FORMAT))
+        os.fsync(device.fileno())
+    Report().send("done")
+
+
+def main():
+    os.sync()
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(workspace: Workspace, tiny: Tiny) -> Path:
+    """A run folder with source and inputs, to be copied."""
+    run = start(workspace, tiny, tiny.commit({}))
+    flow.take_source(workspace, run, display())
+    flow.take_inputs(workspace, run, display())
+    return run.folder
+
+
+@pytest.mark.parametrize("what", WORSE)
+def test_it_is_refused(
+    what: str,
+    prepared: Path,
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment, body, words = WORSE[what]
+    guest = tmp_path / "guest"
+    shutil.copytree(Path(stage.__file__).parent.parent / "guest", guest)
+    (guest / "main.py").write_text(GUEST + textwrap.indent(body, "    ") + "\n")
+    monkeypatch.setattr(stage, "GUEST", guest)
+    monkeypatch.setattr(machine, "RECORDS_LIMIT", 4 * 2**20)
+    monkeypatch.setattr(machine, "CONSOLE_LIMIT", 4 * 2**20)
+    run = Run(
+        workspace.runs / prepared.name.replace(prepared.name[-4:], f"{hash(what) & 0xFFFF:04x}")
+    )
+    shutil.copytree(prepared, run.folder)
+    with pytest.raises(InfrastructureFailed, match=words):
+        stage.run_build(
+            run,
+            workspace,
+            environment,
+            lambda: flow.mirrors(workspace),
+            notify=lambda _: None,
+            silence_s=45,
+        )
+    assert not list((run.environment(environment)).rglob("evil*"))
+    assert not (run.environment(environment) / "statement.json").exists()
+    assert not left_on_engine(run)

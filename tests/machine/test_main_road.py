@@ -1,0 +1,135 @@
+"""The main road on the real image: release, what outsiders do with it, and how it boots."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import demo as demonstration
+from pipeline import dsse, flow
+from pipeline.build.boot import boot_iso
+from pipeline.demo import IMAGE, TAG, Demo
+from pipeline.errors import Differs, TwinbuildError
+from pipeline.run import list_runs
+from pipeline.workspace import Workspace, open_workspace
+from tests.machine.conftest import CHECKOUT, display
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(2400)]
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("TWINBUILD_RELEASE_KEY", "TWINBUILD_KEY_ALPHA", "TWINBUILD_KEY_BETA"):
+            patch.setenv(name, "")
+        folder = tmp_path_factory.mktemp("road") / "demo"
+        demo = demonstration.prepare(open_workspace(CHECKOUT), folder, display())
+        demonstration.release(demo, display())
+        yield demo
+
+
+@pytest.fixture
+def farm(released: Demo) -> Workspace:
+    return open_workspace(released.farm)
+
+
+@pytest.fixture
+def published(farm: Workspace) -> Path:
+    return farm.public / TAG
+
+
+def test_an_outsider_verifies_and_boots_it(released: Demo, farm: Workspace) -> None:
+    with demonstration.served(farm.public) as url:
+        demonstration.check(released, url, display())
+    said = demonstration.boot(released, display())
+    assert said.squashfs == 1
+
+
+def test_it_boots_by_uefi_from_a_disk(published: Path, tmp_path: Path) -> None:
+    iso = published / f"{IMAGE}-amd64-{TAG}.iso"
+    said = boot_iso(iso, tmp_path / "log", firmware="uefi", medium="disk")
+    assert (said.image, said.version) == (IMAGE, TAG)
+
+
+def test_plain_tools_verify_it(released: Demo, published: Path, tmp_path: Path) -> None:
+    subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=published, check=True
+    )
+    home = tmp_path / "g"
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--batch", "--homedir", os.fspath(home)]
+    subprocess.run([*gpg, "--quiet", "--import", released.public_key], check=True)
+    subprocess.run([*gpg, "--verify", "SHA256SUMS.asc", "SHA256SUMS"], cwd=published, check=True)
+
+
+def test_plain_apt_installs_from_the_snapshot(farm: Workspace, tmp_path: Path) -> None:
+    snapshot = flow.snapshot(farm, TAG, IMAGE)
+    keyring = farm.farm.archives["debian"].keyring
+    for name in (
+        "etc/apt/preferences.d",
+        "etc/apt/apt.conf.d",
+        "var/lib/dpkg",
+        "var/lib/apt/lists",
+    ):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "var/cache/apt/archives/partial").mkdir(parents=True)
+    (tmp_path / "var/lib/dpkg/status").touch()
+    (tmp_path / "etc/apt/sources.list").write_text(
+        "".join(
+            f"deb [signed-by={keyring} check-valid-until=no] file:{snapshot}/{name} {suite} main\n"
+            for name, archive in farm.farm.archives.items()
+            for suite in archive.suites
+        )
+    )
+    apt = ["apt-get", f"-oDir={tmp_path}", f"-oDir::State::status={tmp_path}/var/lib/dpkg/status"]
+    apt += ["-oAPT::Sandbox::User=root", "-oAPT::Install-Recommends=false"]
+    updated = subprocess.run([*apt, "update"], check=True, capture_output=True, text=True)
+    assert "W:" not in updated.stderr
+    install = [*apt, "--assume-yes", "--print-uris", "install", "live-boot", "systemd-sysv"]
+    wanted = subprocess.run(install, check=True, capture_output=True, text=True).stdout
+    files = [
+        line.split("'")[1].removeprefix("file:") for line in wanted.splitlines() if "'" in line
+    ]
+    assert len(files) > 50
+    assert all(Path(path).is_file() for path in files)
+
+
+def test_what_was_published_is_not_replaced(farm: Workspace, published: Path) -> None:
+    run = next(run for run in list_runs(farm.runs) if run.verdict_json.exists())
+    before = {path: path.read_bytes() for path in published.glob("SHA256SUMS*")}
+    flow.release(farm, run, display())  # byte-identical: nothing happens
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_artifact_changed_after_its_build_is_refused(farm: Workspace, tmp_path: Path) -> None:
+    run = next(run for run in list_runs(farm.runs) if run.verdict_json.exists())
+    iso = next((run.environment("beta") / "artifacts").glob("*.iso"))
+    kept = tmp_path / "kept.iso"
+    shutil.copy(iso, kept)
+    content = bytearray(iso.read_bytes())
+    content[len(content) // 2] ^= 1
+    iso.write_bytes(content)
+    try:
+        with pytest.raises(TwinbuildError) as caught:
+            flow.release(farm, run, display())
+        assert isinstance(caught.value, Differs)
+    finally:
+        shutil.copy(kept, iso)
+
+
+def test_the_statements_tell_what_was_varied(farm: Workspace, published: Path) -> None:
+    machines = []
+    for name in farm.farm.environments:
+        envelope = json.loads((published / "statements" / f"{name}.json").read_text())
+        definition = dsse.unverified_payload(envelope)["predicate"]["buildDefinition"]
+        machines.append(definition["internalParameters"]["machine"])
+    alpha, beta = machines
+    for factor in alpha["varied"].keys() | {"clock", "cpus", "memory_mib", "builder", "facts"}:
+        one, other = (m.get(factor, m["varied"].get(factor)) for m in machines)
+        assert one != other, factor
+    assert alpha["facts"]["kernel"] != beta["facts"]["kernel"]
+    assert alpha["facts"]["mksquashfs"] == beta["facts"]["mksquashfs"]
