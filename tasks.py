@@ -219,7 +219,7 @@ def demo(_c: Context) -> None:
 @_task
 def bench(_c: Context) -> None:
     """Compare the farm with the same programs run by hand, in the same machine."""
-    print(benches.run_bench(_workspace(), DISPLAY))
+    print("\n".join(benches.run_bench(_workspace(), DISPLAY)))
 
 
 @task

@@ -1,8 +1,47 @@
-"""."""
+"""`invoke bench`: the farm against the same programs run by hand, in one machine, in one run."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from pipeline import flow
+from pipeline.build.stage import run_build
 from pipeline.display import Display
+from pipeline.errors import InfrastructureFailed
+from pipeline.files import read_json
+from pipeline.guest.protocol import TIMINGS
+from pipeline.run import Request, Run
 from pipeline.workspace import Workspace
 
 
-def run_bench(workspace: Workspace, display: Display) -> str:
-    """."""
-    return ""
+def run_bench(workspace: Workspace, display: Display, *, image: str = "mini") -> list[str]:
+    """Build `image` in all environments at once; return the lines of a table."""
+    environments = tuple(workspace.farm.environments)
+    run = flow.start(workspace, Request(image=image, commit="HEAD", environments=environments))
+    flow.take_source(workspace, run, display)
+    flow.take_inputs(workspace, run, display)
+    flow.make_missing_keys(environments, display)
+    with display.watch(), ThreadPoolExecutor(len(environments)) as pool:
+        built = [pool.submit(_build, workspace, run, name, display) for name in environments]
+        for future in built:
+            future.result()
+    flow.compare(run, display)
+    return [line for name in environments for line in _table(run, name)]
+
+
+def _build(workspace: Workspace, run: Run, name: str, display: Display) -> None:
+    ask = partial(flow.mirrors, workspace)
+    run_build(run, workspace, name, ask, notify=display.tell(name), measure=True)
+
+
+def _table(run: Run, name: str) -> list[str]:
+    """Return what one machine measured: by hand, by the farm, and the ratio of the sums."""
+    timings = read_json(run.environment(name) / TIMINGS, failure=InfrastructureFailed)
+    steps, by_hand = dict(timings["steps"]), dict(timings["by_hand"])
+    steps = {step: seconds for step, seconds in steps.items() if not step.startswith("by hand")}
+    lines = [f"{name}, by hand"]
+    lines += [f"  {program:<28} {float(seconds):8.1f} s" for program, seconds in by_hand.items()]
+    lines += [f"{name}, by the farm"]
+    lines += [f"  {step:<28} {float(seconds):8.1f} s" for step, seconds in sorted(steps.items())]
+    sums = sum(map(float, by_hand.values())), sum(map(float, steps.values()))
+    lines += [f"{name}: {sums[1]:.0f} s / {sums[0]:.0f} s = {sums[1] / sums[0]:.2f}"]
+    return lines

@@ -41,6 +41,7 @@ class _Plan:
     image: Image
     index: bytes
     job: Mapping[str, Any]
+    measure: bool
 
     @property
     def folder(self) -> Path:
@@ -65,14 +66,16 @@ def run_build(
     *,
     notify: Callable[[Record], None],
     keep: bool = False,
+    measure: bool = False,
     silence_s: float = machine.SILENCE_S,
 ) -> None:
     """Build the run's job in one environment, unless that is complete.
 
     Writes `<environment>/`; when the build fails, `failure.json` there says how, and the error is
-    raised. `keep` leaves the machine's container and volume for inspection.
+    raised. `keep` leaves the machine's container and volume for inspection; `measure` also runs
+    the programs by hand in the machine, before the build, for `invoke bench`.
     """
-    plan = _plan(run, workspace, environment)
+    plan = _plan(run, workspace, environment, measure=measure)
     reads = {
         "the job": sha256_bytes(json_bytes(plan.job)),
         "the environment": sha256_bytes(
@@ -101,7 +104,7 @@ def run_build(
     run.complete(stage, reads, written)
 
 
-def _plan(run: Run, workspace: Workspace, environment: str) -> _Plan:
+def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) -> _Plan:
     entry = workspace.farm.environments.get(environment)
     if entry is None:
         known = ", ".join(sorted(workspace.farm.environments))
@@ -132,7 +135,7 @@ def _plan(run: Run, workspace: Workspace, environment: str) -> _Plan:
         "index_sha256": inputs["index_sha256"],
         "guest_sha256": _guest_sha256(),
     }
-    return _Plan(run, environment, entry, variation, source, inputs, image, index, job)
+    return _Plan(run, environment, entry, variation, source, inputs, image, index, job, measure)
 
 
 def _committed(source_tar: Path, path: str) -> bytes:
@@ -229,7 +232,7 @@ def _input_disk(plan: _Plan, workspace: Workspace, path: Path) -> Path:
     lock = _committed(plan.run.source_tar, f"images/live/{plan.job['image']}/lock")
     files: dict[str, Path | bytes] = {
         **_guest_files(),
-        "machine.json": json_bytes(plan.variation.model_dump()),
+        "machine.json": json_bytes(plan.variation.model_dump() | {"measure_by_hand": plan.measure}),
         "job.json": json_bytes(plan.job),
         protocol.LOCK: lock,
         protocol.SOURCE_TAR: plan.run.source_tar,

@@ -37,7 +37,7 @@ class Job:
     """What is built, and how this machine differs from the other one."""
 
     document: Mapping[str, Any]  # job.json
-    machine: Mapping[str, str]  # machine.json
+    machine: Mapping[str, Any]  # machine.json
     work: Path  # on the scratch disk
 
     @property
@@ -72,7 +72,7 @@ class Job:
         return protocol.artifact_names(d["image"], d["architecture"], d["version"])
 
 
-def read_documents() -> tuple[dict[str, Any], dict[str, str]]:
+def read_documents() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return job.json and machine.json, which the machine's first program unpacked."""
     job = json.loads((HANDED_OVER / "job.json").read_text())
     machine = json.loads((HANDED_OVER / "machine.json").read_text())

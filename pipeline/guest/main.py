@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from . import media, protocol, tree
+from .by_hand import measure
 from .job import Job, Locked, disk, read_documents, unpack_inputs
 from .ledger import Ledger
 from .programs import environment, output_of
@@ -46,6 +47,7 @@ def _build(report: Report) -> None:
         locked = unpack_inputs(job)
         tree.check_configuration(job)
         job.artifacts.mkdir()
+    by_hand = measure(job, report, env, locked) if machine.get("measure_by_hand") else {}
     settled = partial(tree.settled, epoch=job.epoch, started=started)
     ledger = Ledger(job.tree, job.work / protocol.LEDGER, settled)
     with report.step("20-bootstrap"):
@@ -70,7 +72,8 @@ def _build(report: Report) -> None:
     _make_media(job, report, env, ledger)
     with report.step("90-output"):
         _write_lists(job, locked, ledger)
-        (job.work / protocol.TIMINGS).write_text(json.dumps(report.seconds, sort_keys=True) + "\n")
+        timings = {"steps": report.seconds, "by_hand": by_hand}
+        (job.work / protocol.TIMINGS).write_text(json.dumps(timings, sort_keys=True) + "\n")
         _hand_over(job)
     report.send("done", facts=_facts(env))
 

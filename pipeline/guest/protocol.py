@@ -12,6 +12,7 @@ PROGRESS_PORT = "twinbuild.progress"
 # {"record": "alive"}                         every ALIVE_EVERY_S seconds
 # {"record": "failed", "status": 3, 4 or 5, "step": name, "what": text, "detail": text}
 # {"record": "done", "facts": {name: text}}
+RECORDS = ("step", "step-done", "log", "alive", "failed", "done")
 ALIVE_EVERY_S = 5.0
 RECORD_LIMIT = 1024 * 1024  # bytes of one line
 LINE_LIMIT = 2000  # characters of a logged line

@@ -1,0 +1,60 @@
+"""What the same work costs without the farm: the three programs as one would type them.
+
+`invoke bench` runs this in the machine before the build, on the same inputs and the same disk.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from . import media, protocol
+from .job import Job, Locked
+from .programs import run
+from .report import Report
+
+
+def measure(
+    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked]
+) -> dict[str, float]:
+    """Return the seconds of mmdebstrap, mksquashfs and xorriso; leave nothing behind."""
+    work = job.work / "by-hand"
+    tree, live = work / "tree", work / "binary" / "live"
+    live.mkdir(parents=True)
+    os.chmod(work, 0o755)  # apt's own user must get in
+    includes = job.image_folder / "includes.chroot"
+    seconds = {}
+    for name, argv in (
+        ("mmdebstrap", _mmdebstrap(job, tree, includes, locked)),
+        ("mksquashfs", _mksquashfs(job, tree, live)),
+        ("xorriso", ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-V", "BYHAND"]),
+    ):
+        if name == "xorriso":
+            for kind in ("vmlinuz", "initrd.img"):
+                shutil.copyfile(next((tree / "boot").glob(f"{kind}-*")), live / kind)
+            argv += ["-o", os.fspath(work / "image.iso"), os.fspath(live.parent)]
+        with report.step(f"by hand: {name}"):
+            started = time.monotonic()
+            run(report, argv, env={**env, "INITRD": "No", "TMPDIR": os.fspath(work)}, umask=0o022)
+            seconds[name] = round(time.monotonic() - started, 3)
+    shutil.rmtree(work)
+    return seconds
+
+
+def _mmdebstrap(job: Job, tree: Path, includes: Path, locked: Sequence[Locked]) -> list[str]:
+    suite = str(job.document["suite"])
+    archive = f"deb [trusted=yes] copy:{job.work / protocol.REPOSITORY} {suite} main"
+    argv = ["mmdebstrap", "--mode=root", "--variant=essential", "--format=directory"]
+    argv += [f"--include={','.join(package.name for package in locked)}"]
+    if includes.is_dir():
+        argv += [f'--customize-hook=cp -a {includes}/. "$1"']
+    argv += ['--customize-hook=chroot "$1" update-initramfs -c -k all']
+    return [*argv, suite, os.fspath(tree), archive]
+
+
+def _mksquashfs(job: Job, tree: Path, live: Path) -> list[str]:
+    options = media.SQUASHFS_OPTIONS[str(job.document["compression"])]
+    argv = ["mksquashfs", os.fspath(tree), os.fspath(live / "filesystem.squashfs")]
+    argv += ["-noappend", "-no-progress", "-quiet", "-mem", f"{media.MEMORY_MIB}M", *options]
+    return [*argv, "-wildcards", "-e", "boot/vmlinuz-*", "boot/initrd.img-*"]
