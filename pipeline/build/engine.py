@@ -7,7 +7,7 @@ another machine works like the one here.
 import io
 import tarfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -24,6 +24,8 @@ from pipeline.errors import InfrastructureFailed
 LABEL = "twinbuild"  # on everything that is made on an Engine; its value is what it is for
 RUN_LABEL = "twinbuild.run"
 TIMEOUT_S = 600
+REMOVAL_S = 60
+CONFLICT = 409
 PIECE = 1024 * 1024
 # A machine may print what it likes: the Engine keeps only the last of it.
 LOG = LogConfig(type=LogConfig.types.JSON, config={"max-size": "256m", "max-file": "1"})
@@ -125,24 +127,37 @@ class _Pieces(io.RawIOBase):
         return count
 
 
+def wait(container: Container, timeout_s: float) -> int | None:
+    """Wait for a container's end; return its exit status, or None if it takes longer."""
+    try:
+        return int(container.wait(timeout=timeout_s)["StatusCode"])
+    except requests.ConnectionError as error:  # the SDK's form, once the Engine began to answer
+        if "Read timed out" in str(error):
+            return None
+        raise
+    except requests.ReadTimeout:
+        return None
+
+
 def remove(container: Container) -> None:
     """Stop and remove a container, if it is still there."""
-    try:
-        container.remove(force=True, v=True)
-    except NotFound:
-        return
+    with suppress(NotFound):
+        try:
+            container.remove(force=True, v=True)
+        except APIError as error:
+            if error.status_code != CONFLICT:
+                raise
+            container.wait(condition="removed", timeout=REMOVAL_S)  # another thread removes it
 
 
 def remove_volume(client: DockerClient, name: str) -> None:
     """Remove a volume, if it is there."""
-    try:
+    with suppress(NotFound):
         client.volumes.get(name).remove(force=True)
-    except NotFound:
-        return
 
 
 def sweep(client: DockerClient, run_id: str, environment: str) -> bool:
-    """Remove what an earlier, broken attempt at a build left behind; tell whether there was any."""
+    """Remove what a build has on an Engine, its builder's cache excepted; tell if there was any."""
     value = f"{RUN_LABEL}={run_id}/{environment}"
     containers = client.containers.list(all=True, filters={"label": value})
     volumes = client.volumes.list(filters={"label": value})

@@ -4,15 +4,18 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from docker import DockerClient
+from docker.errors import DockerException
 from docker.models.containers import Container
 
+from pipeline.build import engine
 from pipeline.build.accelerator import DEVICE, Accelerator
 from pipeline.build.builder import MOUNTED, OUT, Builder
 from pipeline.build.engine import BUILDER_USER, LABEL, LOG, RUN_LABEL
@@ -22,19 +25,22 @@ from pipeline.guest import protocol
 from pipeline.plain import plain
 
 VOLUME = PurePosixPath("/machine")
-WORK = (
-    VOLUME / "work"
-)  # made by the files that come first, so that it belongs to the machine's user
+# Made by the files that come first, so that it belongs to the machine's user.
+WORK = VOLUME / "work"
 OUTPUT = WORK / "output.raw"
 SCRATCH_SIZE = "32G"  # sparse
 OUTPUT_SIZE = "16G"  # sparse
 OVERHEAD_MIB = 1536  # QEMU itself, translated code included
 TRANSLATION_CACHE_MIB = 512
-CONSOLE_LIMIT = 32 * 1024 * 1024
-RECORDS_LIMIT = 128 * 1024 * 1024
+PORTS_LIMIT = 128 * 1024 * 1024  # bytes of all that it says
+STEPS_LIMIT = 10_000
 SILENCE_S = 240.0
 TOTAL_S = 12 * 3600.0
+END_S = 60.0  # between a machine's last word and its container's end
+READER_S = 10.0
 PIDS_LIMIT = 128
+ROOM_NEEDED = 1024 * 1024
+FACTS_LIMIT = 40
 TAIL_LINES = 15
 
 FAILURES: dict[int, type[TwinbuildError]] = {
@@ -169,29 +175,45 @@ def follow(
     last: Record = {}
     reader = _Records()
     said = 0
-    for stream, piece in _pieces(container, silence_s):
-        said += len(piece)
-        if stream == "console":
-            console.write(piece)
-        if said > CONSOLE_LIMIT + RECORDS_LIMIT:
-            raise InfrastructureFailed("the machine floods its ports")
-        for record in reader.feed(piece) if stream == "records" else ():
-            if record["record"] == "log":
-                console.write(str(record.get("line"))[: protocol.LINE_LIMIT].encode() + b"\n")
-            elif record["record"] in ("done", "failed"):
-                last = record
-            records.write(json.dumps(record, sort_keys=True).encode() + b"\n")
-            notify(record)
-    status = int(container.wait(timeout=60)["StatusCode"])
+    with closing(_pieces(container, silence_s)) as pieces:
+        for stream, piece in pieces:
+            said += len(piece)
+            if said > PORTS_LIMIT:
+                raise InfrastructureFailed("the machine floods its ports")
+            if stream == "console":
+                console.write(piece)
+                continue
+            for record, line in reader.feed(piece):
+                if record["record"] == "log":
+                    console.write(_logged(record))
+                elif record["record"] in ("done", "failed"):
+                    last = record
+                records.write(line)
+                notify(record)
+    status = engine.wait(container, END_S)
     if last.get("record") == "done" and status == 0:
         return last
     raise _failure(last, status)
 
 
-def _failure(last: Record, status: int) -> TwinbuildError:
+def facts(done: Record) -> dict[str, str]:
+    """Return what a machine's `done` record says of it: some short texts by name."""
+    said = done.get("facts")
+    pairs = list(said.items())[:FACTS_LIMIT] if isinstance(said, dict) else []
+    return {plain(name, limit=40): plain(str(value), limit=200) for name, value in pairs}
+
+
+def _logged(record: Record) -> bytes:
+    line = str(record.get("line"))[: protocol.LINE_LIMIT]
+    return line.encode(errors="backslashreplace") + b"\n"
+
+
+def _failure(last: Record, status: int | None) -> TwinbuildError:
     if last.get("record") != "failed":
         return InfrastructureFailed(f"the machine ended without a result (QEMU's status {status})")
-    kind = FAILURES.get(last.get("status"), InfrastructureFailed)  # type: ignore[arg-type]
+    said = last.get("status")
+    kind = FAILURES.get(said, InfrastructureFailed) if isinstance(said, int) else None
+    kind = kind or InfrastructureFailed
     what = plain(str(last.get("what")))
     detail = "\n".join(plain(line) for line in str(last.get("detail"))[:10000].splitlines())
     return kind(f"step {plain(str(last.get('step')))}: {what}", detail=detail)
@@ -211,50 +233,93 @@ class _Records:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._steps = 0
 
-    def feed(self, piece: bytes) -> Iterator[Record]:
+    def feed(self, piece: bytes) -> Iterator[tuple[Record, bytes]]:
+        """Yield the records that are complete now, each with the line to keep of it."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > protocol.RECORD_LIMIT:
             raise InfrastructureFailed("the machine sent a record without end")
         for line in lines:
             try:
                 record = json.loads(line)
-                known = isinstance(record["record"], str)
+                known = record["record"] in protocol.RECORDS
+                # NaN is no JSON; what is nested too deeply for this must not break readers either.
+                kept = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
             except (ValueError, TypeError, KeyError, RecursionError):
                 known = False
             if not known:
                 raise InfrastructureFailed(f"the machine sent a malformed record: {line[:200]!r}")
-            yield record
+            self._steps += record["record"] == "step"
+            if self._steps > STEPS_LIMIT:
+                raise InfrastructureFailed(f"the machine reports more than {STEPS_LIMIT} steps")
+            yield record, kept
 
 
-def _pieces(container: Container, silence_s: float) -> Iterator[tuple[str, bytes]]:
+def _pieces(container: Container, silence_s: float) -> Generator[tuple[str, bytes], None, None]:
     """Yield what the machine says, by stream; raise InfrastructureFailed if it falls silent."""
     arrived: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=1000)
+    enough = threading.Event()
     stream = container.attach(stream=True, demux=True)  # before the start: nothing is missed
-    container.start()
+    arguments = (stream, arrived, enough)
+    reader = threading.Thread(target=_read, args=arguments, daemon=True, name="read a machine")
+    reader.start()
+    try:
+        container.start()
+        deadline = time.monotonic() + TOTAL_S
+        while (item := _next(container, arrived, silence_s)) is not None:
+            if time.monotonic() > deadline:
+                hours = f"{TOTAL_S / 3600:g} hours"
+                raise InfrastructureFailed(f"the machine did not end within {hours}")
+            yield item
+    finally:
+        enough.set()
+        with suppress(OSError, DockerException):
+            stream.close()
+        reader.join(READER_S)
 
-    def read() -> None:
-        try:
-            for out, err in stream:
-                for name, piece in (("records", out), ("console", err)):
-                    if piece:
-                        arrived.put((name, piece))
-        finally:
-            arrived.put(None)
 
-    threading.Thread(target=read, daemon=True, name=f"follow {container.name}").start()
-    deadline = time.monotonic() + TOTAL_S
-    while True:
-        try:
-            item = arrived.get(timeout=silence_s)
-        except queue.Empty:
-            what = f"the machine gave no sign of life for {silence_s:g} s"
-            raise InfrastructureFailed(what) from None
-        if item is None:
-            return
-        if time.monotonic() > deadline:
-            raise InfrastructureFailed(f"the machine did not end within {TOTAL_S / 3600:g} hours")
-        yield item
+def _read(
+    stream: Iterable[tuple[bytes | None, bytes | None]],
+    arrived: queue.Queue[tuple[str, bytes] | None],
+    enough: threading.Event,
+) -> None:
+    """Move what arrives to the queue, until it ends or nobody wants more."""
+
+    def hand_over(item: tuple[str, bytes] | None) -> None:
+        while not enough.is_set():
+            with suppress(queue.Full):
+                arrived.put(item, timeout=1)
+                break
+
+    try:
+        for out, err in stream:
+            for name, piece in (("records", out), ("console", err)):
+                if piece:
+                    hand_over((name, piece))
+    finally:
+        hand_over(None)
+
+
+def _next(
+    container: Container, arrived: queue.Queue[tuple[str, bytes] | None], silence_s: float
+) -> tuple[str, bytes] | None:
+    try:
+        return arrived.get(timeout=silence_s)
+    except queue.Empty:
+        what = f"the machine gave no sign of life for {silence_s:g} s"
+        if not _has_room(container):  # QEMU stops a machine that it has no room for
+            what = "there is no room left on the Docker Engine's disk"
+        raise InfrastructureFailed(what) from None
+
+
+def _has_room(container: Container) -> bool:
+    try:
+        said = container.exec_run(["stat", "-f", "-c", "%a %S", str(VOLUME)]).output
+        blocks, size = map(int, cast("bytes", said).split())
+    except (DockerException, ValueError):
+        return True  # as far as can be told
+    return blocks * size >= ROOM_NEEDED
 
 
 def now() -> datetime:
