@@ -9,6 +9,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ NUMBER_LIMIT = 2**63
 PIECE = 256 * 1024
 OUTPUT_PIECE = 1024 * 1024
 
+STEP_START = b'{"step":'
 TYPES = frozenset({"file", "dir", "link", "char", "block", "fifo", "socket", "absent"})
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -65,20 +67,92 @@ class Entry:
 Record = Step | Artifact | Entry
 
 
+class Unpacking:
+    """A ledger while it is decompressed, in pieces and within the limits; close it at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.inflate = zlib.decompressobj(wbits=31)
+        self.rest = b""
+        self.size = self.count = 0
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(path, flags), "rb")
+        except OSError as error:
+            raise BuildFailed(f"cannot read the ledger {path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def blocks(self, compressed: bytes = b"") -> Iterator[list[bytes]]:
+        """Give all lines from here on, without their newlines, many at a time.
+
+        `compressed` was read from the file already.
+        """
+        while compressed := compressed or self.read():
+            for lines in self._unpack(compressed):
+                yield lines.split(b"\n")[:-1]
+            compressed = b""
+        if not self.inflate.eof:
+            raise BuildFailed(f"the ledger {self.path} is cut off")
+        if self.rest:
+            raise BuildFailed(f"the ledger {self.path} does not end with a whole line")
+
+    def pass_shared_start(self, other: "Unpacking") -> tuple[list[bytes], bytes, bytes]:
+        """Move both to where their files begin to differ, decompressing only one of them.
+
+        Return the lines of the steps until there, and what was read of each file already.
+        """
+        steps: list[bytes] = []
+        while (ours := self.read()) == (theirs := other.read()) and ours:
+            for lines in self._unpack(ours):
+                steps += _steps(lines)
+        other.inflate = self.inflate.copy()
+        other.rest, other.size, other.count = self.rest, self.size, self.count
+        return steps, ours, theirs
+
+    def read(self) -> bytes:
+        """Read the next piece of the file, as it is."""
+        try:
+            return self._file.read(PIECE)
+        except OSError as error:
+            raise BuildFailed(f"cannot read the ledger {self.path}: {error.strerror}") from error
+
+    def _unpack(self, compressed: bytes) -> Iterator[bytes]:
+        """Give whole lines, with their newlines, out of a piece of the file."""
+        while compressed:
+            if self.inflate.eof:
+                raise BuildFailed(f"the ledger {self.path} goes on after its end")
+            try:
+                piece = self.rest + self.inflate.decompress(compressed, OUTPUT_PIECE)
+            except zlib.error as error:
+                raise BuildFailed(f"the ledger {self.path} is damaged: {error}") from error
+            end = piece.rfind(b"\n") + 1
+            self.size += len(piece) - len(self.rest)
+            self.count += piece.count(b"\n")
+            self.rest = piece[end:]
+            if self.size > SIZE_LIMIT or self.count > LINES_LIMIT or len(self.rest) > LINE_LIMIT:
+                raise BuildFailed(f"the ledger {self.path} is larger than a ledger may be")
+            if end:
+                yield piece[:end]
+            compressed = self.inflate.unconsumed_tail or self.inflate.unused_data
+
+
+def _steps(lines: bytes) -> Iterator[bytes]:
+    """Give the lines in which a step begins."""
+    lines = b"\n" + lines
+    at = lines.find(b"\n" + STEP_START)
+    while at >= 0:
+        end = lines.index(b"\n", at + 1)
+        yield lines[at + 1 : end]
+        at = lines.find(b"\n" + STEP_START, end)
+
+
 def read_blocks(path: Path) -> Iterator[list[bytes]]:
-    """Give the lines of a ledger, without their newlines, in blocks as it is decompressed."""
-    rest, total, count = b"", 0, 0
-    for piece in _decompressed(path):
-        total += len(piece)
-        lines = (rest + piece).split(b"\n")
-        rest = lines.pop()
-        count += len(lines)
-        if total > SIZE_LIMIT or count > LINES_LIMIT or len(rest) > LINE_LIMIT:
-            raise BuildFailed(f"the ledger {path} is larger than a ledger may be")
-        if lines:
-            yield lines
-    if rest:
-        raise BuildFailed(f"the ledger {path} does not end with a whole line")
+    """Give the lines of a ledger, without their newlines, many at a time."""
+    with closing(Unpacking(path)) as unpacking:
+        yield from unpacking.blocks()
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -95,26 +169,6 @@ def parse(line: bytes) -> Record:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         shown = plain(line[:200].decode(errors="replace"))
         raise BuildFailed(f"a line of a ledger is none: {shown}") from error
-
-
-def _decompressed(path: Path) -> Iterator[bytes]:
-    """Give the content of a gzip file in pieces of at most OUTPUT_PIECE bytes."""
-    inflate = zlib.decompressobj(wbits=31)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            while compressed := file.read(PIECE):
-                while compressed:
-                    yield inflate.decompress(compressed, OUTPUT_PIECE)
-                    if inflate.unused_data or (inflate.eof and file.read(1)):
-                        raise BuildFailed(f"the ledger {path} goes on after its end")
-                    compressed = inflate.unconsumed_tail
-    except OSError as error:
-        raise BuildFailed(f"cannot read the ledger {path}: {error.strerror}") from error
-    except zlib.error as error:
-        raise BuildFailed(f"the ledger {path} is damaged: {error}") from error
-    if not inflate.eof:
-        raise BuildFailed(f"the ledger {path} is cut off")
 
 
 def _record(document: dict[str, Any]) -> Record:

@@ -10,18 +10,28 @@ Lines that are equal in both ledgers are not parsed; memory does not grow with t
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from pipeline.compare.ledger import Artifact, Entry, Record, Step, parse, read_blocks
+from pipeline.compare.ledger import (
+    STEP_START,
+    Artifact,
+    Entry,
+    Record,
+    Step,
+    Unpacking,
+    parse,
+    read_blocks,
+)
 from pipeline.plain import plain
 
 DIFFERENCES_LIMIT = 1000
 OPEN_LIMIT = 20_000  # paths that differ at one time; more say no more
 SHOWN_PATHS = 10
 CHUNK = 1024  # lines that are compared at once
-IS_STEP = re.compile(rb'\{"step":').match
+IS_STEP = re.compile(re.escape(STEP_START)).match
 
 # In what two entries of one path can differ, the weightiest first.
 KINDS = {
@@ -66,8 +76,12 @@ class Located:
 def locate(names: Names, ledgers: tuple[Path, Path]) -> Located:
     """Compare the ledgers of the environments `names`; raise BuildFailed if one is not readable."""
     trace = _Trace(names)
-    with ThreadPoolExecutor(len(ledgers)) as pool:  # which decompresses ahead
-        left, right = (_Side(read_blocks(path), pool) for path in ledgers)
+    with ExitStack() as stack:
+        ours, theirs = (stack.enter_context(closing(Unpacking(path))) for path in ledgers)
+        steps, *read = ours.pass_shared_start(theirs)
+        trace.same(steps)
+        pool = stack.enter_context(ThreadPoolExecutor(len(ledgers)))  # decompresses ahead
+        left, right = _Side(ours.blocks(read[0]), pool), _Side(theirs.blocks(read[1]), pool)
         while left.line is not None or right.line is not None:
             equal = _count_equal(left, right)
             if equal:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.compare import ledger
 from pipeline.compare import locate as module
 from pipeline.compare.locate import Difference, Located, locate
 from pipeline.errors import BuildFailed
@@ -194,6 +195,23 @@ def test_equal_ledgers_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_a_long_shared_start_is_passed_with_its_steps(tmp_path: Path) -> None:
+    shared = [
+        d
+        for n in range(40)
+        for d in (step(f"{n}"), *(file(f"{n}/{i}", str(i)) for i in range(200)))
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "PIECE", 1000)
+        result = found(tmp_path, [*shared, file("x", "a")], [*shared, file("x", "b")])
+        assert result.differences == (Difference("39", "x", "content"),)
+        result = found(tmp_path, [*shared, step("40"), file("0/7", "new")], [*shared, step("40")])
+        assert result.differences == (
+            Difference("40", "0/7", "content"),
+            Difference("40", "0/7", "size"),
+        )
+
+
 def test_different_steps_are_told(tmp_path: Path) -> None:
     result = found(tmp_path, [*BOOT, step("30-a"), file("x")], [*BOOT, step("30-b"), file("y")])
     assert result.reasons == ("alpha goes on with the step 30-a where beta does 30-b",)
@@ -261,15 +279,20 @@ def written(
     return documents, tree
 
 
-@given(CHANGES, CHANGES)
+@given(CHANGES, CHANGES, CHANGES, st.sampled_from([3, 50, 300]))
 def test_what_is_told_is_what_differs_in_the_end(
     tmp_path_factory: pytest.TempPathFactory,
+    start: list[dict[str, str | None]],
     left: list[dict[str, str | None]],
     right: list[dict[str, str | None]],
+    piece: int,
 ) -> None:
-    steps = max(len(left), len(right))
-    (ours, here), (theirs, there) = written(left, steps), written(right, steps)
-    result = found(tmp_path_factory.getbasetemp(), ours, theirs)
+    steps = len(start) + max(len(left), len(right))
+    (ours, here), (theirs, there) = written(start + left, steps), written(start + right, steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "PIECE", piece)
+        patch.setattr(module, "CHUNK", 2)
+        result = found(tmp_path_factory.getbasetemp(), ours, theirs)
     expected = {
         path: "content" if path in here and path in there else f"only-in-{NAMES[path in there]}"
         for path in here.keys() | there.keys()
