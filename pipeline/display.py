@@ -71,9 +71,10 @@ class Display:
 
     def __rich__(self) -> RenderableType:
         table = Table.grid(expand=True, padding=(0, 2))
-        for _ in self._columns:
+        columns = list(self._columns.values())  # builds add theirs while this is drawn
+        for _ in columns:
             table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
-        table.add_row(*(column.render() for column in self._columns.values()))
+        table.add_row(*(column.render() for column in columns))
         return table
 
 

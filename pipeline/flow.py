@@ -1,7 +1,8 @@
 """Strings the stages together: what `invoke build` and `invoke release` do from end to end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def build_all(
         try:
             _wait(futures.values())
         except BaseException:
-            interrupt(workspace, run)
+            _interrupt(workspace, run, futures)
             raise
     errors = [future.exception() for future in futures.values()]
     for error in errors:
@@ -147,12 +148,23 @@ def _wait(futures: Iterable[Future[None]]) -> None:
         _, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
 
 
-def interrupt(workspace: Workspace, run: Run) -> None:
-    """Stop what the run has started: programs here, containers and machines on the Engines."""
-    command.stop_all()
-    for name in run.request().environments:
-        with engine.connect(workspace.farm.environments[name].engine) as client:
-            engine.sweep(client, run.id, name)
+def _interrupt(workspace: Workspace, run: Run, futures: Mapping[str, Future[None]]) -> None:
+    """Stop what the builds have started: programs here, containers and machines on the Engines.
+
+    A build notices only when something of its own vanishes, so this goes on until all have ended.
+    """
+    while True:
+        ended = all(future.done() for future in futures.values())
+        command.stop_all()
+        for name in futures:
+            with (
+                suppress(TwinbuildError),  # an Engine that is gone has nothing to be stopped
+                engine.connect(workspace.farm.environments[name].engine) as client,
+            ):
+                engine.sweep(client, run.id, name)
+        if ended:
+            return
+        wait(futures.values(), timeout=1.0)
 
 
 def mirrors(workspace: Workspace) -> Mirrors:

@@ -1,10 +1,13 @@
 """The builder: the build machine's root file system, kernel and initramfs, made from the lock.
 
 Each container host makes its own with its own mmdebstrap, so two of them are similar, not equal,
-and none is ever published. It is kept in a volume named by the hash of all that went into it.
+and none is ever published. It is kept in a volume named by the hash of all that went into it; a
+release makes one for itself alone.
 """
 
-from collections.abc import Mapping
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,9 +20,12 @@ from pipeline.build.engine import LABEL, RUN_LABEL
 from pipeline.errors import InfrastructureFailed
 from pipeline.files import sha256_bytes, sha256_file
 from pipeline.lock import Package
+from pipeline.plain import plain
 from pipeline.store import Store
 
+SCRIPTS = ("make-builder", "init")
 TIMEOUT_S = 1800
+MEMORY = "2g"
 WORK = PurePosixPath("/work")  # while it is made
 MOUNTED = PurePosixPath("/builder")  # afterwards
 OUT = MOUNTED / "out"
@@ -45,31 +51,64 @@ class Recipe:
     run_id: str  # for whom it is made; does not go into it
     host_image: str  # its id
     suite: str
-    folder: Path  # images/builder
+    folder: Path  # images/builder, of which SCRIPTS go in
     packages: tuple[Package, ...]
     index: bytes  # the Packages paragraphs of these
+    fresh: bool  # made for this run alone, and gone with it
 
     @property
     def volume(self) -> str:
-        """The name of the volume: the hash of all the above."""
+        """The name of the volume: the run's, or the hash of all that goes in."""
+        if self.fresh:
+            return f"twinbuild-{self.run_id}-{self.environment}-builder"
         parts = [self.host_image, self.suite, sha256_bytes(self.index)]
-        parts += [sha256_file(self.folder / name) for name in ("make-builder", "init")]
+        parts += [sha256_file(self.folder / name) for name in SCRIPTS]
         parts += [package.sha256 for package in self.packages]
         key = sha256_bytes("\n".join(parts).encode())[:16]
         return f"twinbuild-builder-{self.environment}-{key}"
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What the volume is marked with; a fresh one belongs to the run."""
+        return {LABEL: "builder"} | (self.run_label if self.fresh else {})
 
-def ensure(
-    client: DockerClient, recipe: Recipe, store: Store, *, fresh: bool
-) -> tuple[Builder, bool]:
-    """Return the builder, and whether it had to be made; a `fresh` one is made in any case."""
-    if fresh:
-        engine.remove_volume(client, recipe.volume)
-    facts = _facts(client, recipe)
-    if facts is not None:
-        return Builder(recipe.volume, facts), False
+    @property
+    def run_label(self) -> dict[str, str]:
+        """What marks all that goes when the run ends."""
+        return {RUN_LABEL: f"{self.run_id}/{self.environment}"}
+
+
+def ensure(client: DockerClient, recipe: Recipe, store: Store, cache: Path) -> tuple[Builder, bool]:
+    """Return the builder, and whether it had to be made.
+
+    Runs that need the same one wait for each other, by a lock file in `cache`. Raise
+    InfrastructureFailed, with the last lines of the log, if it cannot be made; then nothing of it
+    stays.
+    """
+    with _alone(cache / "builders" / recipe.volume):
+        facts = _facts(client, recipe)
+        if facts is not None:
+            return Builder(recipe.volume, facts), False
+        return Builder(recipe.volume, _make_whole(client, recipe, store)), True
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make_whole(client: DockerClient, recipe: Recipe, store: Store) -> dict[str, str]:
+    """Make the builder, or leave nothing of it behind; return what it says of itself."""
+    label = f"{LABEL}=builder"
+    for orphan in client.containers.list(
+        all=True, filters={"volume": recipe.volume, "label": label}
+    ):
+        engine.remove(orphan)  # of an orchestrator that was killed: nobody else holds the lock
     engine.remove_volume(client, recipe.volume)
-    client.volumes.create(recipe.volume, labels={LABEL: "builder"})
+    client.volumes.create(recipe.volume, labels=recipe.labels)
     try:
         _make(client, recipe, store)
     except BaseException:
@@ -78,16 +117,15 @@ def ensure(
     facts = _facts(client, recipe)
     if facts is None:
         raise InfrastructureFailed(f"the builder of {recipe.environment} was not completed")
-    return Builder(recipe.volume, facts), True
+    return facts
 
 
 def _make(client: DockerClient, recipe: Recipe, store: Store) -> None:
     container = _container(client, recipe, [f"{WORK}/in/make-builder"])
     try:
         files: dict[str, Path | bytes] = {
-            "in/make-builder": recipe.folder / "make-builder",
-            "in/init": recipe.folder / "init",
             "in/packages": "\n".join(p.name for p in recipe.packages).encode(),
+            **{f"in/{name}": recipe.folder / name for name in SCRIPTS},
         }
         for name, content in repository.files(
             recipe.suite, recipe.index, recipe.packages, store
@@ -95,11 +133,12 @@ def _make(client: DockerClient, recipe: Recipe, store: Store) -> None:
             files[f"in/repository/{name}"] = content
         engine.put(container, WORK, files)
         container.start()
-        status = int(container.wait(timeout=TIMEOUT_S)["StatusCode"])
+        status = engine.wait(container, TIMEOUT_S)
         if status != 0:
+            how = f"did not end within {TIMEOUT_S} s" if status is None else f"status {status}"
             log = container.logs(tail=TAIL_LINES).decode(errors="replace")
-            what = f"the builder of {recipe.environment} could not be made (status {status})"
-            raise InfrastructureFailed(what, detail=log)
+            what = f"the builder of {recipe.environment} could not be made ({how})"
+            raise InfrastructureFailed(what, detail="\n".join(map(plain, log.splitlines())))
     finally:
         engine.remove(container)
 
@@ -127,7 +166,7 @@ def _container(client: DockerClient, recipe: Recipe, command: list[str]) -> Cont
     return client.containers.create(
         recipe.host_image,
         command,
-        labels={LABEL: "builder", RUN_LABEL: f"{recipe.run_id}/{recipe.environment}"},
+        labels={LABEL: "builder"} | recipe.run_label,
         environment={"SUITE": recipe.suite},
         volumes={recipe.volume: {"bind": str(WORK), "mode": "rw"}},
         network_mode="none",
@@ -136,5 +175,7 @@ def _container(client: DockerClient, recipe: Recipe, command: list[str]) -> Cont
         cap_drop=["ALL"],
         cap_add=list(CHROOT_CAPABILITIES),
         security_opt=["no-new-privileges"],
+        mem_limit=MEMORY,
         pids_limit=1024,
+        log_config=engine.LOG,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import InfrastructureFailed
+from pipeline.errors import InfrastructureFailed, UsageError
 from pipeline.files import new_file
 from pipeline.guest import protocol
 
@@ -17,8 +17,15 @@ MIB = 1024 * 1024
 
 
 def expected(names: tuple[str, str, str]) -> dict[str, int]:
-    """Return the one set of paths that a machine may hand back, and how large each may be."""
+    """Return the one set of paths that a machine may hand back, and how large each may be.
+
+    Raise UsageError if one is too long for a plain tar header.
+    """
     iso, packages, ledger = (f"{protocol.ARTIFACTS}/{name}" for name in names)
+    if len(ledger) > tarfile.LENGTH_NAME:
+        raise UsageError(
+            f"the artifact's name {names[2]} is too long", remedy="shorten the tag or image name"
+        )
     return {
         iso: ARTIFACT_LIMIT,
         packages: 16 * MIB,

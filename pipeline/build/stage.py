@@ -2,8 +2,8 @@
 
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 from docker import DockerClient
 
 from pipeline import dsse, statement
-from pipeline.build import accelerator, builder, engine, host, machine, output, repository
-from pipeline.build.host import AskMirrors
+from pipeline.build import accelerator, builder, engine, machine, output, repository
+from pipeline.build import host as hosts
+from pipeline.build.host import AskMirrors, Host
 from pipeline.build.machine import Machine, Record
 from pipeline.config import EnvironmentEntry, Image, Variation, load_variation, parse_image
 from pipeline.errors import InfrastructureFailed, TwinbuildError, UsageError
@@ -36,11 +37,13 @@ class _Plan:
     environment: str
     entry: EnvironmentEntry
     variation: Variation
+    host: Host
     source: Mapping[str, Any]
     inputs: Mapping[str, Any]
     image: Image
     index: bytes
     job: Mapping[str, Any]
+    limits: Mapping[str, int]  # what the machine may hand back
     measure: bool
 
     @property
@@ -76,12 +79,7 @@ def run_build(
     the programs by hand in the machine, before the build, for `invoke bench`.
     """
     plan = _plan(run, workspace, environment, measure=measure)
-    reads = {
-        "the job": sha256_bytes(json_bytes(plan.job)),
-        "the environment": sha256_bytes(
-            (plan.entry.model_dump_json() + plan.variation.model_dump_json()).encode()
-        ),
-    }
+    reads = _reads(plan, workspace)
     stage = f"build-{environment}"
     reason = run.why_again(stage, reads)
     if reason is None:
@@ -93,7 +91,7 @@ def run_build(
     write_json(plan.folder / "job.json", plan.job)
     dsse.load_key(dsse.key_path(environment))  # better no build than one that cannot be signed
     try:
-        with engine.connect(plan.entry.engine) as client:
+        with _disk_failures(environment), engine.connect(plan.entry.engine) as client:
             written = _build(
                 client, plan, workspace, ask_mirrors, notify, keep=keep, silence_s=silence_s
             )
@@ -102,6 +100,30 @@ def run_build(
         write_json(plan.folder / "failure.json", failure)
         raise
     run.complete(stage, reads, written)
+
+
+def _reads(plan: _Plan, workspace: Workspace) -> dict[str, str]:
+    """Return the digests of all that decides what this build is."""
+    environment = plan.entry.model_dump_json() + plan.variation.model_dump_json()
+    scripts = [sha256_file(workspace.builder / name) for name in builder.SCRIPTS]
+    return {
+        "the job": sha256_bytes(json_bytes(plan.job)),
+        "the environment": sha256_bytes(environment.encode()),
+        "the container host": plan.host.key,
+        "the builder": sha256_bytes("\n".join(scripts).encode()),
+    }
+
+
+@contextmanager
+def _disk_failures(environment: str) -> Iterator[None]:
+    """Tell a disk of this machine that is full or broken as what it is."""
+    try:
+        yield
+    except OSError as error:
+        raise InfrastructureFailed(
+            f"the build in {environment} broke off: {error}",
+            remedy="make room, `invoke clean` helps",
+        ) from error
 
 
 def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) -> _Plan:
@@ -118,8 +140,22 @@ def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) ->
     path = f"{of_image}/image.yaml"
     image = parse_image(_committed(run.source_tar, path), path)
     index = workspace.store.path(inputs["index_sha256"]).read_bytes()
-    variation = load_variation(workspace.hosts / environment / "environment.yaml")
-    job = {
+    folder = workspace.hosts / environment
+    variation = load_variation(folder / "environment.yaml")
+    host = Host(environment, folder, variation, workspace.farm.archives)
+    job = _job(run, source, inputs, image)
+    names = protocol.artifact_names(job["image"], job["architecture"], job["version"])
+    limits = output.expected(names)
+    return _Plan(
+        run, environment, entry, variation, host, source, inputs, image, index, job, limits, measure
+    )
+
+
+def _job(
+    run: Run, source: Mapping[str, Any], inputs: Mapping[str, Any], image: Image
+) -> dict[str, Any]:
+    """Return `job.json`: what every environment is given alike."""
+    return {
         "format": FORMAT,
         "image": inputs["image"],
         "architecture": image.architecture,
@@ -135,7 +171,6 @@ def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) ->
         "index_sha256": inputs["index_sha256"],
         "guest_sha256": _guest_sha256(),
     }
-    return _Plan(run, environment, entry, variation, source, inputs, image, index, job, measure)
 
 
 def _committed(source_tar: Path, path: str) -> bytes:
@@ -171,23 +206,18 @@ def _build(
 ) -> list[Path]:
     if engine.sweep(client, plan.run.id, plan.environment):
         notify({"record": "note", "line": "removed what a broken attempt had left on the engine"})
-    ready = _prepare(client, plan, workspace, ask_mirrors, notify)
-    started = machine.now()
     with ExitStack() as stack:
         if not keep:
             stack.callback(engine.sweep, client, plan.run.id, plan.environment)
+        ready = _prepare(client, plan, workspace, ask_mirrors, notify)
+        started = machine.now()
         container = machine.create(client, ready, ready.argv(started))
         with tempfile.TemporaryDirectory(prefix="twinbuild-input-") as scratch:
             disk = _input_disk(plan, workspace, Path(scratch) / "input.tar")
             engine.put(container, machine.VOLUME, {f"{machine.WORK.name}/input.tar": disk})
         done = _follow(plan, container, notify, silence_s)
-        limits = output.expected(
-            protocol.artifact_names(
-                plan.job["image"], plan.job["architecture"], plan.job["version"]
-            )
-        )
         with engine.get(container, machine.OUTPUT) as stream:
-            digests = output.receive(stream, limits, plan.folder)
+            digests = output.receive(stream, plan.limits, plan.folder)
     return _state(plan, ready, digests, done, started)
 
 
@@ -200,12 +230,7 @@ def _prepare(
 ) -> Machine:
     """Make what the machine runs on: container host, builder, accelerator."""
     notify({"record": "step", "step": "container host"})
-    folder = workspace.hosts / plan.environment
-    image, made = host.ensure(
-        client,
-        host.Host(plan.environment, folder, plan.variation, workspace.farm.archives),
-        ask_mirrors,
-    )
+    image, made = hosts.ensure(client, plan.host, ask_mirrors)
     notify({"record": "note", "line": f"container host {'made' if made else 'is there'}"})
     notify({"record": "step", "step": "builder"})
     packages = plan.packages("builder")
@@ -217,9 +242,9 @@ def _prepare(
         workspace.builder,
         packages,
         repository.select(plan.index, packages),
+        fresh=plan.run.request().tag is not None,  # caches are never used for a release
     )
-    fresh = plan.run.request().tag is not None  # caches are never used for a release
-    ready, made = builder.ensure(client, recipe, workspace.store, fresh=fresh)
+    ready, made = builder.ensure(client, recipe, workspace.store, workspace.cache)
     notify({"record": "note", "line": f"builder {'made' if made else 'is there'}"})
     chosen = accelerator.choose(client, image, ready.volume, workspace.cache)
     notify({"record": "step", "step": f"machine ({chosen.name})"})
@@ -276,7 +301,6 @@ def _state(
         if name.startswith(f"{protocol.ARTIFACTS}/")
     }
     byproducts = {name: sha256_file(plan.folder / name) for name in statement.BYPRODUCTS}
-    facts = {str(k)[:40]: str(v)[:200] for k, v in dict(done.get("facts") or {}).items()}
     source = plan.source
     document = statement.make(
         statement.Statement(
@@ -289,7 +313,7 @@ def _state(
             compression=plan.job["compression"],
             lock_sha256=plan.job["lock_sha256"],
             job=plan.job,
-            machine={**ready.describe(started), "facts": facts},
+            machine={**ready.describe(started), "facts": machine.facts(done)},
             artifacts=artifacts,
             byproducts=byproducts,
             started=started,
