@@ -21,6 +21,7 @@ from pipeline import bench as benches
 from pipeline import demo as demonstration
 from pipeline import doctor as examination
 from pipeline import dsse, flow, overview
+from pipeline.check import check_source
 from pipeline.display import Display
 from pipeline.errors import ExitStatus, TwinbuildError
 from pipeline.run import Request, Run, list_runs, open_run
@@ -41,6 +42,9 @@ def _task(function: Callable[..., None]) -> Any:
         except TwinbuildError as error:
             detail = f"{error.detail}\n" if error.detail else ""
             raise Exit(f"{detail}twinbuild: {error}", code=int(error.status)) from None
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            raise Exit(f"twinbuild: {error.strerror or error}{where}", code=4) from error
         except KeyboardInterrupt:
             raise Exit("twinbuild: interrupted; nothing is left running", code=130) from None
 
@@ -217,6 +221,13 @@ def demo(_c: Context) -> None:
 
 
 @_task
+def check(_c: Context, source: str | None = None) -> None:
+    """Check a working tree before a build, with every program of hooks/source/."""
+    tree = Path(source).absolute() if source else CHECKOUT
+    print(f"{check_source(CHECKOUT / 'hooks' / 'source', tree, notify=DISPLAY.say)} checks passed")
+
+
+@_task
 def bench(_c: Context) -> None:
     """Compare the farm with the same programs run by hand, in the same machine."""
     print("\n".join(benches.run_bench(_workspace(), DISPLAY)))
@@ -238,7 +249,7 @@ def lint(c: Context) -> None:
     """Check style, types and shell scripts."""
     python = f"{sys.executable} -m"
     c.run(f"{python} ruff format --check . && {python} ruff check . && {python} mypy")
-    c.run("shellcheck farm .ci/run images/builder/make-builder images/builder/init")
+    c.run("shellcheck farm .ci/run images/builder/make-builder images/builder/init hooks/source/*")
 
 
 @_task
@@ -293,20 +304,8 @@ def stage_release(_c: Context, run: str) -> None:
 
 
 namespace = Collection(
-    lock,
-    build,
-    release,
-    snapshot,
-    verify,
-    keygen,
-    runs,
-    show,
-    clean,
-    doctor,
-    demo,
-    bench,
-    test,
-    lint,
+    *(lock, check, build, release, snapshot, verify, keygen),
+    *(runs, show, clean, doctor, demo, bench, test, lint),
 )
 stages = Collection("stage")
 for name, stage in (

@@ -46,7 +46,7 @@ def run(
         detail = "\n".join(last)
         name = blame or argv[0]
         if "No space left on device" in detail:
-            what = f"{name}: the scratch disk is full; give the environment more in farm.yaml"
+            what = f"{name}: the scratch disk is full"
             raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
         raise StepFailed(
             protocol.STATUS_BUILD_FAILED, f"{name} failed with status {process.returncode}", detail

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RUN = "runs/20261122T180000Z-mini-0000"
-EVERY_TIME = {"lint", "unit", "source", "inputs", "build: [alpha]", "build: [beta]", "compare"}
+CHECKS = {"lint", "unit", "check"}
+EVERY_TIME = CHECKS | {"source", "inputs", "build: [alpha]", "build: [beta]", "compare"}
 MERGE_REQUEST = {"CI_PIPELINE_SOURCE": "merge_request_event"}
 TAG = {"CI_COMMIT_TAG": "3.3"}
 # gitlab-ci-local warns of a variable that it thinks is its own.
@@ -113,9 +114,9 @@ def test_a_difference_keeps_the_verdict_and_releases_nothing(checkout: Checkout)
     assert checkout.artifact("compare", f"{RUN}/verdict.json").read_text() == "differ\n"
 
 
-def test_a_failed_build_keeps_its_log_and_is_not_compared(checkout: Checkout) -> None:
+def test_a_failed_build_keeps_its_log_and_has_a_verdict(checkout: Checkout) -> None:
     done = checkout.pipeline(**MERGE_REQUEST, FAILS_IN="beta")
     assert done.returncode != 0
     assert "FAIL  build: [beta]" in done.stdout
-    assert "stage.compare" not in done.stdout
+    assert checkout.artifact("compare", f"{RUN}/verdict.json").read_text() == "failed\n"
     assert checkout.artifact("build: [beta]", f"{RUN}/beta/console.log").is_file()

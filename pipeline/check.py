@@ -1,0 +1,39 @@
+"""The checks of `hooks/source/`, before a build: they read a repository and run nothing of it.
+
+They are the farm's own, also when another repository is built: what a repository brings along runs
+only in a machine.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline import command
+from pipeline.errors import BuildFailed, UsageError
+from pipeline.plain import plain
+
+TIMEOUT_S = 600.0
+
+
+def check_source(hooks: Path, repository: Path, *, notify: Callable[[str], None]) -> int:
+    """Run every check of the folder `hooks` on a working tree; return how many there are.
+
+    A check gets the tree as its argument and prints a line for each finding. Raise BuildFailed
+    with all of them if a check does not end with status 0.
+    """
+    checks = sorted(path for path in hooks.iterdir() if os.access(path, os.X_OK))
+    if not checks:
+        raise UsageError(f"{hooks} holds no executable check")
+    found: list[str] = []
+    for check in checks:
+        done = command.run([check, repository], timeout_s=TIMEOUT_S, accept=range(256))
+        notify(f"{check.name}: {'fine' if done.status == 0 else 'NOT fine'}")
+        if done.status:
+            found += [f"{check.name}: {plain(line)}" for line in done.tail.splitlines()]
+    if found:
+        raise BuildFailed(
+            f"{found[0]}",
+            remedy="see hooks/source/ for what each check refuses",
+            detail="\n".join(found),
+        )
+    return len(checks)
