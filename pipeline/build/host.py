@@ -13,8 +13,10 @@ from pipeline.command import run
 from pipeline.config import Archive, Variation
 from pipeline.errors import InfrastructureFailed, UsageError
 from pipeline.files import sha256_bytes
+from pipeline.plain import plain
 
 BOOTSTRAP_TIMEOUT_S = 1800
+DEBIANS_KEYRING = "debian-archive-"  # how the files of Debian's keys are named
 # Nobody reads manuals in a container.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
@@ -63,18 +65,24 @@ class Host:
         return f"twinbuild-host-{self.name}:{self.key}"
 
     def sources(self, bases: Mapping[str, Sequence[str]]) -> list[str]:
-        """Return apt's sources: Debian's archives, in the suites of this host's release."""
+        """Return apt's sources: Debian's archives, in the suites of this host's release.
+
+        `bases` are the archives' addresses. Raise UsageError if no archive is Debian's own.
+        """
         lines = []
         for name, archive in self.archives.items():
-            release = archive.suites[0].partition("-")[0]
-            if not all(s.partition("-")[0] == release for s in archive.suites) or archive.at:
-                continue  # not laid out by Debian's releases: it has nothing for a host
-            suites = [s.replace(release, self.variation.suite, 1) for s in archive.suites]
+            if not archive.keyring.name.startswith(DEBIANS_KEYRING):
+                continue  # somebody's overlay: it has nothing for a host, and no say in it
+            kinds = ["".join(suite.partition("-")[1:]) for suite in archive.suites]
+            suites = dict.fromkeys(self.variation.suite + kind for kind in kinds)
             components = " ".join(archive.components)
-            lines += [
-                f"deb [signed-by={archive.keyring}] {bases[name][0]} {suite} {components}"
-                for suite in suites
-            ]
+            options = f"signed-by={archive.keyring}"
+            if archive.at:
+                options += " check-valid-until=no"  # an old state, on purpose
+            lines += [f"deb [{options}] {bases[name][0]} {suite} {components}" for suite in suites]
+        if not lines:
+            remedy = f"one needs a keyring {DEBIANS_KEYRING}*.gpg"
+            raise UsageError("no archive in farm.yaml is signed by Debian's keys", remedy=remedy)
         return lines
 
 
@@ -100,7 +108,11 @@ def ensure(client: DockerClient, host: Host, ask_mirrors: AskMirrors) -> tuple[s
             failure=InfrastructureFailed,
         )
         repository, _, tag = host.tag.partition(":")
-        client.api.import_image_from_file(
+        said = client.api.import_image_from_file(
             str(archive), repository=repository, tag=tag, changes=[f"LABEL {LABEL}=host"]
         )
-    return str(client.images.get(host.tag).id), True
+    try:
+        return str(client.images.get(host.tag).id), True
+    except ImageNotFound:
+        what = f"the Docker Engine did not take the container host {host.name}"
+        raise InfrastructureFailed(what, detail=plain(str(said))) from None

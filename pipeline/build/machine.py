@@ -48,9 +48,10 @@ FAILURES: dict[int, type[TwinbuildError]] = {
     protocol.STATUS_INFRASTRUCTURE: InfrastructureFailed,
     protocol.STATUS_INPUTS: InputsUnverified,
 }
+OUT_OF_MEMORY = "ran out of memory; give the environment more in farm.yaml"
 # What the kernel says on the console before it goes, and what that means.
 LAST_WORDS = {
-    "Out of memory: Killed process": "ran out of memory; give the environment more in farm.yaml",
+    "Out of memory: Killed process": OUT_OF_MEMORY,
     "Kernel panic": "panicked",
 }
 

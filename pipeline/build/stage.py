@@ -17,7 +17,7 @@ from pipeline.build import host as hosts
 from pipeline.build.host import AskMirrors, Host
 from pipeline.build.machine import Machine, Record
 from pipeline.config import EnvironmentEntry, Image, Variation, load_variation, parse_image
-from pipeline.errors import InfrastructureFailed, TwinbuildError, UsageError
+from pipeline.errors import BuildFailed, InfrastructureFailed, TwinbuildError, UsageError
 from pipeline.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
 from pipeline.guest import protocol
 from pipeline.lock import Package
@@ -283,9 +283,10 @@ def _follow(
     ):
         try:
             return machine.follow(container, console, records, notify, silence_s=silence_s)
-        except InfrastructureFailed as error:
-            console.flush()
+        except (InfrastructureFailed, BuildFailed) as error:
             meaning, words = machine.last_words(console_log)
+            if isinstance(error, BuildFailed) and meaning != machine.OUT_OF_MEMORY:
+                raise
             what = f"the machine of {plan.environment} {meaning}" if meaning else error.what
             detail = error.detail or words
             raise InfrastructureFailed(what, remedy=f"see {console_log}", detail=detail) from error

@@ -74,6 +74,7 @@ def make_boot_files(job: Job, report: Report, env: Mapping[str, str]) -> None:
     _efi_image(job, report, env, grub / "efi.img")
     tree.include(job.image_folder / "includes.binary", job.binary)
     for hook in tree.hooks(job.image_folder / "hooks", ".hook.binary"):
+        hook.chmod(0o755)
         run(
             report,
             [os.fspath(hook)],

@@ -1,6 +1,7 @@
 """Starts programs in the machine and sends what they print to the log."""
 
 import os
+import signal
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -28,15 +29,21 @@ def run(
     `blame` is what the user knows it by, for instance the name of a hook.
     """
     last: deque[str] = deque(maxlen=TAIL_LINES)
-    with subprocess.Popen(
-        argv,
-        env=dict(env),
-        cwd=cwd,
-        umask=umask,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
+    name = blame or argv[0]
+    try:
+        process = subprocess.Popen(
+            argv,
+            env=dict(env),
+            cwd=cwd,
+            umask=umask,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except OSError as error:
+        what = f"{name} cannot be started: {error.strerror}"
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, what) from error
+    with process:
         assert process.stdout is not None
         for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
@@ -44,7 +51,9 @@ def run(
             report.log(line)
     if process.returncode != 0:
         detail = "\n".join(last)
-        name = blame or argv[0]
+        if process.returncode == -signal.SIGKILL:
+            what = f"{name} was killed: the machine has too little memory"
+            raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
         if "No space left on device" in detail:
             what = f"{name}: the scratch disk is full"
             raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)

@@ -35,7 +35,8 @@ class Report:
         """Send one record; see `protocol` for their kinds."""
         line = json.dumps({"record": record, **fields}, sort_keys=True).encode() + b"\n"
         with self._writing:
-            self._port.write(line)
+            while line:  # the port takes 32 KiB at once
+                line = line[self._port.write(line) :]
 
     def log(self, line: str) -> None:
         """Send a line that a program printed."""

@@ -95,21 +95,41 @@ def _installed(status: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def include(source: Path, target: Path) -> None:
-    """Copy a tree of includes: modes as Git keeps them, owner root, times left to the clamp."""
+    """Copy a tree of includes: modes as Git keeps them, owner root, times left to the clamp.
+
+    A file or link replaces what is there, a folder joins it. Raise StepFailed if one would have to
+    replace the other, or lies behind a link that leads out of the target.
+    """
     if not source.is_dir():
         return
+    inside = target.resolve()
     for path in sorted(source.rglob("*")):
+        name = path.relative_to(source.parent)
         there = target / path.relative_to(source)
-        if path.is_symlink():
-            there.unlink(missing_ok=True)
-            there.symlink_to(path.readlink())
-        elif path.is_dir():
-            if not there.is_dir():
-                there.mkdir()
-                there.chmod(0o755)
-        else:
-            shutil.copyfile(path, there)
-            there.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
+        if not there.parent.resolve().is_relative_to(inside):
+            raise _unfit(f"{name} lies behind a link that leads out of the image")
+        try:
+            _place(path, there)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise _unfit(f"{name} is in the way of what the image has: {error.strerror}") from error
+
+
+def _unfit(what: str) -> StepFailed:
+    return StepFailed(protocol.STATUS_BUILD_FAILED, what)
+
+
+def _place(path: Path, there: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        if not there.is_dir():
+            there.mkdir()
+            there.chmod(0o755)
+        return
+    there.unlink(missing_ok=True)  # never written through: a link may lead anywhere
+    if path.is_symlink():
+        there.symlink_to(path.readlink())
+    else:
+        shutil.copyfile(path, there)
+        there.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
 def write_release(job: Job) -> None:
@@ -161,24 +181,25 @@ def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:
 def clean(job: Job) -> None:
     """Remove what a running system makes for itself, and what only the build needed."""
     for name in EMPTIED:
-        (job.tree / name).write_bytes(b"")
+        path = job.tree / name
+        if path.is_file() and not path.is_symlink():
+            path.write_bytes(b"")
     for name in REMOVED[3:]:
         (job.tree / name).unlink(missing_ok=True)
     for name in CLEARED:
-        _clear(job.tree / name)
+        _clear(job.tree / name, whole=name in ("run", "tmp", "var/tmp"))
 
 
-def _clear(folder: Path) -> None:
-    """Remove the files below a folder and, in /run and /tmp, its folders."""
+def _clear(folder: Path, *, whole: bool) -> None:
+    """Remove the files below a folder, and its folders if it is to be empty as a `whole`."""
     if not folder.is_dir() or folder.is_symlink():
         return
-    whole = folder.name in ("run", "tmp")
     for path in list(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
             if whole:
                 shutil.rmtree(path)
             else:
-                _clear(path)
+                _clear(path, whole=False)
         else:
             path.unlink()
 
