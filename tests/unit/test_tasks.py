@@ -1,0 +1,80 @@
+"""The command line as people and pipelines see it: one line, and the exit status of the design."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+import tasks
+from pipeline.errors import ExitStatus, TwinbuildError
+
+ROOT = Path(__file__).parents[2]
+ERRORS = [kind for kind in TwinbuildError.__subclasses__() if hasattr(kind, "status")]
+
+
+def invoke(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *arguments]
+    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_every_task_explains_itself() -> None:
+    for name in tasks.namespace.task_names:
+        assert tasks.namespace[name].__doc__, name
+
+
+def test_an_unknown_run_is_wrong_usage_in_one_line() -> None:
+    done = invoke("show", "--run=nonsense")
+    assert done.returncode == ExitStatus.USAGE
+    assert done.stderr.count("\n") == 1
+    assert "there is no run 'nonsense'; `invoke runs` lists them" in done.stderr
+
+
+def test_an_environment_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    done = invoke("build", "--environment=gamma", cwd=tmp_path)
+    assert done.returncode == ExitStatus.USAGE
+    assert "there is no environment 'gamma'; farm.yaml has alpha, beta" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_each_error_has_its_status(kind: type[TwinbuildError]) -> None:
+    @tasks._task
+    def fails(_c: Context) -> None:
+        raise kind("it broke", remedy="mend it", detail="the log's last lines")
+
+    with pytest.raises(Exit) as caught:
+        fails(Context())
+    assert caught.value.code == kind.status
+    assert str(caught.value) == "the log's last lines\ntwinbuild: it broke; mend it"
+
+
+def test_a_full_disk_is_the_infrastructures_fault() -> None:
+    @tasks._task
+    def fills(_c: Context) -> None:
+        with open("/dev/full", "wb", buffering=0) as file:  # noqa: PTH123
+            file.write(b"x")
+
+    with pytest.raises(Exit) as caught:
+        fills(Context())
+    assert caught.value.code == ExitStatus.INFRASTRUCTURE
+    assert "No space left on device" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_well(number: signal.Signals) -> None:
+    @tasks._task
+    def waits(_c: Context) -> None:
+        os.kill(os.getpid(), number)
+
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with pytest.raises(Exit) as caught:
+            waits(Context())
+    finally:
+        for n, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(n, handler)
+    assert caught.value.code == 130
