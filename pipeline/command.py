@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,11 +61,14 @@ class Completed:
 
 
 _running: set[subprocess.Popen[bytes]] = set()
+_starting = threading.Lock()  # so that what is being started is not overlooked
 
 
 def stop_all() -> None:
     """End every program that runs now, in whichever thread: its caller gets the failure."""
-    for process in list(_running):
+    with _starting:
+        running = list(_running)
+    for process in running:
         _signal(process, signal.SIGTERM)
 
 
@@ -112,17 +116,18 @@ def run(
     program = find(arguments[0]) if "/" not in arguments[0] else Path(arguments[0])
     replay = shlex.join(arguments)
     with _opened(stdout_to) as stdout, _opened(stderr_to) as stderr:
-        process = subprocess.Popen(
-            [os.fspath(program), *arguments[1:]],
-            env=clean_environment(env),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=stdout,
-            stderr=stderr,
-            umask=UMASK,
-            process_group=0,
-        )
-        _running.add(process)
+        with _starting:
+            process = subprocess.Popen(
+                [os.fspath(program), *arguments[1:]],
+                env=clean_environment(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=stdout,
+                stderr=stderr,
+                umask=UMASK,
+                process_group=0,
+            )
+            _running.add(process)
         try:
             out, err = process.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired:

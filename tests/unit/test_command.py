@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,18 +14,23 @@ from pipeline import command
 from pipeline.command import run
 from pipeline.errors import BuildFailed, InfrastructureFailed, UsageError
 
+ROOT = Path(__file__).parents[2]
+
+
+def state_of(pid: int) -> str:
+    """Return what a process does: R for running, S for waiting, Z and "" for ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
 
 def has_ended(pid: int) -> bool:
     """Tell whether a process ends within a moment: the kernel takes one to carry out a kill."""
     end = time.monotonic() + 10
-    while time.monotonic() < end:
-        try:
-            if "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]:
-                return True
-        except (FileNotFoundError, ProcessLookupError):
-            return True
+    while state_of(pid) not in ("Z", "") and time.monotonic() < end:
         os.sched_yield()
-    return False
+    return state_of(pid) in ("Z", "")
 
 
 def wait_for(path: Path) -> str:
@@ -111,17 +118,15 @@ def test_a_program_that_does_not_end_is_ended_with_its_children(
 
 def test_an_interruption_ends_the_program(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-
-    def interrupt() -> None:
-        wait_for(pid)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        run(["sh", "-c", f"echo $$ > {pid}; exec sleep 60"], timeout_s=60)
-    thread.join()
-    assert has_ended(int(pid.read_text()))
+    code = "import sys; from pipeline.command import run; run(sys.argv[1:], timeout_s=60)"
+    argv = [sys.executable, "-c", code, "sh", "-c", f"echo $$ > {pid}; exec sleep 60"]
+    with subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE) as caller:
+        program = int(wait_for(pid))
+        while state_of(caller.pid) != "S":  # it waits for the program's end
+            os.sched_yield()
+        caller.send_signal(signal.SIGINT)
+        assert b"KeyboardInterrupt" in caller.communicate(timeout=30)[1]
+    assert has_ended(program)
 
 
 def test_all_programs_can_be_stopped(tmp_path: Path) -> None:
