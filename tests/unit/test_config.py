@@ -76,7 +76,7 @@ def test_mistakes_are_named(tmp_path: Path, change: dict[str, Any], said: str) -
         (b"a: [", "is not YAML"),
         (b"\xff", "is not YAML"),
         (b"!!python/object/apply:os.system ['touch /tmp/x']", "is not YAML"),
-        (b"[" * 1_500, "is not YAML"),
+        (b"[" * 400, "is not YAML"),
         (b"- a", "valid"),
         (b"", "valid"),
         (b"#" * (2 * 1024 * 1024), "is larger than"),

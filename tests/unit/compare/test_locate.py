@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.compare import ledger
@@ -279,6 +279,7 @@ def written(
     return documents, tree
 
 
+@settings(max_examples=40)
 @given(CHANGES, CHANGES, CHANGES, st.sampled_from([3, 50, 300]))
 def test_what_is_told_is_what_differs_in_the_end(
     tmp_path_factory: pytest.TempPathFactory,
