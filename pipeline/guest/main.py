@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import time
 import traceback
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def _build(report: Report) -> None:
         _write_lists(job, locked, ledger)
         timings = {"steps": report.seconds, "by_hand": by_hand}
         (job.work / protocol.TIMINGS).write_text(json.dumps(timings, sort_keys=True) + "\n")
-        _hand_over(job)
+        names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names]
+        names += [protocol.LEDGER, protocol.TIMINGS]
+        hand_over(disk(protocol.OUTPUT_DISK), job.work, names)
     report.send("done", facts=_facts(env))
 
 
@@ -134,20 +137,18 @@ def _write_lists(job: Job, locked: tuple[Locked, ...], ledger: Ledger) -> None:
     ledger.close()
 
 
-def _hand_over(job: Job) -> None:
-    """Write artifacts, ledger and timings to the output disk."""
-    names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names]
-    names += [protocol.LEDGER, protocol.TIMINGS]
-    with disk(protocol.OUTPUT_DISK).open("r+b") as device:
-        try:
+def hand_over(output: Path, folder: Path, names: Iterable[str]) -> None:
+    """Write files of a folder to the output disk, as plain a tar archive as there is."""
+    try:
+        with output.open("r+b") as device:
             with tarfile.open(fileobj=device, mode="w|", format=tarfile.GNU_FORMAT) as tar:
                 for name in names:
-                    tar.add(job.work / name, name)
+                    tar.add(folder / name, name)
             device.flush()
             os.fsync(device.fileno())
-        except OSError as error:
-            what = f"the output disk is too small or broken: {error.strerror}"
-            raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what) from error
+    except OSError as error:
+        what = f"the output disk is too small or broken: {error.strerror}"
+        raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what) from error
 
 
 def _facts(env: dict[str, str]) -> dict[str, str]:
