@@ -70,13 +70,15 @@ def _request(
     environment: str | None = None,
     compression: str = flow.FAST,
 ) -> Request:
-    return Request(
-        image=image,
-        commit=commit,
-        source=flow.recorded_source(source),
-        tag=tag,
-        compression=compression,
-        environments=(environment,) if environment else tuple(workspace.farm.environments),
+    return Request.of(
+        {
+            "image": image,
+            "commit": commit,
+            "source": source,
+            "tag": tag,
+            "compression": compression,
+            "environments": (environment,) if environment else tuple(workspace.farm.environments),
+        }
     )
 
 
