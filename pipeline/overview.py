@@ -25,7 +25,7 @@ def list_lines(runs: Sequence[Run], *, now: datetime | None = None) -> list[str]
     """Return a line a run: its name, commit-ish, state, size and age."""
     moment = now or datetime.now(UTC)
     rows = [
-        (run.id, _wanted(_request(run)), state(run), _mib(_size(run.folder)), _age(run, moment))
+        (run.id, _wanted(_request(run)), state(run), _bytes(_size(run.folder)), _age(run, moment))
         for run in runs
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -66,7 +66,7 @@ def describe(run: Run, *, now: datetime | None = None) -> list[str]:
     sections += [
         ("verdict", list(_verdict(run))),
         ("release", [f"signed in {run.release}" if state(run) == "released" else "not made"]),
-        ("folder", [f"{run.folder}, {_mib(_size(run.folder))}"]),
+        ("folder", [f"{run.folder}, {_bytes(_size(run.folder))}"]),
     ]
     return [
         plain(f"{title if number == 0 else '':<11}{line}")
@@ -148,7 +148,7 @@ def _inputs(run: Run) -> Iterator[str]:
     if not isinstance(packages, list):
         packages = []
     sizes = [package.get("size") for package in packages if isinstance(package, dict)]
-    size = _mib(sum(size for size in sizes if isinstance(size, int)))
+    size = _bytes(sum(size for size in sizes if isinstance(size, int)))
     yield f"{len(sizes)} packages, {size}, lock {str(said.get('lock_sha256', '?'))[:12]}"
 
 
@@ -168,10 +168,10 @@ def _environment(run: Run, name: str) -> Iterator[str]:
     else:
         yield built
     for path in sorted((folder / "artifacts").glob("*")):
-        yield f"{_mib(path.lstat().st_size)}  {path}"
+        yield f"{_bytes(path.lstat().st_size)}  {path}"
     for log in LOGS:
         if (folder / log).exists():
-            yield f"{_mib((folder / log).lstat().st_size)}  {folder / log}"
+            yield f"{_bytes((folder / log).lstat().st_size)}  {folder / log}"
 
 
 def _verdict(run: Run) -> Iterator[str]:
@@ -220,8 +220,9 @@ def _size(folder: Path) -> int:
     return size
 
 
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
+def _bytes(size: int) -> str:
+    """Return a size for people, no file being nothing."""
+    return f"{-(-size // 2**10)} KiB" if size < 2**20 else f"{size / 2**20:.1f} MiB"
 
 
 def _age(run: Run, now: datetime) -> str:

@@ -37,7 +37,7 @@ def test_each_state_is_told(tmp_path: Path) -> None:
     def told() -> str:
         return list_lines([run], now=NOW)[0]
 
-    assert told() == f"{run.id}  main  started  0.0 MiB  3 hours ago"
+    assert told() == f"{run.id}  main  started  1 KiB  3 hours ago"
     write_json(run.source_json, {})
     assert "source complete" in told()
     write_json(run.inputs_json, {})
