@@ -21,6 +21,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}([0-9A-F]{24})?$")]
 Ed25519Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 SnapshotTime = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z$")]
+PinnedImage = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./:_-]*@sha256:[0-9a-f]{64}$")
+]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
 CONFIGURATION_LIMIT = 1024 * 1024
 
@@ -36,6 +39,7 @@ class EnvironmentEntry(_Model):
     """Where an environment runs: the wiring in `farm.yaml`."""
 
     engine: str | None = None  # a Docker Engine's address; None is the default one
+    host_image: PinnedImage | None = None  # from a registry; None is made by mmdebstrap
     memory_mib: int = Field(ge=1024)
     cpus: int = Field(ge=1)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from docker import DockerClient
-from docker.errors import ImageNotFound
+from docker.errors import APIError, ImageNotFound
 
 from pipeline.build.engine import LABEL
 from pipeline.command import run
@@ -40,6 +40,7 @@ class Host:
     folder: Path
     variation: Variation
     archives: Mapping[str, Archive]
+    pinned: str | None = None  # name@sha256:digest in a registry, instead of one made here
 
     @property
     def packages(self) -> list[str]:
@@ -89,9 +90,10 @@ class Host:
 def ensure(client: DockerClient, host: Host, ask_mirrors: AskMirrors) -> tuple[str, bool]:
     """Return the id of the host's container image, and whether it had to be made."""
     try:
-        return str(client.images.get(host.tag).id), False
+        return str(client.images.get(host.pinned or host.tag).id), False
     except ImageNotFound:
-        pass
+        if host.pinned:
+            return _pull(client, host.pinned), True
     mirrors = ask_mirrors()
     proxies = {
         f"{scheme}_proxy": url for scheme, url in mirrors.proxies.items() if "/" not in scheme
@@ -116,3 +118,13 @@ def ensure(client: DockerClient, host: Host, ask_mirrors: AskMirrors) -> tuple[s
     except ImageNotFound:
         what = f"the Docker Engine did not take the container host {host.name}"
         raise InfrastructureFailed(what, detail=plain(str(said))) from None
+
+
+def _pull(client: DockerClient, pinned: str) -> str:
+    """Fetch a container image whose name holds its digest, which the Engine checks."""
+    name, _, digest = pinned.partition("@")
+    try:
+        return str(client.images.pull(name, tag=digest).id)
+    except APIError as error:
+        what = f"the Docker Engine cannot fetch {pinned}"
+        raise InfrastructureFailed(what, detail=plain(str(error.explanation))) from error

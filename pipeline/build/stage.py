@@ -142,7 +142,7 @@ def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) ->
     index = workspace.store.path(inputs["index_sha256"]).read_bytes()
     folder = workspace.hosts / environment
     variation = load_variation(folder / "environment.yaml")
-    host = Host(environment, folder, variation, workspace.farm.archives)
+    host = Host(environment, folder, variation, workspace.farm.archives, entry.host_image)
     job = _job(run, source, inputs, image)
     names = protocol.artifact_names(job["image"], job["architecture"], job["version"])
     limits = output.expected(names)
@@ -211,6 +211,8 @@ def _build(
             stack.callback(engine.sweep, client, plan.run.id, plan.environment)
         ready = _prepare(client, plan, workspace, ask_mirrors, notify)
         started = machine.now()
+        if keep:
+            notify({"record": "note", "line": f"container and volume {ready.name} will be kept"})
         container = machine.create(client, ready, ready.argv(started))
         with tempfile.TemporaryDirectory(prefix="twinbuild-input-") as scratch:
             disk = _input_disk(plan, workspace, Path(scratch) / "input.tar")

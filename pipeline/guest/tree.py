@@ -37,10 +37,12 @@ exec chroot "$@"
 
 # Made anew on each boot or by the first program that needs it; each entry differs between builds.
 EMPTIED = ("etc/machine-id",)
-REMOVED = (
+LEFT_BY_BOOTSTRAP = (
     "etc/apt/sources.list.d/0000copy.list",  # names the build's own repository
     "etc/apt/sources.list",
-    "etc/resolv.conf",  # mmdebstrap copies the machine's
+    "etc/resolv.conf",  # the machine's
+)
+REMOVED = (
     "var/lib/dbus/machine-id",
     "var/cache/ldconfig/aux-cache",  # holds inode numbers and change times
     "var/lib/systemd/random-seed",
@@ -81,7 +83,7 @@ def bootstrap(job: Job, report: Report, env: Mapping[str, str], locked: Sequence
         wrong = [" ".join(package) for package in sorted(installed ^ wanted)]
         what = f"{len(wrong)} installed packages are not those of the lock, for instance {wrong[0]}"
         raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(wrong))
-    for name in REMOVED[:3]:
+    for name in LEFT_BY_BOOTSTRAP:
         (job.tree / name).unlink(missing_ok=True)
     (job.tree / "etc/hostname").write_text(f"{job.document['image']}\n")
     os.chmod(job.tree / "etc/hostname", 0o644)
@@ -144,11 +146,15 @@ def write_release(job: Job) -> None:
 
 
 def hooks(folder: Path, suffix: str) -> list[Path]:
-    """Return the hooks of a live-build configuration tree in the order in which they run."""
-    found = [
-        path for kind in ("normal", "live") for path in sorted((folder / kind).glob(f"*{suffix}"))
-    ]
-    return found + sorted(folder.glob(f"*{suffix}"))
+    """Return the hooks of a live-build configuration tree in the order in which they run.
+
+    As in live-build those of `normal/` come first, then those of `live/`; any others follow.
+    """
+    first = {"normal": 0, "live": 1}
+    return sorted(
+        folder.rglob(f"*{suffix}"),
+        key=lambda path: (first.get(path.relative_to(folder).parts[0], 2), path),
+    )
 
 
 def run_chroot_hook(job: Job, report: Report, env: Mapping[str, str], hook: Path) -> None:
@@ -184,7 +190,7 @@ def clean(job: Job) -> None:
         path = job.tree / name
         if path.is_file() and not path.is_symlink():
             path.write_bytes(b"")
-    for name in REMOVED[3:]:
+    for name in REMOVED:
         (job.tree / name).unlink(missing_ok=True)
     for name in CLEARED:
         _clear(job.tree / name, whole=name in ("run", "tmp", "var/tmp"))
