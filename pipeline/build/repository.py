@@ -28,6 +28,7 @@ def files(
     path = "main/binary-amd64/Packages"
     release = (
         f"Suite: {suite}\nCodename: {suite}\nArchitectures: amd64\nComponents: main\n"
+        "Date: Thu, 01 Jan 1970 00:00:00 UTC\n"  # apt wants one; no clock is ahead of it
         f"SHA256:\n {sha256_bytes(index)} {len(index)} {path}\n"
     )
     dists: dict[str, Path | bytes] = {
