@@ -1,10 +1,6 @@
 """`invoke bench`: the farm against the same programs run by hand, in one machine, in one run."""
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-
 from pipeline import flow
-from pipeline.build.stage import run_build
 from pipeline.display import Display
 from pipeline.errors import InfrastructureFailed
 from pipeline.files import read_json
@@ -19,18 +15,10 @@ def run_bench(workspace: Workspace, display: Display, *, image: str = "mini") ->
     run = flow.start(workspace, Request(image=image, commit="HEAD", environments=environments))
     flow.take_source(workspace, run, display)
     flow.take_inputs(workspace, run, display)
-    flow.make_missing_keys(environments, display)
-    with display.watch(), ThreadPoolExecutor(len(environments)) as pool:
-        built = [pool.submit(_build, workspace, run, name, display) for name in environments]
-        for future in built:
-            future.result()
+    for error in flow.build_all(workspace, run, display, measure=True):
+        raise error
     flow.compare(run, display)
     return [line for name in environments for line in _table(run, name)]
-
-
-def _build(workspace: Workspace, run: Run, name: str, display: Display) -> None:
-    ask = partial(flow.mirrors, workspace)
-    run_build(run, workspace, name, ask, notify=display.tell(name), measure=True)
 
 
 def _table(run: Run, name: str) -> list[str]:

@@ -34,16 +34,7 @@ def start(workspace: Workspace, request: Request) -> Run:
     if unknown:
         known = ", ".join(sorted(workspace.farm.environments))
         raise UsageError(f"there is no environment {unknown[0]!r}", remedy=f"farm.yaml has {known}")
-    if request.compression not in (FAST, STRONG):
-        raise UsageError(
-            f"there is no compression {request.compression!r}", remedy="fast or strong"
-        )
     return runs.create(workspace.runs, request)
-
-
-def recorded_source(source: str | None) -> str | None:
-    """Return another repository's address as a run may record it: without a password."""
-    return git.without_password(source) if source else None
 
 
 def build(
@@ -104,18 +95,29 @@ def build_all(
     run: Run,
     display: Display,
     *,
-    keep: bool,
+    keep: bool = False,
+    measure: bool = False,
     only: tuple[str, ...] | None = None,
 ) -> list[TwinbuildError]:
     """Build in all of the run's environments (or `only` some) at once; return how they failed.
 
-    One that fails does not stop the others: their logs are worth having.
+    One that fails does not stop the others: their logs are worth having. `keep` and `measure` are
+    as `run_build` takes them.
     """
     environments = only or run.request().environments
     make_missing_keys(environments, display)
     with run.held(), display.watch(), ThreadPoolExecutor(len(environments)) as pool:
         futures = {
-            name: pool.submit(_build_one, workspace, run, name, display, keep=keep)
+            name: pool.submit(
+                run_build,
+                run,
+                workspace,
+                name,
+                partial(mirrors, workspace),
+                notify=display.tell(name),
+                keep=keep,
+                measure=measure,
+            )
             for name in environments
         }
         try:
@@ -128,17 +130,6 @@ def build_all(
         if error is not None and not isinstance(error, TwinbuildError):
             raise error
     return [error for error in errors if isinstance(error, TwinbuildError)]
-
-
-def _build_one(workspace: Workspace, run: Run, name: str, display: Display, *, keep: bool) -> None:
-    run_build(
-        run,
-        workspace,
-        name,
-        partial(mirrors, workspace),
-        notify=display.tell(name),
-        keep=keep,
-    )
 
 
 def _wait(futures: Iterable[Future[None]]) -> None:
