@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +14,15 @@ from .report import StepFailed
 
 HANDED_OVER = Path("/run/twinbuild")
 PIECE = 1024 * 1024
+# What may stand at the root of the input disk.
+HANDED_IN = (
+    "guest",
+    "machine.json",
+    "job.json",
+    protocol.LOCK,
+    protocol.SOURCE_TAR,
+    protocol.REPOSITORY,
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def unpack_inputs(job: Job) -> tuple[Locked, ...]:
     """Unpack the input disk, hash each file on its way, and return the image's packages.
 
     Raise StepFailed if the lock is not the one the job names, if a package is missing or is not
-    what the lock says, or if there is a package that the lock does not name.
+    what the lock says, or if there is anything that the lock does not name.
     """
     digests: dict[str, tuple[int, str]] = {}
     with (
@@ -99,7 +108,8 @@ def unpack_inputs(job: Job) -> tuple[Locked, ...]:
         tarfile.open(fileobj=device, mode="r|") as tar,
     ):
         for member in tar:
-            if member.isfile():
+            if not member.isdir():
+                _check_member(member, digests)
                 digests[member.name] = _unpack(tar, member, job.work)
     expected = {
         protocol.LOCK: job.document["lock_sha256"],
@@ -140,11 +150,16 @@ def read_lock(text: str) -> Iterator[Locked]:
             )
 
 
-def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, work: Path) -> tuple[int, str]:
+def _check_member(member: tarfile.TarInfo, known: Container[str]) -> None:
+    """Refuse what could take the place of something that was hashed, or add to it unhashed."""
     path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts:
+    fits = member.isfile() and path.parts and path.parts[0] in HANDED_IN and ".." not in path.parts
+    if not fits or str(path) != member.name or member.name in known:
         raise StepFailed(protocol.STATUS_INPUTS, f"the input disk holds a path {member.name!r}")
-    target = work / path
+
+
+def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, work: Path) -> tuple[int, str]:
+    target = work / member.name
     target.parent.mkdir(parents=True, exist_ok=True)
     file = tar.extractfile(member)
     assert file is not None

@@ -1,0 +1,244 @@
+"""What the machine takes from its input disk, and what it refuses."""
+
+import io
+import tarfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import lock
+from pipeline.build import engine
+from pipeline.guest import job as job_of_guest
+from pipeline.guest import protocol
+from pipeline.guest.job import Job, read_lock, unpack_inputs
+from pipeline.guest.report import StepFailed
+
+CONTENT = {"one_1.0_all.deb": b"one", "two_1%3a2_amd64.deb": b"two" * 1000}
+Members = dict[str, bytes | Path]
+
+
+def digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+def package(file_name: str, used_by: tuple[str, ...] = ("image",)) -> lock.Package:
+    name, version, architecture = file_name.removesuffix(".deb").split("_")
+    content = CONTENT.get(file_name, b"of the builder")
+    return lock.Package(
+        name,
+        version.replace("%3a", ":"),
+        architecture,
+        "debian",
+        "trixie",
+        f"pool/main/{file_name.replace('%3a', ':')}",
+        len(content),
+        digest(content),
+        used_by,
+    )
+
+
+def make_lock(*packages: lock.Package) -> lock.Lock:
+    index = lock.Index("main/binary-amd64/Packages.xz", 9, "e" * 64)
+    date = datetime(2026, 1, 1, tzinfo=UTC)
+    suite = lock.Suite("debian", "trixie", date, "d" * 64, (index,))
+    return lock.Lock("mini", "amd64", "f" * 64, (suite,), packages)
+
+
+LOCK = lock.dump(
+    make_lock(*map(package, CONTENT), package("mmdebstrap_9_all.deb", used_by=("builder",)))
+)
+
+
+def source_tar(*members: tuple[str, bytes, bytes]) -> bytes:
+    """A commit: by path, type and content or target."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, kind, content in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, content.decode() if kind == tarfile.SYMTYPE else ""
+            info.size = len(content) if kind == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+SOURCE = source_tar(("images/live/mini/image.yaml", tarfile.REGTYPE, b"suite: trixie\n"))
+
+
+def members(source: bytes = SOURCE) -> Members:
+    pool = {f"repository/pool/{name}": content for name, content in CONTENT.items()}
+    return {
+        "guest/main.py": b"",
+        "machine.json": b"{}",
+        "job.json": b"{}",
+        protocol.LOCK: LOCK,
+        protocol.SOURCE_TAR: source,
+        "repository/dists/trixie/Release": b"Suite: trixie\n",
+        **pool,
+    }
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The input disk: a file in place of a device."""
+    path = tmp_path / "input.tar"
+    monkeypatch.setattr(job_of_guest, "disk", lambda _: path)
+    return path
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    document = {"image": "mini", "lock_sha256": digest(LOCK), "source_sha256": digest(SOURCE)}
+    (tmp_path / "work").mkdir()
+    return Job(document, {}, tmp_path / "work")
+
+
+def write(disk: Path, files: Members, *more: tarfile.TarInfo) -> None:
+    pieces = [info.tobuf(tarfile.GNU_FORMAT) for info in more] + list(engine.archive(files))
+    disk.write_bytes(b"".join(pieces) + bytes(65536))
+
+
+def refused(job: Job, status: int = protocol.STATUS_INPUTS) -> StepFailed:
+    with pytest.raises(StepFailed) as caught:
+        unpack_inputs(job)
+    assert caught.value.status == status
+    return caught.value
+
+
+def test_what_the_lock_names_is_unpacked(job: Job, disk: Path) -> None:
+    write(disk, members())
+    assert [p.file_name for p in unpack_inputs(job)] == list(CONTENT)
+    for name, content in CONTENT.items():
+        assert (job.work / "repository/pool" / name).read_bytes() == content
+    assert (job.image_folder / "image.yaml").read_bytes() == b"suite: trixie\n"
+
+
+@pytest.mark.parametrize("name", [protocol.LOCK, protocol.SOURCE_TAR])
+def test_another_lock_or_source_is_refused(name: str, job: Job, disk: Path) -> None:
+    write(disk, {**members(), name: LOCK + b" "})
+    assert name in refused(job).what
+    write(disk, {key: value for key, value in members().items() if key != name})
+    assert name in refused(job).what
+    assert not (job.work / "source").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"one_1.0_all.deb": b"eno"},
+        {"one_1.0_all.deb": b"one "},
+        {"one_1.0_all.deb": None},
+        {"two_1:2_amd64.deb": CONTENT["two_1%3a2_amd64.deb"], "two_1%3a2_amd64.deb": None},
+        {"three_1.0_all.deb": b"one"},
+        {"mmdebstrap_9_all.deb": b"of the builder"},
+        {"below/one_1.0_all.deb": b"one"},
+    ],
+)
+def test_other_packages_are_refused(change: dict[str, bytes | None], job: Job, disk: Path) -> None:
+    files = {**members(), **{f"repository/pool/{name}": c for name, c in change.items()}}
+    write(disk, {name: content for name, content in files.items() if content is not None})
+    assert "not what the lock says" in refused(job).what
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/evil",
+        "../evil",
+        "repository/../../evil",
+        "./repository/pool/one_1.0_all.deb",  # would take the place of the one that was hashed
+        "repository//pool/one_1.0_all.deb",
+        "repository/./pool/one_1.0_all.deb",
+        "source/images/live/mini/includes.chroot/evil",  # would join the commit
+        "tree/evil",
+        "artifacts/mini.iso",
+        "ledger.jsonl.gz",
+    ],
+)
+def test_no_other_path_is_taken(name: str, job: Job, disk: Path) -> None:
+    write(disk, {**members(), name: b"evil"})
+    assert repr(name) in refused(job).what
+    assert b"evil" not in [p.read_bytes() for p in disk.parent.rglob("evil")]
+
+
+def test_nothing_is_taken_twice(job: Job, disk: Path) -> None:
+    write(disk, members())
+    content = disk.read_bytes()[: -65536 - 2 * tarfile.BLOCKSIZE]
+    again = b"".join(engine.archive({"repository/pool/one_1.0_all.deb": b"evil"}))
+    disk.write_bytes(content + again)
+    assert "one_1.0_all.deb" in refused(job).what
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_no_links_or_devices_are_taken(kind: bytes, job: Job, disk: Path) -> None:
+    info = tarfile.TarInfo("repository/pool")
+    info.type, info.linkname = kind, "/etc"
+    write(disk, members(), info)
+    assert "'repository/pool'" in refused(job).what
+
+
+def test_a_disk_that_breaks_off_is_no_input(job: Job, disk: Path) -> None:
+    write(disk, members())
+    disk.write_bytes(disk.read_bytes()[:-70000])
+    with pytest.raises((tarfile.ReadError, StepFailed)):
+        unpack_inputs(job)
+
+
+def test_a_source_without_the_image_is_the_images_fault(job: Job, disk: Path) -> None:
+    source = source_tar(("README", tarfile.REGTYPE, b""))
+    write(disk, members(source))
+    document = {**job.document, "source_sha256": digest(source)}
+    assert "mini" in refused(replace(job, document=document), protocol.STATUS_BUILD_FAILED).what
+
+
+def test_a_source_stays_in_its_folder(job: Job, disk: Path) -> None:
+    source = source_tar(
+        ("images", tarfile.SYMTYPE, b"../../outside"), ("images/evil", tarfile.REGTYPE, b"evil")
+    )
+    (disk.parent / "outside").mkdir()
+    write(disk, members(source))
+    document = {**job.document, "source_sha256": digest(source)}
+    with pytest.raises(tarfile.OutsideDestinationError):
+        unpack_inputs(replace(job, document=document))
+    assert not list((disk.parent / "outside").iterdir())
+
+
+names = st.from_regex(r"[a-z0-9][a-z0-9+.-]{1,10}", fullmatch=True)
+versions = st.from_regex(r"([0-9]:)?[0-9][A-Za-z0-9.+~-]{0,10}", fullmatch=True)
+packages = st.builds(
+    lock.Package,
+    names,
+    versions,
+    st.sampled_from(["amd64", "all"]),
+    st.just("debian"),
+    st.just("trixie"),
+    st.just("pool/main/x.deb"),
+    st.integers(1, lock.SIZE_LIMIT),
+    st.text("0123456789abcdef", min_size=64, max_size=64),
+    st.sampled_from([("image",), ("builder",), ("builder", "image")]),
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(packages, max_size=5, unique_by=lambda p: p.name))
+def test_the_two_readers_of_locks_agree(found: list[lock.Package]) -> None:
+    content = lock.dump(make_lock(*found))
+    theirs = [
+        (p.name, p.version, p.architecture, p.size, p.sha256, p.file_name)
+        for p in lock.load(content).used_by("image")
+    ]
+    ours = [
+        (p.name, p.version, p.architecture, p.size, p.sha256, p.file_name)
+        for p in read_lock(content.decode())
+    ]
+    assert ours == theirs
+
+
+def test_they_agree_on_the_lock_of_mini() -> None:
+    path = Path(__file__).parents[3] / "images" / "live" / "mini" / "lock"
+    theirs = [p.file_name for p in lock.load(path.read_bytes()).used_by("image")]
+    assert [p.file_name for p in read_lock(path.read_text())] == theirs
