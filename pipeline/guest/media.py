@@ -14,7 +14,8 @@ from .report import Report, StepFailed
 
 SQUASHFS_OPTIONS = {
     "fast": ("-comp", "zstd", "-Xcompression-level", "3", "-b", "256K"),
-    "strong": ("-comp", "zstd", "-Xcompression-level", "19", "-b", "1M"),
+    # 19 would take three times as long for 5 % less (measured on mini)
+    "strong": ("-comp", "zstd", "-Xcompression-level", "15", "-b", "1M"),
 }
 MEMORY_MIB = 512
 FAT_SERIAL = "54574230"  # any fixed number
