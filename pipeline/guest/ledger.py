@@ -1,8 +1,9 @@
 """The ledger: what each step changed in the tree, path by path.
 
 A file is hashed again only if its inode was changed since the step before: the kernel updates an
-inode's change time on every write, and nothing in the machine can set it. The format is described
-in `docs/reference/documents.md`.
+inode's change time on every write, and nothing in the machine can set it. That time is as coarse
+as the kernel's tick, so what was changed in the tick of a look is hashed again at the next. The
+format is described in `docs/reference/documents.md`.
 """
 
 import base64
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +26,8 @@ KINDS = {
     stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
 }
+
+TICK_NS = 10_000_000  # the longest that a kernel's is
 
 # Those that an image carries. Others belong to a file system: XFS shows ACLs as trusted.SGI_ACL….
 XATTRS = ("security.", "user.")
@@ -49,6 +53,7 @@ class Ledger:
     def record(self, step: str) -> None:
         """Write what changed since the last call, as done by `step`."""
         self._write({"step": step})
+        past = time.time_ns() - TICK_NS
         found = dict(_walk(self._tree))
         first_of: dict[tuple[int, int], bytes] = {}
         for path in sorted(found):
@@ -61,7 +66,8 @@ class Ledger:
             entry = self._entry(path, status, first)
             if self._entries.get(path) != entry:
                 self._write(entry)
-            self._entries[path], self._seen[path] = entry, mark
+            self._entries[path] = entry
+            self._seen[path] = mark if status.st_ctime_ns < past else ()
         for path in sorted(self._entries.keys() - found.keys()):
             self._write({"path": _text(path), "type": "absent"})
             del self._entries[path], self._seen[path]

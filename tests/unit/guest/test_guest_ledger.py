@@ -1,0 +1,330 @@
+"""The ledger of a real tree, changed in every way that a step may change it."""
+
+import gzip
+import io
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.compare.ledger import read_records
+from pipeline.guest import ledger as module
+from pipeline.guest.ledger import Ledger
+
+EPOCH = 1_700_000_000
+Lines = list[dict[str, Any]]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/hostname").write_text("mini\n")
+    (root / "etc/other").write_text("other\n")
+    (root / "usr").mkdir()
+    return root
+
+
+class Recorder:
+    """A ledger, and how to see what each step put into it."""
+
+    def __init__(self, tree: Path, out: Path, settled: Callable[[float], float]) -> None:
+        self.ledger = Ledger(tree, out, settled)
+        self._out = out
+        self._steps = 0
+
+    def record(self) -> Lines:
+        """Record a step and return its lines."""
+        self._steps += 1
+        self.ledger.record(f"{self._steps}")
+        self.ledger._lines.flush()
+        self.ledger._file.flush()
+        return after(read(self._out), f"{self._steps}")
+
+
+def read(path: Path) -> Lines:
+    with path.open("rb") as file:
+        packed = gzip.GzipFile(fileobj=io.BytesIO(file.read()))
+        lines = b""
+        while piece := read_some(packed):
+            lines += piece
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def read_some(packed: gzip.GzipFile) -> bytes:
+    try:
+        return packed.read1()
+    except EOFError:  # it goes on
+        return b""
+
+
+def after(lines: Lines, step: str) -> Lines:
+    return lines[lines.index({"step": step}) + 1 :]
+
+
+@pytest.fixture
+def recorder(tree: Path, tmp_path: Path) -> Iterator[Recorder]:
+    made = Recorder(tree, tmp_path / "ledger.jsonl.gz", lambda mtime: min(mtime, EPOCH))
+    yield made
+    made.ledger.close()
+
+
+def paths(lines: Lines) -> list[str]:
+    return [line["path"] for line in lines]
+
+
+def test_the_first_step_made_everything(tree: Path, recorder: Recorder) -> None:
+    os.chown(tree / "etc/other", 3, 4)
+    os.utime(tree / "usr", (1, 2))
+    lines = recorder.record()
+    assert paths(lines) == ["etc", "etc/hostname", "etc/other", "usr"]
+    other, usr = lines[2], lines[3]
+    assert other == {
+        "path": "etc/other",
+        "type": "file",
+        "mode": stat.S_IMODE((tree / "etc/other").stat().st_mode),
+        "uid": 3,
+        "gid": 4,
+        "size": 6,
+        "mtime": EPOCH,
+        "sha256": sha256(b"other\n").hexdigest(),
+    }
+    assert (usr["type"], usr["mtime"]) == ("dir", 2)
+    assert "size" not in usr
+
+
+def test_a_step_that_changes_nothing_has_no_lines(recorder: Recorder) -> None:
+    recorder.record()
+    assert recorder.record() == []
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], dict[str, Any]]] = {
+    "content": (lambda p: p.write_text("inim\n"), {"size": 5}),
+    "mode": (lambda p: p.chmod(0o4751), {"mode": 0o4751}),
+    "owner": (lambda p: os.chown(p, 1, 2), {"uid": 1, "gid": 2}),
+    "time": (lambda p: os.utime(p, (5, 5)), {"mtime": 5}),
+    "xattr": (lambda p: os.setxattr(p, "user.a", b"\xff"), {"xattrs": {"user.a": "/w=="}}),
+    "to link": (lambda p: (p.unlink(), p.symlink_to("x")), {"type": "link", "target": "x"}),
+    "to folder": (lambda p: (p.unlink(), p.mkdir()), {"type": "dir"}),
+    "to pipe": (lambda p: (p.unlink(), os.mkfifo(p)), {"type": "fifo"}),
+}
+
+
+@pytest.mark.parametrize(("change", "seen"), CHANGES.values(), ids=CHANGES.keys())
+def test_a_change_is_seen(
+    change: Callable[[Path], object], seen: dict[str, Any], tree: Path, recorder: Recorder
+) -> None:
+    os.utime(tree / "etc", (0, 0))
+    recorder.record()
+    change(tree / "etc/hostname")
+    os.utime(tree / "etc", (0, 0))
+    (line,) = recorder.record()
+    assert line["path"] == "etc/hostname"
+    assert line.items() >= seen.items()
+
+
+def test_what_has_gone_is_absent(tree: Path, recorder: Recorder) -> None:
+    recorder.record()
+    (tree / "etc/other").unlink()
+    (tree / "usr").rmdir()
+    lines = recorder.record()
+    assert lines[-2:] == [{"path": p, "type": "absent"} for p in ("etc/other", "usr")]
+    (tree / "usr").mkdir()
+    assert "usr" in paths(recorder.record())
+
+
+def test_a_folder_that_becomes_a_file_takes_its_files_along(tree: Path, recorder: Recorder) -> None:
+    recorder.record()
+    for name in ("hostname", "other"):
+        (tree / "etc" / name).unlink()
+    (tree / "etc").rmdir()
+    (tree / "etc").write_text("a file now")
+    found = {line["path"]: line["type"] for line in recorder.record()}
+    assert found == {"etc": "file", "etc/hostname": "absent", "etc/other": "absent"}
+
+
+def test_hard_links_name_the_first(tree: Path, recorder: Recorder) -> None:
+    os.link(tree / "etc/hostname", tree / "usr/name")
+    os.link(tree / "etc/hostname", tree / "a")
+    lines = {line["path"]: line for line in recorder.record()}
+    assert "links" not in lines["a"]
+    assert lines["etc/hostname"]["links"] == lines["usr/name"]["links"] == "a"
+    assert len({lines[p]["sha256"] for p in ("a", "etc/hostname", "usr/name")}) == 1
+
+
+def test_a_first_link_that_goes_leaves_another_one_first(tree: Path, recorder: Recorder) -> None:
+    os.link(tree / "etc/hostname", tree / "a")
+    recorder.record()
+    (tree / "a").unlink()
+    lines = {line["path"]: line for line in recorder.record()}
+    assert lines["a"]["type"] == "absent"
+    assert "links" not in lines["etc/hostname"]
+
+
+def test_a_new_first_link_is_seen_at_the_others(tree: Path, recorder: Recorder) -> None:
+    recorder.record()
+    os.link(tree / "etc/hostname", tree / "a")
+    lines = {line["path"]: line for line in recorder.record()}
+    assert lines["etc/hostname"]["links"] == "a"
+
+
+def test_links_to_files_that_are_equal_are_not_hard_links(tree: Path, recorder: Recorder) -> None:
+    (tree / "etc/same").write_text("mini\n")
+    lines = {line["path"]: line for line in recorder.record()}
+    assert "links" not in lines["etc/same"]
+
+
+def test_every_kind_of_file_is_told(tree: Path, recorder: Recorder) -> None:
+    os.mkfifo(tree / "pipe")
+    os.mknod(tree / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(tree / "disk", stat.S_IFBLK | 0o660, os.makedev(8, 300))
+    (tree / "link").symlink_to("/absolute/nowhere")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.fspath(tree / "socket"))
+    lines = {line["path"]: line for line in recorder.record()}
+    assert lines["pipe"]["type"] == "fifo"
+    assert (lines["null"]["type"], lines["null"]["device"]) == ("char", [1, 3])
+    assert (lines["disk"]["type"], lines["disk"]["device"]) == ("block", [8, 300])
+    assert (lines["link"]["type"], lines["link"]["target"]) == ("link", "/absolute/nowhere")
+    assert lines["socket"]["type"] == "socket"
+
+
+def test_attributes_of_the_file_system_are_left_out(tree: Path, recorder: Recorder) -> None:
+    os.setxattr(tree / "etc", "trusted.overlay", b"x")
+    os.setxattr(tree / "usr", "security.capability", bytes.fromhex("0100000200200000" + "0" * 24))
+    lines = {line["path"]: line for line in recorder.record()}
+    assert "xattrs" not in lines["etc"]
+    assert list(lines["usr"]["xattrs"]) == ["security.capability"]
+
+
+STRANGE = [b"\xff\xfe", b"a\nb", b'q"uote', "ünï".encode(), b"\xed\xa0\x80", b" ", b"\\x"]
+
+
+def test_names_of_any_bytes_stay_apart_and_are_sorted(tree: Path, recorder: Recorder) -> None:
+    for name in STRANGE:
+        Path(os.fsdecode(os.fsencode(tree) + b"/" + name)).write_bytes(name)
+    found = [os.fsencode(path) for path in paths(recorder.record())]
+    assert set(STRANGE) <= set(found)
+    assert found == sorted(found)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that the ledger reads."""
+    paths: list[str] = []
+
+    def watching(path: bytes, mode: str) -> Any:
+        paths.append(os.fsdecode(path))
+        return Path(paths[-1]).open(mode)
+
+    monkeypatch.setitem(vars(module), "open", watching)
+    return paths
+
+
+def test_only_what_changed_is_read_again(
+    tree: Path, recorder: Recorder, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = time.time_ns() + 10**9
+    monkeypatch.setattr(module.time, "time_ns", lambda: later)
+    recorder.record()
+    opened.clear()
+    (tree / "etc/hostname").write_text("inim\n")
+    recorder.record()
+    assert opened == [str(tree / "etc/hostname")]
+
+
+def test_a_hidden_change_is_seen(tree: Path, recorder: Recorder) -> None:
+    """Same size, same time, same inode: only the kernel's change time tells."""
+    path = tree / "etc/hostname"
+    os.utime(path, (7, 7))
+    recorder.record()
+    with path.open("r+") as file:
+        file.write("inim")
+    os.utime(path, (7, 7))
+    (line,) = recorder.record()
+    assert line["sha256"] == sha256(b"inim\n").hexdigest()
+
+
+def test_what_changed_in_the_tick_of_a_look_is_read_again(
+    tree: Path, recorder: Recorder, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives another change in that tick the same time."""
+    changed = (tree / "etc/hostname").stat().st_ctime_ns
+    monkeypatch.setattr(module.time, "time_ns", lambda: changed)
+    recorder.record()
+    opened.clear()
+    assert recorder.record() == []
+    assert str(tree / "etc/hostname") in opened
+
+
+def test_touching_a_file_that_stays_the_same_is_no_change(tree: Path, recorder: Recorder) -> None:
+    recorder.record()
+    os.utime(tree / "etc/hostname")  # after the epoch, as before
+    assert recorder.record() == []
+
+
+def test_the_outside_understands_all_of_it(tree: Path, recorder: Recorder, tmp_path: Path) -> None:
+    for name in STRANGE:
+        path = Path(os.fsdecode(os.fsencode(tree) + b"/" + name))
+        path.write_bytes(name)
+        os.link(path, tree / f"link to {len(name)} {sum(name)}")
+    os.utime(tree / "usr", (-5.5, -5.5))
+    os.mknod(tree / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    lines = recorder.record()
+    (tree / "etc/other").unlink()
+    lines += recorder.record()
+    recorder.ledger.artifact("x", tree / "etc/hostname")
+    recorder.ledger.close()
+    assert len(list(read_records(tmp_path / "ledger.jsonl.gz"))) == len(lines) + 3
+
+
+def test_equal_trees_have_equal_ledgers(tmp_path: Path) -> None:
+    written = []
+    for name in ("first", "second"):
+        tree, out = tmp_path / name, tmp_path / f"{name}.gz"
+        files = ["b/c", "a", "b/d"] if name == "first" else ["b/d", "b/c", "a"]
+        tree.mkdir()
+        (tree / "b").mkdir()
+        for file in files:
+            (tree / file).write_text(file)
+        os.link(tree / "a", tree / "z")
+        ledger = Ledger(tree, out, lambda _: EPOCH)
+        ledger.record("one")
+        ledger.artifact("image", tree / "a")
+        final = io.BytesIO()
+        ledger.write_final(final)
+        ledger.close()
+        written.append((out.read_bytes(), final.getvalue()))
+    assert written[0] == written[1]
+    assert written[0][0][4:8] == bytes(4)  # gzip's own time
+
+
+def test_the_final_ledger_is_the_tree_as_it_is(tree: Path, recorder: Recorder) -> None:
+    recorder.record()
+    (tree / "etc/other").unlink()
+    last = {line["path"] for line in recorder.record()}
+    final = io.BytesIO()
+    recorder.ledger.write_final(final)
+    lines = [json.loads(line) for line in gzip.decompress(final.getvalue()).splitlines()]
+    assert paths(lines) == ["etc", "etc/hostname", "usr"]
+    assert "etc/other" in last
+
+
+def test_an_artifact_is_told_by_hash(tree: Path, tmp_path: Path) -> None:
+    ledger = Ledger(tree, tmp_path / "out.gz", lambda _: EPOCH)
+    ledger.record("one")
+    ledger.artifact("filesystem.squashfs", tree / "etc/other")
+    ledger.close()
+    digest = sha256(b"other\n").hexdigest()
+    assert read(tmp_path / "out.gz")[-1] == {
+        "artifact": "filesystem.squashfs",
+        "sha256": digest,
+        "size": 6,
+    }
