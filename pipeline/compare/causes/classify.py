@@ -1,0 +1,176 @@
+"""Names the usual causes of a difference, with what speaks for each. `docs/causes.md` has them all.
+
+Contents and values come from hostile builds: what is read here is bounded, and only ever compared.
+"""
+
+import lzma
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from pipeline.compare.causes.facts import Cause, Facts, Pair
+from pipeline.compare.causes.headers import in_headers
+from pipeline.compare.causes.identifiers import in_identifiers
+from pipeline.compare.causes.names import in_locale, in_names
+from pipeline.compare.causes.order import in_order
+from pipeline.compare.causes.spots import Spot, find_spots, is_text
+from pipeline.compare.causes.times import in_binary, in_text, instant, judge
+
+INNER_LIMIT = 16 * 1024 * 1024  # bytes of a decompressed content
+MEMORY_LIMIT = 128 * 1024 * 1024  # bytes that a decompressor may take
+CAUSES_LIMIT = 8
+PADDING = 4  # zeros on both sides of what may be uninitialised
+PADDED_LIMIT = 64
+
+NAMES = frozenset(
+    {
+        *("file-time", "time-binary", "time-text", "time-zone", "shadow-day", "po-date", "pyc"),
+        *("gzip-time", "zip-time", "tar-time", "cpio-time", "ar-time", "png-time"),
+        *("host-name", "user", "build-path", "locale", "kernel", "cpu-count", "machine"),
+        *("umask", "owner", "uuid", "machine-id", "random-identifier", "build-id", "address"),
+        *("hash-order", "directory-order", "uninitialised"),
+    }
+)
+
+Contents = tuple[bytes, bytes]
+
+
+def find_causes(path: str, contents: Contents, pair: Pair) -> tuple[Cause, ...]:
+    """Name what usually makes two contents of one path differ, the surest first.
+
+    Compressed contents (gzip, xz) are looked into as well.
+    """
+    if contents[0] == contents[1]:
+        return ()
+    found = in_headers(path, contents, pair)
+    inner = tuple(_decompressed(content) for content in contents)
+    if inner[0] is not None and inner[1] is not None:
+        found += find_causes(path, (inner[0], inner[1]), pair) if inner[0] != inner[1] else ()
+    else:
+        known = bool(found)  # what a header says need not be said of its bytes
+        others = _in_content(path, contents, pair, known=known)
+        found += [c for c in others if not known or c.name not in ("time-binary", "time-text")]
+    return _distinct(found)
+
+
+def find_causes_of_values(
+    kind: str, values: tuple[object, object], pair: Pair
+) -> tuple[Cause, ...]:
+    """Name what makes a property of a path differ: `kind` is one of a ledger's.
+
+    `values` are numbers for time, mode and owner, and texts for the others.
+    """
+    left, right = values
+    match kind, left, right:
+        case "time", int(), int():
+            stamps = instant(left), instant(right)
+            said = stamps[0] and stamps[1] and judge((stamps[0], stamps[1]), pair)
+            return (Cause("file-time", said),) if said else ()
+        case "mode", int(), int():
+            return tuple(_umask(left, right, pair))
+        case "owner", _, _:
+            return (Cause("owner", f"{left} in {pair[0].name}, {right} in {pair[1].name}"),)
+        case _, str(), str():
+            return find_causes(
+                "", (left.encode(errors="replace"), right.encode(errors="replace")), pair
+            )
+    return ()
+
+
+def _umask(left: int, right: int, pair: Pair) -> Iterator[Cause]:
+    masks = pair[0].umask, pair[1].umask
+    if masks[0] is None or masks[1] is None or masks[0] == masks[1]:
+        return
+    apart = left ^ right
+    if (
+        apart
+        and not apart & ~(masks[0] ^ masks[1])
+        and not apart & (left & masks[0] | right & masks[1])
+    ):
+        said = f"{left & 0o7777:04o} where the umask is {masks[0]:04o}"
+        yield Cause("umask", f"{said}, {right & 0o7777:04o} where it is {masks[1]:04o}")
+
+
+def _in_content(path: str, contents: Contents, pair: Pair, *, known: bool) -> Iterator[Cause]:
+    """Look at the places where two contents differ, one after the other."""
+    text = is_text(contents[0]) and is_text(contents[1])
+    spots = find_spots(*contents)
+    order = in_order(contents, spots, pair)
+    explained = known or bool(order)
+    if order:
+        yield order
+    for spot in spots if not order else ():
+        found = list(_in_spot(path, contents, spot, pair, text=text))
+        explained = explained or bool(found)
+        yield from found
+    if not explained and not text:
+        yield from _uninitialised(contents, spots)
+
+
+def _in_spot(
+    path: str, contents: Contents, spot: Spot, pair: Pair, *, text: bool
+) -> Iterator[Cause]:
+    found = list(chain(in_text(spot, pair), in_names(spot, pair)))
+    if locale := in_locale(spot, pair):
+        found.append(locale)
+    if not text and not found and (stamp := in_binary(contents, spot, pair)):
+        found.append(stamp)
+    yield from found or in_identifiers(path, contents, spot, text=text)
+
+
+def _uninitialised(contents: Contents, spots: Sequence[Spot]) -> Iterator[Cause]:
+    """Guess that a few bytes in the middle of padding were never written."""
+    zeros = bytes(PADDING)
+    for spot in spots:
+        begin, end = spot.offsets[0], spot.offsets[0] + len(spot.left)
+        same = spot.offsets[0] == spot.offsets[1] and len(spot.left) == len(spot.right)
+        after = all(content[end : end + PADDING] == zeros for content in contents)
+        before = all(content[max(0, begin - PADDING) : begin] == zeros for content in contents)
+        blank = not any(spot.left) or not any(spot.right)
+        if same and end - begin <= PADDED_LIMIT and ((before and after) or (blank and after)):
+            said = f"{end - begin} bytes at byte {begin} stand amid zeros"
+            yield Cause("uninitialised", f"{said} and follow no pattern", weak=True)
+            return
+
+
+def _decompressed(content: bytes) -> bytes | None:
+    """Return what is in a gzip or xz file, as far as INNER_LIMIT; None if it is neither."""
+    try:
+        if content[:3] == b"\x1f\x8b\x08":
+            return zlib.decompressobj(wbits=31).decompress(content, INNER_LIMIT)
+        if content[:6] == b"\xfd7zXZ\0":
+            unpack = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY_LIMIT)
+            return unpack.decompress(content, INNER_LIMIT)
+    except (zlib.error, lzma.LZMAError):
+        return None
+    return None
+
+
+def _distinct(found: Sequence[Cause]) -> tuple[Cause, ...]:
+    """Keep the first of each cause, guesses last."""
+    first: dict[str, Cause] = {}
+    for cause in sorted(found, key=lambda cause: cause.weak):
+        first.setdefault(cause.name, cause)
+    return tuple(first.values())[:CAUSES_LIMIT]
+
+
+def known_factors(pair: Pair) -> list[str]:
+    """Return in which factors two environments differ, for people."""
+    return [name for name, left, right in _factors(*pair) if left != right]
+
+
+def _factors(left: Facts, right: Facts) -> Iterator[tuple[str, object, object]]:
+    for name in (
+        "host_name",
+        "user",
+        "build_path",
+        "locale",
+        "time_zone",
+        "kernel",
+        "cpus",
+        "umask",
+    ):
+        yield name.replace("_", " "), getattr(left, name), getattr(right, name)
+    yield "clock", left.hours, right.hours
+    for name in left.others:
+        yield name, left.others[name], right.others.get(name)
