@@ -46,7 +46,7 @@ def connect(address: str | None) -> Iterator[DockerClient]:
             else docker.from_env(timeout=TIMEOUT_S)
         )
         client.ping()
-    except (DockerException, requests.RequestException) as error:
+    except (DockerException, requests.RequestException, ValueError) as error:
         remedy = "start one (./farm does), or name one in farm.yaml"
         raise InfrastructureFailed(f"no Docker Engine answers at {where}", remedy=remedy) from error
     try:
@@ -65,7 +65,7 @@ def put(container: Container, folder: PurePosixPath, files: dict[str, Path | byt
 
 def archive(files: dict[str, Path | bytes]) -> Iterator[bytes]:
     """Yield a tar archive without holding a file in memory."""
-    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
+    folders = {str(p) for name in files for p in PurePosixPath(name).parents if p.name}
     for folder in sorted(folders):
         member = tarfile.TarInfo(folder)
         member.type, member.mode = tarfile.DIRTYPE, 0o755
