@@ -35,6 +35,7 @@ class Speaker:
         self._said = said
         self._status = status
         self._closed = threading.Event()
+        self._response = self  # of the SDK's stream
 
     def attach(self, **_: object) -> "Speaker":
         return self
