@@ -87,7 +87,7 @@ def _run(
     )
     try:
         container.start()
-        container.wait(timeout=PROBE_S + 30)
+        engine.wait(container, PROBE_S + 30)  # one that hangs has proven nothing
         said: bytes = container.logs(stdout=True, stderr=False)
         return said[-OUTPUT_LIMIT:]
     finally:
