@@ -35,7 +35,9 @@ PACKAGE_OF = {
     "gpgv": "gpgv",
     "mmdebstrap": "mmdebstrap",
     "apt-get": "apt",
+    "prlimit": "util-linux",
     "qemu-system-x86_64": "qemu-system-x86",
+    "unsquashfs": "squashfs-tools",
 }
 
 

@@ -11,6 +11,7 @@ from pipeline import run as runs
 from pipeline.build import engine
 from pipeline.build.host import Mirrors
 from pipeline.build.stage import run_build
+from pipeline.compare.explain import explain
 from pipeline.compare.verdict import run_compare
 from pipeline.display import Display
 from pipeline.errors import TwinbuildError, UsageError
@@ -56,7 +57,7 @@ def build(
         take_inputs(workspace, run, display)
         failures = build_all(workspace, run, display, keep=keep)
         if len(run.request().environments) > 1:
-            failures += filter(None, [run_compare(run, notify=display.say).error(run.id)])
+            failures += filter(None, [_judge(run, display)])
     for error in failures:
         raise error
 
@@ -85,9 +86,16 @@ def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
 def compare(run: Run, display: Display) -> None:
     """Stage 4; raise Differs if the builds differ, and how one failed if it did."""
     with run.held():
-        error = run_compare(run, notify=display.say).error(run.id)
+        error = _judge(run, display)
     if error:
         raise error
+
+
+def _judge(run: Run, display: Display) -> TwinbuildError | None:
+    """Compare the builds and explain in what they differ; return what that comes to."""
+    verdict = run_compare(run, notify=display.say)
+    explain(run, verdict, notify=display.say)
+    return verdict.error(run.id)
 
 
 def build_all(
