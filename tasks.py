@@ -22,8 +22,10 @@ from pipeline import demo as demonstration
 from pipeline import doctor as examination
 from pipeline import dsse, flow, overview
 from pipeline.check import check_source
+from pipeline.compare.images import locate_files
 from pipeline.display import Display
 from pipeline.errors import ExitStatus, TwinbuildError
+from pipeline.files import json_bytes
 from pipeline.run import Request, Run, list_runs, open_run
 from pipeline.workspace import Workspace, open_workspace
 
@@ -230,6 +232,18 @@ def check(_c: Context, source: str | None = None) -> None:
 
 
 @_task
+def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
+    """Say where two files differ: images, kits, packages, anything; status 0 only if they do not.
+
+    ISO, disk, FAT and SquashFS images and archives are looked into. --json prints one JSON object.
+    """
+    compared = locate_files(Path(first), Path(second))
+    print("\n".join(compared.lines()) if not json else json_bytes(compared.document()).decode())
+    if not compared.equal:
+        raise Exit(code=int(ExitStatus.DIFFERS))
+
+
+@_task
 def bench(_c: Context) -> None:
     """Compare the farm with the same programs run by hand, in the same machine."""
     print("\n".join(benches.run_bench(_workspace(), DISPLAY)))
@@ -307,7 +321,7 @@ def stage_release(_c: Context, run: str) -> None:
 
 namespace = Collection(
     *(lock, check, build, release, snapshot, verify, keygen),
-    *(runs, show, clean, doctor, demo, bench, test, lint),
+    *(runs, show, clean, doctor, demo, bench, test, lint, locate),
 )
 stages = Collection("stage")
 for name, stage in (

@@ -1,0 +1,116 @@
+"""What every format is read into: structures of its own, entries, and regions of its bytes."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.compare.formats.ranges import Span
+from pipeline.compare.formats.source import Malformed, Source, Spool
+
+ENTRY_LIMIT = 100_000  # entries of a format that is read as a whole
+PATH_LIMIT = 4096  # bytes of a path
+LINK_LIMIT = 65_536  # bytes that a symbolic link leads along
+
+Fact = str | int | tuple[tuple[str, str], ...]  # a tuple has names and values
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A piece of the format itself: a header's field, a boot record.
+
+    `kind` is structure, time, identifier, or another kind of difference that it makes.
+    """
+
+    name: str
+    span: Span
+    content: bytes
+    kind: str = "structure"
+    text: str | None = None  # how people read it
+
+
+@dataclass(slots=True)
+class Entry:
+    """A file, folder or other thing with a path.
+
+    `facts` says all that is known of it by kind of difference (mode, owner, time, target, ...);
+    what it is more exactly may follow the kind, after a space.
+    """
+
+    path: str
+    facts: dict[str, Fact]
+    content: Source | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A range of the format's bytes; `metadata` if it holds what structures and facts say."""
+
+    name: str
+    span: Span
+    metadata: bool = True
+
+
+def no_entries() -> Iterator[Entry]:
+    """Give no entries."""
+    return iter(())
+
+
+@dataclass(frozen=True)
+class Container:
+    """A content that was read as its format demands.
+
+    `entries` gives the entries in the order of `sort_key`, each path once. `order` has the paths
+    as they are stored, where the format leaves their order free.
+    """
+
+    structures: Sequence[Structure] = ()
+    entries: Callable[[], Iterator[Entry]] = no_entries
+    regions: Sequence[Region] = ()
+    order: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: its name, whether a content's first bytes look like it, and its reader.
+
+    The reader raises Malformed; what it gives may raise it later.
+    """
+
+    name: str
+    matches: Callable[[Source], bool]
+    read: Callable[[Source, Spool], Container]
+    streams: bool = field(default=False)  # one content, packed
+
+
+def sort_key(path: str) -> str:
+    """Return what paths are sorted by: a folder before what is in it, before its next sibling."""
+    return path.replace("/", "\0")
+
+
+def listed(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
+    """Return entries sorted, and their paths as they came; a path's second entry is named so.
+
+    Raise Malformed if there are too many.
+    """
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        number, path = 1, entry.path
+        while entry.path in found:
+            number += 1
+            if number > 100:  # each further one would take longer
+                raise Malformed(f"the path {path} is there over 100 times")
+            entry.path = f"{path} ({number})"
+        found[entry.path] = entry
+        if len(found) > ENTRY_LIMIT:
+            raise Malformed(f"it has over {ENTRY_LIMIT} entries")
+    return sorted(found.values(), key=lambda entry: sort_key(entry.path)), list(found)
+
+
+def file_type(mode: int) -> str:
+    """Return the type that a POSIX mode says."""
+    types = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "link", 12: "socket"}
+    return types.get(mode >> 12 & 15, f"{mode >> 12 & 15:o}")
+
+
+def name_of(raw: bytes) -> str:
+    """Return the name that bytes say; those that are not UTF-8 become surrogates."""
+    return raw.decode("utf-8", "surrogateescape")

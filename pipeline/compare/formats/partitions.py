@@ -1,0 +1,112 @@
+"""Boot records and partition tables: MBR and GPT (UEFI specification, chapter 5).
+
+A logical sector has 512 bytes, as on all that images are made for.
+"""
+
+import struct
+import uuid
+from collections.abc import Iterator
+
+from pipeline.compare.formats.container import Container, Entry, Format, Region, Structure
+from pipeline.compare.formats.ranges import Span
+from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
+
+SECTOR = 512
+SIGNATURE = b"\x55\xaa"
+GPT_MAGIC = b"EFI PART"
+GPT = struct.Struct("<8sIIIIQQQQ16sQIII")
+GPT_ENTRIES = 128
+PARTITION = struct.Struct("<B3sB3sII")
+PROTECTIVE = 0xEE
+
+
+def _matches(source: Source) -> bool:
+    """Whether there is a partition table; a lone boot sector has none."""
+    if source.size < 2 * SECTOR or source.read(510, 2) != SIGNATURE:
+        return False
+    table = source.read(446, 64)
+    flags = {table[at] for at in range(0, 64, 16)}
+    return flags <= {0, 0x80} and any(table[at + 4] for at in range(0, 64, 16))
+
+
+def _read(source: Source, spool: Spool) -> Container:
+    partitions = list(_partitions(source))
+    named = [(f"partition {number}", span) for number, span in enumerate(partitions, 1)]
+    return Container(
+        structures=boot_structures(source),
+        entries=lambda: (
+            Entry(name, {"layout": f"bytes {span[0]} to {span[1]}"}, Extents(source, [span]))
+            for name, span in sorted(named)
+        ),
+        regions=[Region(name, span, metadata=False) for name, span in named],
+    )
+
+
+DISK = Format("disk", _matches, _read)
+
+
+def boot_structures(source: Source) -> list[Structure]:
+    """Return master boot record, partition table and both GPTs, as far as they are there."""
+    if source.size < SECTOR or source.read(510, 2) != SIGNATURE:
+        return []
+    raw = source.read(0, SECTOR)
+    found = [
+        Structure("MBR boot code", (0, 440), raw[:440]),
+        Structure("MBR disk identifier", (440, 446), raw[440:446], "identifier"),
+    ]
+    for number in range(4):
+        span = (446 + 16 * number, 462 + 16 * number)
+        found.append(Structure(f"MBR partition {number + 1}", span, raw[slice(*span)]))
+    for name, place in (("GPT", SECTOR), ("backup GPT", source.size - SECTOR)):
+        found += _gpt_structures(source, name, place)
+    return found
+
+
+def _gpt_structures(source: Source, name: str, place: int) -> Iterator[Structure]:
+    header = _gpt_header(source, place)
+    if header is None:
+        return
+    raw, entries, count, size = header
+    guid = str(uuid.UUID(bytes_le=raw[56:72]))
+    yield Structure(f"{name} header", (place, place + 56), raw[:16] + bytes(4) + raw[20:56])
+    yield Structure(f"{name} disk GUID", (place + 56, place + 72), raw[56:72], "identifier", guid)
+    yield Structure(f"{name} entry array", (place + 72, place + 88), raw[72:88])
+    for number in range(count):
+        start = entries + number * size
+        entry = source.read(start, size)
+        if any(entry):
+            title = f"{name} partition {number + 1}"
+            guid = str(uuid.UUID(bytes_le=entry[16:32]))
+            span = (start + 16, start + 32)
+            yield Structure(f"{title} GUID", span, entry[16:32], "identifier", guid)
+            rest = entry[:16] + entry[32:]
+            yield Structure(title, (start, start + size), rest)
+
+
+def _gpt_header(source: Source, place: int) -> tuple[bytes, int, int, int] | None:
+    """Return a GPT header's bytes, where its entries begin, how many there are, and their size."""
+    if place < SECTOR or place + SECTOR > source.size:
+        return None
+    raw = source.read(place, SECTOR)
+    magic, *_, entries, count, size, _ = GPT.unpack_from(raw)
+    if magic != GPT_MAGIC:
+        return None
+    if count > 4 * GPT_ENTRIES or not 128 <= size <= 4096:
+        raise Malformed(f"its GPT has {count} entries of {size} bytes")
+    return raw, entries * SECTOR, count, size
+
+
+def _partitions(source: Source) -> Iterator[Span]:
+    """Give where partitions lie, those beyond the end left out; of a GPT if there is one."""
+    header = _gpt_header(source, SECTOR)
+    if header is not None:
+        _, entries, count, size = header
+        for number in range(count):
+            first, last = struct.unpack_from("<QQ", source.read(entries + number * size, size), 32)
+            if first and first <= last < source.size // SECTOR:
+                yield first * SECTOR, (last + 1) * SECTOR
+        return
+    for number in range(4):
+        _, _, kind, _, first, count = PARTITION.unpack_from(source.read(446 + 16 * number, 16))
+        if kind not in (0, PROTECTIVE) and first > 0 and (first + count) * SECTOR <= source.size:
+            yield first * SECTOR, (first + count) * SECTOR

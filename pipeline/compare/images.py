@@ -1,0 +1,313 @@
+"""Where two files differ, told from the files alone: images, file systems, archives, anything.
+
+Two contents are compared byte by byte; what is equal is never opened. What differs is read as its
+format demands, if both sides have the same one: the differing bytes are those of its structures, of
+its entries' facts, or of an entry's content, which is then compared in the same way. What is stored
+elsewhere is matched by path. Contents are hostile: they are read with limits, and what does not
+follow its format is compared as mere bytes and told to be malformed.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.compare.formats.container import Container, Entry, Format, Structure, sort_key
+from pipeline.compare.formats.known import recognise
+from pipeline.compare.formats.ranges import Ranges, Span
+from pipeline.compare.formats.scan import describe, scan
+from pipeline.compare.formats.source import File, Malformed, Memory, Source, Spool, Watched
+from pipeline.compare.places import (
+    REFUSED,
+    Place,
+    content_place,
+    fact_place,
+    say_reason,
+    structure_place,
+    weight,
+)
+from pipeline.errors import UsageError
+
+FORMAT = "twinbuild-places/1"
+PLACES_LIMIT = 1000
+DEPTH_LIMIT = 16
+WORK_LIMIT = 64 * 1024**3  # bytes that are unpacked or compared in all
+NAMES = ("first", "second")
+EMPTY = Memory(b"")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Whether two files are equal, and where they are not; `complete` if all places are told."""
+
+    equal: bool
+    places: tuple[Place, ...]
+    complete: bool
+
+    def lines(self) -> list[str]:
+        """Return what people read: a line a place."""
+        more = [] if self.complete else [f"there may be more than these {len(self.places)} places"]
+        return [*map(str, self.places), *more] or ["the files are equal"]
+
+    def document(self) -> dict[str, object]:
+        """Return what `docs/reference/locate.md` describes."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def locate_files(
+    first: Path, second: Path, *, names: tuple[str, str] = NAMES, limit: int = PLACES_LIMIT
+) -> Compared:
+    """Say where two files differ, `limit` places at most.
+
+    Raise UsageError if one is not a file that can be read, OSError if reading fails later.
+    """
+    with ExitStack() as stack:
+        left, right = (_open(path, stack) for path in (first, second))
+        spool = stack.enter_context(Spool([WORK_LIMIT]).nested())
+        descent = _Descent(names, limit, spool)
+        complete = True
+        try:
+            descent.contents(_Position("", "", 0), left, right, Ranges())
+        except _Enough:
+            complete = False
+        return Compared(not descent.places, tuple(descent.places), complete)
+
+
+def _open(path: Path, stack: ExitStack) -> File:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    stack.callback(os.close, descriptor)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise UsageError(f"{path} is not a plain file", remedy="name two files to compare")
+    return File(descriptor, os.fstat(descriptor).st_size)
+
+
+class _Enough(Exception):
+    """As many places as are wanted have been found."""
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Where a descent is: containers and path so far."""
+
+    where: str
+    path: str
+    depth: int
+
+    def into(self, format_name: str) -> str:
+        """Return what to call the container that lies here."""
+        outer = f"{self.where} {self.path}".strip()
+        return f"{outer} > {format_name}" if outer else format_name
+
+
+class _Descent:
+    """Compares contents and what is in them, and keeps the places where they differ."""
+
+    def __init__(self, names: tuple[str, str], limit: int, spool: Spool) -> None:
+        self.names = names
+        self.limit = limit
+        self.spool = spool
+        self.places: list[Place] = []
+
+    def found(self, place: Place) -> None:
+        self.places.append(place)
+        if len(self.places) >= self.limit:
+            raise _Enough
+
+    def contents(self, at: _Position, left: Source, right: Source, outer: Ranges) -> bool:
+        """Compare two contents; return whether they differ."""
+        try:
+            ranges = scan(left, right, left.against(right, outer), self.spool)
+        except REFUSED as error:
+            sizes = (left.size, right.size)
+            self.found(Place(at.where, at.path, "malformed", sizes=sizes, first=say_reason(error)))
+            return True
+        if not len(ranges) and left.size == right.size:
+            return False
+        if not self._inside(at, left, right, ranges):
+            self.bytes_found(at, left, right, ranges)
+        return True
+
+    def bytes_found(
+        self,
+        at: _Position,
+        left: Source,
+        right: Source,
+        ranges: Ranges,
+        kind: str = "content",
+        reason: str | None = None,
+    ) -> None:
+        """Keep the place of bytes that differ and were not, or cannot be, looked into."""
+        found = describe(left, right, ranges)
+        self.found(content_place(at.where, at.path, (left, right), found, kind, reason))
+
+    def _inside(self, at: _Position, left: Source, right: Source, ranges: Ranges) -> bool:
+        """Look into two contents that differ; return whether the difference was found there."""
+        here = self._format(left)
+        if here is None or here is not self._format(right) or at.depth >= DEPTH_LIMIT:
+            return False
+        before = len(self.places)
+        try:
+            with self.spool.nested() as spool:
+                pair = _Pair(self, _Position(at.into(here.name), "", at.depth + 1), spool)
+                pair.compare(here, left, right, ranges)
+        except REFUSED as error:
+            self.bytes_found(at, left, right, ranges, "malformed", say_reason(error))
+        if len(self.places) == before:
+            self.bytes_found(at, left, right, ranges, "layout")
+        return True
+
+    def _format(self, source: Source) -> Format | None:
+        try:
+            return recognise(source)
+        except REFUSED:
+            return None
+
+
+class _Pair:
+    """Two containers of one format that are compared."""
+
+    def __init__(self, descent: _Descent, at: _Position, spool: Spool) -> None:
+        self.descent = descent
+        self.at = at
+        self.spool = spool
+        self.explained: list[Span] = []
+        self.metadata_explained = False
+
+    def compare(self, here: Format, left: Source, right: Source, ranges: Ranges) -> None:
+        """Compare all that the containers hold; raise Malformed if one is not as it should be."""
+        watched = Watched(left)
+        first = self._read(here, watched, 0)
+        watched.watching = False
+        same = left.size == right.size and not any(ranges.touches(*span) for span in watched.reads)
+        second = None if same else self._read(here, right, 1)
+        if second is None:
+            for entry in first.entries():
+                if entry.content is not None:
+                    self._content(entry, entry.content, entry.content.elsewhere(right), ranges)
+        else:
+            told = len(self.descent.places)
+            consequences = self._structures(first.structures, second.structures)
+            for ours, theirs in _matched(first.entries(), second.entries()):
+                self._entries(ours, theirs, ranges)
+            self._order(first, second)
+            for place in consequences if len(self.descent.places) == told else ():
+                self.descent.found(place)
+        if second is None or (first.regions == second.regions and left.size == right.size):
+            self._unexplained(first, left, right, ranges)
+
+    def _read(self, here: Format, source: Source, side: int) -> Container:
+        try:
+            return here.read(source, self.spool)
+        except REFUSED as error:
+            reason = f"{self.descent.names[side]} is no {here.name} that can be read"
+            raise Malformed(f"{reason}: {say_reason(error)}") from error
+
+    def _structures(self, left: Sequence[Structure], right: Sequence[Structure]) -> list[Place]:
+        """Compare the format's own structures, by name; return those that follow from the rest."""
+        consequences = []
+        ours, theirs = ({s.name: s for s in side} for side in (left, right))
+        for name in dict.fromkeys([*ours, *theirs]):
+            one, other = ours.get(name), theirs.get(name)
+            if one is None or other is None:
+                known = one or other
+                kind = f"only-in-{self.descent.names[one is None]}"
+                self.descent.found(Place(self.at.where, f"[{name}]", kind))
+                self.explained += [known.span] if known else []
+            elif one.content != other.content:
+                self.explained += [one.span, other.span]
+                place = structure_place(self.at.where, one, other)
+                consequences.append(place) if place.kind == "layout" else self.descent.found(place)
+        return consequences
+
+    def _entries(self, ours: Entry | None, theirs: Entry | None, ranges: Ranges) -> None:
+        """Compare an entry that is on both sides, or tell that it is not."""
+        if ours is None or theirs is None:
+            entry = ours or theirs
+            if entry is not None:
+                self._only(entry, 0 if ours else 1)
+            return
+        types = ours.facts.get("type"), theirs.facts.get("type")
+        same_type = types[0] == types[1]
+        if ours.facts != theirs.facts:
+            self.metadata_explained = True
+            names = sorted({*ours.facts, *theirs.facts}, key=weight) if same_type else ["type"]
+            for name in names:
+                one, other = ours.facts.get(name), theirs.facts.get(name)
+                if one != other:
+                    place = fact_place(self.at.where, ours.path, name, one, other)
+                    self.descent.found(place)
+        if same_type:
+            self._content(ours, ours.content or EMPTY, theirs.content or EMPTY, ranges)
+
+    def _only(self, entry: Entry, side: int) -> None:
+        self.metadata_explained = True
+        size = entry.content.size if entry.content else None
+        sizes = (size, None) if side == 0 else (None, size)
+        kind = f"only-in-{self.descent.names[side]}"
+        self.descent.found(Place(self.at.where, entry.path, kind, sizes=sizes))
+        self.explained += entry.content.stored() if entry.content else ()
+
+    def _content(self, entry: Entry, ours: Source, theirs: Source, ranges: Ranges) -> None:
+        at = _Position(self.at.where, entry.path, self.at.depth)
+        if self.descent.contents(at, ours, theirs, ranges):
+            spans = ours.stored(), theirs.stored()
+            self.explained += [*spans[0], *spans[1]]
+            self.metadata_explained |= spans[0] != spans[1]
+
+    def _order(self, first: Container, second: Container) -> None:
+        """Tell the first entry that both have and that stands at another place in the order."""
+        if first.order is None or second.order is None:
+            return
+        shared = set(first.order) & set(second.order)
+        left, right = ([p for p in side if p in shared] for side in (first.order, second.order))
+        moved = [pair for pair in zip(left, right, strict=True) if pair[0] != pair[1]]
+        if moved:
+            self.metadata_explained = True
+            (one, other) = moved[0]
+            self.descent.found(
+                Place(self.at.where, "[order of entries]", "order", first=one, second=other)
+            )
+
+    def _unexplained(
+        self, container: Container, left: Source, right: Source, ranges: Ranges
+    ) -> None:
+        """Tell the differing bytes that nothing told so far has to do with, region by region."""
+        regions = container.regions
+        told = [r.span for r in regions if r.metadata and self.metadata_explained]
+        remaining = ranges.without([*self.explained, *told])
+        for region in regions:
+            spans = [*remaining.within(*region.span)]
+            if spans:
+                self._region(region.name, left, right, Ranges(spans))
+        for span in remaining.without([region.span for region in regions]):
+            self._region("unused space", left, right, Ranges([span]))
+
+    def _region(self, name: str, left: Source, right: Source, spans: Ranges) -> None:
+        at = _Position(self.at.where, f"[{name}]", self.at.depth)
+        self.descent.bytes_found(at, left, right, spans, "layout")
+
+
+def _matched(
+    left: Iterator[Entry], right: Iterator[Entry]
+) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """Give the entries of both sides by path; of a folder that only one has, only the folder."""
+    ours, theirs = next(left, None), next(right, None)
+    missing: str | None = None
+    while ours is not None or theirs is not None:
+        keys = [sort_key(side.path) if side else None for side in (ours, theirs)]
+        first = min(key for key in keys if key is not None)
+        pair = (ours if keys[0] == first else None, theirs if keys[1] == first else None)
+        if None not in pair:
+            yield pair
+        elif missing is None or not first.startswith(missing):
+            missing = f"{first}\0"
+            yield pair
+        if pair[0]:
+            ours = next(left, None)
+        if pair[1]:
+            theirs = next(right, None)
