@@ -299,6 +299,9 @@ def _read(
             for name, piece in (("records", out), ("console", err)):
                 if piece:
                     hand_over((name, piece))
+    except (OSError, ValueError):
+        if not enough.is_set():  # else it was closed under our feet, as is meant
+            raise
     finally:
         hand_over(None)
 

@@ -23,9 +23,13 @@ WORSE = {
         "ran out of memory",
     ),
     "hangs": ("alpha", "os.kill(os.getpid(), signal.SIGSTOP)", "no sign of life for 45 s"),
-    "floods": ("beta", "while True: Report().log('x' * 1900)", "floods its ports"),
+    "floods": ("beta", "report = Report()\nwhile True: report.log('x' * 1900)", "floods its ports"),
     "sends nonsense": ("alpha", "Report()._port.write(b'{]\\n')", "malformed record"),
-    "says it is done and is not": ("beta", "Report().send('done')", "no tar archive"),
+    "says it is done and is not": (
+        "beta",
+        "Report().send('done')",
+        "did not hand back artifacts/tiny",
+    ),
     "leaves the folder": ("alpha", "hand('../../evil')", "'../../evil', which nobody asked for"),
     "hands back a device": ("beta", "hand('timings.json', tarfile.CHRTYPE)", "no plain file"),
     "hands back too much": (
@@ -79,8 +83,7 @@ def test_it_is_refused(
     shutil.copytree(Path(stage.__file__).parent.parent / "guest", guest)
     (guest / "main.py").write_text(GUEST + textwrap.indent(body, "    ") + "\n")
     monkeypatch.setattr(stage, "GUEST", guest)
-    monkeypatch.setattr(machine, "RECORDS_LIMIT", 4 * 2**20)
-    monkeypatch.setattr(machine, "CONSOLE_LIMIT", 4 * 2**20)
+    monkeypatch.setattr(machine, "PORTS_LIMIT", 4 * 2**20)
     run = Run(
         workspace.runs / prepared.name.replace(prepared.name[-4:], f"{hash(what) & 0xFFFF:04x}")
     )
