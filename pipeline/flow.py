@@ -163,7 +163,7 @@ def _interrupt(workspace: Workspace, run: Run, futures: Mapping[str, Future[None
                 engine.sweep(client, run.id, name)
         if ended:
             return
-        wait(futures.values(), timeout=1.0)
+        wait(futures.values(), timeout=0.5)
 
 
 def mirrors(workspace: Workspace) -> Mirrors:

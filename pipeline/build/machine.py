@@ -277,7 +277,7 @@ def _pieces(container: Container, silence_s: float) -> Generator[tuple[str, byte
         enough.set()
         with suppress(OSError, DockerException):
             stream.close()
-            stream._response.close()  # noqa: SLF001  the SDK leaves it half open
+            cast("Any", stream)._response.close()  # the SDK leaves it half open
         reader.join(READER_S)
 
 
@@ -291,7 +291,7 @@ def _read(
     def hand_over(item: tuple[str, bytes] | None) -> None:
         while not enough.is_set():
             with suppress(queue.Full):
-                arrived.put(item, timeout=1)
+                arrived.put(item, timeout=0.2)
                 break
 
     try:

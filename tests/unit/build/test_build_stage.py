@@ -1,0 +1,240 @@
+"""Stage 3 on a run that is ready, as far as it goes without an Engine."""
+
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import dsse
+from pipeline.build import stage
+from pipeline.build.host import Mirrors
+from pipeline.errors import (
+    BuildFailed,
+    ExitStatus,
+    InfrastructureFailed,
+    TwinbuildError,
+    UsageError,
+)
+from pipeline.files import read_json, write_json
+from pipeline.guest import protocol
+from pipeline.run import Run
+from pipeline.workspace import Workspace
+from tests.prepared_run import SOURCE, make_farm, make_run
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINBUILD_KEY_ALPHA", str(tmp_path / "alpha.pem"))
+    dsse.make_key(tmp_path / "alpha.pem")
+    made = make_farm(tmp_path / "farm")
+    entry = made.farm.environments["alpha"]
+    nowhere = entry.model_copy(update={"engine": "nowhere://here"})
+    environments = {**made.farm.environments, "alpha": nowhere}
+    return replace(made, farm=made.farm.model_copy(update={"environments": environments}))
+
+
+@pytest.fixture
+def run(workspace: Workspace) -> Run:
+    return make_run(workspace)
+
+
+def build(run: Run, workspace: Workspace, environment: str = "alpha") -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+
+    def no_mirrors() -> Mirrors:
+        pytest.fail("it asked for mirrors")
+
+    stage.run_build(run, workspace, environment, no_mirrors, notify=told.append)
+    return told
+
+
+def plan(run: Run, workspace: Workspace, environment: str = "alpha") -> Any:
+    return stage._plan(run, workspace, environment, measure=False)
+
+
+def reads(run: Run, workspace: Workspace, environment: str = "alpha") -> dict[str, str]:
+    return stage._reads(plan(run, workspace, environment), workspace)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    write_json(path, {**read_json(path, failure=UsageError), **changes})
+
+
+def append(path: Path) -> None:
+    path.write_text(path.read_text() + "# changed\n")
+
+
+CHANGES: dict[str, tuple[str, Callable[[Run, Workspace], object]]] = {
+    "commit": ("the job", lambda r, w: edit(r.source_json, commit="f" * 40)),
+    "epoch": ("the job", lambda r, w: edit(r.source_json, epoch=1)),
+    "version": ("the job", lambda r, w: edit(r.source_json, version="3.4")),
+    "source": ("the job", lambda r, w: edit(r.source_json, tar_sha256="1" * 64)),
+    "lock": ("the job", lambda r, w: edit(r.inputs_json, lock_sha256="1" * 64)),
+    "index": (
+        "the job",
+        lambda r, w: edit(r.inputs_json, index_sha256=w.store.add_bytes(b"Package: x\n")),
+    ),
+    "compression": ("the job", lambda r, w: edit(r.folder / "run.json", compression="strong")),
+    "make-builder": ("the builder", lambda r, w: append(w.builder / "make-builder")),
+    "init": ("the builder", lambda r, w: append(w.builder / "init")),
+    "host packages": (
+        "the container host",
+        lambda r, w: (w.hosts / "alpha/package-lists/host.list").write_text("kmod\n"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("part", "change"), CHANGES.values(), ids=CHANGES.keys())
+def test_whatever_goes_in_makes_it_build_again(
+    part: str, change: Callable[[Run, Workspace], object], run: Run, workspace: Workspace
+) -> None:
+    before = reads(run, workspace)
+    assert reads(run, workspace) == before
+    change(run, workspace)
+    after = reads(run, workspace)
+    assert [name for name in before if before[name] != after[name]] == [part]
+
+
+def test_what_is_varied_makes_it_build_again(run: Run, workspace: Workspace) -> None:
+    before = reads(run, workspace)
+    path = workspace.hosts / "alpha" / "environment.yaml"
+    path.write_text(path.read_text().replace("Pacific/Kiritimati", "UTC"))
+    assert reads(run, workspace)["the environment"] != before["the environment"]
+
+
+def test_the_guests_own_code_goes_into_the_job(
+    run: Run, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plan(run, workspace).job["guest_sha256"]
+    (tmp_path / "main.py").touch()
+    monkeypatch.setattr(stage, "GUEST", tmp_path)
+    assert plan(run, workspace).job["guest_sha256"] != before
+
+
+def test_both_environments_get_the_same_job(run: Run, workspace: Workspace) -> None:
+    assert plan(run, workspace, "alpha").job == plan(run, workspace, "beta").job
+
+
+def test_a_complete_build_does_nothing_and_says_so(run: Run, workspace: Workspace) -> None:
+    statement = run.environment("alpha") / "statement.json"
+    write_json(statement, {})
+    run.complete("build-alpha", reads(run, workspace), [statement])
+    assert build(run, workspace) == [{"record": "note", "line": "complete, nothing to do"}]
+    statement.write_text("{}")
+    with pytest.raises(InfrastructureFailed):
+        build(run, workspace)
+
+
+def test_no_engine_is_written_down(run: Run, workspace: Workspace) -> None:
+    write_json(run.environment("alpha") / "statement.json", {})
+    with pytest.raises(InfrastructureFailed, match="no Docker Engine answers"):
+        build(run, workspace)
+    failure = read_json(run.environment("alpha") / "failure.json", failure=UsageError)
+    assert failure["status"] == ExitStatus.INFRASTRUCTURE
+    assert "no Docker Engine answers" in failure["what"]
+    assert not (run.environment("alpha") / "statement.json").exists()  # of an earlier build
+    assert run.why_again("build-alpha", reads(run, workspace)) == "it has not run yet"
+
+
+def test_no_build_without_a_key(
+    run: Run, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWINBUILD_KEY_ALPHA", str(tmp_path / "none.pem"))
+    with pytest.raises(TwinbuildError, match="key"):
+        build(run, workspace)
+
+
+def test_a_full_disk_here_is_told(
+    run: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        with Path("/dev/full").open("wb", buffering=0) as file:
+            file.write(b"x")
+
+    monkeypatch.setattr(stage.engine, "connect", full)
+    with pytest.raises(InfrastructureFailed, match="No space left on device") as caught:
+        build(run, workspace)
+    assert "\n" not in str(caught.value)
+    assert caught.value.remedy
+    assert (run.environment("alpha") / "failure.json").exists()
+
+
+def test_an_unknown_environment(run: Run, workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match=r"no environment 'gamma'.*alpha, beta"):
+        build(run, workspace, "gamma")
+
+
+@pytest.mark.parametrize("missing", ["source.json", "inputs.json"])
+def test_a_run_that_is_not_ready(missing: str, run: Run, workspace: Workspace) -> None:
+    (run.folder / missing).unlink()
+    with pytest.raises(UsageError, match="no source or no inputs"):
+        build(run, workspace)
+
+
+def test_a_commit_without_the_image(workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match=r"no file images/live/mini/image.yaml"):
+        build(make_run(workspace, source={"README": b""}), workspace)
+
+
+def test_a_name_that_is_too_long_is_refused_before_the_build(
+    run: Run, workspace: Workspace
+) -> None:
+    edit(run.source_json, version="9" * 80)
+    with pytest.raises(UsageError, match="too long"):
+        build(run, workspace)
+
+
+def test_the_input_disk_holds_what_the_machine_takes(
+    run: Run, workspace: Workspace, tmp_path: Path
+) -> None:
+    made = stage._input_disk(plan(run, workspace), workspace, tmp_path / "input.tar")
+    with tarfile.open(made) as tar:
+        files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+    names = list(files)
+    assert files[protocol.LOCK] == SOURCE["images/live/mini/lock"]
+    assert files[protocol.SOURCE_TAR] == run.source_tar.read_bytes()
+    assert "guest/main.py" in names
+    # The machine's first program unpacks these without reading on.
+    first = [n for n in names if not n.startswith("guest/")][:2]
+    assert sorted(first) == ["job.json", "machine.json"]
+    assert names.index("guest/main.py") < names.index(protocol.SOURCE_TAR)
+
+
+@pytest.mark.parametrize(
+    ("error", "console", "kind", "what"),
+    [
+        (InfrastructureFailed("silent"), b"", InfrastructureFailed, "silent"),
+        (InfrastructureFailed("x"), b"Kernel panic - x", InfrastructureFailed, "alpha panicked"),
+        (
+            BuildFailed("step 70: mksquashfs failed"),
+            b"Out of memory: Killed process 1 (mksquashfs)",
+            InfrastructureFailed,
+            "ran out of memory",
+        ),
+        (BuildFailed("step 40: hook x failed"), b"Kernel panic in a manual", BuildFailed, "hook x"),
+        (BuildFailed("step 40: hook x failed"), b"", BuildFailed, "hook x"),
+    ],
+)
+def test_the_console_tells_what_an_error_means(
+    error: TwinbuildError,
+    console: bytes,
+    kind: type[TwinbuildError],
+    what: str,
+    run: Run,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def follow(_: object, log: Any, *__: object, **___: object) -> None:
+        log.write(console)
+        raise error
+
+    monkeypatch.setattr(stage.machine, "follow", follow)
+    (run.environment("alpha")).mkdir()
+    with pytest.raises(kind, match=what) as caught:
+        stage._follow(plan(run, workspace), None, lambda _: None, 1.0)
+    assert type(caught.value) is kind
+    assert console.decode()[:20] in caught.value.detail or kind is BuildFailed

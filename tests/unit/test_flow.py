@@ -1,0 +1,188 @@
+"""How builds run beside each other, and how they are stopped; the stages have their own tests."""
+
+import io
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline import command, flow
+from pipeline.build.host import Mirrors
+from pipeline.display import Display
+from pipeline.errors import BuildFailed, InfrastructureFailed, UsageError
+from pipeline.run import Request, Run
+from pipeline.workspace import Workspace
+from tests.prepared_run import make_farm, make_run
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    for name in ("ALPHA", "BETA"):
+        monkeypatch.setenv(f"TWINBUILD_KEY_{name}", str(tmp_path / f"{name}.pem"))
+    made = make_farm(tmp_path / "farm")
+    nowhere = {
+        name: entry.model_copy(update={"engine": "nowhere://here"})
+        for name, entry in made.farm.environments.items()
+    }
+    return replace(made, farm=made.farm.model_copy(update={"environments": nowhere}))
+
+
+@pytest.fixture
+def run(workspace: Workspace) -> Run:
+    return make_run(workspace)
+
+
+@pytest.fixture
+def display() -> Display:
+    return Display(Console(file=io.StringIO(), width=200))
+
+
+def shown(display: Display) -> str:
+    file: Any = display.console.file
+    return str(file.getvalue())
+
+
+Build = Callable[[str], None]
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> dict[str, Build]:
+    """What the builds of the environments do in the place of stage 3."""
+    by_name: dict[str, Build] = {}
+
+    def run_build(_: Run, __: Workspace, name: str, *___: object, **____: object) -> None:
+        by_name.get(name, lambda _: None)(name)
+
+    monkeypatch.setattr(flow, "run_build", run_build)
+    return by_name
+
+
+def build_all(workspace: Workspace, run: Run, display: Display, **more: Any) -> Any:
+    return flow.build_all(workspace, run, display, keep=False, **more)
+
+
+def test_both_run_at_once(
+    workspace: Workspace, run: Run, display: Display, builds: dict[str, Build]
+) -> None:
+    meet = threading.Barrier(2, timeout=20)
+    builds |= dict.fromkeys(("alpha", "beta"), lambda _: bool(meet.wait()) and None)
+    assert build_all(workspace, run, display) == []
+
+
+def test_one_that_fails_does_not_stop_the_other(
+    workspace: Workspace, run: Run, display: Display, builds: dict[str, Build]
+) -> None:
+    failed = threading.Event()
+    error = BuildFailed("hook x failed")
+
+    def fail(_: str) -> None:
+        failed.set()
+        raise error
+
+    ended: list[str] = []
+    builds |= {"alpha": fail, "beta": lambda name: failed.wait(20) and ended.append(name)}  # type: ignore[dict-item]
+    assert build_all(workspace, run, display) == [error]
+    assert ended == ["beta"]
+
+
+def test_a_bug_is_not_taken_for_a_failure(
+    workspace: Workspace, run: Run, display: Display, builds: dict[str, Build]
+) -> None:
+    def bug(_: str) -> None:
+        raise ZeroDivisionError
+
+    builds["beta"] = bug
+    with pytest.raises(ZeroDivisionError):
+        build_all(workspace, run, display)
+
+
+def test_one_alone(
+    workspace: Workspace, run: Run, display: Display, builds: dict[str, Build], tmp_path: Path
+) -> None:
+    ran: list[str] = []
+    builds |= dict.fromkeys(("alpha", "beta"), ran.append)
+    build_all(workspace, run, display, only=("beta",))
+    assert ran == ["beta"]
+    assert not (tmp_path / "ALPHA.pem").exists()
+
+
+def test_missing_keys_are_made_and_told(
+    workspace: Workspace, run: Run, display: Display, builds: dict[str, Build], tmp_path: Path
+) -> None:
+    build_all(workspace, run, display)
+    key = (tmp_path / "ALPHA.pem").read_bytes()
+    said = shown(display).replace("\n", "")
+    assert f"made a key for alpha: {tmp_path}/ALPHA.pem" in said
+    assert re.search(r"pin it in farm.yaml: alpha: [0-9a-f]{64}", said)
+    build_all(workspace, run, display)
+    assert (tmp_path / "ALPHA.pem").read_bytes() == key
+
+
+def test_an_interrupt_ends_programs_until_the_builds_have_ended(
+    workspace: Workspace, run: Run, display: Display, builds: dict[str, Build]
+) -> None:
+    """A build may start another program after the first was stopped."""
+    started = threading.Barrier(2, timeout=20)
+    stopped: list[str] = []
+
+    def work(name: str) -> None:
+        for number in range(2):
+            if number == 0:
+                started.wait()
+            if name == "alpha" and number == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+            try:
+                command.run(["sleep", "30"], timeout_s=60)
+            except InfrastructureFailed:
+                stopped.append(name)
+
+    builds |= dict.fromkeys(("alpha", "beta"), work)
+    with pytest.raises(KeyboardInterrupt):
+        build_all(workspace, run, display)
+    assert sorted(stopped) == ["alpha", "alpha", "beta", "beta"]
+
+
+def test_the_engines_own_failure_does_not_hide_the_interrupt(
+    workspace: Workspace,
+    run: Run,
+    display: Display,
+    builds: dict[str, Build],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flow, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # though no Engine can be asked to stop anything
+        build_all(workspace, run, display)
+
+
+def test_a_request_for_an_unknown_environment(workspace: Workspace) -> None:
+    request = Request(image="mini", commit="HEAD", environments=("alpha", "gamma"))
+    with pytest.raises(UsageError, match="no environment 'gamma'"):
+        flow.start(workspace, request)
+    assert not workspace.runs.exists()
+
+
+def test_a_run_is_made_for_a_request_that_can_be_met(workspace: Workspace) -> None:
+    request = Request(image="mini", commit="HEAD", environments=("beta",))
+    assert flow.start(workspace, request).request() == request
+
+
+def test_the_mirrors_are_what_the_user_says(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in workspace.farm.archives:
+        variable = f"TWINBUILD_MIRROR_{name.upper().replace('-', '_')}"
+        monkeypatch.setenv(variable, "http://127.0.0.1:1/x/")
+    found = flow.mirrors(workspace)
+    assert isinstance(found, Mirrors)
+    assert set(found.bases.values()) == {("http://127.0.0.1:1/x",)}
