@@ -277,7 +277,7 @@ def _pieces(container: Container, silence_s: float) -> Generator[tuple[str, byte
         enough.set()
         with suppress(OSError, DockerException):
             stream.close()
-            cast("Any", stream)._response.close()  # the SDK leaves it half open
+            cast("Any", stream)._response.close()  # noqa: SLF001  the SDK leaves it open
         reader.join(READER_S)
 
 
