@@ -139,6 +139,7 @@ def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) ->
     of_image = f"images/live/{inputs['image']}"
     path = f"{of_image}/image.yaml"
     image = parse_image(_committed(run.source_tar, path), path)
+    _check_store(run, workspace, inputs)
     index = workspace.store.path(inputs["index_sha256"]).read_bytes()
     folder = workspace.hosts / environment
     variation = load_variation(folder / "environment.yaml")
@@ -149,6 +150,15 @@ def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) ->
     return _Plan(
         run, environment, entry, variation, host, source, inputs, image, index, job, limits, measure
     )
+
+
+def _check_store(run: Run, workspace: Workspace, inputs: Mapping[str, Any]) -> None:
+    """Raise UsageError if the store, which may be another machine's, lacks what the run needs."""
+    wanted = {inputs["index_sha256"]: None} | {p["sha256"]: p["size"] for p in inputs["packages"]}
+    missing = [sha256 for sha256, size in wanted.items() if not workspace.store.has(sha256, size)]
+    if missing:
+        what = f"the store lacks {len(missing)} of the files that run {run.id} needs"
+        raise UsageError(what, remedy=f"invoke stage.inputs --run {run.id}")
 
 
 def _job(

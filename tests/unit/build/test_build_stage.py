@@ -175,6 +175,14 @@ def test_a_run_that_is_not_ready(missing: str, run: Run, workspace: Workspace) -
         build(run, workspace)
 
 
+def test_a_store_that_lacks_something(run: Run, workspace: Workspace) -> None:
+    package = {"name": "x", "version": "1", "architecture": "all", "size": 9, "sha256": "2" * 64}
+    edit(run.inputs_json, packages=[{**package, "file": "x.deb", "used_by": ["image"]}])
+    with pytest.raises(UsageError, match="lacks 1 of the files") as caught:
+        build(run, workspace)
+    assert caught.value.remedy == f"invoke stage.inputs --run {run.id}"
+
+
 def test_a_commit_without_the_image(workspace: Workspace) -> None:
     with pytest.raises(UsageError, match=r"no file images/live/mini/image.yaml"):
         build(make_run(workspace, source={"README": b""}), workspace)
