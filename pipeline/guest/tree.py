@@ -179,7 +179,12 @@ def in_chroot(
 
 
 def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:
-    """Make the initramfs of every kernel in the tree, after all else that may reach into it."""
+    """Make the initramfs of every kernel in the tree, after all else that may reach into it.
+
+    An image without initramfs-tools brings its own `boot/initrd.img-*`.
+    """
+    if not (job.tree / "usr/sbin/update-initramfs").exists():
+        return
     argv = ["update-initramfs", "-c", "-k", "all"]
     in_chroot(job, report, {**env, "HOME": "/root"}, argv, blame="update-initramfs")
 
