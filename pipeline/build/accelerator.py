@@ -4,6 +4,7 @@ Seen in the field: `/dev/kvm` opens, its firmware runs, and any Linux guest dies
 MSR", endless emulation failures).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def choose(client: DockerClient, host_image: str, builder_volume: str, cache: Pa
     answer = (
         cache / "accelerators" / f"{client.info()['ID'].replace(':', '-')}-{host_image[-16:]}.json"
     )
-    if answer.exists():
+    with suppress(InfrastructureFailed, KeyError, TypeError):  # none yet, or a damaged one
         known = read_json(answer, failure=InfrastructureFailed)
         return Accelerator(known["name"], known["kvm_group"])
     found = _probe(client, host_image, builder_volume)

@@ -188,3 +188,6 @@ def test_the_answer_about_kvm_is_kept(
     answer.write_text('{"name": "kvm", "kvm_group": 107}')
     kept = accelerator.choose(client, host_image, "no-such-volume", tmp_path)
     assert kept == accelerator.Accelerator("kvm", 107)
+    for damaged in ("", "{", "[]", '{"name": "kvm"}'):
+        answer.write_text(damaged)
+        assert accelerator.choose(client, host_image, volume, tmp_path) == accelerator.TCG
