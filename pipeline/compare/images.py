@@ -177,9 +177,11 @@ class _Pair:
         self.spool = spool
         self.explained: list[Span] = []
         self.metadata_explained = False
+        self.moved = False  # something is stored at another place than on the other side
 
     def compare(self, here: Format, left: Source, right: Source, ranges: Ranges) -> None:
         """Compare all that the containers hold; raise Malformed if one is not as it should be."""
+        before = len(self.descent.places)
         watched = Watched(left)
         first = self._read(here, watched, 0)
         watched.watching = False
@@ -190,14 +192,15 @@ class _Pair:
                 if entry.content is not None:
                     self._content(entry, entry.content, entry.content.elsewhere(right), ranges)
         else:
-            told = len(self.descent.places)
             consequences = self._structures(first.structures, second.structures)
             for ours, theirs in _matched(first.entries(), second.entries()):
                 self._entries(ours, theirs, ranges)
             self._order(first, second)
-            for place in consequences if len(self.descent.places) == told else ():
+            for place in consequences if len(self.descent.places) == before else ():
                 self.descent.found(place)
-        if second is None or (first.regions == second.regions and left.size == right.size):
+        if here.packs or (second and (first.regions != second.regions or left.size != right.size)):
+            return
+        if not self.moved or (first.regions and len(self.descent.places) == before):
             self._unexplained(first, left, right, ranges)
 
     def _read(self, here: Format, source: Source, side: int) -> Container:
@@ -235,29 +238,39 @@ class _Pair:
         same_type = types[0] == types[1]
         if ours.facts != theirs.facts:
             self.metadata_explained = True
+            self.explained += [entry.record for entry in (ours, theirs) if entry.record]
             names = sorted({*ours.facts, *theirs.facts}, key=weight) if same_type else ["type"]
             for name in names:
                 one, other = ours.facts.get(name), theirs.facts.get(name)
                 if one != other:
                     place = fact_place(self.at.where, ours.path, name, one, other)
                     self.descent.found(place)
-        if same_type:
-            self._content(ours, ours.content or EMPTY, theirs.content or EMPTY, ranges)
+        if same_type and self._content(
+            ours, ours.content or EMPTY, theirs.content or EMPTY, ranges
+        ):
+            records = [entry.record for entry in (ours, theirs) if entry.record]
+            self.explained += records  # sizes and checksums are there
+            self.metadata_explained |= bool(records)
 
     def _only(self, entry: Entry, side: int) -> None:
-        self.metadata_explained = True
+        self.metadata_explained = self.moved = True
         size = entry.content.size if entry.content else None
         sizes = (size, None) if side == 0 else (None, size)
         kind = f"only-in-{self.descent.names[side]}"
         self.descent.found(Place(self.at.where, entry.path, kind, sizes=sizes))
         self.explained += entry.content.stored() if entry.content else ()
 
-    def _content(self, entry: Entry, ours: Source, theirs: Source, ranges: Ranges) -> None:
+    def _content(self, entry: Entry, ours: Source, theirs: Source, ranges: Ranges) -> bool:
+        """Compare an entry's contents; return whether they differ."""
         at = _Position(self.at.where, entry.path, self.at.depth)
-        if self.descent.contents(at, ours, theirs, ranges):
-            spans = ours.stored(), theirs.stored()
+        differs = self.descent.contents(at, ours, theirs, ranges)
+        spans = ours.stored(), theirs.stored()
+        moved = spans[0] != spans[1]
+        self.moved |= moved
+        if differs:
             self.explained += [*spans[0], *spans[1]]
-            self.metadata_explained |= spans[0] != spans[1]
+            self.metadata_explained |= moved
+        return differs
 
     def _order(self, first: Container, second: Container) -> None:
         """Tell the first entry that both have and that stands at another place in the order."""
@@ -267,7 +280,7 @@ class _Pair:
         left, right = ([p for p in side if p in shared] for side in (first.order, second.order))
         moved = [pair for pair in zip(left, right, strict=True) if pair[0] != pair[1]]
         if moved:
-            self.metadata_explained = True
+            self.metadata_explained = self.moved = True
             (one, other) = moved[0]
             self.descent.found(
                 Place(self.at.where, "[order of entries]", "order", first=one, second=other)
@@ -284,7 +297,11 @@ class _Pair:
             spans = [*remaining.within(*region.span)]
             if spans:
                 self._region(region.name, left, right, Ranges(spans))
-        for span in remaining.without([region.span for region in regions]):
+        records = [entry.record for entry in container.entries() if entry.record]
+        headers = [part for record in sorted(records) for part in remaining.within(*record)]
+        if headers:
+            self._region("headers of entries", left, right, Ranges(headers))
+        for span in remaining.without([*records, *(region.span for region in regions)]):
             self._region("unused space", left, right, Ranges([span]))
 
     def _region(self, name: str, left: Source, right: Source, spans: Ranges) -> None:

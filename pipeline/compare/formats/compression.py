@@ -108,28 +108,32 @@ def unpack_block(new: Callable[[], Unpacker], packed: bytes, limit: int) -> byte
 
 
 def unpack_stream(
-    new: Callable[[], Unpacker], packed: Iterable[bytes], is_next: Callable[[bytes], bool]
+    new: Callable[[], Unpacker], packed: Iterable[bytes], magic: bytes
 ) -> Iterator[bytes]:
-    """Give what one stream, or several of them in a row, unpack to.
+    """Give what the streams, each beginning with `magic`, unpack to; what follows them is ignored.
 
-    `is_next` says whether what follows a stream begins another; if it does not, it is ignored here.
     Raise Malformed if the data is damaged or ends too early.
     """
-    unpacker = new()
+    source = iter(packed)
+    data = next(source, b"")
     try:
-        for data in packed:
-            rest = data
-            while rest or not unpacker.needs_input:
-                if unpacker.eof:
-                    rest = unpacker.unused_data
-                    if not is_next(rest):
-                        return
-                    unpacker = new()
-                yield unpacker.decompress(rest, OUTPUT_PIECE)
-                rest = b""
-                if unpacker.eof and unpacker.unused_data:
-                    rest = unpacker.unused_data
+        while data.startswith(magic):
+            unpacker = new()
+            yield from _unpack_one(unpacker, data, source)
+            data = unpacker.unused_data
+            while len(data) < len(magic) and (more := next(source, b"")):
+                data += more
     except ERRORS as error:
         raise Malformed(f"it cannot be unpacked: {error}") from error
-    if not unpacker.eof:
-        raise Malformed("it ends before its compressed data does")
+
+
+def _unpack_one(unpacker: Unpacker, data: bytes, source: Iterator[bytes]) -> Iterator[bytes]:
+    """Give what one stream unpacks to; `data` is its beginning."""
+    while not unpacker.eof:
+        if not data and unpacker.needs_input:
+            data = next(source, b"")
+        content = unpacker.decompress(data, OUTPUT_PIECE)
+        if not (content or data or unpacker.eof):
+            raise Malformed("it ends before its compressed data does")
+        data = b""
+        yield content

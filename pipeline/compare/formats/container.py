@@ -1,7 +1,7 @@
 """What every format is read into: structures of its own, entries, and regions of its bytes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.source import Malformed, Source, Spool
@@ -32,12 +32,14 @@ class Entry:
     """A file, folder or other thing with a path.
 
     `facts` says all that is known of it by kind of difference (mode, owner, time, target, ...);
-    what it is more exactly may follow the kind, after a space.
+    what it is more exactly may follow the kind, after a space. `record` is where the facts are
+    stored, if they lie in one piece.
     """
 
     path: str
     facts: dict[str, Fact]
     content: Source | None = None
+    record: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,14 @@ class Container:
 class Format:
     """A format: its name, whether a content's first bytes look like it, and its reader.
 
-    The reader raises Malformed; what it gives may raise it later.
+    The reader raises Malformed; what it gives may raise it later. `packs` tells that its bytes
+    follow from one content: when that differs, they say nothing more.
     """
 
     name: str
     matches: Callable[[Source], bool]
     read: Callable[[Source, Spool], Container]
-    streams: bool = field(default=False)  # one content, packed
+    packs: bool = False
 
 
 def sort_key(path: str) -> str:
@@ -109,6 +112,11 @@ def file_type(mode: int) -> str:
     """Return the type that a POSIX mode says."""
     types = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "link", 12: "socket"}
     return types.get(mode >> 12 & 15, f"{mode >> 12 & 15:o}")
+
+
+def path_of(raw: str) -> str:
+    """Return an archive's path without the `./` that some put before every path."""
+    return raw.removeprefix("./") or "."
 
 
 def name_of(raw: bytes) -> str:

@@ -28,6 +28,7 @@ RECORD = struct.Struct("<11sBBBHHHHHHHI")
 FOLDER_LIMIT = 2 * 1024 * 1024  # bytes of a folder's records: FAT allows no more
 FAT_LIMIT = 32 * 1024 * 1024  # bytes of one FAT: 8 million clusters
 READ_ONLY, VOLUME, DIRECTORY, LONG_NAME = 0x01, 0x08, 0x10, 0x0F
+SMALL_BASE, SMALL_EXTENSION = 0x08, 0x10
 FREE, DELETED, DOT = 0x00, 0xE5, 0x2E
 
 
@@ -230,16 +231,19 @@ def _records(folder: Source) -> Iterator[tuple[str, tuple[int, ...]]]:
             record_bytes = RECORD.pack(short, *record)
             parts[first & 0x1F] = record_bytes[1:11] + record_bytes[14:26] + record_bytes[28:]
         elif first not in (DELETED, DOT):
-            yield _name(short, parts), tuple(record)
+            yield _name(short, record[1], parts), tuple(record)
             parts = {}
         else:
             parts = {}
 
 
-def _name(short: bytes, parts: dict[int, bytes]) -> str:
+def _name(short: bytes, case: int, parts: dict[int, bytes]) -> str:
+    """Return a long name, or a short one, whose parts may be in small letters."""
     long = b"".join(parts[number] for number in sorted(parts)).decode("utf-16-le", "replace")
     base = short[:8].decode("cp437").rstrip()
     extension = short[8:].decode("cp437").rstrip()
+    base = base.lower() if case & SMALL_BASE else base
+    extension = extension.lower() if case & SMALL_EXTENSION else extension
     name = long.partition("\0")[0] or (f"{base}.{extension}" if extension else base)
     if "/" in name or name in (".", ".."):
         raise Malformed(f"a file cannot be named {name!r}")

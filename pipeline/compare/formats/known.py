@@ -1,14 +1,19 @@
 """The formats that are looked into."""
 
+from pipeline.compare.formats.ar import AR
 from pipeline.compare.formats.container import Format
+from pipeline.compare.formats.cpio import CPIO
 from pipeline.compare.formats.fat import FAT
 from pipeline.compare.formats.iso9660 import ISO9660
+from pipeline.compare.formats.packed import PACKED
 from pipeline.compare.formats.partitions import DISK
 from pipeline.compare.formats.source import Source
 from pipeline.compare.formats.squashfs import SQUASHFS
+from pipeline.compare.formats.tar import TAR
+from pipeline.compare.formats.zip import ZIP
 
-# The first that matches counts: an ISO that boots from a disk begins like a disk.
-FORMATS = (SQUASHFS, ISO9660, FAT, DISK)
+# The first that matches counts: a hybrid ISO begins like a disk, and so does a FAT.
+FORMATS = (SQUASHFS, ISO9660, FAT, DISK, CPIO, *PACKED, TAR, ZIP, AR)
 
 
 def recognise(source: Source) -> Format | None:

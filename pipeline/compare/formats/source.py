@@ -2,9 +2,11 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import zip_longest
 from typing import BinaryIO, Protocol
 
 from pipeline.compare.formats.ranges import Ranges, Span
@@ -12,6 +14,8 @@ from pipeline.compare.formats.ranges import Ranges, Span
 READ_LIMIT = 64 * 1024 * 1024  # bytes that are asked for at once
 MEMORY_LIMIT = 4 * 1024 * 1024  # bytes of an unpacked content that are kept in memory
 PIECE = 256 * 1024
+
+Unpack = Callable[[Iterable[bytes]], Iterable[bytes]]
 
 
 class Malformed(Exception):
@@ -106,19 +110,19 @@ class Extents:
         for start, end in spans:
             if not 0 <= start <= end <= around.size:
                 raise Malformed(f"a content lies at bytes {start} to {end} of {around.size}")
-        self._around = around
-        self._spans = tuple(spans)
+        self.around = around
+        self.spans = tuple(spans)
         self.size = sum(end - start for start, end in spans)
 
     def read(self, offset: int, length: int) -> bytes:
         check(self, offset, length)
-        if len(self._spans) == 1:
-            return self._around.read(self._spans[0][0] + offset, length)
+        if len(self.spans) == 1:
+            return self.around.read(self.spans[0][0] + offset, length)
         pieces = []
-        for start, end in self._spans:
+        for start, end in self.spans:
             inside = min(length, end - start - offset)
             if inside > 0:
-                pieces.append(self._around.read(start + offset, inside))
+                pieces.append(self.around.read(start + offset, inside))
                 offset, length = 0, length - inside
             else:
                 offset -= end - start
@@ -127,16 +131,16 @@ class Extents:
         return b"".join(pieces)
 
     def stored(self) -> Sequence[Span]:
-        return self._spans
+        return self.spans
 
     def elsewhere(self, around: Source) -> Source:
-        return Extents(around, self._spans)
+        return Extents(around, self.spans)
 
     def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
-        if other.stored() != self._spans:
+        if other.stored() != self.spans:
             return common(self, other)
         found, position = [], 0
-        for start, end in self._spans:
+        for start, end in self.spans:
             for left, right in outer.within(start, end):
                 found.append((position + left - start, position + right - start))
             position += end - start
@@ -226,3 +230,41 @@ class Spool:
         file.write(memory)
         file.flush()
         return File(file.fileno(), size)
+
+
+class Packed:
+    """A content that is compressed in one piece of the source around it."""
+
+    def __init__(self, around: Source, span: Span, size: int, unpack: Unpack, spool: Spool) -> None:
+        self.around = around
+        self.span = span
+        self._unpack = unpack
+        self._spool = spool
+        self.size = size
+
+    @cached_property
+    def _plain(self) -> Source:
+        plain = self._spool.keep(self._unpack(pieces(self.around, *self.span)), self.size)
+        if plain.size != self.size:
+            raise Malformed(f"it unpacks to {plain.size} bytes instead of {self.size}")
+        return plain
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._plain.read(offset, length)
+
+    def stored(self) -> Sequence[Span]:
+        return (self.span,)
+
+    def elsewhere(self, around: Source) -> Source:
+        return Packed(around, self.span, self.size, self._unpack, self._spool)
+
+    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+        if not isinstance(other, Packed) or other.size != self.size:
+            return common(self, other)
+        same = self.span == other.span and not outer.touches(*self.span)
+        return () if same or self._equals(other) else common(self, other)
+
+    def _equals(self, other: "Packed") -> bool:
+        """Whether two contents are stored in the same bytes."""
+        ours, theirs = (pieces(side.around, *side.span) for side in (self, other))
+        return all(a == b for a, b in zip_longest(ours, theirs))

@@ -1,0 +1,42 @@
+"""A source as a file object, for the standard library's readers of archives."""
+
+import io
+
+from pipeline.compare.formats.source import Malformed, Source
+
+# What they ask for at once of an honest archive: a name, an extended header, a zip's directory.
+AT_ONCE = 16 * 1024 * 1024
+
+
+class Reader(io.RawIOBase):
+    """Reads a source; raises Malformed when too much is asked for at once."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self._source = source
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._source.size}[whence]
+        if base + offset < 0:
+            raise Malformed("it points to before its beginning")
+        self._at = base + offset
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._source.size - self._at)
+        wanted = left if size is None or size < 0 else min(size, left)
+        if wanted > AT_ONCE:
+            raise Malformed(f"a part of it has {wanted} bytes, over {AT_ONCE}")
+        content = self._source.read(self._at, wanted) if wanted else b""
+        self._at += wanted
+        return content

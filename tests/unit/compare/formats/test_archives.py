@@ -1,0 +1,276 @@
+"""Where archives, packed files, FATs and disks differ, made with the real tools."""
+
+import gzip
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline import command
+from pipeline.compare.images import locate_files
+from tests import image_pairs as pairs
+from tests.image_pairs import EPOCH, Change
+
+Places = set[tuple[str, str, str]]
+Expected = set[tuple[str, str]]
+Maker = Callable[[Path, Path], Path]
+
+
+def places(first: Path, second: Path) -> Places:
+    result = locate_files(first, second)
+    assert result.equal == (first.read_bytes() == second.read_bytes()) == (not result.places)
+    return {(place.where, place.path, place.kind) for place in result.places}
+
+
+def tar(tree: Path, archive: Path, *options: str) -> Path:
+    sort = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"]
+    pairs.run("tar", "-C", tree, *sort, *options, "-cf", archive, ".")
+    return archive
+
+
+def zip_(tree: Path, archive: Path) -> Path:
+    names = sorted(os.fspath(path.relative_to(tree)) for path in tree.rglob("*"))
+    command.run(["zip", "-q", "-X", "-y", archive, *names], timeout_s=60, cwd=tree)
+    return archive
+
+
+def write(name: str, content: bytes, at: int = 0) -> Change:
+    def change(tree: Path) -> None:
+        with (tree / name).open("r+b") as file:
+            file.seek(at)
+            file.write(content)
+
+    return change
+
+
+def relink(tree: Path) -> None:
+    (tree / "etc/alias").unlink()
+    (tree / "etc/alias").symlink_to("os-release")
+
+
+CHANGES: dict[str, tuple[Change, Expected]] = {
+    "nothing": (pairs.nothing, set()),
+    "content": (write("etc/hostname", b"M"), {("etc/hostname", "content")}),
+    "longer": (write("etc/hostname", b"longer than it was"), {("etc/hostname", "content")}),
+    "mode": (lambda tree: (tree / "usr/bin/tool").chmod(0o700), {("usr/bin/tool", "mode")}),
+    "time": (
+        lambda tree: os.utime(tree / "etc/hostname", (EPOCH - 2**25,) * 2),
+        {("etc/hostname", "time")},
+    ),
+    "more": (
+        lambda tree: (tree / "etc/machine-id").write_bytes(b"7"),
+        {("etc/machine-id", "only-in-second")},
+    ),
+    "target": (relink, {("etc/alias", "target")}),
+}
+MAKERS: dict[str, Maker] = {"cpio": pairs.cpio, "tar": tar, "zip": zip_}
+
+
+@pytest.mark.parametrize("cause", CHANGES)
+@pytest.mark.parametrize("maker", MAKERS)
+def test_causes_in_an_archive(maker: str, cause: str, tmp_path: Path) -> None:
+    change, expected = CHANGES[cause]
+    images = [
+        MAKERS[maker](tree, tmp_path / f"image{tree.name}.{maker}")
+        for tree in pairs.trees(tmp_path, change)
+    ]
+    wanted = {(maker, path, kind) for path, kind in expected}
+    if (maker, cause) == ("zip", "target"):  # a zip has a link's target as its content
+        wanted = {("zip", "etc/alias", "content")}
+    assert places(*images) == wanted
+
+
+def test_another_order_is_told_once(tmp_path: Path) -> None:
+    tree = pairs.make_tree(tmp_path / "tree")
+    first = pairs.cpio(tree, tmp_path / "1")
+    found = places(first, pairs.cpio(tree, tmp_path / "2", sort=False))
+    assert found == {("cpio", "[order of entries]", "order")}
+
+
+def test_an_initramfs_with_microcode_before_it(tmp_path: Path) -> None:
+    images = []
+    for tree in pairs.trees(tmp_path, write("etc/hostname", b"M")):
+        early = tmp_path / f"early-{tree.name}"
+        (early / "kernel/x86/microcode").mkdir(parents=True)
+        (early / "kernel/x86/microcode/AuthenticAMD.bin").write_bytes(b"code")
+        pairs.settle(early)
+        initramfs = tmp_path / f"initrd-{tree.name}"
+        pairs.cpio(early, initramfs)
+        main = gzip.compress(pairs.cpio(tree, tmp_path / "main").read_bytes(), mtime=0)
+        initramfs.write_bytes(initramfs.read_bytes() + bytes(512) + main)
+        images.append(initramfs)
+    where = "cpio part 02 > gzip content > cpio"
+    assert places(*images) == {(where, "etc/hostname", "content")}
+
+
+PACKERS = {
+    "gzip": ("gzip", "-n", "-k"),
+    "xz": ("xz", "-k"),
+    "zstd": ("zstd", "-q", "-k"),
+    "bzip2": ("bzip2", "-k"),
+}
+SUFFIXES = {"gzip": "gz", "xz": "xz", "zstd": "zst", "bzip2": "bz2"}
+
+
+def pack(packer: str, path: Path, *options: str) -> Path:
+    pairs.run(*PACKERS[packer], *options, path)
+    return path.with_name(f"{path.name}.{SUFFIXES[packer]}")
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_a_packed_archive(packer: str, tmp_path: Path) -> None:
+    images = [
+        pack(packer, tar(tree, tmp_path / f"{tree.name}.tar"))
+        for tree in pairs.trees(tmp_path, write("usr/lib/big", b"?", 200_000))
+    ]
+    (place,) = locate_files(*images).places
+    assert (place.where, place.path) == (f"{packer} content > tar", "usr/lib/big")
+    assert (place.kind, place.offset, place.bytes) == ("content", 200_000, 1)
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_the_same_packed_otherwise_is_a_layout(packer: str, tmp_path: Path) -> None:
+    (tmp_path / "1").write_bytes(b"".join(number.to_bytes(3, "big") for number in range(50_000)))
+    (tmp_path / "2").write_bytes((tmp_path / "1").read_bytes())
+    images = [pack(packer, tmp_path / "1", "-1"), pack(packer, tmp_path / "2", "-9")]
+    kinds = {kind for _, _, kind in places(*images)}
+    assert kinds <= {"layout", "structure"}
+    assert kinds
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_streams_in_a_row_are_one_content(packer: str, tmp_path: Path) -> None:
+    """Wherever the border between streams falls in what is read at once."""
+    for length in (1, 262_143 - 30, 262_144):
+        for number, end in ((1, b"a"), (2, b"b")):
+            parts = []
+            for name, content in (("x", os.urandom(length)), ("y", end)):
+                (tmp_path / name).write_bytes(bytes(length) if name == "x" else content)
+                parts.append(pack(packer, tmp_path / name, "-f").read_bytes())
+            (tmp_path / f"both{number}").write_bytes(b"".join(parts))
+        (place,) = locate_files(tmp_path / "both1", tmp_path / "both2").places
+        assert (place.where, place.path, place.offset) == (packer, "content", length)
+
+
+def test_a_gzip_header(tmp_path: Path) -> None:
+    for name, time in (("1", 7), ("2", 8)):
+        (tmp_path / name).write_bytes(gzip.compress(b"the same", mtime=time))
+    (place,) = locate_files(tmp_path / "1", tmp_path / "2").places
+    assert (place.path, place.kind, place.first, place.second) == (
+        "[header time]",
+        "time",
+        "7",
+        "8",
+    )
+
+
+def test_a_debian_package(tmp_path: Path) -> None:
+    images = []
+    for tree in pairs.trees(tmp_path, write("etc/hostname", b"M")):
+        (tree / "DEBIAN").mkdir()
+        (tree / "DEBIAN/control").write_text(
+            "Package: p\nVersion: 1\nArchitecture: all\n"
+            "Maintainer: p <p@example.org>\nDescription: p\n"
+        )
+        package = tmp_path / f"{tree.name}.deb"
+        epoch = str(EPOCH + 20_000)
+        pairs.run(
+            *("dpkg-deb", "--root-owner-group", "-Zxz", "-b", tree, package),
+            SOURCE_DATE_EPOCH=epoch,
+        )
+        images.append(package)
+    where = "ar data.tar.xz > xz content > tar"
+    assert (where, "etc/hostname", "content") in places(*images)
+    assert all(where.startswith("ar data") for where, _, _ in places(*images))
+
+
+def test_an_ar_member_with_a_long_name(tmp_path: Path) -> None:
+    name = "a-very-long-name-for-a-member.txt"
+    for number, content in ((1, "a"), (2, "b")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / name).write_text(content)
+        pairs.run("ar", "rcD", tmp_path / f"{number}.a", folder / name)
+    found = places(tmp_path / "1.a", tmp_path / "2.a")
+    assert found == {("ar", name, "content")}
+
+
+IN_A_FAT: dict[str, tuple[Change, Expected]] = {
+    "nothing": (pairs.nothing, set()),
+    "content": (write("usr/lib/big", b"?", 200_000), {("usr/lib/big", "content")}),
+    "time": CHANGES["time"],
+    "more": CHANGES["more"],
+}
+
+
+@pytest.mark.parametrize("cause", IN_A_FAT)
+@pytest.mark.parametrize("size_kib", [1440, 20_000])
+def test_causes_in_a_fat(cause: str, size_kib: int, tmp_path: Path) -> None:
+    change, expected = IN_A_FAT[cause]
+    images = []
+    for tree in pairs.trees(tmp_path, change):
+        (tree / "etc/alias").unlink()
+        pairs.settle(tree)
+        os.utime(tree / "etc", (EPOCH, EPOCH))
+        images.append(pairs.fat(tree, tmp_path / f"{tree.name}.img", size_kib=size_kib))
+    found = places(*images)
+    assert {("fat", *place) for place in expected} <= found
+    assert found <= {("fat", *place) for place in expected} | made_now(found)
+
+
+def made_now(found: Places) -> Places:
+    """What mtools gives the time of now, which may pass while the images are made."""
+    return {place for place in found if place[2] == "time"}
+
+
+def test_a_fat_in_a_partition_and_its_serial_number(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    images = []
+    for number, serial in ((1, "11111111"), (2, "22222222")):
+        image = pairs.fat(tree, tmp_path / f"{number}.fat", serial=serial)
+        disk = tmp_path / f"{number}.img"
+        with disk.open("wb") as file:
+            file.truncate(4 * 1024 * 1024)
+        pairs.run(
+            *(
+                "sgdisk",
+                "-n",
+                "1:2048:+1M",
+                "-u",
+                f"1:{'0' * 7}{number}-0000-4000-8000-000000000000",
+            ),
+            *("-U", "00000000-0000-4000-8000-000000000000", disk),
+        )
+        with disk.open("r+b") as file:
+            file.seek(1024 * 1024)
+            file.write(image.read_bytes())
+        images.append(disk)
+    found = places(*images)
+    assert ("disk partition 1 > fat", "[volume serial number]", "identifier") in found
+    assert ("disk", "[GPT partition 1 GUID]", "identifier") in found
+    assert ("disk", "[backup GPT partition 1 GUID]", "identifier") in found
+
+
+def test_what_is_left_over_in_a_cluster_is_told(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"short")
+    os.utime(tree / "file", (EPOCH, EPOCH))
+    first = pairs.fat(tree, tmp_path / "1")
+    raw = bytearray(first.read_bytes())
+    raw[raw.index(b"short") + 100] = 7
+    (tmp_path / "2").write_bytes(raw)
+    assert places(first, tmp_path / "2") == {("fat", "[slack after a file's end]", "layout")}
+
+
+def test_a_tar_with_extended_headers(tmp_path: Path) -> None:
+    for number, value in ((1, "a"), (2, "b")):
+        with tarfile.open(tmp_path / str(number), "w", format=tarfile.PAX_FORMAT) as archive:
+            member = tarfile.TarInfo("x" * 200)
+            member.pax_headers = {"SCHILY.xattr.user.note": value}
+            archive.addfile(member)
+    ((_, path, kind),) = places(tmp_path / "1", tmp_path / "2")
+    assert (path, kind) == ("x" * 200, "xattr")
