@@ -1,8 +1,8 @@
 """Strings the stages together: what `invoke build` and `invoke release` do from end to end."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from pipeline.inputs.snapshot import write_snapshot
 from pipeline.inputs.stage import run_inputs
 from pipeline.lock import load
 from pipeline.release.stage import Release, run_release
+from pipeline.report.write import write_report
 from pipeline.run import Request, Run
 from pipeline.source import run_source
 from pipeline.tag import check_name
@@ -52,7 +53,7 @@ def build(
     and the error of a build that failed.
     """
     display.say(f"run {run.id}")
-    with run.held():
+    with run.held(), _reported(run, display):
         take_source(workspace, run, display, source=source)
         take_inputs(workspace, run, display)
         failures = build_all(workspace, run, display, keep=keep)
@@ -85,10 +86,22 @@ def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
 
 def compare(run: Run, display: Display) -> None:
     """Stage 4; raise Differs if the builds differ, and how one failed if it did."""
-    with run.held():
+    with run.held(), _reported(run, display):
         error = _judge(run, display)
     if error:
         raise error
+
+
+@contextmanager
+def _reported(run: Run, display: Display) -> Iterator[None]:
+    """Write the run's report when the block ends, however it ends."""
+    try:
+        yield
+    finally:
+        try:
+            write_report(run, notify=display.say)
+        except TwinbuildError as error:  # what the run came to matters more
+            display.say(f"no report: {error}")
 
 
 def _judge(run: Run, display: Display) -> TwinbuildError | None:

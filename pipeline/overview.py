@@ -65,6 +65,7 @@ def describe(run: Run, *, now: datetime | None = None) -> list[str]:
         sections += [(name, list(_environment(run, name))) for name in request.environments]
     sections += [
         ("verdict", list(_verdict(run))),
+        ("report", [_report(run)]),
         ("release", [f"signed in {run.release}" if state(run) == "released" else "not made"]),
         ("folder", [f"{run.folder}, {_bytes(_size(run.folder))}"]),
     ]
@@ -185,6 +186,11 @@ def _verdict(run: Run) -> Iterator[str]:
         yield from map(str, reasons)
     if isinstance(differences, list) and differences:
         yield f"{len(differences)} differences are in {run.verdict_json}"
+
+
+def _report(run: Run) -> str:
+    page = run.folder / "report" / "index.html"
+    return str(page) if page.exists() else "not written"
 
 
 def _last_lines(path: Path) -> list[str]:

@@ -99,7 +99,7 @@ class Machine:
             *("-smp", str(self.entry.cpus), "-m", str(self.entry.memory_mib)),
             *("-rtc", f"base={self.clock(now)}"),
             *("-kernel", f"{OUT}/vmlinuz", "-initrd", f"{OUT}/initrd.img"),
-            *("-append", "console=ttyS0 panic=-1 quiet"),
+            *("-append", "console=ttyS0 panic=-1 quiet mitigations=off"),
             *_disk(protocol.ROOT_DISK, f"{OUT}/root.img,readonly=on"),
             *_disk(protocol.INPUT_DISK, f"{WORK}/input.tar,readonly=on"),
             *_disk(protocol.SCRATCH_DISK, f"{WORK}/scratch.raw,cache=unsafe,discard=unmap"),

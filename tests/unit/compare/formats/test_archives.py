@@ -3,6 +3,7 @@
 import gzip
 import os
 import tarfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,32 +227,23 @@ def made_now(found: Places) -> Places:
 
 
 def test_a_fat_in_a_partition_and_its_serial_number(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
+    tree, disk = tmp_path / "tree", tmp_path / "disk"
     tree.mkdir()
-    images = []
-    for number, serial in ((1, "11111111"), (2, "22222222")):
-        image = pairs.fat(tree, tmp_path / f"{number}.fat", serial=serial)
-        disk = tmp_path / f"{number}.img"
-        with disk.open("wb") as file:
-            file.truncate(4 * 1024 * 1024)
-        pairs.run(
-            *(
-                "sgdisk",
-                "-n",
-                "1:2048:+1M",
-                "-u",
-                f"1:{'0' * 7}{number}-0000-4000-8000-000000000000",
-            ),
-            *("-U", "00000000-0000-4000-8000-000000000000", disk),
-        )
-        with disk.open("r+b") as file:
-            file.seek(1024 * 1024)
-            file.write(image.read_bytes())
-        images.append(disk)
-    found = places(*images)
-    assert ("disk partition 1 > fat", "[volume serial number]", "identifier") in found
-    assert ("disk", "[GPT partition 1 GUID]", "identifier") in found
-    assert ("disk", "[backup GPT partition 1 GUID]", "identifier") in found
+    with disk.open("wb") as file:
+        file.truncate(4 * 1024 * 1024)
+    one = "00000001-0000-4000-8000-000000000000"
+    pairs.run("sgdisk", "-n", "1:2048:+1M", "-u", f"1:{one}", disk)
+    raw, images = disk.read_bytes(), []
+    for serial in ("11111111", "22222222"):
+        image = pairs.fat(tree, tmp_path / f"{serial}.fat", serial=serial)
+        unique = raw.replace(uuid.UUID(one).bytes_le, (serial * 2).encode())
+        images.append(tmp_path / f"{serial}.img")
+        images[-1].write_bytes(unique[: 2**20] + image.read_bytes() + unique[2 * 2**20 :])
+    assert places(*images) == {
+        ("disk partition 1 > fat", "[volume serial number]", "identifier"),
+        ("disk", "[GPT partition 1 GUID]", "identifier"),
+        ("disk", "[backup GPT partition 1 GUID]", "identifier"),
+    }
 
 
 def test_what_is_left_over_in_a_cluster_is_told(tmp_path: Path) -> None:
