@@ -27,6 +27,7 @@ from pipeline.run import Run
 
 FORMAT = "twinbuild-explanation/1"
 FILES_LIMIT = 40
+SAID = 3
 TIME_LIMIT_S = 30.0
 EVIDENCE_LIMIT = 400
 ISO = ".iso"
@@ -85,7 +86,7 @@ def explain(run: Run, verdict: Verdict, *, notify: Callable[[str], None]) -> Pat
     found = _explain(run, verdict, begin + TIME_LIMIT_S)
     write_json(path, {"format": FORMAT, **asdict(found)})
     notify(f"explain: {len(found.files)} of the differences in {time.monotonic() - begin:.1f} s")
-    for file in found.files[:1]:
+    for file in found.files[:SAID]:
         notify(f"explain: {file.sentence()}")
     if found.factors:
         notify(f"explain: the environments differ in {', '.join(found.factors)}")

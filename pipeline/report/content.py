@@ -1,0 +1,155 @@
+"""The content of a report, which its forms (page, Markdown, JSON, JUnit) show in different ways.
+
+`docs/reference/report.schema.json` describes it. All texts are safe for a terminal, on one line
+and of limited length; each form escapes them for itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.errors import TwinbuildError
+from pipeline.report import told
+from pipeline.report.advice import read_advice
+from pipeline.report.told import Told, document, items, mapping, number, text
+from pipeline.run import Request, Run
+
+FORMAT = "twinbuild-report/1"
+HEADLINES = {
+    "match": "the builds match, bit for bit",
+    "differ": "the builds differ",
+    "failed": "a build failed",
+    "unfinished": "there is no verdict",
+}
+LINES_LIMIT = 200  # of one difference
+CAUSES_LIMIT = 20
+ROW_TEXT = 80
+
+
+def collect(run: Run) -> Told:
+    """Return all that a run tells, as far as it came."""
+    request = _request(run)
+    verdict = document(run.verdict_json)
+    state = str(verdict.get("verdict"))
+    state = state if state in HEADLINES else "unfinished"
+    names = request.environments if request else ()
+    environments = [told.environment(run, name) for name in names]
+    differences, left_out = _differences(run, verdict)
+    found = sorted({cause["name"] for d in differences for cause in d["causes"]})
+    advice = read_advice()
+    return {
+        "format": FORMAT,
+        "run": run.id,
+        "started": f"{run.started:%Y-%m-%d %H:%M} UTC",
+        "asked": _asked(request),
+        "state": state,
+        "headline": HEADLINES[state],
+        "reasons": [text(reason) for reason in items(verdict.get("reasons"))[:50]],
+        "source": told.source(run),
+        "inputs": told.inputs(run),
+        "environments": environments,
+        "factors": _factors(environments),
+        "artifacts": [_artifact(a) for a in items(verdict.get("artifacts"))],
+        "differences": differences,
+        "left_out": left_out,
+        "advice": {name: advice[name] for name in found if name in advice},
+        "released": (run.release / "SHA256SUMS.asc").exists(),
+    }
+
+
+def _request(run: Run) -> Request | None:
+    try:
+        return run.request()
+    except TwinbuildError:
+        return None
+
+
+def _asked(request: Request | None) -> Told:
+    if request is None:
+        return dict.fromkeys(("image", "commit", "tag", "source", "compression"), "")
+    return {
+        "image": text(request.image),
+        "commit": text(request.commit),
+        "tag": text(request.tag),
+        "source": text(request.source),
+        "compression": request.compression,
+    }
+
+
+def _factors(environments: Sequence[Told]) -> list[Told]:
+    """Return the facts side by side; one that only some state differs as well."""
+    names = sorted({name for e in environments for name in e["facts"]})
+    rows = []
+    for name in names:
+        values = [e["facts"].get(name, "") for e in environments]
+        rows.append({"factor": name, "values": values, "differs": len(set(values)) > 1})
+    return rows
+
+
+def _artifact(said: object) -> Told:
+    artifact = mapping(said)
+    digest = artifact.get("sha256")
+    return {
+        "name": text(artifact.get("name")),
+        "size": number(artifact.get("size")),
+        "sha256": text(digest) if digest else None,
+        "equal": isinstance(digest, str),
+    }
+
+
+def _differences(run: Run, verdict: Mapping[str, Any]) -> tuple[list[Told], int]:
+    """Return the differences, those that were explained first, and how many are left out."""
+    explanation = document(run.folder / "explanation.json")
+    explained = [_explained(mapping(file)) for file in items(explanation.get("files"))]
+    seen = {(d["step"], d["path"]) for d in explained}
+    more: dict[tuple[str, str], list[str]] = {}
+    listed = [mapping(said) for said in items(verdict.get("differences"))]
+    for said in listed:
+        key = text(said.get("step")), text(said.get("path"))
+        if key not in seen:
+            more.setdefault(key, []).append(text(said.get("kind")))
+    others = [_unexplained(step, path, kinds) for (step, path), kinds in more.items()]
+    return explained + others, max(0, (number(explanation.get("left_out")) or 0) - len(others))
+
+
+def _unexplained(step: str, path: str, kinds: list[str]) -> Told:
+    empty: Told = {
+        "offset": None,
+        "bytes": None,
+        "values": [],
+        "lines": [],
+        "rows": [],
+        "causes": [],
+    }
+    return {"step": step, "path": path, "kinds": kinds, "cut": False, "note": "", **empty}
+
+
+def _explained(said: Mapping[str, Any]) -> Told:
+    shown = mapping(said.get("shown"))
+    values = [mapping(value) for value in items(said.get("values"))]
+    return {
+        "step": text(said.get("step")),
+        "path": text(said.get("path")),
+        "kinds": [text(kind) for kind in items(said.get("kinds"))],
+        "offset": number(said.get("offset")),
+        "bytes": number(said.get("bytes")),
+        "values": [{k: text(v.get(k)) for k in ("kind", "left", "right")} for v in values],
+        "lines": [text(line) for line in items(shown.get("lines"))[:LINES_LIMIT]],
+        "rows": [_row(mapping(row)) for row in items(shown.get("rows"))[:LINES_LIMIT]],
+        "cut": shown.get("cut") is True,
+        "causes": [_cause(mapping(c)) for c in items(said.get("causes"))[:CAUSES_LIMIT]],
+        "note": text(said.get("note")),
+    }
+
+
+def _row(said: Mapping[str, Any]) -> Told:
+    return {
+        "offset": number(said.get("offset")) or 0,
+        "left": text(said.get("left"))[:ROW_TEXT],
+        "right": text(said.get("right"))[:ROW_TEXT],
+        "marks": [mark for mark in items(said.get("marks")) if number(mark) is not None],
+    }
+
+
+def _cause(said: Mapping[str, Any]) -> Told:
+    weak = said.get("weak") is True
+    return {"name": text(said.get("name")), "evidence": text(said.get("evidence")), "weak": weak}

@@ -1,0 +1,49 @@
+"""The report as JUnit XML, so that GitLab shows builds, artifacts and differences as tests."""
+
+from xml.etree import ElementTree as ET
+
+from pipeline.report.told import Told
+
+
+def render(report: Told) -> bytes:
+    """Return a test suite: a case for each build, each artifact and each path that differs."""
+    suite = ET.Element("testsuite", name=f"twinbuild {report['asked']['image']}".strip())
+    for environment in report["environments"]:
+        _build(suite, environment)
+    for artifact in report["artifacts"]:
+        case = _case(suite, "artifacts", artifact["name"])
+        if not artifact["equal"]:
+            _fault(case, "failure", "the environments do not agree on it", report["reasons"])
+    for said in report["differences"]:
+        case = _case(suite, said["step"], said["path"])
+        looks = [f"looks like {c['name']}: {c['evidence']}" for c in said["causes"]]
+        rows = [f"{row['offset']}: {row['left']} / {row['right']}" for row in said["rows"]]
+        message = "; ".join([f"differs in {', '.join(said['kinds'])}", *looks[:1]])
+        _fault(case, "failure", message, [*looks, *said["lines"], *rows])
+    if report["state"] == "unfinished":
+        _fault(_case(suite, "compare", "verdict"), "error", report["headline"], [])
+    for kind, name in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+        suite.set(kind, str(len(list(suite.iter(name)))))
+    root = ET.Element("testsuites")
+    root.append(suite)
+    text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _build(suite: ET.Element, environment: Told) -> None:
+    case = _case(suite, "builds", environment["name"])
+    case.set("time", f"{sum(step['seconds'] or 0 for step in environment['steps']):.3f}")
+    failure = environment["failure"]
+    if failure:
+        kind = "failure" if failure["status"] == 3 else "error"
+        _fault(case, kind, failure["what"], failure["detail"])
+    elif environment["state"] != "built":
+        ET.SubElement(case, "skipped")
+
+
+def _case(suite: ET.Element, group: str, name: str) -> ET.Element:
+    return ET.SubElement(suite, "testcase", classname=group, name=name)
+
+
+def _fault(case: ET.Element, kind: str, message: str, lines: list[str]) -> None:
+    ET.SubElement(case, kind, message=message).text = "\n".join(lines)

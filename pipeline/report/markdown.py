@@ -1,0 +1,121 @@
+"""The report as Markdown, for the comment of a merge request.
+
+Texts from builds stand in code only, where neither markup nor names of people nor references work.
+"""
+
+import re
+from collections.abc import Iterator
+
+from pipeline.report.page import size
+from pipeline.report.told import Told
+
+DIFFERENCES_LIMIT = 10
+LINES_LIMIT = 30
+REASONS_LIMIT = 8
+SIGNS = {"match": "✅", "differ": "❌", "failed": "💥", "unfinished": "⏳"}
+
+
+def render(report: Told) -> str:
+    """Return the report in GitLab's and GitHub's Markdown."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def code(text: str) -> str:
+    """Return a text as inline code, whatever is in it."""
+    if not text:
+        return "–"
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if text[0] in "` " or text[-1] in "` " else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def _cell(text: str) -> str:
+    """Return a text as code in a table, whose cells end at any vertical bar."""
+    return code(text.replace("|", "¦"))
+
+
+def _block(lines: list[str], language: str = "") -> Iterator[str]:
+    ticks = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, ticks + 1)
+    yield fence + language
+    yield from lines
+    yield fence
+
+
+def _lines(report: Told) -> Iterator[str]:
+    image, source = report["asked"]["image"], report["source"]
+    commit = f" at {code(source['commit'][:12])}" if source else ""
+    yield f"### {SIGNS[report['state']]} {code(image)}{commit}: {report['headline']}"
+    yield ""
+    yield from (f"- {code(reason)}" for reason in report["reasons"][:REASONS_LIMIT])
+    yield ""
+    for e in report["environments"]:
+        yield f"- {code(e['name'])}: {e['state']}{_why(e)}"
+    yield from _factors(report)
+    yield from _artifacts(report)
+    for difference in report["differences"][:DIFFERENCES_LIMIT]:
+        yield from _difference(report, difference)
+    others = len(report["differences"]) - DIFFERENCES_LIMIT + report["left_out"]
+    if others > 0:
+        yield f"\nand {others} more paths, which the page shows."
+    yield ""
+    yield f"Run {code(report['run'])}; all of it is in `report/index.html`."
+
+
+def _why(environment: Told) -> str:
+    failure = environment["failure"]
+    return f", {code(failure['what'])}" if failure else ""
+
+
+def _factors(report: Told) -> Iterator[str]:
+    different = [f for f in report["factors"] if f["differs"]]
+    if not different:
+        return
+    yield "\n<details><summary>In what the environments differ</summary>\n"
+    names = [e["name"] for e in report["environments"]]
+    yield "| | " + " | ".join(map(_cell, names)) + " |"
+    yield "|---" * (len(names) + 1) + "|"
+    for factor in different:
+        yield f"| {_cell(factor['factor'])} | " + " | ".join(map(_cell, factor["values"])) + " |"
+    yield "\n</details>"
+
+
+def _artifacts(report: Told) -> Iterator[str]:
+    if not report["artifacts"]:
+        return
+    yield "\n| artifact | size | SHA-256 |"
+    yield "|---|---|---|"
+    for artifact in report["artifacts"]:
+        count = artifact["size"]
+        length = "differs" if count is None else size(count)
+        digest = _cell(artifact["sha256"]) if artifact["sha256"] else "differs"
+        yield f"| {_cell(artifact['name'])} | {length} | {digest} |"
+
+
+def _difference(report: Told, said: Told) -> Iterator[str]:
+    kinds = ", ".join(map(code, said["kinds"]))
+    yield f"\n**Step {code(said['step'])}: {code(said['path'])}** ({kinds})"
+    if said["bytes"]:
+        yield f"{said['bytes']} bytes from byte {said['offset']} on."
+    for cause in said["causes"]:
+        looks = "perhaps" if cause["weak"] else "looks like"
+        yield f"\n- {looks} {code(cause['name'])}: {code(cause['evidence'])}"
+        advice = report["advice"].get(cause["name"])
+        if advice:
+            yield f"  At the cause: {advice['fix']}"
+    for value in said["values"]:
+        yield f"\n- {code(value['kind'])}: {code(value['left'])} / {code(value['right'])}"
+    if said["note"]:
+        yield f"\n- {code(said['note'])}"
+    if said["lines"]:
+        yield ""
+        yield from _block(said["lines"][:LINES_LIMIT], "diff")
+    elif said["rows"]:
+        yield ""
+        rows = said["rows"][: LINES_LIMIT // 2]
+        yield from _block([line for row in rows for line in _row(row)], "diff")
+
+
+def _row(row: Told) -> Iterator[str]:
+    yield f"-{row['offset']:>10}  {row['left']}"
+    yield f"+{row['offset']:>10}  {row['right']}"

@@ -1,0 +1,30 @@
+"""Writes the report of a run, in all its forms, into `runs/<id>/report/`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.files import json_bytes, write_bytes
+from pipeline.report import junit, markdown, page
+from pipeline.report.content import collect
+from pipeline.run import Run
+
+PAGE, MARKDOWN, JSON, JUNIT = "index.html", "report.md", "report.json", "report.xml"
+
+
+def write_report(run: Run, *, notify: Callable[[str], None]) -> Path:
+    """Write what a run tells, however far it came; return the page.
+
+    Raise InfrastructureFailed if the disk is full.
+    """
+    report = collect(run)
+    folder = run.folder / "report"
+    files = {
+        JSON: json_bytes(report),
+        MARKDOWN: markdown.render(report).encode(),
+        JUNIT: junit.render(report),
+        PAGE: page.render(report).encode(),
+    }
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    notify(f"report: {folder / PAGE}")
+    return folder / PAGE
