@@ -6,7 +6,7 @@ Each task parses, calls one function, prints, and sets the exit status.
 import functools
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from pipeline import dsse, flow, overview
 from pipeline.check import check_source
 from pipeline.compare.images import locate_files
 from pipeline.display import Display
-from pipeline.errors import ExitStatus, TwinbuildError
+from pipeline.errors import ExitStatus, TwinbuildError, UsageError
 from pipeline.files import json_bytes
+from pipeline.locate_bench import bench_locate
 from pipeline.run import Request, Run, list_runs, open_run
 from pipeline.workspace import Workspace, open_workspace
 
@@ -244,9 +245,19 @@ def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
 
 
 @_task
-def bench(_c: Context) -> None:
-    """Compare the farm with the same programs run by hand, in the same machine."""
-    print("\n".join(benches.run_bench(_workspace(), DISPLAY)))
+def bench(_c: Context, what: str = "build") -> None:
+    """Compare the farm with the same programs run by hand, in the same machine.
+
+    --what locate compares `locate` with cmp and, if it is installed, diffoscope.
+    """
+    if what not in ("build", "locate"):
+        raise UsageError(f"there is no bench of {what!r}", remedy="build or locate")
+    if what == "locate":
+        lines: Iterable[str] = bench_locate(CHECKOUT)
+    else:
+        lines = benches.run_bench(_workspace(), DISPLAY)
+    for line in lines:
+        print(line, flush=True)
 
 
 @task

@@ -33,6 +33,7 @@ PACKAGE_OF = {
     "git": "git",
     "gpg": "gnupg",
     "gpgv": "gpgv",
+    "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
     "apt-get": "apt",
     "prlimit": "util-linux",

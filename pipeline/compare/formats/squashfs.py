@@ -48,7 +48,7 @@ def _matches(source: Source) -> bool:
 
 def _read(source: Source, spool: Spool) -> Container:
     tables = read_tables(source)
-    blocks = Blocks(source, tables)
+    blocks = Blocks(source, tables, spool)
     return Container(
         structures=_structures(source, tables.super),
         entries=lambda: _walk(tables, blocks),

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from pipeline.compare.formats import compression
 from pipeline.compare.formats.ranges import Ranges, Span
-from pipeline.compare.formats.source import Malformed, Source, check, common
+from pipeline.compare.formats.source import Malformed, Source, Spool, check, common
 from pipeline.compare.formats.squashfs_tables import Tables, cut
 
 NO_INDEX = 2**32 - 1
@@ -20,16 +20,18 @@ FRAGMENTS_KEPT = 4
 class Blocks:
     """Unpacks the data blocks of one file system; remembers the last fragments."""
 
-    def __init__(self, source: Source, tables: Tables) -> None:
+    def __init__(self, source: Source, tables: Tables, spool: Spool) -> None:
         self.source = source
         self.tables = tables
+        self._spool = spool
+        self._equal: dict[tuple[int, int], bool] = {}
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._twin: Blocks | None = None
 
     def elsewhere(self, around: Source) -> "Blocks":
         """Return the same file system's blocks in another source, whose tables are equal."""
         if self._twin is None or self._twin.source is not around:
-            self._twin = Blocks(around, self.tables)
+            self._twin = Blocks(around, self.tables, self._spool)
         return self._twin
 
     def fragment_span(self, number: int) -> tuple[int, int]:
@@ -46,13 +48,23 @@ class Blocks:
         self._kept.move_to_end(number)
         return self._kept[number]
 
+    def equal_fragments(self, number: int, other: "Blocks", theirs: int) -> bool:
+        """Whether a fragment block is stored in the same bytes as one of another file system."""
+        pair = number, theirs
+        if pair not in self._equal:
+            stored = self.stored(*self.fragment_span(number))
+            self._equal[pair] = stored == other.stored(*other.fragment_span(theirs))
+        return self._equal[pair]
+
     def stored(self, start: int, size: int) -> bytes:
         """Return a block as it is stored."""
+        self._spool.spend(size & SIZE_BITS)
         return self.source.read(start, size & SIZE_BITS)
 
     def block(self, start: int, size: int) -> bytes:
         """Return an unpacked block."""
         stored, limit = self.stored(start, size), self.tables.super.block_size
+        self._spool.spend(limit)
         if not size & PLAIN_BLOCK:
             return compression.unpack_block(self.tables.new, stored, limit)
         if len(stored) > limit:
@@ -171,6 +183,8 @@ class SquashFile:
             return self.tail[0] != other.tail[0]
         ours = self.blocks.fragment_span(self.tail[0])
         theirs = other.blocks.fragment_span(other.tail[0])
-        if (ours, self.tail[1]) != (theirs, other.tail[1]):
+        if (ours[1], self.tail[1]) != (theirs[1], other.tail[1]):
             return True
-        return outer.touches(ours[0], ours[0] + (ours[1] & SIZE_BITS))
+        if ours[0] == theirs[0]:
+            return outer.touches(ours[0], ours[0] + (ours[1] & SIZE_BITS))
+        return not self.blocks.equal_fragments(self.tail[0], other.blocks, other.tail[0])
