@@ -76,12 +76,14 @@ def _asked(request: Request | None) -> Told:
 
 
 def _factors(environments: Sequence[Told]) -> list[Told]:
-    """Return the facts side by side; one that only some state differs as well."""
+    """Return the facts side by side; what an environment does not state is not held against it."""
     names = sorted({name for e in environments for name in e["facts"]})
     rows = []
     for name in names:
         values = [e["facts"].get(name, "") for e in environments]
-        rows.append({"factor": name, "values": values, "differs": len(set(values)) > 1})
+        rows.append(
+            {"factor": name, "values": values, "differs": len(set(filter(None, values))) > 1}
+        )
     return rows
 
 

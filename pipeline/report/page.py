@@ -98,12 +98,14 @@ def _sections(report: Told) -> Iterator[tuple[str, str]]:
 
 
 def _tree(report: Told) -> list[tuple[str, list[Told]]]:
-    """Return the differences by step, ready to be shown; the first one is open."""
+    """Return the differences by step, ready to be shown; the first with a cause is open."""
     steps: dict[str, list[Told]] = {}
     names = [e["name"] for e in report["environments"][:2]]
+    caused = [n for n, said in enumerate(report["differences"]) if said["causes"]]
+    opened = (caused or [0])[0]
     for number, said in enumerate(report["differences"]):
         rows = [_row(row, names) for row in said["rows"]]
-        steps.setdefault(said["step"], []).append({**said, "rows": rows, "first": number == 0})
+        steps.setdefault(said["step"], []).append({**said, "rows": rows, "open": number == opened})
     return list(steps.items())
 
 
