@@ -1,6 +1,7 @@
 """`farm.yaml`, `environment.yaml` and `image.yaml` as typed, validated, frozen models."""
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -100,6 +101,14 @@ class Variation(_Model):
     scratch_filesystem: Literal["ext4", "xfs", "btrfs", "tmpfs"]
 
 
+class ExpectedDifference(_Model):
+    """A path of the tree that may differ until a day, and why; never in a release."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f][^\x00-\x1f]{0,4094}$")]
+    reason: Annotated[str, StringConstraints(pattern=r"^\S[^\x00-\x1f]{0,400}$")]
+    until: date
+
+
 class Image(_Model):
     """`image.yaml`: what the configuration tree beside it does not say."""
 
@@ -108,6 +117,7 @@ class Image(_Model):
     suite: str = "trixie"
     volume_id: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]{1,32}$")]
     kernel_parameters: str = ""
+    expected_differences: list[ExpectedDifference] = Field(default=[], max_length=100)
 
     @model_validator(mode="after")
     def _one_line(self) -> Self:

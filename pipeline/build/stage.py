@@ -172,6 +172,7 @@ def _job(
         "suite": image.suite,
         "volume_id": image.volume_id,
         "kernel_parameters": image.kernel_parameters,
+        "expected_differences": [e.model_dump(mode="json") for e in image.expected_differences],
         "version": source["version"],
         "commit": source["commit"],
         "epoch": source["epoch"],

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pipeline.compare.artifacts import Compared, compare_files, list_artifacts
+from pipeline.compare.expected import Expected, expect
 from pipeline.compare.locate import Difference, Located, locate
 from pipeline.errors import (
     BuildFailed,
@@ -43,6 +45,7 @@ class Verdict:
     artifacts: tuple[Judged, ...] = ()
     reasons: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
+    expected: tuple[Expected, ...] = ()
 
     def error(self, run_id: str) -> TwinbuildError | None:
         """Return what a command that compares raises: nothing only if the builds match."""
@@ -162,8 +165,18 @@ def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
         return Verdict("match", ExitStatus.DONE, names, artifacts)
     apart = [other for (_, other), result in compared.items() if not result.equal]
     located = _locate(run, (first, apart[0] if apart else others[0]))
-    said = (*located.reasons, *map(plain, reasons))
-    return Verdict("differ", ExitStatus.DIFFERS, names, artifacts, said, located.differences)
+    job = run.environment(first) / "job.json"
+    expectation = expect(job, located.differences, datetime.now(UTC).date())
+    said = (*expectation.reasons, *located.reasons, *map(plain, reasons))
+    return Verdict(
+        "differ",
+        ExitStatus.DIFFERS,
+        names,
+        artifacts,
+        said,
+        located.differences,
+        expectation.met,
+    )
 
 
 def _artifact(run: Run, name: str, artifact: str) -> Path:

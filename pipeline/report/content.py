@@ -109,8 +109,20 @@ def _differences(run: Run, verdict: Mapping[str, Any]) -> tuple[list[Told], int]
         key = text(said.get("step")), text(said.get("path"))
         if key not in seen:
             more.setdefault(key, []).append(text(said.get("kind")))
+    expected = _expected(verdict)
     others = [_unexplained(step, path, kinds) for (step, path), kinds in more.items()]
+    for difference in explained + others:
+        difference["expected"] = expected.get(difference["path"], "")
     return explained + others, max(0, (number(explanation.get("left_out")) or 0) - len(others))
+
+
+def _expected(verdict: Mapping[str, Any]) -> dict[str, str]:
+    """Return until when, and why, paths were expected to differ."""
+    told_of = [mapping(said) for said in items(verdict.get("expected"))]
+    return {
+        text(e.get("path")): f"until {text(e.get('until'))}: {text(e.get('reason'))}"
+        for e in told_of
+    }
 
 
 def _unexplained(step: str, path: str, kinds: list[str]) -> Told:

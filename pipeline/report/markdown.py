@@ -95,6 +95,8 @@ def _artifacts(report: Told) -> Iterator[str]:
 def _difference(report: Told, said: Told) -> Iterator[str]:
     kinds = ", ".join(map(code, said["kinds"]))
     yield f"\n**Step {code(said['step'])}: {code(said['path'])}** ({kinds})"
+    if said["expected"]:
+        yield f"Expected to differ, {code(said['expected'])}; no release may."
     if said["bytes"]:
         yield f"{said['bytes']} bytes from byte {said['offset']} on."
     for cause in said["causes"]:

@@ -70,6 +70,7 @@ def test_equal_builds_match(run: Run) -> None:
         "artifacts",
         "differences",
         "environments",
+        "expected",
         "format",
         "reasons",
         "verdict",

@@ -1,0 +1,63 @@
+"""Differences that an image expects for a while: told apart, and differences all the same.
+
+`image.yaml` lists them; they come with the job, which every environment's statement signs. They
+make no match: a comparison that finds nothing else still says that the builds differ.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pipeline.compare.locate import Difference
+from pipeline.errors import TwinbuildError, UsageError
+from pipeline.files import read_json
+from pipeline.plain import plain
+
+LIMIT = 100
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A path that may differ until a day (year-month-day), and why."""
+
+    path: str
+    reason: str
+    until: str
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What was expected of the differences that were found, and what that comes to in words."""
+
+    met: tuple[Expected, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+def expect(job: Path, differences: Sequence[Difference], today: date) -> Expectation:
+    """Return which of the differences the job expects; one whose day has passed is not."""
+    paths = {difference.path for difference in differences}
+    found = [expected for expected in _read(job) if expected.path in paths]
+    met = tuple(e for e in found if date.fromisoformat(e.until) >= today)
+    reasons = [f"{e.path} is expected to differ until {e.until}: {e.reason}" for e in met]
+    reasons += [
+        f"{e.path} was expected to differ until {e.until}, which has passed: {e.reason}"
+        for e in found
+        if e not in met
+    ]
+    if met and paths == {e.path for e in met}:
+        reasons.insert(0, "the builds differ only as expected, which no release may")
+    return Expectation(met, tuple(map(plain, reasons)))
+
+
+def _read(job: Path) -> list[Expected]:
+    try:
+        document: Any = read_json(job, failure=UsageError)
+        listed = document["expected_differences"][:LIMIT]
+        found = [Expected(str(e["path"]), str(e["reason"]), str(e["until"])) for e in listed]
+        for expected in found:
+            date.fromisoformat(expected.until)
+    except (TwinbuildError, KeyError, TypeError, ValueError):
+        return []
+    return found
