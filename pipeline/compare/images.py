@@ -33,7 +33,8 @@ from pipeline.errors import UsageError
 FORMAT = "twinbuild-places/1"
 PLACES_LIMIT = 1000
 DEPTH_LIMIT = 16
-WORK_LIMIT = 64 * 1024**3  # bytes that are unpacked or compared in all
+# Bytes that are read or unpacked in all: so many for each byte of the files, and a start.
+WORK_FACTOR, WORK_LEAST = 8, 4 * 1024**3
 NAMES = ("first", "second")
 EMPTY = Memory(b"")
 
@@ -65,7 +66,8 @@ def locate_files(
     """
     with ExitStack() as stack:
         left, right = (_open(path, stack) for path in (first, second))
-        spool = stack.enter_context(Spool([WORK_LIMIT]).nested())
+        work = WORK_FACTOR * (left.size + right.size) + WORK_LEAST
+        spool = stack.enter_context(Spool([work]).nested())
         descent = _Descent(names, limit, spool)
         complete = True
         try:

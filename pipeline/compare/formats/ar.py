@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.compare.formats.container import ENTRY_LIMIT, Container, Entry, Fact, Format, listed
+from pipeline.compare.formats.container import Container, Entry, Fact, Format, listed
 from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
 
 MAGIC = b"!<arch>\n"
@@ -23,7 +23,7 @@ AR = Format("ar", _matches, _read)
 
 
 def _entries(source: Source) -> Iterator[Entry]:
-    at, names, count = len(MAGIC), b"", 0
+    at, names = len(MAGIC), b""
     while at < source.size:
         raw = source.read(at, HEADER)
         if raw[58:] != b"`\n":
@@ -40,9 +40,6 @@ def _entries(source: Source) -> Iterator[Entry]:
         facts: dict[str, Fact] = {"time": time, "owner": f"{uid}:{gid}", "mode": mode & 0o7777}
         yield Entry(_name(name, names), facts, content, (at, start))
         at = start + size + size % 2
-        count += 1
-        if count > ENTRY_LIMIT:
-            raise Malformed(f"it has over {ENTRY_LIMIT} members")
 
 
 def _number(digits: bytes, base: int) -> int:

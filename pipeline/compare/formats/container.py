@@ -7,6 +7,7 @@ from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.source import Malformed, Source, Spool
 
 ENTRY_LIMIT = 100_000  # entries of a format that is read as a whole
+TEXT_LIMIT = 24 * 1024 * 1024  # characters of their paths and facts
 PATH_LIMIT = 4096  # bytes of a path
 LINK_LIMIT = 65_536  # bytes that a symbolic link leads along
 
@@ -89,13 +90,37 @@ def sort_key(path: str) -> str:
     return path.replace("/", "\0")
 
 
+class Tally:
+    """Counts entries and the length of what they say; refuses what would fill the memory."""
+
+    def __init__(self) -> None:
+        self._entries = 0
+        self._text = 0
+
+    def count(self, entry: Entry) -> Entry:
+        """Return the entry, or raise Malformed if there are too many, or too long ones."""
+        self._entries += 1
+        self._text += len(entry.path) + sum(map(_length, entry.facts.values()))
+        if self._entries > ENTRY_LIMIT or self._text > TEXT_LIMIT:
+            what = f"{self._entries} entries with {self._text} characters"
+            raise Malformed(f"it has at least {what}, which is too much")
+        return entry
+
+
+def _length(fact: Fact) -> int:
+    if isinstance(fact, tuple):
+        return sum(len(name) + len(value) for name, value in fact)
+    return len(fact) if isinstance(fact, str) else 0
+
+
 def listed(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
     """Return entries sorted, and their paths as they came; a path's second entry is named so.
 
     Raise Malformed if there are too many.
     """
     found: dict[str, Entry] = {}
-    for entry in entries:
+    tally = Tally()
+    for entry in map(tally.count, entries):
         number, path = 1, entry.path
         while entry.path in found:
             number += 1
@@ -103,8 +128,6 @@ def listed(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
                 raise Malformed(f"the path {path} is there over 100 times")
             entry.path = f"{path} ({number})"
         found[entry.path] = entry
-        if len(found) > ENTRY_LIMIT:
-            raise Malformed(f"it has over {ENTRY_LIMIT} entries")
     return sorted(found.values(), key=lambda entry: sort_key(entry.path)), list(found)
 
 

@@ -6,13 +6,13 @@ Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 from collections.abc import Iterator
 
 from pipeline.compare.formats.container import (
-    ENTRY_LIMIT,
     LINK_LIMIT,
     PATH_LIMIT,
     Container,
     Entry,
     Fact,
     Format,
+    Tally,
     file_type,
     listed,
     name_of,
@@ -80,7 +80,7 @@ def _next_part(source: Source, end: int) -> int | None:
 
 def _read_archive(source: Source, entries: list[Entry]) -> int:
     """Read one archive's entries; return where it ends."""
-    at = 0
+    at, tally = 0, Tally()
     while True:
         raw = source.read(at, HEADER)
         fields = _fields(raw)
@@ -91,9 +91,8 @@ def _read_archive(source: Source, entries: list[Entry]) -> int:
         start = _aligned(at + HEADER + length)
         if name == TRAILER:
             return min(start, source.size)
-        entries.append(_entry(source, path_of(name), fields, (start, start + size), (at, start)))
-        if len(entries) > ENTRY_LIMIT:
-            raise Malformed(f"it has over {ENTRY_LIMIT} entries")
+        entry = _entry(source, path_of(name), fields, (start, start + size), (at, start))
+        entries.append(tally.count(entry))
         at = _aligned(start + size)
 
 

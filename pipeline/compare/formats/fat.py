@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.compare.formats.container import (
-    ENTRY_LIMIT,
     PATH_LIMIT,
     Container,
     Entry,
@@ -27,6 +26,7 @@ PARAMETERS = struct.Struct("<3s8sHBHBHHBHHHII")
 RECORD = struct.Struct("<11sBBBHHHHHHHI")
 FOLDER_LIMIT = 2 * 1024 * 1024  # bytes of a folder's records: FAT allows no more
 FAT_LIMIT = 32 * 1024 * 1024  # bytes of one FAT: 8 million clusters
+EXTENTS_LIMIT = 200_000
 READ_ONLY, VOLUME, DIRECTORY, LONG_NAME = 0x01, 0x08, 0x10, 0x0F
 SMALL_BASE, SMALL_EXTENSION = 0x08, 0x10
 FREE, DELETED, DOT = 0x00, 0xE5, 0x2E
@@ -125,6 +125,7 @@ class _Volume:
         self._layout = layout
         self.folders: list[Span] = []
         self.slack: list[Span] = []
+        self._extents = 0
 
     @cached_property
     def _fat(self) -> "array[int]":
@@ -148,6 +149,9 @@ class _Volume:
                 raise Malformed(f"a file has the cluster {last} of {self._layout.clusters}")
             following = self._fat[last] & 0x0FFFFFFF
             if following != last + 1:
+                self._extents += 1
+                if self._extents > EXTENTS_LIMIT:
+                    raise Malformed(f"its files lie in over {EXTENTS_LIMIT} pieces")
                 yield self._place(first), self._place(last + 1)
                 if following >= end:
                     return
@@ -163,7 +167,7 @@ class _Volume:
         root = [self._layout.root]
         if self._layout.root_cluster:
             root = [*self._chain(self._layout.root_cluster)]
-        pending, seen, count = [("", root)], set(), 0
+        pending, seen = [("", root)], set()
         while pending:
             path, spans = pending.pop()
             if spans[0][0] in seen or len(path) > PATH_LIMIT:
@@ -171,9 +175,6 @@ class _Volume:
             seen.add(spans[0][0])
             self.folders += spans
             for name, record in _records(Extents(self._source, spans)):
-                count += 1
-                if count > ENTRY_LIMIT:
-                    raise Malformed(f"it has over {ENTRY_LIMIT} entries")
                 inside = f"{path}/{name}" if path else name
                 entry, folder = self._entry(inside, record)
                 yield entry

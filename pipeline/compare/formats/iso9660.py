@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.compare.formats.container import (
-    ENTRY_LIMIT,
     PATH_LIMIT,
     Container,
     Entry,
@@ -17,6 +16,7 @@ from pipeline.compare.formats.container import (
     Format,
     Region,
     Structure,
+    Tally,
     listed,
     name_of,
 )
@@ -29,6 +29,7 @@ SECTOR = 2048
 SYSTEM_AREA = 16 * SECTOR
 DESCRIPTORS_LIMIT = 64
 FOLDER_LIMIT = 16 * 1024 * 1024  # bytes of a folder's records
+PARTS_LIMIT = 1024  # of 4 GiB
 DIRECTORY, CONTINUES = 0x02, 0x80
 RECORD = struct.Struct("<BBIxxxxIxxxx7sBBBHxxB")
 BOOT, PRIMARY, SUPPLEMENTARY, LAST = 0, 1, 2, 255
@@ -157,7 +158,7 @@ class _Tree:
 
     def entries(self) -> Iterator[Entry]:
         """Give every entry; raise Malformed for a folder that contains itself."""
-        pending, seen, count = [("", self._root)], set(), 0
+        pending, seen, tally = [("", self._root)], set(), Tally()
         while pending:
             path, record = pending.pop()
             if record.span[0] in seen or len(path) > PATH_LIMIT:
@@ -166,11 +167,8 @@ class _Tree:
             self.folders.append(record.span)
             for parts in self._members(record.span):
                 name = self._name(parts[0])
-                count += 1
-                if count > ENTRY_LIMIT:
-                    raise Malformed(f"it has over {ENTRY_LIMIT} entries")
                 inside = f"{path}/{name}" if path else name
-                yield self._entry(inside, parts)
+                yield tally.count(self._entry(inside, parts))
                 if parts[0].flags & DIRECTORY:
                     pending.append((inside, parts[0]))
 
@@ -183,6 +181,8 @@ class _Tree:
                     self._skip = record.rock_ridge.skip
                 continue
             parts.append(record)
+            if len(parts) > PARTS_LIMIT:
+                raise Malformed(f"a file is in over {PARTS_LIMIT} parts")
             if not record.flags & CONTINUES:
                 yield parts
                 parts = []

@@ -5,7 +5,7 @@ import io
 from pipeline.compare.formats.source import Malformed, Source
 
 # What they ask for at once of an honest archive: a name, an extended header, a zip's directory.
-AT_ONCE = 16 * 1024 * 1024
+AT_ONCE = 4 * 1024 * 1024
 
 
 class Reader(io.RawIOBase):

@@ -205,7 +205,7 @@ class Spool:
         """Count `amount` bytes of work; raise Malformed if there was too much already."""
         self._left[0] -= amount
         if self._left[0] < 0:
-            raise Malformed("it unpacks to more than may be unpacked")
+            raise Malformed("it takes more work than a file of this size should")
 
     def _new_file(self) -> BinaryIO:
         return self._stack.enter_context(tempfile.TemporaryFile())

@@ -40,6 +40,7 @@ LISTING = struct.Struct("<III")
 NAME = struct.Struct("<HhHH")
 TYPES = ("", "dir", "file", "link", "block", "char", "fifo", "socket")
 HAS_OPTIONS = 0x400
+NAMES_LIMIT = 300_000  # of folders that are open at one time
 
 
 def _matches(source: Source) -> bool:
@@ -101,9 +102,10 @@ def _regions(source: Source, head: Super) -> list[Region]:
 def _walk(tables: Tables, blocks: Blocks) -> Iterator[Entry]:
     """Give every entry, folders in the order of their names; a folder that was seen is refused."""
     root = tables.inodes.position(tables.super.root >> 16, tables.super.root & 0xFFFF)
-    pending, seen = [("", root)], set()
+    pending, seen = [("", "", root)], set()
     while pending:
-        path, position = pending.pop()
+        folder, name, position = pending.pop()
+        path = f"{folder}/{name}" if folder else name
         entry, listing = _inode(tables, blocks, path, position)
         yield entry
         if listing is not None:
@@ -113,8 +115,9 @@ def _walk(tables: Tables, blocks: Blocks) -> Iterator[Entry]:
             inside = sorted(_names(tables, *listing), reverse=True)
             if len(path) > PATH_LIMIT:
                 raise Malformed(f"a path is longer than {PATH_LIMIT} characters")
-            prefix = f"{path}/" if path else ""
-            pending += [(prefix + name, place) for name, place in inside]
+            pending += [(path, *member) for member in inside]
+            if len(pending) > NAMES_LIMIT:
+                raise Malformed(f"its folders hold over {NAMES_LIMIT} names")
 
 
 def _names(tables: Tables, block: int, offset: int, size: int) -> Iterator[tuple[str, int]]:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from pipeline.compare.formats import compression
 from pipeline.compare.formats.container import Fact, name_of
-from pipeline.compare.formats.source import READ_LIMIT, Malformed, Source
+from pipeline.compare.formats.source import Malformed, Source
 
 MAGIC = b"hsqs"
 SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
 NONE = 2**64 - 1
 METADATA = 8192
 PLAIN_METADATA = 0x8000
-TABLE_LIMIT = 40 * 1024 * 1024  # bytes of an unpacked table: over half a million inodes
+TABLE_LIMIT = 32 * 1024 * 1024  # bytes of a table: about half a million inodes
+XATTRS_KEPT = 64
 XATTRS_LIMIT = 65_536  # bytes of one inode's attributes
 BLOCK_SIZES = frozenset(2**log for log in range(12, 21))
 UNPACKERS: dict[int, Callable[[], compression.Unpacker]] = {
@@ -80,6 +81,8 @@ class Xattrs:
         """Return an inode's attributes, sorted; the values in hexadecimal."""
         if number not in self._known:
             reference, count, _ = struct.unpack_from("<QII", self._entries, number * 16)
+            if len(self._known) > XATTRS_KEPT:
+                self._known.clear()
             self._known[number] = tuple(sorted(self._read(reference, count)))
         return self._known[number]
 
@@ -174,11 +177,13 @@ class _Reader:
 
     def table(self, start: int, end: int) -> Table:
         """Read the blocks from `start` to `end` as one table."""
-        if end - start > READ_LIMIT:
-            raise Malformed(f"a table has over {READ_LIMIT} bytes")
+        if end - start > TABLE_LIMIT:
+            raise Malformed(f"a table has over {TABLE_LIMIT} bytes")
         stored = self.source.read(start, end - start)
         content, at, position = bytearray(), {}, 0
         while position + 2 < len(stored):
+            if len(content) % METADATA:  # so small ones cannot be countless
+                raise Malformed("a block of a table is short, and not the last")
             at[position] = len(content)
             position = self._unpack(stored, position, content)
         return Table(bytes(content), at, start)
