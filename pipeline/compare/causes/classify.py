@@ -111,7 +111,7 @@ def _in_spot(
     path: str, contents: Contents, spot: Spot, pair: Pair, *, text: bool
 ) -> Iterator[Cause]:
     found = list(chain(in_text(spot, pair), in_names(spot, pair)))
-    if locale := in_locale(spot, pair):
+    if text and (locale := in_locale(spot, pair)):
         found.append(locale)
     if not text and not found and (stamp := in_binary(contents, spot, pair)):
         found.append(stamp)

@@ -404,6 +404,19 @@ def test_properties() -> None:
     assert find_causes_of_values("content", (None, "x"), PAIR) == ()
 
 
+@pytest.mark.parametrize("letters", [bytes(range(256)), b"abcdef klmno 0123456789.:-/\n"])
+def test_chance_has_no_cause(letters: bytes) -> None:
+    chance = random.Random(7)
+    for _ in range(100):
+        contents = [bytearray(chance.choices(letters, k=400))] * 2
+        at, length = chance.randrange(350), chance.randrange(1, 40)
+        left, right = (
+            bytes(c[:at]) + bytes(chance.choices(letters, k=length)) + bytes(c[at + length :])
+            for c in contents
+        )
+        assert [c for c in find_causes("x", (left, right), PAIR) if not c.weak] == []
+
+
 def test_equal_contents_have_no_cause() -> None:
     assert find_causes("x", (NOISE, NOISE), PAIR) == ()
 
