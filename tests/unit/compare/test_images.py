@@ -207,3 +207,89 @@ def test_places_have_a_limit(tmp_path: Path) -> None:
     result = locate_files(first, second, limit=10)
     assert (len(result.places), result.complete) == (10, False)
     assert "may be more" in result.lines()[-1]
+
+
+def make_medium(folder: Path, tree: Path, early: Path, efi: Path) -> Path:
+    """Make an ISO as a live system's: SquashFS, initramfs with microcode before it, EFI image."""
+    live = folder / "live"
+    live.mkdir(parents=True)
+    pairs.squashfs(tree, live / "filesystem.squashfs")
+    pairs.cpio(early, live / "initrd.img")
+    main = pairs.cpio(tree, folder / "main.cpio")
+    pairs.run("zstd", "-q", main)
+    with (live / "initrd.img").open("ab") as file:
+        file.write(bytes(512) + (folder / "main.cpio.zst").read_bytes())
+    pairs.fat(efi, live / "efi.img")
+    return pairs.iso(live, folder / "live.iso", "-e", "efi.img", "-no-emul-boot")
+
+
+INITRD = "iso9660 initrd.img > cpio part"
+LAYERS: dict[str, tuple[str, Change, Expected]] = {
+    "microcode": (
+        "early",
+        lambda tree: (tree / "amd.bin").write_bytes(b"c0de"),
+        {(f"{INITRD} 01 > cpio", "amd.bin", "content")},
+    ),
+    "EFI": (
+        "efi",
+        lambda tree: os.utime(tree / "boot.efi", (pairs.EPOCH - 2**25,) * 2),
+        {("iso9660 efi.img > fat", "boot.efi", "time")},
+    ),
+    "tree": (
+        "tree",
+        write("etc/os-release", b"?", 8),
+        {
+            ("iso9660 filesystem.squashfs > squashfs", "etc/os-release", "content"),
+            (f"{INITRD} 02 > zstd content > cpio", "etc/os-release", "content"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_of_a_medium(layer: str, tmp_path: Path) -> None:
+    changed, change, expected = LAYERS[layer]
+    media = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        parts = {name: folder / name for name in ("tree", "early", "efi")}
+        pairs.make_tree(parts["tree"])
+        for name, file in (("early", "amd.bin"), ("efi", "boot.efi")):
+            parts[name].mkdir()
+            (parts[name] / file).write_bytes(b"code")
+        for part in parts.values():
+            pairs.settle(part)
+        if number == 2:
+            change(parts[changed])
+            pairs.settle(parts[changed])
+        media.append(make_medium(folder, *parts.values()))
+    assert places(*media) == expected
+
+
+def test_a_kit_is_a_squashfs_in_a_squashfs(tmp_path: Path) -> None:
+    kits = []
+    for tree in pairs.trees(tmp_path, write("usr/lib/big", b"?", 100_000)):
+        kit = tmp_path / f"kit-{tree.name}"
+        kit.mkdir()
+        pairs.squashfs(tree, kit / "system.squashfs")
+        (kit / "control.yml").write_text("from: 3.2\n")
+        pairs.settle(kit)
+        kits.append(pairs.squashfs(kit, tmp_path / f"{kit.name}.iuk", "-b", "64K"))
+    (place,) = locate_files(*kits).places
+    assert place.where == "squashfs system.squashfs > squashfs"
+    assert (place.path, place.kind, place.offset) == ("usr/lib/big", "content", 100_000)
+
+
+def test_no_image_is_unpacked_where_it_is_equal(tmp_path: Path) -> None:
+    """What is damaged but equal on both sides is never looked into."""
+    tree = pairs.make_tree(tmp_path / "tree")
+    raw = bytearray(pairs.squashfs(tree, tmp_path / "1").read_bytes())
+    (tmp_path / "iso").mkdir()
+    raw[96:3000] = bytes(2904)
+    (tmp_path / "iso/broken.squashfs").write_bytes(raw)
+    images = []
+    for content in ("one", "two"):
+        (tmp_path / "iso/file").write_text(content)
+        os.utime(tmp_path / "iso/file", (1, 1))
+        images.append(pairs.iso(tmp_path / "iso", tmp_path / f"{content}.iso"))
+    assert places(*images) == {("iso9660", "file", "content")}
