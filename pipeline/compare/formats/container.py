@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.source import Malformed, Source, Spool
 
-ENTRY_LIMIT = 100_000  # entries of a format that is read as a whole
-TEXT_LIMIT = 24 * 1024 * 1024  # characters of their paths and facts
+ENTRY_LIMIT = 80_000  # entries of a format that is read as a whole
+TEXT_LIMIT = 12 * 1024 * 1024  # characters of their paths and facts
 PATH_LIMIT = 4096  # bytes of a path
 LINK_LIMIT = 65_536  # bytes that a symbolic link leads along
 
@@ -135,6 +136,12 @@ def file_type(mode: int) -> str:
     """Return the type that a POSIX mode says."""
     types = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "link", 12: "socket"}
     return types.get(mode >> 12 & 15, f"{mode >> 12 & 15:o}")
+
+
+@lru_cache(maxsize=1024)  # one string for all files of an owner
+def owner_of(uid: int, gid: int) -> str:
+    """Return an owner and group as one fact."""
+    return f"{uid}:{gid}"
 
 
 def path_of(raw: str) -> str:

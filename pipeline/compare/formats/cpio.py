@@ -16,6 +16,7 @@ from pipeline.compare.formats.container import (
     file_type,
     listed,
     name_of,
+    owner_of,
     path_of,
 )
 from pipeline.compare.formats.ranges import Span
@@ -113,7 +114,7 @@ def _entry(source: Source, path: str, fields: tuple[int, ...], span: Span, recor
     facts: dict[str, Fact] = {
         "type": kind,
         "mode": mode & 0o7777,
-        "owner": f"{uid}:{gid}",
+        "owner": owner_of(uid, gid),
         "links": links,
         "time": time,
     }

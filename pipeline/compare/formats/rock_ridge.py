@@ -7,7 +7,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.compare.formats.container import LINK_LIMIT, PATH_LIMIT, Fact, file_type, name_of
+from pipeline.compare.formats.container import (
+    LINK_LIMIT,
+    PATH_LIMIT,
+    Fact,
+    file_type,
+    name_of,
+    owner_of,
+)
 from pipeline.compare.formats.source import Malformed, Source
 
 SECTOR = 2048
@@ -87,7 +94,7 @@ def _facts(signature: bytes, data: bytes) -> dict[str, Fact]:
     if signature == b"PX" and len(data) >= 32:
         mode, links, uid, gid = struct.unpack("<IxxxxIxxxxIxxxxIxxxx", data[:32])
         facts: dict[str, Fact] = {"type": file_type(mode), "mode": mode & 0o7777}
-        return {**facts, "links": links, "owner": f"{uid}:{gid}"}
+        return {**facts, "links": links, "owner": owner_of(uid, gid)}
     if signature == b"PN" and len(data) >= 16:
         major, minor = struct.unpack("<IxxxxIxxxx", data[:16])
         return {"device": f"{major}:{minor}"}

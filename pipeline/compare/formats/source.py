@@ -106,6 +106,8 @@ class File:
 class Extents:
     """A content that lies in pieces, in order and as it is, in the source around it."""
 
+    __slots__ = ("around", "size", "spans")
+
     def __init__(self, around: Source, spans: Sequence[Span]) -> None:
         for start, end in spans:
             if not 0 <= start <= end <= around.size:
