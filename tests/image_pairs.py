@@ -47,12 +47,17 @@ def make_tree(folder: Path) -> Path:
     return folder
 
 
+def changed_tree(folder: Path, change: Change) -> Path:
+    """Make a system with a change; times that the change did not set are settled."""
+    tree = make_tree(folder)
+    change(tree)
+    settle(tree)
+    return tree
+
+
 def trees(folder: Path, change: Change) -> tuple[Path, Path]:
-    """Make two trees, the second with a change; times that the change did not set are settled."""
-    first, second = make_tree(folder / "tree-1"), make_tree(folder / "tree-2")
-    change(second)
-    settle(second)
-    return first, second
+    """Make a system, and one with a change."""
+    return make_tree(folder / "tree-1"), changed_tree(folder / "tree-2", change)
 
 
 def squashfs(tree: Path, image: Path, *options: str) -> Path:
@@ -67,9 +72,10 @@ def squashfs(tree: Path, image: Path, *options: str) -> Path:
 def fat(tree: Path, image: Path, *, serial: str = "54574230", size_kib: int = 1024) -> Path:
     with image.open("wb") as file:
         file.truncate(size_kib * 1024)
-    run("mformat", "-i", image, "-v", "EFI", "-N", serial, "::")
+    now = {"SOURCE_DATE_EPOCH": str(EPOCH)}
+    run("mformat", "-i", image, "-v", "EFI", "-N", serial, "::", **now)
     for path in sorted(tree.iterdir()):
-        run("mcopy", "-i", image, "-s", "-m", path, "::")
+        run("mcopy", "-i", image, "-s", "-m", path, "::", **now)
     return image
 
 

@@ -1,6 +1,7 @@
 """Where two images differ: a cause is injected into one of a pair made with the real tools."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests import image_pairs as pairs
 from tests.image_pairs import Change
 
 Expected = set[tuple[str, str, str]]
+Original = Callable[[Callable[[Path, Path], Path]], Path]
 
 
 def places(first: Path, second: Path) -> Expected:
@@ -75,14 +77,14 @@ IN_A_TREE: dict[str, tuple[Change, Expected]] = {
 
 
 @pytest.mark.parametrize("cause", IN_A_TREE)
-def test_causes_in_a_squashfs(cause: str, tmp_path: Path) -> None:
+def test_causes_in_a_squashfs(cause: str, tmp_path: Path, original: Original) -> None:
     change, expected = IN_A_TREE[cause]
-    first, second = pairs.trees(tmp_path, change)
-    images = [pairs.squashfs(tree, tmp_path / f"image{tree.name}") for tree in (first, second)]
-    assert places(*images) == {("squashfs", *place) for place in expected}
+    tree = pairs.changed_tree(tmp_path / "tree", change)
+    found = places(original(pairs.squashfs), pairs.squashfs(tree, tmp_path / "image"))
+    assert found == {("squashfs", *place) for place in expected}
 
 
-@pytest.mark.parametrize("cause", ["content", "time", "longer"])
+@pytest.mark.parametrize("cause", ["time", "longer"])
 def test_a_squashfs_in_an_iso(cause: str, tmp_path: Path) -> None:
     change, expected = IN_A_TREE[cause]
     images = []
@@ -100,11 +102,10 @@ IN_AN_ISO = ("nothing", "content", "mode", "a file more", "a folder less", "targ
 
 
 @pytest.mark.parametrize("cause", [*IN_AN_ISO, "emptied", "longer"])
-def test_causes_in_an_iso(cause: str, tmp_path: Path) -> None:
+def test_causes_in_an_iso(cause: str, tmp_path: Path, original: Original) -> None:
     change, expected = IN_A_TREE[cause]
-    images = [
-        pairs.iso(tree, tmp_path / f"{tree.name}.iso") for tree in pairs.trees(tmp_path, change)
-    ]
+    tree = pairs.changed_tree(tmp_path / "tree", change)
+    images = original(pairs.iso), pairs.iso(tree, tmp_path / "2.iso")
     follows = {("iso9660", path, "links") for path in ("var", "etc", "etc/hostname")}
     assert places(*images) - follows == {("iso9660", *place) for place in expected}
 
@@ -127,11 +128,10 @@ IDENTITIES: dict[str, tuple[tuple[str, ...], Expected]] = {
 
 
 @pytest.mark.parametrize("cause", IDENTITIES)
-def test_an_iso_with_another_identity(cause: str, tmp_path: Path) -> None:
+def test_an_iso_with_another_identity(cause: str, tmp_path: Path, original: Original) -> None:
     options, expected = IDENTITIES[cause]
     tree = pairs.make_tree(tmp_path / "tree")
-    first = pairs.iso(tree, tmp_path / "1.iso")
-    found = places(first, pairs.iso(tree, tmp_path / "2.iso", *options))
+    found = places(original(pairs.iso), pairs.iso(tree, tmp_path / "2.iso", *options))
     assert {("iso9660", *place) for place in expected} <= found
     assert all(path.startswith("[") for _, path, _ in found)
 
@@ -149,11 +149,10 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], Expected]] = {
 
 
 @pytest.mark.parametrize("cause", LAYOUTS)
-def test_a_squashfs_with_the_same_content(cause: str, tmp_path: Path) -> None:
+def test_a_squashfs_with_the_same_content(cause: str, tmp_path: Path, original: Original) -> None:
     options, expected = LAYOUTS[cause]
     tree = pairs.make_tree(tmp_path / "tree")
-    first = pairs.squashfs(tree, tmp_path / "1")
-    found = places(first, pairs.squashfs(tree, tmp_path / "2", *options))
+    found = places(original(pairs.squashfs), pairs.squashfs(tree, tmp_path / "2", *options))
     assert expected <= found
     assert {kind for _, _, kind in found} <= {"structure", "time", "layout", "only-in-first"}
 
