@@ -191,8 +191,9 @@ class _Pair:
         second = None if same else self._read(here, right, 1)
         if second is None:
             for entry in first.entries():
-                if entry.content is not None:
-                    self._content(entry, entry.content, entry.content.elsewhere(right), ranges)
+                content = entry.content
+                if content and any(ranges.touches(*span) for span in content.stored()):
+                    self._content(entry, content, content.elsewhere(right), ranges)
         else:
             consequences = self._structures(first.structures, second.structures)
             for ours, theirs in _matched(first.entries(), second.entries()):

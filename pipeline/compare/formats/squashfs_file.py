@@ -82,10 +82,16 @@ class SquashFile:
         self._sizes_at = sizes_at
         self.tail = tail  # number of the fragment, offset in it
         self._last: tuple[int, bytes] = (-1, b"")
+        self._sizes: array[int] | None = None
 
-    @cached_property
+    @property
     def sizes(self) -> "array[int]":
         """The stored size of each block, with the flag for one that is not compressed."""
+        if self._sizes is None:
+            self._sizes = self._read_sizes()
+        return self._sizes
+
+    def _read_sizes(self) -> "array[int]":
         block_size = self.blocks.tables.super.block_size
         count = self.size // block_size
         if self.tail[0] == NO_INDEX:
@@ -104,8 +110,12 @@ class SquashFile:
             starts.append(position)
         return starts
 
+    @property
+    def end(self) -> int:
+        return self.start + sum([size & SIZE_BITS for size in self.sizes])
+
     def stored(self) -> Sequence[Span]:
-        spans = [(self.start, self.starts[-1])]
+        spans = [(self.start, self.end)]
         if self.tail[0] != NO_INDEX and self.size:
             start, size = self.blocks.fragment_span(self.tail[0])
             spans.append((start, start + (size & SIZE_BITS)))
@@ -157,8 +167,8 @@ class SquashFile:
     def _differing(self, other: "SquashFile", outer: Ranges) -> Iterator[Span]:
         """Give the numbers of the blocks whose stored bytes differ, and of the shared tails."""
         shared = min(len(self.sizes), len(other.sizes))
-        whole = self.start, self.starts[-1]
-        if (whole, self.sizes) != ((other.start, other.starts[-1]), other.sizes) or (
+        whole = self.start, self.end
+        if (whole, self.sizes) != ((other.start, other.end), other.sizes) or (
             outer.touches(*whole)
         ):
             for number in range(shared):
