@@ -126,6 +126,7 @@ class _Volume:
         self.folders: list[Span] = []
         self.slack: list[Span] = []
         self._extents = 0
+        self._visited = 0  # clusters, each of which is in one chain at most
 
     @cached_property
     def _fat(self) -> "array[int]":
@@ -144,7 +145,8 @@ class _Volume:
         """Give the extents of a chain of clusters, neighbours as one; refuse one without end."""
         end = {12: 0xFF8, 16: 0xFFF8, 32: 0xFFFFFF8}[self._layout.bits]
         first = last = cluster
-        for _ in range(self._layout.clusters + 1):
+        while self._visited < self._layout.clusters:
+            self._visited += 1
             if not 2 <= last < self._layout.clusters + 2 or last >= len(self._fat):
                 raise Malformed(f"a file has the cluster {last} of {self._layout.clusters}")
             following = self._fat[last] & 0x0FFFFFFF
@@ -157,7 +159,7 @@ class _Volume:
                     return
                 first = following
             last = following
-        raise Malformed("a chain of clusters has no end")
+        raise Malformed("a chain of clusters has no end, or two share some")
 
     def _place(self, cluster: int) -> int:
         return self._layout.data + (cluster - 2) * self._layout.cluster

@@ -100,7 +100,7 @@ def _read(source: Source, spool: Spool) -> Container:
         else:
             structures += _fields(descriptor)
             regions += _path_tables(descriptor)
-            tree = _Tree(source, descriptor)
+            tree = _Tree(source, descriptor, spool)
             names = "directory" if descriptor.kind == PRIMARY else "Joliet directory"
             found_entries = list(tree.entries())
             entries += found_entries if descriptor.kind == PRIMARY else []
@@ -149,8 +149,9 @@ def _path_tables(descriptor: Descriptor) -> Iterator[Region]:
 class _Tree:
     """The folders of a volume; `folders` are the extents of those that were read."""
 
-    def __init__(self, source: Source, descriptor: Descriptor) -> None:
+    def __init__(self, source: Source, descriptor: Descriptor, spool: Spool) -> None:
         self._source = source
+        self._spool = spool
         self._joliet = descriptor.kind != PRIMARY
         self._root = self._record(descriptor.raw[156:190], skip=0)
         self._skip = 0
@@ -191,6 +192,7 @@ class _Tree:
         if span[1] - span[0] > FOLDER_LIMIT:
             raise Malformed(f"a folder has over {FOLDER_LIMIT} bytes")
         for start in range(span[0], span[1], SECTOR):
+            self._spool.spend(SECTOR)
             sector, at = self._source.read(start, min(SECTOR, span[1] - start)), 0
             while at < len(sector) and sector[at]:
                 yield self._record(sector[at : at + sector[at]], skip=self._skip)
@@ -206,7 +208,7 @@ class _Tree:
         use = raw[RECORD.size + name_length + (name_length + 1) % 2 : length]
         extensions = Extensions()
         if not self._joliet:
-            extensions = read_extensions(self._source, use[skip:])
+            extensions = read_extensions(self._source, use[skip:], self._spool)
         start = block * SECTOR
         return Record(name, (start, start + size), time, flags, extensions)
 

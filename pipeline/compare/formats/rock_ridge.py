@@ -15,10 +15,11 @@ from pipeline.compare.formats.container import (
     name_of,
     owner_of,
 )
-from pipeline.compare.formats.source import Malformed, Source
+from pipeline.compare.formats.source import Malformed, Source, Spool
 
 SECTOR = 2048
 CONTINUATIONS = 32  # areas that one record may go on in
+BYTE_WORK = 128
 SHORT_TIME = 7
 LONG_TIME = 17
 TIMES = ("creation", "modify", "access", "attributes", "backup", "expiration", "effective")
@@ -34,12 +35,12 @@ class Extensions:
     skip: int = 0
 
 
-def read_extensions(source: Source, area: bytes) -> Extensions:
+def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
     """Read a system use area and those that it goes on in; raise Malformed if there is no end."""
     name, target, skip = b"", b"", 0
     separate = False  # whether a component of a link's target is complete
     facts: dict[str, Fact] = {}
-    for signature, data in _fields(source, area):
+    for signature, data in _fields(source, area, spool):
         if signature == b"SP" and len(data) >= 3:
             skip = data[2]
         elif signature == b"NM" and data and not data[0] & 6:
@@ -57,13 +58,14 @@ def read_extensions(source: Source, area: bytes) -> Extensions:
     return Extensions(name, facts, skip)
 
 
-def _fields(source: Source, area: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _fields(source: Source, area: bytes, spool: Spool) -> Iterator[tuple[bytes, bytes]]:
     """Give signature and data of every field, those in further areas too."""
     areas = [area]
     for _ in range(CONTINUATIONS):
         if not areas:
             return
         area, at = areas.pop(), 0
+        spool.spend(len(area) * BYTE_WORK)
         while at + 4 <= len(area):
             signature, length = area[at : at + 2], area[at + 2]
             if length < 4:

@@ -42,6 +42,7 @@ NAME = struct.Struct("<HhHH")
 TYPES = ("", "dir", "file", "link", "block", "char", "fifo", "socket")
 HAS_OPTIONS = 0x400
 NAMES_LIMIT = 300_000  # of folders that are open at one time
+NAME_WORK = 2048
 
 
 def _matches(source: Source) -> bool:
@@ -49,7 +50,7 @@ def _matches(source: Source) -> bool:
 
 
 def _read(source: Source, spool: Spool) -> Container:
-    tables = read_tables(source)
+    tables = read_tables(source, spool)
     blocks = Blocks(source, tables, spool)
     return Container(
         structures=_structures(source, tables.super),
@@ -113,23 +114,30 @@ def _walk(tables: Tables, blocks: Blocks) -> Iterator[Entry]:
             if position in seen:
                 raise Malformed(f"the folder {path} contains itself or is in two folders")
             seen.add(position)
-            inside = sorted(_names(tables, *listing), reverse=True)
+            inside = sorted(_names(tables, blocks.spool, *listing), reverse=True)
             if len(path) > PATH_LIMIT:
                 raise Malformed(f"a path is longer than {PATH_LIMIT} characters")
             pending += [(path, *member) for member in inside]
             if len(pending) > NAMES_LIMIT:
-                raise Malformed(f"its folders hold over {NAMES_LIMIT} names")
+                raise Malformed(f"its open folders hold over {NAMES_LIMIT} names")
 
 
-def _names(tables: Tables, block: int, offset: int, size: int) -> Iterator[tuple[str, int]]:
+def _names(
+    tables: Tables, spool: Spool, block: int, offset: int, size: int
+) -> Iterator[tuple[str, int]]:
     """Give what a folder lists: names, and the places of their inodes."""
     if size <= 3:  # a folder's size counts "." and ".."
         return
     position = tables.directories.position(block, offset)
     end, content = position + size - 3, tables.directories.content
+    left = NAMES_LIMIT
     while position < end:
         count, start, _ = LISTING.unpack_from(content, position)
         position += LISTING.size
+        left -= count
+        if left < 0:
+            raise Malformed(f"a folder holds over {NAMES_LIMIT} names")
+        spool.spend(count * NAME_WORK)
         for _ in range(count + 1):
             inode, _, _, length = NAME.unpack_from(content, position)
             position += NAME.size + length + 1

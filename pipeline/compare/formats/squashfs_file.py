@@ -15,6 +15,7 @@ NO_INDEX = 2**32 - 1
 PLAIN_BLOCK = 0x1000000
 SIZE_BITS = 0xFFFFFF
 FRAGMENTS_KEPT = 4
+BLOCKS_LIMIT = 1_000_000  # of one file
 
 
 class Blocks:
@@ -23,7 +24,7 @@ class Blocks:
     def __init__(self, source: Source, tables: Tables, spool: Spool) -> None:
         self.source = source
         self.tables = tables
-        self._spool = spool
+        self.spool = spool
         self._equal: dict[tuple[int, int], bool] = {}
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._twin: Blocks | None = None
@@ -31,7 +32,7 @@ class Blocks:
     def elsewhere(self, around: Source) -> "Blocks":
         """Return the same file system's blocks in another source, whose tables are equal."""
         if self._twin is None or self._twin.source is not around:
-            self._twin = Blocks(around, self.tables, self._spool)
+            self._twin = Blocks(around, self.tables, self.spool)
         return self._twin
 
     def fragment_span(self, number: int) -> tuple[int, int]:
@@ -58,13 +59,13 @@ class Blocks:
 
     def stored(self, start: int, size: int) -> bytes:
         """Return a block as it is stored."""
-        self._spool.spend(size & SIZE_BITS)
+        self.spool.spend(size & SIZE_BITS)
         return self.source.read(start, size & SIZE_BITS)
 
     def block(self, start: int, size: int) -> bytes:
         """Return an unpacked block."""
         stored, limit = self.stored(start, size), self.tables.super.block_size
-        self._spool.spend(limit)
+        self.spool.spend(limit)
         if not size & PLAIN_BLOCK:
             return compression.unpack_block(self.tables.new, stored, limit)
         if len(stored) > limit:
@@ -96,6 +97,9 @@ class SquashFile:
         count = self.size // block_size
         if self.tail[0] == NO_INDEX:
             count = -(-self.size // block_size)
+        if count > BLOCKS_LIMIT:
+            raise Malformed(f"a file has {count} blocks, over {BLOCKS_LIMIT}")
+        self.blocks.spool.spend(count * 16)
         content = self.blocks.tables.inodes.content
         sizes = array("I")
         sizes.frombytes(cut(content, self._sizes_at, count * 4))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.compare.formats import compression
 from pipeline.compare.formats.container import Fact, name_of
-from pipeline.compare.formats.source import Malformed, Source
+from pipeline.compare.formats.source import Malformed, Source, Spool
 
 MAGIC = b"hsqs"
 SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
@@ -19,6 +19,7 @@ METADATA = 8192
 PLAIN_METADATA = 0x8000
 TABLE_LIMIT = 32 * 1024 * 1024  # bytes of a table: about half a million inodes
 XATTRS_KEPT = 64
+ATTRIBUTE_WORK = 4096
 XATTRS_LIMIT = 65_536  # bytes of one inode's attributes
 BLOCK_SIZES = frozenset(2**log for log in range(12, 21))
 UNPACKERS: dict[int, Callable[[], compression.Unpacker]] = {
@@ -72,7 +73,8 @@ class Table:
 class Xattrs:
     """The extended attributes, by number."""
 
-    def __init__(self, entries: bytes, values: Table) -> None:
+    def __init__(self, entries: bytes, values: Table, spool: Spool) -> None:
+        self._spool = spool
         self._entries = entries
         self._values = values
         self._known: dict[int, Fact] = {}
@@ -90,6 +92,7 @@ class Xattrs:
         content = self._values.content
         position, size = self._values.position(reference >> 16, reference & 0xFFFF), 0
         for _ in range(count):
+            self._spool.spend(ATTRIBUTE_WORK)
             kind, length = struct.unpack_from("<HH", content, position)
             name = cut(content, position + 4, length)
             position += 4 + length
@@ -128,7 +131,7 @@ def cut(content: bytes, start: int, length: int) -> bytes:
     return content[start : start + length]
 
 
-def read_tables(source: Source) -> Tables:
+def read_tables(source: Source, spool: Spool) -> Tables:
     """Read what says where everything lies; raise Malformed for what is not SquashFS 4.0."""
     head = read_super(source)
     new = UNPACKERS.get(head.compression)
@@ -148,7 +151,7 @@ def read_tables(source: Source) -> Tables:
         reader.table(head.directory_table, end),
         fragments,
         array("I", struct.unpack(f"<{head.ids}I", ids)),
-        _read_xattrs(reader, head),
+        _read_xattrs(reader, head, spool),
     )
 
 
@@ -223,12 +226,12 @@ class _Reader:
         return cut(bytes(content), 0, count * size), self.first_block(place)
 
 
-def _read_xattrs(reader: _Reader, head: Super) -> Xattrs:
+def _read_xattrs(reader: _Reader, head: Super, spool: Spool) -> Xattrs:
     if head.xattr_table == NONE:
-        return Xattrs(b"", Table(b"", {}, 0))
+        return Xattrs(b"", Table(b"", {}, 0), spool)
     values, count, _ = struct.unpack("<QII", reader.source.read(head.xattr_table, 16))
     entries, first = reader.lookup(head.xattr_table + 16, count, 16)
     end = head.xattr_table if first is None else first
     if end < values:
         raise Malformed("its attributes end before they begin")
-    return Xattrs(entries, reader.table(values, end))
+    return Xattrs(entries, reader.table(values, end), spool)
