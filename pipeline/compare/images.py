@@ -300,11 +300,14 @@ class _Pair:
             spans = [*remaining.within(*region.span)]
             if spans:
                 self._region(region.name, left, right, Ranges(spans))
+        remaining = remaining.without([region.span for region in regions])
+        if not len(remaining):
+            return
         records = [entry.record for entry in container.entries() if entry.record]
         headers = [part for record in sorted(records) for part in remaining.within(*record)]
         if headers:
             self._region("headers of entries", left, right, Ranges(headers))
-        for span in remaining.without([*records, *(region.span for region in regions)]):
+        for span in remaining.without(records):
             self._region("unused space", left, right, Ranges([span]))
 
     def _region(self, name: str, left: Source, right: Source, spans: Ranges) -> None:
