@@ -307,8 +307,9 @@ class _Pair:
         headers = [part for record in sorted(records) for part in remaining.within(*record)]
         if headers:
             self._region("headers of entries", left, right, Ranges(headers))
-        for span in remaining.without(records):
-            self._region("unused space", left, right, Ranges([span]))
+        unused = remaining.without(records)
+        if len(unused):
+            self._region("unused space", left, right, unused)
 
     def _region(self, name: str, left: Source, right: Source, spans: Ranges) -> None:
         at = _Position(self.at.where, f"[{name}]", self.at.depth)
