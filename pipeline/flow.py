@@ -1,5 +1,6 @@
 """Strings the stages together: what `invoke build` and `invoke release` do from end to end."""
 
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -128,20 +129,22 @@ def build_all(
     environments = only or run.request().environments
     make_missing_keys(environments, display)
     with run.held(), display.watch(), ThreadPoolExecutor(len(environments)) as pool:
-        futures = {
-            name: pool.submit(
-                run_build,
-                run,
-                workspace,
-                name,
-                partial(mirrors, workspace),
-                notify=display.tell(name),
-                keep=keep,
-                measure=measure,
-            )
-            for name in environments
-        }
+        futures: dict[str, Future[None]] = {}
         try:
+            with _interrupt_held():  # a build that is not known cannot be stopped
+                futures = {
+                    name: pool.submit(
+                        run_build,
+                        run,
+                        workspace,
+                        name,
+                        partial(mirrors, workspace),
+                        notify=display.tell(name),
+                        keep=keep,
+                        measure=measure,
+                    )
+                    for name in environments
+                }
             _wait(futures.values())
         except BaseException:
             _interrupt(workspace, run, futures)
@@ -151,6 +154,19 @@ def build_all(
         if error is not None and not isinstance(error, TwinbuildError):
             raise error
     return [error for error in errors if isinstance(error, TwinbuildError)]
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Put Ctrl-C off until the block has ended; for the main thread."""
+    arrived = []
+    before = signal.signal(signal.SIGINT, lambda *_: arrived.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if arrived:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _wait(futures: Iterable[Future[None]]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import subprocess
 import tarfile
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
@@ -129,11 +130,20 @@ def unpack_inputs(job: Job) -> tuple[Locked, ...]:
             f"{len(wrong)} packages are not what the lock says, for instance {wrong[0]}",
             "\n".join(wrong),
         )
-    with tarfile.open(job.work / protocol.SOURCE_TAR) as tar:
-        tar.extractall(job.work / "source", filter="tar")
+    _unpack_source(job.work / protocol.SOURCE_TAR, job.work / "source")
     if not job.image_folder.is_dir():
         raise StepFailed(protocol.STATUS_BUILD_FAILED, f"the source has no {job.image_folder.name}")
     return locked
+
+
+def _unpack_source(archive: Path, folder: Path) -> None:
+    """Unpack the exported commit; tar itself refuses paths that lead out of the folder."""
+    folder.mkdir()
+    argv = ["tar", "--extract", f"--file={archive}", f"--directory={folder}"]
+    done = subprocess.run([*argv, "--no-same-owner"], capture_output=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace")
+        raise StepFailed(protocol.STATUS_INPUTS, "the source cannot be unpacked", said)
 
 
 def read_lock(text: str) -> Iterator[Locked]:

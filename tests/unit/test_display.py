@@ -32,7 +32,12 @@ def log() -> Display:
 
 
 def terminal() -> Display:
-    return Display(Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None))
+    environ = {"TERM": "xterm"}  # whatever the terminal of the tests is
+    return Display(
+        Console(
+            file=io.StringIO(), force_terminal=True, width=80, color_system=None, _environ=environ
+        )
+    )
 
 
 def shown(display: Display) -> str:

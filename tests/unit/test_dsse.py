@@ -63,6 +63,7 @@ def test_a_key_file_is_private_and_never_overwritten(tmp_path):
 
 def test_where_keys_are(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("TWINBUILD_KEY_ALPHA", raising=False)
     assert dsse.key_path("alpha") == tmp_path / "twinbuild/keys/alpha.pem"
     monkeypatch.setenv("TWINBUILD_KEY_ALPHA_2", "/k/a.pem")
     assert str(dsse.key_path("alpha-2")) == "/k/a.pem"
