@@ -39,7 +39,7 @@ def _task(function: Callable[..., None]) -> Any:
 
     @functools.wraps(function)
     def told(*args: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _end)
         try:
             function(*args, **kwargs)
         except TwinbuildError as error:
@@ -52,6 +52,15 @@ def _task(function: Callable[..., None]) -> Any:
             raise Exit("twinbuild: interrupted; nothing is left running", code=130) from None
 
     return task(told)
+
+
+def _end(*_: object) -> None:
+    """Do on SIGTERM what Ctrl-C does, also where Ctrl-C is ignored: in a script's background."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    if callable(on_interrupt):
+        on_interrupt(signal.SIGINT, None)
+    else:
+        raise KeyboardInterrupt
 
 
 def _workspace() -> Workspace:

@@ -166,7 +166,7 @@ def _interrupt_held() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
     if arrived:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
 
 def _wait(futures: Iterable[Future[None]]) -> None:

@@ -78,3 +78,19 @@ def test_a_signal_ends_it_well(number: signal.Signals) -> None:
         for n, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(n, handler)
     assert caught.value.code == 130
+
+
+def test_a_background_job_can_be_ended() -> None:
+    @tasks._task
+    def waits(_c: Context) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for `invoke … &` in a script
+    try:
+        with pytest.raises(Exit) as caught:
+            waits(Context())
+    finally:
+        for n, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(n, handler)
+    assert caught.value.code == 130
