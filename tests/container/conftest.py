@@ -20,6 +20,13 @@ from pipeline.workspace import open_workspace
 ROOT = Path(__file__).parents[2]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test on a new machine waits until the container host is made."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.fixture(scope="session")
 def client() -> Iterator[DockerClient]:
     with engine.connect(None) as connected:
