@@ -31,6 +31,7 @@ from pipeline.run import Request, Run, list_runs, open_run
 from pipeline.workspace import Workspace, open_workspace
 
 CHECKOUT = Path(__file__).parent.absolute()
+PINNED_KEY = CHECKOUT / "keys" / "release.asc"
 DISPLAY = Display(Console(highlight=False, soft_wrap=True))
 
 
@@ -178,7 +179,13 @@ def verify(
     fingerprint: str | None = None,
     json: bool = False,
 ) -> None:
-    """Check a release as an outsider does: manifest, signature, files."""
+    """Check a release as an outsider does: manifest, signature, files.
+
+    Without --keyring the key that this checkout pins is trusted: keys/release.asc, and in it the
+    fingerprint keys.release of farm.yaml.
+    """
+    if keyring is None and PINNED_KEY.exists():
+        keyring, fingerprint = str(PINNED_KEY), fingerprint or _workspace().farm.keys.release
     options = {"--url": url, "--tag": tag, "--keyring": keyring, "--fingerprint": fingerprint}
     argv = [word for name, value in options.items() if value for word in (name, value)]
     argv += [word for path in file for word in ("--file", path)] + ["--json"] * json

@@ -94,3 +94,19 @@ def test_a_background_job_can_be_ended() -> None:
         for n, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(n, handler)
     assert caught.value.code == 130
+
+
+def test_verify_trusts_the_key_that_the_checkout_pins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {"url": tmp_path.as_uri(), "tag": "3.3", "file": []}
+    monkeypatch.setattr(tasks, "PINNED_KEY", tmp_path / "release.asc")
+    with pytest.raises(Exit) as caught:
+        tasks.verify(Context(), **arguments)
+    assert caught.value.code == ExitStatus.SIGNATURE
+    assert "no keyring" in capsys.readouterr().out
+    (tmp_path / "release.asc").write_text("no key at all")
+    with pytest.raises(Exit) as caught:
+        tasks.verify(Context(), **arguments)
+    assert caught.value.code != ExitStatus.DONE
+    assert "release.asc" in capsys.readouterr().out
