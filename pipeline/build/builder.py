@@ -26,6 +26,7 @@ from pipeline.store import Store
 SCRIPTS = ("make-builder", "init")
 TIMEOUT_S = 1800
 MEMORY = "2g"
+CPUS = 2
 WORK = PurePosixPath("/work")  # while it is made
 MOUNTED = PurePosixPath("/builder")  # afterwards
 OUT = MOUNTED / "out"
@@ -176,6 +177,7 @@ def _container(client: DockerClient, recipe: Recipe, command: list[str]) -> Cont
         cap_add=list(CHROOT_CAPABILITIES),
         security_opt=["no-new-privileges"],
         mem_limit=MEMORY,
+        nano_cpus=min(CPUS, int(client.info()["NCPU"])) * 1_000_000_000,
         pids_limit=1024,
         log_config=engine.LOG,
     )
