@@ -116,21 +116,10 @@ def run(
     raises `failure`, with a line to run again by hand and the last lines that were printed.
     """
     arguments = [os.fspath(argument) for argument in argv]
-    program = find(arguments[0]) if "/" not in arguments[0] else Path(arguments[0])
     replay = shlex.join(arguments)
     with _opened(stdout_to) as stdout, _opened(stderr_to) as stderr:
-        with _starting:
-            process = subprocess.Popen(
-                [os.fspath(program), *arguments[1:]],
-                env=clean_environment(env),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=stdout,
-                stderr=stderr,
-                umask=UMASK,
-                process_group=0,
-            )
-            _running.add(process)
+        given = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        process = _start(arguments, given, stdout, stderr, env=env, cwd=cwd)
         try:
             out, err = process.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -163,15 +152,7 @@ def run_until(
     arguments = [os.fspath(argument) for argument in argv]
     deadline = time.monotonic() + timeout_s
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            [os.fspath(find(arguments[0])), *arguments[1:]],
-            env=clean_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            umask=UMASK,
-            process_group=0,
-        )
+        process = _start(arguments, subprocess.DEVNULL, out.fileno(), subprocess.STDOUT)
         try:
             while time.monotonic() < deadline:
                 ended = process.poll() is not None
@@ -182,8 +163,35 @@ def run_until(
                 time.sleep(POLL_S)
         finally:
             _stop(process)
+            _running.discard(process)
     what = f"{arguments[0]} did not say {words.pattern.decode()!r} within {timeout_s:g} s"
     raise failure(what, remedy=f"see {log}", detail=_tail_of(log))
+
+
+def _start(
+    arguments: Sequence[str],
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program in a group of its own, where `stop_all` finds it."""
+    program = find(arguments[0]) if "/" not in arguments[0] else Path(arguments[0])
+    with _starting:
+        process = subprocess.Popen(
+            [os.fspath(program), *arguments[1:]],
+            env=clean_environment(env),
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            umask=UMASK,
+            process_group=0,
+        )
+        _running.add(process)
+    return process
 
 
 @contextmanager
