@@ -155,11 +155,6 @@ def read_blocks(path: Path) -> Iterator[list[bytes]]:
         yield from unpacking.blocks()
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """Give the records of a ledger, each checked."""
-    return (parse(line) for lines in read_blocks(path) for line in lines)
-
-
 def parse(line: bytes) -> Record:
     """Return the record of one line; raise BuildFailed if it is none."""
     if len(line) > LINE_LIMIT:

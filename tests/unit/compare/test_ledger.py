@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.compare import ledger
-from pipeline.compare.ledger import Artifact, Entry, Step, parse, read_blocks, read_records
+from pipeline.compare.ledger import Artifact, Entry, Step, parse, read_blocks
 from pipeline.errors import BuildFailed
 
 DIGEST = "0" * 64
@@ -44,7 +44,8 @@ def test_records_are_read(tmp_path: Path) -> None:
         {"artifact": "a/b.img", "sha256": DIGEST, "size": 3},
     ]
     content = "".join(json.dumps(document) + "\n" for document in documents).encode()
-    step, file, artifact = read_records(write(tmp_path / "l", content))
+    (lines,) = read_blocks(write(tmp_path / "l", content))
+    step, file, artifact = map(parse, lines)
     assert step == Step("20-bootstrap")
     assert isinstance(file, Entry)
     assert (file.path, file.links, file.mtime) == ("usr/b\udc80d", "usr/a", -5)
