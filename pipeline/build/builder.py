@@ -122,7 +122,8 @@ def _make_whole(client: DockerClient, recipe: Recipe, store: Store) -> dict[str,
 
 
 def _make(client: DockerClient, recipe: Recipe, store: Store) -> None:
-    container = _container(client, recipe, [f"{WORK}/in/make-builder"])
+    # One pipe for all it prints: the Engine keeps no order between two.
+    container = _container(client, recipe, ["sh", "-c", f"exec {WORK}/in/make-builder 2>&1"])
     try:
         files: dict[str, Path | bytes] = {
             "in/packages": "\n".join(p.name for p in recipe.packages).encode(),
