@@ -70,3 +70,89 @@ def test_a_check_that_says_escape_sequences_cannot_reach_the_terminal(
 def test_no_check_at_all_is_no_pass(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no executable check"):
         check_source(tmp_path, tmp_path, notify=lambda _: None)
+
+
+FIELDS = {
+    "Project-Id-Version": "site",
+    "PO-Revision-Date": "2026-11-22 10:00+0000",
+    "Last-Translator": "none",
+    "Language-Team": "none",
+    "Language": "de",
+    "MIME-Version": "1.0",
+    "Content-Type": "text/plain; charset=UTF-8",
+    "Content-Transfer-Encoding": "8bit",
+}
+HEADER = 'msgid ""\nmsgstr ""\n' + "".join(f'"{k}: {v}\\n"\n' for k, v in FIELDS.items()) + "\n"
+DATE = '[[!meta date=\\"Tue, 14 Nov 2017 10:00:00 +0000\\"]]'
+
+
+def catalogue(*, header: str = HEADER, flags: str = "", original: str, translated: str) -> str:
+    return f'{header}{flags}msgid "{original}"\nmsgstr "{translated}"\n'
+
+
+def refused(tree: Path) -> str:
+    with pytest.raises(BuildFailed) as caught:
+        check_source(HOOKS, tree, notify=lambda _: None)
+    return caught.value.detail
+
+
+def test_a_good_catalogue_and_page_pass(tree: Path) -> None:
+    add(tree, "website/de.po", catalogue(original=DATE + " News", translated=DATE + " Neues"))
+    add(tree, "website/site.setup")
+    add(tree, "website/news/a.mdwn", '[[!meta date="Tue, 14 Nov 2017 10:00:00 +0000"]]\n')
+    add(tree, "website/b.mdwn", '[[!meta date="2017-11-14 10:00:00 +0100"]]\n')
+    add(tree, "elsewhere/notes.mdwn", "no page of a website\n")
+    check_source(HOOKS, tree, notify=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "said"),
+    [
+        (catalogue(original="a", translated="b") + "msgid broken\n", 14, "syntax error"),
+        (
+            catalogue(flags="#, c-format\n", original="%d files", translated="%s Dateien"),
+            14,
+            "format specifications",
+        ),
+        (catalogue(header="", original="a", translated="ü"), None, "header missing"),
+        (
+            catalogue(header=HEADER.replace("UTF-8", "NONSENSE"), original="a", translated="b"),
+            None,
+            "NONSENSE",
+        ),
+        (catalogue(original=DATE, translated=DATE.replace("14", "15")), 13, "must stay as it is"),
+        (catalogue(original=DATE, translated=DATE.replace('\\"', "'")), 13, "must stay as it is"),
+    ],
+)
+def test_a_bad_catalogue_is_refused_by_file_and_line(
+    tree: Path, content: str, line: int | None, said: str
+) -> None:
+    add(tree, "images/po/de.po", content)
+    found = [one for one in refused(tree).splitlines() if said in one]
+    assert found
+    assert "images/po/de.po:" + (str(line) if line else "") in "\n".join(found)
+
+
+def test_a_catalogue_in_a_wrong_charset_is_refused(tree: Path) -> None:
+    add(tree, "images/po/de.po")
+    content = catalogue(original="a", translated="ü").encode("latin-1")
+    (tree / "images/po/de.po").write_bytes(content)
+    assert "images/po/de.po:" in refused(tree)
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [
+        ("no date at all\n", 1),
+        ('text\n[[!meta date="Wed, 14 Nov 2017 10:00:00 +0000"]]\n', 2),
+        ('[[!meta date="Tue, 14 Novembre 2017 10:00:00 +0000"]]\n', 1),
+        ('[[!meta date="2017-11-14 10:00:00"]]\n', 1),
+        ('[[!meta date=""]]\n', 1),
+    ],
+)
+def test_a_page_without_a_date_is_refused_by_file_and_line(
+    tree: Path, page: str, line: int
+) -> None:
+    add(tree, "website/site.setup")
+    add(tree, "website/news/a.mdwn", page)
+    assert f"website/news/a.mdwn:{line}: " in refused(tree)
