@@ -26,6 +26,7 @@ PinnedImage = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./:_-]*@sha256:[0-9a-f]{64}$")
 ]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
+ReleaseTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 CONFIGURATION_LIMIT = 1024 * 1024
 
 
@@ -78,6 +79,7 @@ class Farm(_Model):
     archives: dict[Name, Archive] = Field(min_length=1)
     keys: Keys = Keys()
     publish: str = "public"
+    published: HttpUrl | None = None  # where `publish` is served, for machines that do not have it
 
 
 class Variation(_Model):
@@ -109,6 +111,14 @@ class ExpectedDifference(_Model):
     until: date
 
 
+class Upgrades(_Model):
+    """From which earlier releases a release has upgrade kits."""
+
+    from_: Literal["none", "same-major"] | Annotated[list[ReleaseTag], Field(max_length=100)] = (
+        Field(default="none", alias="from")
+    )
+
+
 class Image(_Model):
     """`image.yaml`: what the configuration tree beside it does not say."""
 
@@ -118,12 +128,24 @@ class Image(_Model):
     volume_id: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]{1,32}$")]
     kernel_parameters: str = ""
     expected_differences: list[ExpectedDifference] = Field(default=[], max_length=100)
+    upgrades: Upgrades = Upgrades()
+    upgrade: bool = True  # whether later releases have kits from this one
 
     @model_validator(mode="after")
     def _one_line(self) -> Self:
         if re.search(r"[\n\"'`$\\]", self.kernel_parameters):
             raise ValueError("kernel_parameters must be one plain line without quotes")
         return self
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 3.10 as a version: no key of ours is a fraction, and 3.1 is another release."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:float"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def load_farm(path: Path) -> Farm:
@@ -158,7 +180,7 @@ def _parse(model: type[Model], content: bytes, path: str) -> Model:
     if len(content) > CONFIGURATION_LIMIT:
         raise UsageError(f"{path} is larger than {CONFIGURATION_LIMIT} bytes")
     try:
-        return model.model_validate(yaml.safe_load(content.decode()))
+        return model.model_validate(yaml.load(content.decode(), Loader=_Loader))  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(plain(f"{path} is not YAML: {' '.join(str(error).split())}")) from error
     except ValidationError as error:

@@ -113,3 +113,32 @@ def test_images_that_could_break_out_are_refused(tmp_path: Path, change: dict[st
     load_image(write(tmp_path / "image.yaml", IMAGE))
     with pytest.raises(UsageError):
         load_image(write(tmp_path / "image.yaml", {**IMAGE, **change}))
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("", "none"),
+        ("upgrades: {from: none}", "none"),
+        ("upgrades: {from: same-major}", "same-major"),
+        ("upgrades: {from: [3.1, 3.10, '4', v2.0~]}", None),
+        ("upgrades: {from: [3.1, 3.10, '4', 3.2.1]}", ["3.1", "3.10", "4", "3.2.1"]),
+        ("upgrades: {from: []}", []),
+        ("upgrades: {from: [4]}", None),  # YAML reads numbers in many bases: it must be quoted
+        ("upgrades: {from: [../3.1]}", None),
+        ("upgrades: {from: [3.1/x]}", None),
+        ("upgrades: {from: all}", None),
+        ("upgrades: {to: 3.4}", None),
+        ("upgrades: {from_: none}", None),
+        ("upgrade: perhaps", None),
+    ],
+)
+def test_which_releases_have_kits(written: str, wanted: object) -> None:
+    content = f"description: small\nvolume_id: MINI\n{written}\n".encode()
+    if wanted is None:
+        with pytest.raises(UsageError, match=r"image.yaml: upgrade"):
+            parse_image(content, "image.yaml")
+    else:
+        image = parse_image(content, "image.yaml")
+        assert image.upgrades.from_ == wanted
+        assert image.upgrade is True
