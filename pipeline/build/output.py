@@ -9,6 +9,7 @@ from typing import BinaryIO
 from pipeline.errors import InfrastructureFailed, UsageError
 from pipeline.files import new_file
 from pipeline.guest import protocol
+from pipeline.guest.protocol import ArtifactNames
 
 PIECE = 1024 * 1024
 ARTIFACT_LIMIT = 16 * 1024**3
@@ -16,20 +17,23 @@ LIST_LIMIT = 512 * 1024**2
 MIB = 1024 * 1024
 
 
-def expected(names: tuple[str, str, str]) -> dict[str, int]:
+def expected(names: ArtifactNames) -> dict[str, int]:
     """Return the one set of paths that a machine may hand back, and how large each may be.
 
     Raise UsageError if one is too long for a plain tar header.
     """
-    iso, packages, ledger = (f"{protocol.ARTIFACTS}/{name}" for name in names)
-    if len(ledger) > tarfile.LENGTH_NAME:
-        raise UsageError(
-            f"the artifact's name {names[2]} is too long", remedy="shorten the tag or image name"
-        )
+    limits = {
+        names.iso: ARTIFACT_LIMIT,
+        names.packages: 16 * MIB,
+        names.ledger: LIST_LIMIT,
+        **dict.fromkeys(names.kits, ARTIFACT_LIMIT),
+    }
+    for name in limits:
+        if len(f"{protocol.ARTIFACTS}/{name}".encode()) > tarfile.LENGTH_NAME:
+            remedy = "shorten the tag or image name"
+            raise UsageError(f"the artifact's name {name} is too long", remedy=remedy)
     return {
-        iso: ARTIFACT_LIMIT,
-        packages: 16 * MIB,
-        ledger: LIST_LIMIT,
+        **{f"{protocol.ARTIFACTS}/{name}": limit for name, limit in limits.items()},
         protocol.LEDGER: LIST_LIMIT,
         protocol.TIMINGS: MIB,
     }

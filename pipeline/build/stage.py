@@ -145,8 +145,7 @@ def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) ->
     variation = load_variation(folder / "environment.yaml")
     host = Host(environment, folder, variation, workspace.farm.archives, entry.host_image)
     job = _job(run, source, inputs, image)
-    names = protocol.artifact_names(job["image"], job["architecture"], job["version"])
-    limits = output.expected(names)
+    limits = output.expected(protocol.artifact_names(job))
     return _Plan(
         run, environment, entry, variation, host, source, inputs, image, index, job, limits, measure
     )

@@ -62,7 +62,7 @@ class Job:
 
     @property
     def binary(self) -> Path:
-        """What the ISO holds."""
+        """What the system partition holds, on the ISO and in the USB image."""
         return self.work / "binary"
 
     @property
@@ -76,10 +76,9 @@ class Job:
         return self.work / "source" / "images" / "live" / str(self.document["image"])
 
     @property
-    def names(self) -> tuple[str, str, str]:
+    def names(self) -> protocol.ArtifactNames:
         """The names of the artifacts."""
-        d = self.document
-        return protocol.artifact_names(d["image"], d["architecture"], d["version"])
+        return protocol.artifact_names(self.document)
 
 
 def read_documents() -> tuple[dict[str, Any], dict[str, Any]]:

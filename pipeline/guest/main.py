@@ -75,7 +75,7 @@ def _build(report: Report) -> None:
         _write_lists(job, locked, ledger)
         timings = {"steps": report.seconds, "by_hand": by_hand}
         (job.work / protocol.TIMINGS).write_text(json.dumps(timings, sort_keys=True) + "\n")
-        names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names]
+        names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names.all()]
         names += [protocol.LEDGER, protocol.TIMINGS]
         hand_over(disk(protocol.OUTPUT_DISK), job.work, names)
     report.send("done", facts=_facts(env))
@@ -129,10 +129,9 @@ def _machine_program(argv: list[str]) -> None:
 
 
 def _write_lists(job: Job, locked: tuple[Locked, ...], ledger: Ledger) -> None:
-    _, packages, final = job.names
     lines = sorted(f"{p.name} {p.version} {p.architecture} {p.sha256}\n" for p in locked)
-    (job.artifacts / packages).write_text("".join(lines))
-    with (job.artifacts / final).open("wb") as file:
+    (job.artifacts / job.names.packages).write_text("".join(lines))
+    with (job.artifacts / job.names.ledger).open("wb") as file:
         ledger.write_final(file)
     ledger.close()
 

@@ -135,7 +135,7 @@ def make_iso(job: Job, report: Report, env: Mapping[str, str]) -> Path:
     """Make a hybrid ISO that boots by BIOS and UEFI, from optical media and USB sticks."""
     _settle_modes(job.binary)
     tree.clamp_times(job.binary, job.epoch, 0)
-    iso = job.artifacts / job.names[0]
+    iso = job.artifacts / job.names.iso
     stamp = datetime.fromtimestamp(job.epoch, UTC).strftime("%Y%m%d%H%M%S00")
     run(
         report,

@@ -1,5 +1,9 @@
 """What the machine and the outside agree on: disks, records, statuses and limits."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 # virtio-blk serial numbers
 ROOT_DISK, INPUT_DISK, SCRATCH_DISK, OUTPUT_DISK = "root", "input", "scratch", "output"
 
@@ -30,7 +34,31 @@ TIMINGS = "timings.json"
 STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS = 3, 4, 5
 
 
-def artifact_names(image: str, architecture: str, version: str) -> tuple[str, str, str]:
-    """Return the names of the ISO, the package list and the ledger of the final tree."""
-    stem = f"{image}-{architecture}-{version}"
-    return f"{stem}.iso", f"{stem}.packages", f"{stem}.ledger.jsonl.gz"
+@dataclass(frozen=True)
+class ArtifactNames:
+    """The names of all that a build hands back to be compared and published."""
+
+    iso: str
+    usb_image: str
+    packages: str
+    partition: str  # what the USB image's system partition holds
+    ledger: str  # of the final tree
+    kits: tuple[str, ...]  # one for each of the job's `kits`, in its order
+
+    def all(self) -> tuple[str, ...]:
+        """Return every name."""
+        return self.iso, self.packages, self.ledger, *self.kits
+
+
+def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:
+    """Return the names of the artifacts of a job, which is `job.json`."""
+    product = f"{job['image']}-{job['architecture']}"
+    stem = f"{product}-{job['version']}"
+    return ArtifactNames(
+        iso=f"{stem}.iso",
+        usb_image=f"{stem}.img",
+        packages=f"{stem}.packages",
+        partition=f"{stem}.partition",
+        ledger=f"{stem}.ledger.jsonl.gz",
+        kits=tuple(f"{product}-{k['from']}-to-{job['version']}.iuk" for k in job.get("kits", ())),
+    )

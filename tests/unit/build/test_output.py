@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline.build import output
 from pipeline.errors import InfrastructureFailed, UsageError
 from pipeline.guest.main import hand_over
+from pipeline.guest.protocol import artifact_names
 
 LIMITS = {"artifacts/a.iso": 4096, "ledger.jsonl.gz": 1024, "timings.json": 16}
 GOOD = {"artifacts/a.iso": b"i" * 1000, "ledger.jsonl.gz": b"", "timings.json": b"{}"}
@@ -268,18 +269,23 @@ def refused(sent: bytes, folder: Path) -> None:
     assert not [path for path in folder.parent.rglob("*") if path.is_symlink()]
 
 
+def job(version: str = "3.3", *earlier: str) -> dict[str, object]:
+    kits = [{"from": version} for version in earlier]
+    return {"image": "a", "architecture": "amd64", "version": version, "kits": kits}
+
+
 def test_the_names_and_limits_are_those_of_the_job() -> None:
-    limits = output.expected(("a.iso", "a.packages", "a.ledger.jsonl.gz"))
-    assert limits["artifacts/a.iso"] == 16 * 1024**3
-    assert set(limits) == {
-        "artifacts/a.iso",
-        "artifacts/a.packages",
-        "artifacts/a.ledger.jsonl.gz",
-        "ledger.jsonl.gz",
-        "timings.json",
-    }
+    names = artifact_names(job("3.3", "3.1", "3.2"))
+    limits = output.expected(names)
+    assert limits["artifacts/a-amd64-3.3.iso"] == 16 * 1024**3
+    assert names.kits == ("a-amd64-3.1-to-3.3.iuk", "a-amd64-3.2-to-3.3.iuk")
+    within = {f"artifacts/{name}" for name in names.all()}
+    assert set(limits) == within | {"ledger.jsonl.gz", "timings.json"}
 
 
-def test_a_name_that_no_header_holds_is_refused_before_a_build() -> None:
+@pytest.mark.parametrize(("version", "earlier"), [("x" * 80, ()), ("x" * 40, ("y" * 40,))])
+def test_a_name_that_no_header_holds_is_refused_before_a_build(
+    version: str, earlier: tuple[str, ...]
+) -> None:
     with pytest.raises(UsageError, match="too long"):
-        output.expected(("a", "a", "x" * 91))
+        output.expected(artifact_names(job(version, *earlier)))
