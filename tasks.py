@@ -26,6 +26,7 @@ from pipeline.compare.images import locate_files
 from pipeline.display import Display
 from pipeline.errors import ExitStatus, TwinbuildError, UsageError
 from pipeline.files import json_bytes
+from pipeline.inputs.proof import Proof
 from pipeline.locate_bench import bench_locate
 from pipeline.run import Request, Run, list_runs, open_run
 from pipeline.workspace import Workspace, open_workspace
@@ -96,17 +97,39 @@ def _request(
 
 
 @_task
-def lock(_c: Context, image: str = "mini", check: bool = False, source: str | None = None) -> None:
+def lock(
+    _c: Context,
+    image: str = "mini",
+    check: bool = False,
+    tag: str | None = None,
+    source: str | None = None,
+) -> None:
     """Write an image's lock from today's archives, or check that it fits and can be had.
 
-    --source is the working tree of another repository that holds the image.
+    --check --tag 3.3 proves offline, from the tagged snapshot alone, that each package was in its
+    archive at the time the lock states, and names those that are not Debian's. --source is the
+    working tree of another repository that holds the image.
     """
     workspace, tree = _workspace(), Path(source).absolute() if source else None
-    if check:
+    if tag and not check:
+        raise UsageError("--tag goes with --check", remedy=f"invoke lock --check --tag {tag}")
+    if tag:
+        _print_proof(flow.prove_lock(workspace, tag, image, source=source))
+    elif check:
         count = flow.check_lock(workspace, image, DISPLAY, tree=tree)
         print(f"{count} packages are locked and can be had")
     else:
         print(f"{flow.lock(workspace, image, DISPLAY, tree=tree)} is written; commit it")
+
+
+def _print_proof(proof: Proof) -> None:
+    for suite in proof.suites:
+        whose = "Debian" if suite.is_debian else "the archive's own key, not Debian,"
+        when = f"{suite.signed:%Y-%m-%d %H:%M} UTC"
+        print(f"{suite.archive} {suite.suite}: signed by {whose} {when}; {suite.packages} packages")
+    for package in proof.foreign:
+        print(f"not Debian's: {package.name} {package.version} ({package.archive})")
+    print("proven from the snapshot alone: signature, indices and each package's bytes")
 
 
 @_task

@@ -18,9 +18,10 @@ from pipeline.display import Display
 from pipeline.errors import TwinbuildError, UsageError
 from pipeline.inputs import addresses, locking
 from pipeline.inputs.locking import make_lock, write_lock
+from pipeline.inputs.proof import Proof, prove
 from pipeline.inputs.snapshot import write_snapshot
 from pipeline.inputs.stage import run_inputs
-from pipeline.lock import load
+from pipeline.lock import Lock, load
 from pipeline.release.stage import Release, run_release
 from pipeline.report.write import write_report
 from pipeline.run import Request, Run
@@ -251,6 +252,17 @@ def check_lock(
 
 def snapshot(workspace: Workspace, tag: str, image: str, *, source: str | None = None) -> Path:
     """Write the tagged snapshot of an image; return its folder."""
+    lock = _tagged_lock(workspace, tag, image, source)
+    return write_snapshot(workspace.snapshots, tag, lock, workspace.farm, workspace.store)
+
+
+def prove_lock(workspace: Workspace, tag: str, image: str, *, source: str | None = None) -> Proof:
+    """Prove from the tagged snapshot alone that archives had what a tag's lock names."""
+    lock = _tagged_lock(workspace, tag, image, source)
+    return prove(lock, workspace.snapshots / tag, workspace.farm.archives)
+
+
+def _tagged_lock(workspace: Workspace, tag: str, image: str, source: str | None) -> Lock:
     check_name(tag)
     path = f"images/live/{image}/lock"
     repository = (
@@ -261,9 +273,7 @@ def snapshot(workspace: Workspace, tag: str, image: str, *, source: str | None =
     found = git.ask(repository, "cat-file", "blob", f"refs/tags/{tag}:{path}")
     if found.status:
         raise UsageError(f"there is no {path} in a tag {tag!r}", detail=found.tail)
-    return write_snapshot(
-        workspace.snapshots, tag, load(found.stdout), workspace.farm, workspace.store
-    )
+    return load(found.stdout)
 
 
 def clean_engines(workspace: Workspace) -> list[str]:

@@ -1,0 +1,133 @@
+"""What a tagged snapshot proves by itself, without network: that archives had what a lock names.
+
+The chain is that of the lock's making, from the files of the snapshot alone: the signature of an
+InRelease and its date, the indices by the hashes in it, the packages by those in the indices, and
+each package's own bytes.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.config import Archive
+from pipeline.errors import InputsUnverified, UsageError
+from pipeline.files import sha256_file
+from pipeline.inputs.packages_index import find_packages
+from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
+from pipeline.lock import Lock, Package, Suite
+from pipeline.store import Store
+
+DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ProvenSuite:
+    """A suite as it was when it was signed."""
+
+    archive: str
+    suite: str
+    signed: datetime
+    is_debian: bool  # one of Debian's own archive keys signed it
+    packages: int  # how many of the lock's packages it vouches for
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All that was proven; `foreign` are the packages that are not Debian's."""
+
+    suites: tuple[ProvenSuite, ...]
+    foreign: tuple[Package, ...]
+
+
+def prove(
+    lock: Lock,
+    snapshot: Path,
+    archives: Mapping[str, Archive],
+    debian_keyring: Path = DEBIAN_KEYRING,
+) -> Proof:
+    """Prove that each package of `lock` was in its archive at the time that the lock states.
+
+    `snapshot` is the folder of a tagged snapshot; the keyrings of `archives` judge what Debian's
+    own keyring does not. Raise UsageError if there is no such snapshot or archive, InputsUnverified
+    for anything that is missing from it or not as it should be.
+    """
+    if not snapshot.is_dir():
+        remedy = f"invoke snapshot --tag {snapshot.name}, or copy it there"
+        raise UsageError(f"there is no snapshot {snapshot}", remedy=remedy)
+    with tempfile.TemporaryDirectory(prefix="twinbuild-proof-") as folder:
+        store = Store(Path(folder))
+        debian = {
+            (suite.archive, suite.suite): _prove_suite(
+                suite, snapshot, archives, debian_keyring, store
+            )
+            for suite in lock.suites
+        }
+        locked = {(p.archive, p.suite, p.filename): replace(p, used_by=()) for p in lock.packages}
+        for place, package in find_packages(store, lock.suites, locked.keys()).items():
+            if package != locked[place]:
+                raise InputsUnverified(f"{package.file_name} is not what its signed index says")
+    for package in lock.packages:
+        _check_file(snapshot / package.archive / package.filename, package.size, package.sha256)
+    suites = tuple(
+        ProvenSuite(
+            suite.archive,
+            suite.suite,
+            suite.date,
+            debian[suite.archive, suite.suite],
+            sum((p.archive, p.suite) == (suite.archive, suite.suite) for p in lock.packages),
+        )
+        for suite in lock.suites
+    )
+    foreign = tuple(p for p in lock.packages if not debian[p.archive, p.suite])
+    return Proof(suites, foreign)
+
+
+def _prove_suite(
+    suite: Suite,
+    snapshot: Path,
+    archives: Mapping[str, Archive],
+    debian_keyring: Path,
+    store: Store,
+) -> bool:
+    """Verify an InRelease and its indices, and take them to the store; tell if it is Debian's."""
+    if suite.archive not in archives:
+        raise UsageError(f"farm.yaml has no archive {suite.archive}, which the lock names")
+    dists = snapshot / suite.archive / "dists" / suite.suite
+    path = dists / "InRelease"
+    _check_file(path, None, suite.inrelease_sha256)
+    content = path.read_bytes()
+    keyring = archives[suite.archive].keyring
+    release, is_debian = _judge(content, suite, keyring, debian_keyring)
+    if release.date != suite.date:
+        raise InputsUnverified(f"{path} was signed at {release.date:%c}, the lock says otherwise")
+    for index in suite.indices:
+        if release.files.get(index.path) != index:
+            raise InputsUnverified(f"{path} does not vouch for {index.path} as the lock has it")
+        _check_file(dists / index.path, index.size, index.sha256)
+        with (dists / index.path).open("rb") as file:
+            store.add(index.sha256, index.size, iter(lambda: file.read(PIECE), b""))
+    return is_debian
+
+
+def _judge(
+    content: bytes, suite: Suite, keyring: Path, debian_keyring: Path
+) -> tuple[SignedRelease, bool]:
+    """Verify an InRelease, by Debian's own keyring if that can, and tell if it could."""
+    try:
+        by_debian = read_release(content, keyring=debian_keyring, suite=suite.suite, now=suite.date)
+    except (InputsUnverified, UsageError):  # another archive's, or a machine without the keyring
+        return read_release(content, keyring=keyring, suite=suite.suite, now=suite.date), False
+    return by_debian, True
+
+
+def _check_file(path: Path, size: int | None, sha256: str) -> None:
+    if path.is_symlink() or not path.is_file():
+        raise InputsUnverified(f"the snapshot has no file {path}")
+    found = path.stat().st_size
+    if found > INRELEASE_LIMIT if size is None else found != size:
+        raise InputsUnverified(f"{path} has {found} bytes, which is not what the lock says")
+    if sha256_file(path) != sha256:
+        raise InputsUnverified(f"{path} is not what the lock says")
