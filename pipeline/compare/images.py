@@ -9,7 +9,7 @@ follow its format is compared as mere bytes and told to be malformed.
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from pipeline.compare.formats.known import recognise
 from pipeline.compare.formats.ranges import Ranges, Span
 from pipeline.compare.formats.scan import describe, scan
 from pipeline.compare.formats.source import File, Malformed, Memory, Source, Spool, Watched
+from pipeline.compare.formats.squashfs import SQUASHFS
 from pipeline.compare.places import (
     REFUSED,
     Place,
@@ -37,6 +38,10 @@ DEPTH_LIMIT = 16
 WORK_FACTOR, WORK_LEAST = 8, 4 * 1024**3
 NAMES = ("first", "second")
 EMPTY = Memory(b"")
+
+Sides = tuple[Source, Source]
+# Is shown each place while its contents can be read: bytes that differ come with both sides.
+Look = Callable[[Place, Sides | None], None]
 
 
 @dataclass(frozen=True)
@@ -65,19 +70,36 @@ def locate_files(
     Raise UsageError if one is not a file that can be read, OSError if reading fails later.
     """
     with ExitStack() as stack:
-        left, right = (_open(path, stack) for path in (first, second))
+        left, right = (open_file(path, stack) for path in (first, second))
         work = WORK_FACTOR * (left.size + right.size) + WORK_LEAST
-        spool = stack.enter_context(Spool([work]).nested())
-        descent = _Descent(names, limit, spool)
+        return locate_contents((left, right), names=names, limit=limit, work=work)
+
+
+def locate_contents(
+    sides: Sides,
+    *,
+    work: int,
+    names: tuple[str, str] = NAMES,
+    limit: int = PLACES_LIMIT,
+    look: Look | None = None,
+    closed: frozenset[str] = frozenset(),
+) -> Compared:
+    """Say where two contents differ, `limit` places at most, in at most `work` (see `Spool`).
+
+    What lies at one of the paths `closed` of a SquashFS is compared, but not looked into.
+    """
+    with Spool([work]).nested() as spool:
+        descent = _Descent(names, limit, spool, look, closed)
         complete = True
         try:
-            descent.contents(_Position("", "", 0), left, right, Ranges())
+            descent.contents(_Position("", "", 0), *sides, Ranges())
         except _Enough:
             complete = False
         return Compared(not descent.places, tuple(descent.places), complete)
 
 
-def _open(path: Path, stack: ExitStack) -> File:
+def open_file(path: Path, stack: ExitStack) -> File:
+    """Open a plain file until `stack` ends; raise UsageError if it is none or cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -109,14 +131,25 @@ class _Position:
 class _Descent:
     """Compares contents and what is in them, and keeps the places where they differ."""
 
-    def __init__(self, names: tuple[str, str], limit: int, spool: Spool) -> None:
+    def __init__(
+        self,
+        names: tuple[str, str],
+        limit: int,
+        spool: Spool,
+        look: Look | None,
+        closed: frozenset[str],
+    ) -> None:
         self.names = names
         self.limit = limit
         self.spool = spool
+        self.look = look
+        self.closed = closed
         self.places: list[Place] = []
 
-    def found(self, place: Place) -> None:
+    def found(self, place: Place, sides: Sides | None = None) -> None:
         self.places.append(place)
+        if self.look:
+            self.look(place, sides)
         if len(self.places) >= self.limit:
             raise _Enough
 
@@ -144,13 +177,15 @@ class _Descent:
         reason: str | None = None,
     ) -> None:
         """Keep the place of bytes that differ and were not, or cannot be, looked into."""
-        found = describe(left, right, ranges)
-        self.found(content_place(at.where, at.path, (left, right), found, kind, reason))
+        sides, found = (left, right), describe(left, right, ranges)
+        self.found(content_place(at.where, at.path, sides, found, kind, reason), sides)
 
     def _inside(self, at: _Position, left: Source, right: Source, ranges: Ranges) -> bool:
         """Look into two contents that differ; return whether the difference was found there."""
         here = self._format(left)
         if here is None or here is not self._format(right) or at.depth >= DEPTH_LIMIT:
+            return False
+        if at.path in self.closed and at.where.endswith(SQUASHFS.name):
             return False
         before = len(self.places)
         try:
