@@ -339,6 +339,7 @@ class Statement:
     tag: str
     commit: str
     common: str  # all that the environments must state alike, as JSON
+    job: dict[str, Any]
     artifacts: dict[str, str]
     others: dict[str, str]  # further files of the manifest that it vouches for
 
@@ -364,6 +365,7 @@ def parse_statement(envelope: Any, environment: str, public: str | None) -> Stat
             tag=str(asked["tag"] or ""),
             commit=asked["commit"],
             common=json.dumps([document["subject"], asked, lock, job], sort_keys=True),
+            job=dict(job),
             artifacts=_digests(document["subject"]),
             others={"lock": lock, **others},
         )
@@ -384,6 +386,31 @@ def _check_envelope(envelope: Any, payload: bytes, public: bytes) -> None:
     signatures = [base64.b64decode(s["sig"], validate=True) for s in envelope["signatures"]]
     if not any(ed25519_holds(public, signed, signature) for signature in signatures):
         raise ValueError("it is not signed by the key that you gave")
+
+
+def read_statements(
+    read: Callable[[str, int], bytes], manifest: dict[str, str], keys: dict[str, str]
+) -> dict[str, Statement]:
+    """Return the statements that the manifest names, by environment.
+
+    `read` gives a file of the release by its name, of at most so many bytes.
+    """
+    statements = {}
+    for file in sorted(manifest):
+        match = STATEMENT_NAME.fullmatch(file)
+        if match:
+            content = read(file, STATEMENT_LIMIT)
+            if hashlib.sha256(content).hexdigest() != manifest[file]:
+                raise Refused(DIFFERS, f"{file} differs from the manifest")
+            try:
+                envelope = json.loads(content)
+            except (ValueError, RecursionError) as error:
+                raise Refused(SIGNATURE, f"{file} is not JSON") from error
+            statements[match[1]] = parse_statement(envelope, match[1], keys.get(match[1]))
+    missing = sorted(keys.keys() - statements.keys())
+    if missing:
+        raise Refused(SIGNATURE, f"there is no statement of {', '.join(missing)}")
+    return statements
 
 
 def check_statements(
@@ -585,7 +612,7 @@ def verify(options: argparse.Namespace, report: Report) -> None:
     report.proven.append(f"SHA256SUMS of {options.url} {options.tag} is signed by {report.signer}")
     report.verified.append("SHA256SUMS")
     manifest = parse_manifest(content)
-    statements = _statements(release, manifest, dict(options.environment_key))
+    statements = read_statements(release.read, manifest, dict(options.environment_key))
     common = check_statements(statements, manifest, options.tag)
     names = " and ".join(statements)
     report.commit = common.commit
@@ -627,28 +654,6 @@ def _keyring(path: Path | None) -> bytes:
         raise Refused(USAGE, f"cannot read the keyring {path}: {error.strerror}") from error
     except ValueError as error:
         raise Refused(USAGE, f"{path} is not a keyring: {error}") from error
-
-
-def _statements(
-    release: Release, manifest: dict[str, str], keys: dict[str, str]
-) -> dict[str, Statement]:
-    """Return the statements that the manifest names, by environment."""
-    statements = {}
-    for file in sorted(manifest):
-        match = STATEMENT_NAME.fullmatch(file)
-        if match:
-            content = release.read(file, STATEMENT_LIMIT)
-            if hashlib.sha256(content).hexdigest() != manifest[file]:
-                raise Refused(DIFFERS, f"{file} differs from the manifest")
-            try:
-                envelope = json.loads(content)
-            except (ValueError, RecursionError) as error:
-                raise Refused(SIGNATURE, f"{file} is not JSON") from error
-            statements[match[1]] = parse_statement(envelope, match[1], keys.get(match[1]))
-    missing = sorted(keys.keys() - statements.keys())
-    if missing:
-        raise Refused(SIGNATURE, f"there is no statement of {', '.join(missing)}")
-    return statements
 
 
 def _files(
