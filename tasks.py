@@ -21,6 +21,7 @@ from pipeline import bench as benches
 from pipeline import demo as demonstration
 from pipeline import doctor as examination
 from pipeline import dsse, flow, overview
+from pipeline import new_image as copies
 from pipeline.check import check_source
 from pipeline.compare.images import locate_files
 from pipeline.display import Display
@@ -130,6 +131,18 @@ def _print_proof(proof: Proof) -> None:
     for package in proof.foreign:
         print(f"not Debian's: {package.name} {package.version} ({package.archive})")
     print("proven from the snapshot alone: signature, indices and each package's bytes")
+
+
+@_task
+def new_image(_c: Context, name: str) -> None:
+    """Begin an image of your own: a copy of mini under another name, with its lock."""
+    workspace = _workspace()
+    folder = copies.new_image(workspace.checkout / "images" / "live", name)
+    lock = flow.lock(workspace, name, DISPLAY)
+    shown = folder.relative_to(workspace.checkout)
+    print(f"{shown}/ is made and {lock.name} is written; what goes in is in package-lists/")
+    print(f'git add {shown} && git commit --message "{name}: begin"')
+    print(f"./farm build --image {name}")
 
 
 @_task
@@ -370,7 +383,7 @@ def stage_release(_c: Context, run: str) -> None:
 
 
 namespace = Collection(
-    *(lock, check, build, release, snapshot, verify, keygen),
+    *(new_image, lock, check, build, release, snapshot, verify, keygen),
     *(runs, show, clean, doctor, demo, bench, test, lint, locate),
 )
 stages = Collection("stage")
