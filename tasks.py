@@ -1,40 +1,34 @@
 """The command line: `invoke --list` shows the tasks, `invoke --help TASK` explains one.
 
-Each task parses, calls one function, prints, and sets the exit status.
+Each task parses, calls one function, prints, and sets the exit status. It imports the rooms that it
+needs when it runs: a command that needs few of them starts at once.
 """
+
+from __future__ import annotations
 
 import functools
 import signal
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
-from rich.console import Console
 
-import verify as verifier
-from pipeline import bench as benches
-from pipeline import demo as demonstration
-from pipeline import doctor as examination
-from pipeline import dsse, flow, overview
-from pipeline import new_image as copies
-from pipeline.check import check_source
-from pipeline.compare.images import locate_files
-from pipeline.display import Display
 from pipeline.errors import ExitStatus, TwinbuildError, UsageError
-from pipeline.files import json_bytes
-from pipeline.inputs.proof import Proof
-from pipeline.locate_bench import bench_locate
-from pipeline.run import Request, Run, list_runs, open_run
-from pipeline.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pipeline.display import Display
+    from pipeline.inputs.proof import Proof
+    from pipeline.run import Request, Run
+    from pipeline.workspace import Workspace
 
 CHECKOUT = Path(__file__).parent.absolute()
 PINNED_KEY = CHECKOUT / "keys" / "release.asc"
-DISPLAY = Display(Console(highlight=False, soft_wrap=True))
 
 
 def _task(function: Callable[..., None]) -> Any:
@@ -66,11 +60,24 @@ def _end(*_: object) -> None:
         raise KeyboardInterrupt
 
 
+@functools.cache
+def _display() -> Display:
+    from rich.console import Console
+
+    from pipeline.display import Display
+
+    return Display(Console(highlight=False, soft_wrap=True))
+
+
 def _workspace() -> Workspace:
+    from pipeline.workspace import open_workspace
+
     return open_workspace(CHECKOUT)
 
 
 def _run(run: str) -> tuple[Workspace, Run]:
+    from pipeline.run import open_run
+
     workspace = _workspace()
     return workspace, open_run(workspace.runs, run)
 
@@ -83,8 +90,10 @@ def _request(
     tag: str | None = None,
     source: str | None = None,
     environment: str | None = None,
-    compression: str = flow.FAST,
+    compression: str = "fast",
 ) -> Request:
+    from pipeline.run import Request
+
     return Request.of(
         {
             "image": image,
@@ -111,16 +120,18 @@ def lock(
     archive at the time the lock states, and names those that are not Debian's. --source is the
     working tree of another repository that holds the image.
     """
+    from pipeline import flow
+
     workspace, tree = _workspace(), Path(source).absolute() if source else None
     if tag and not check:
         raise UsageError("--tag goes with --check", remedy=f"invoke lock --check --tag {tag}")
     if tag:
         _print_proof(flow.prove_lock(workspace, tag, image, source=source))
     elif check:
-        count = flow.check_lock(workspace, image, DISPLAY, tree=tree)
+        count = flow.check_lock(workspace, image, _display(), tree=tree)
         print(f"{count} packages are locked and can be had")
     else:
-        print(f"{flow.lock(workspace, image, DISPLAY, tree=tree)} is written; commit it")
+        print(f"{flow.lock(workspace, image, _display(), tree=tree)} is written; commit it")
 
 
 def _print_proof(proof: Proof) -> None:
@@ -136,9 +147,12 @@ def _print_proof(proof: Proof) -> None:
 @_task
 def new_image(_c: Context, name: str) -> None:
     """Begin an image of your own: a copy of mini under another name, with its lock."""
+    from pipeline import flow
+    from pipeline import new_image as copies
+
     workspace = _workspace()
     folder = copies.new_image(workspace.checkout / "images" / "live", name)
-    lock = flow.lock(workspace, name, DISPLAY)
+    lock = flow.lock(workspace, name, _display())
     shown = folder.relative_to(workspace.checkout)
     print(f"{shown}/ is made and {lock.name} is written; what goes in is in package-lists/")
     print(f'git add {shown} && git commit --message "{name}: begin"')
@@ -152,7 +166,7 @@ def build(
     commit: str = "HEAD",
     source: str | None = None,
     environment: str | None = None,
-    compression: str = flow.FAST,
+    compression: str = "fast",
     keep: bool = False,
     run: str | None = None,
 ) -> None:
@@ -162,12 +176,15 @@ def build(
     one environment only, --compression is fast or strong, --keep leaves the machines for
     inspection, --run goes on with a run that was interrupted.
     """
+    from pipeline import flow
+    from pipeline.run import open_run
+
     workspace = _workspace()
     wanted = _request(
         workspace, image, commit, source=source, environment=environment, compression=compression
     )
     chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
-    flow.build(workspace, chosen, DISPLAY, source=source, keep=keep)
+    flow.build(workspace, chosen, _display(), source=source, keep=keep)
     print(f"done: {chosen.folder}")
 
 
@@ -183,16 +200,21 @@ def release(
 
     --source releases a tag of another repository, --run goes on with a run that was interrupted.
     """
+    from pipeline import flow
+    from pipeline.run import open_run
+
     workspace = _workspace()
-    wanted = _request(workspace, image, tag, tag=tag, source=source, compression=flow.STRONG)
+    wanted = _request(workspace, image, tag, tag=tag, source=source, compression="strong")
     chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
-    flow.build(workspace, chosen, DISPLAY, source=source)
-    print(f"published: {flow.release(workspace, chosen, DISPLAY).folder}")
+    flow.build(workspace, chosen, _display(), source=source)
+    print(f"published: {flow.release(workspace, chosen, _display()).folder}")
 
 
 @_task
 def snapshot(_c: Context, tag: str, image: str = "mini", source: str | None = None) -> None:
     """Keep what a tag's lock names, with Debian's own signed indices, so that apt can use it."""
+    from pipeline import flow
+
     print(f"{flow.snapshot(_workspace(), tag, image, source=source)} is complete")
 
 
@@ -220,6 +242,8 @@ def verify(
     Without --keyring the key that this checkout pins is trusted: keys/release.asc, and in it the
     fingerprint keys.release of farm.yaml.
     """
+    import verify as verifier
+
     if keyring is None and PINNED_KEY.exists():
         keyring, fingerprint = str(PINNED_KEY), fingerprint or _workspace().farm.keys.release
     options = {"--url": url, "--tag": tag, "--keyring": keyring, "--fingerprint": fingerprint}
@@ -233,6 +257,8 @@ def verify(
 @_task
 def keygen(_c: Context, environment: str) -> None:
     """Make the key that signs an environment's statements; print its line for farm.yaml."""
+    from pipeline import dsse
+
     path = dsse.key_path(environment)
     public = dsse.make_key(path)
     print(f"{path} is written. In farm.yaml, under keys.environments:\n    {environment}: {public}")
@@ -241,18 +267,26 @@ def keygen(_c: Context, environment: str) -> None:
 @_task
 def runs(_c: Context) -> None:
     """List the runs, the newest first."""
+    from pipeline import overview
+    from pipeline.run import list_runs
+
     print("\n".join(overview.list_lines(list_runs(_workspace().runs))) or "there are no runs yet")
 
 
 @_task
 def show(_c: Context, run: str) -> None:
     """Show a run: its stages, verdict, files and logs."""
+    from pipeline import overview
+
     print("\n".join(overview.describe(_run(run)[1])))
 
 
 @_task
 def clean(_c: Context, keep: int = 3, all: bool = False) -> None:
     """Remove old runs; --keep says how many stay. --all: also what is kept on the Engines."""
+    from pipeline import flow, overview
+    from pipeline.run import list_runs
+
     workspace = _workspace()
     freed = overview.clean(list_runs(workspace.runs), keep=0 if all else keep)
     removed = flow.clean_engines(workspace) if all else []
@@ -262,11 +296,13 @@ def clean(_c: Context, keep: int = 3, all: bool = False) -> None:
 @_task
 def doctor(_c: Context) -> None:
     """Say what this machine has and lacks: a line each, OK or what mends it."""
+    from pipeline.doctor import examine, exit_status
+
     findings = []
-    for finding in examination.examine(CHECKOUT):
+    for finding in examine(CHECKOUT):
         print(finding, flush=True)
         findings.append(finding)
-    status = examination.exit_status(findings)
+    status = exit_status(findings)
     if status is not ExitStatus.DONE:
         raise Exit(code=int(status))
 
@@ -274,14 +310,19 @@ def doctor(_c: Context) -> None:
 @_task
 def demo(_c: Context) -> None:
     """Release a throw-away clone with a throw-away key, verify it as an outsider, boot it."""
-    demonstration.run_demo(_workspace(), DISPLAY)
+    from pipeline.demo import run_demo
+
+    run_demo(_workspace(), _display())
 
 
 @_task
 def check(_c: Context, source: str | None = None) -> None:
     """Check a working tree before a build, with every program of hooks/source/."""
+    from pipeline.check import check_source
+
     tree = Path(source).absolute() if source else CHECKOUT
-    print(f"{check_source(CHECKOUT / 'hooks' / 'source', tree, notify=DISPLAY.say)} checks passed")
+    count = check_source(CHECKOUT / "hooks" / "source", tree, notify=_display().say)
+    print(f"{count} checks passed")
 
 
 @_task
@@ -290,6 +331,9 @@ def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
 
     ISO, disk, FAT and SquashFS images and archives are looked into. --json prints one JSON object.
     """
+    from pipeline.compare.images import locate_files
+    from pipeline.files import json_bytes
+
     compared = locate_files(Path(first), Path(second))
     print("\n".join(compared.lines()) if not json else json_bytes(compared.document()).decode())
     if not compared.equal:
@@ -297,18 +341,22 @@ def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
 
 
 @_task
-def bench(_c: Context, what: str = "build") -> None:
-    """Compare the farm with the same programs run by hand, in the same machine.
+def bench(_c: Context, what: str) -> None:
+    """Measure: `bench build` or `bench locate`.
 
-    --what locate compares `locate` with cmp and, if it is installed, diffoscope.
+    build: the farm against the same programs run by hand, in the same machine. locate: `locate`
+    against cmp and, if it is installed, diffoscope.
     """
-    if what not in ("build", "locate"):
-        raise UsageError(f"there is no bench of {what!r}", remedy="build or locate")
-    if what == "locate":
-        lines: Iterable[str] = bench_locate(CHECKOUT)
-    else:
-        lines = benches.run_bench(_workspace(), DISPLAY)
-    for line in lines:
+    from pipeline.bench import run_bench
+    from pipeline.locate_bench import bench_locate
+
+    subjects: dict[str, Callable[[], Iterable[str]]] = {
+        "build": lambda: run_bench(_workspace(), _display()),
+        "locate": lambda: bench_locate(CHECKOUT),
+    }
+    if what not in subjects:
+        raise UsageError(f"there is no bench of {what!r}", remedy=" or ".join(subjects))
+    for line in subjects[what]():
         print(line, flush=True)
 
 
@@ -341,13 +389,15 @@ def stage_source(
     dotenv: str | None = None,
 ) -> None:
     """Start a run and export its commit; --dotenv writes RUN_ID for the pipeline's other jobs."""
+    from pipeline import flow
+
     workspace = _workspace()
-    compression = flow.STRONG if tag else flow.FAST
+    compression = "strong" if tag else "fast"
     wanted = _request(
         workspace, image, commit, tag=tag or None, source=source, compression=compression
     )
     run = flow.start(workspace, wanted)
-    flow.take_source(workspace, run, DISPLAY, source=source)
+    flow.take_source(workspace, run, _display(), source=source)
     if dotenv:
         Path(dotenv).write_text(f"RUN_ID={run.id}\n")
     print(run.id)
@@ -356,30 +406,38 @@ def stage_source(
 @_task
 def stage_inputs(_c: Context, run: str) -> None:
     """Have all that a run's lock names in the store, verified."""
+    from pipeline import flow
+
     workspace, chosen = _run(run)
-    flow.take_inputs(workspace, chosen, DISPLAY)
+    flow.take_inputs(workspace, chosen, _display())
 
 
 @_task
 def stage_build(_c: Context, run: str, environment: str | None = None, keep: bool = False) -> None:
     """Build a run's job in one environment, or in all."""
+    from pipeline import flow
+
     workspace, chosen = _run(run)
     only = (environment,) if environment else None
-    for error in flow.build_all(workspace, chosen, DISPLAY, keep=keep, only=only):
+    for error in flow.build_all(workspace, chosen, _display(), keep=keep, only=only):
         raise error
 
 
 @_task
 def stage_compare(_c: Context, run: str) -> None:
     """Compare a run's builds; status 0 only if they match."""
-    flow.compare(_run(run)[1], DISPLAY)
+    from pipeline import flow
+
+    flow.compare(_run(run)[1], _display())
 
 
 @_task
 def stage_release(_c: Context, run: str) -> None:
     """Sign and publish a run whose builds match."""
+    from pipeline import flow
+
     workspace, chosen = _run(run)
-    print(f"published: {flow.release(workspace, chosen, DISPLAY).folder}")
+    print(f"published: {flow.release(workspace, chosen, _display()).folder}")
 
 
 namespace = Collection(

@@ -1,4 +1,4 @@
-"""`invoke bench`: the farm against the same programs run by hand, in one machine, in one run."""
+"""`invoke bench build`: the farm against the same programs by hand, in one machine, in one run."""
 
 from pipeline import flow
 from pipeline.display import Display

@@ -1,4 +1,4 @@
-"""`invoke bench --what locate`: `locate` against cmp and, where it is installed, diffoscope.
+"""`invoke bench locate`: `locate` against cmp and, where it is installed, diffoscope.
 
 Two ISOs differ in one byte of one file inside their SquashFS; then an ISO and its copy are equal.
 """

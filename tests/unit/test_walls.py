@@ -160,6 +160,15 @@ def upward_imports(modules: list[Module]) -> list[str]:
     return [name for name, _ in importers(modules, "tasks", "invoke") if name != "tasks"]
 
 
+def rooms_that_every_task_waits_for(modules: list[Module]) -> list[str]:
+    """Return what `tasks.py` imports before it knows which task is asked for, and should not."""
+    light = {*sys.stdlib_module_names, "invoke", "pipeline.errors"}
+    (tree,) = (module.tree for module in modules if module.name == "tasks")
+    at_once = ast.Module([n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))], [])
+    found = imports(at_once, "", {module.name for module in modules})
+    return [name for name in found if not any(is_in(name, part) for part in light)]
+
+
 def dynamic_imports(modules: list[Module]) -> list[tuple[str, str]]:
     return importers(modules, "a dynamic import")
 
@@ -222,6 +231,10 @@ def test_tasks_hold_no_logic() -> None:
             assert not any(isinstance(node, ast.While) for node in ast.walk(module.tree))
 
 
+def test_a_task_imports_what_it_needs_when_it_runs() -> None:
+    assert rooms_that_every_task_waits_for(MODULES) == []
+
+
 def test_every_exception_is_still_needed() -> None:
     for name, package in EXCEPTIONS:
         (module,) = (m for m in MODULES if m.name == name)
@@ -272,6 +285,15 @@ def test_a_circle_is_found(tmp_path: Path) -> None:
     assert len(circles(load(tmp_path))) == 3
     (tmp_path / "pipeline/c.py").write_text("")
     assert circles(load(tmp_path)) == []
+
+
+def test_a_room_that_every_task_waits_for_is_found(tmp_path: Path) -> None:
+    code = "from pipeline import errors, flow\nimport rich\ndef f():\n    from pipeline import run"
+    (tmp_path / "tasks.py").write_text(code)
+    (tmp_path / "pipeline").mkdir()
+    for name in ("errors", "flow", "run"):
+        (tmp_path / f"pipeline/{name}.py").touch()
+    assert rooms_that_every_task_waits_for(load(tmp_path)) == ["pipeline.flow", "rich"]
 
 
 def test_long_tasks_are_found(tmp_path: Path) -> None:
