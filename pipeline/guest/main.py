@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from .job import Job, Locked, disk, read_documents, unpack_inputs
 from .ledger import Ledger
 from .programs import environment, output_of
 from .report import Report, StepFailed
+
+Step = Callable[[], Mapping[str, Path] | None]
 
 
 def main() -> None:
@@ -51,26 +53,12 @@ def _build(report: Report) -> None:
     by_hand = measure(job, report, env, locked) if machine.get("measure_by_hand") else {}
     settled = partial(tree.settled, epoch=job.epoch, started=started)
     ledger = Ledger(job.tree, job.work / protocol.LEDGER, settled)
-    with report.step("20-bootstrap"):
-        tree.bootstrap(job, report, env, locked)
-        ledger.record("20-bootstrap")
-    with report.step("30-includes"):
-        for name in ("includes.chroot", "includes.chroot_after_packages"):
-            tree.include(job.image_folder / name, job.tree)
-        tree.write_release(job)
-        ledger.record("30-includes")
-    for hook in tree.hooks(job.image_folder / "hooks", ".hook.chroot"):
-        with report.step(f"40-hooks/{hook.name}"):
-            tree.run_chroot_hook(job, report, env, hook)
-            ledger.record(f"40-hooks/{hook.name}")
-    with report.step("50-initramfs"):
-        tree.make_initramfs(job, report, env)
-        ledger.record("50-initramfs")
-    with report.step("60-clean"):
-        tree.clean(job)
-        tree.clamp_times(job.tree, job.epoch, started)
-        ledger.record("60-clean")
-    _make_media(job, report, env, ledger)
+    for name, act in _steps(job, report, env, locked, started):
+        with report.step(name):
+            made = act() or {}
+            ledger.record(name)
+            for artifact, path in made.items():
+                ledger.artifact(artifact, path)
     with report.step("90-output"):
         _write_lists(job, locked, ledger)
         timings = {"steps": report.seconds, "by_hand": by_hand}
@@ -81,20 +69,34 @@ def _build(report: Report) -> None:
     report.send("done", facts=_facts(env))
 
 
-def _make_media(job: Job, report: Report, env: dict[str, str], ledger: Ledger) -> None:
-    with report.step("70-squashfs"):
-        squashfs = media.make_squashfs(job, report, env)
-        ledger.record("70-squashfs")
-        ledger.artifact("filesystem.squashfs", squashfs)
-    with report.step("80-boot"):
-        media.make_boot_files(job, report, env)
-        ledger.record("80-boot")
-        for name in ("boot/grub/eltorito.img", "boot/grub/efi.img", "live/initrd.img"):
-            ledger.artifact(name, job.binary / name)
-    with report.step("85-iso"):
-        iso = media.make_iso(job, report, env)
-        ledger.record("85-iso")
-        ledger.artifact(iso.name, iso)
+def _steps(
+    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked], started: int
+) -> Iterator[tuple[str, Step]]:
+    """Name the steps in order, each with what does it and returns the files it made elsewhere."""
+    yield "20-bootstrap", partial(tree.bootstrap, job, report, env, locked)
+    yield "30-includes", partial(tree.add_includes, job)
+    for hook in tree.hooks(job.image_folder / "hooks", ".hook.chroot"):
+        yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
+    yield "50-initramfs", partial(tree.make_initramfs, job, report, env)
+    yield "60-clean", partial(tree.clean, job, started)
+    yield "70-squashfs", partial(_squashfs, job, report, env)
+    yield "80-boot", partial(_boot_files, job, report, env)
+    yield "85-iso", partial(_iso, job, report, env)
+
+
+def _squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
+    return {"filesystem.squashfs": media.make_squashfs(job, report, env)}
+
+
+def _boot_files(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
+    media.make_boot_files(job, report, env)
+    names = ("boot/grub/eltorito.img", "boot/grub/efi.img", "live/initrd.img")
+    return {name: job.binary / name for name in names}
+
+
+def _iso(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
+    iso = media.make_iso(job, report, env)
+    return {iso.name: iso}
 
 
 def _settle_machine(machine: dict[str, str]) -> None:

@@ -134,6 +134,13 @@ def _place(path: Path, there: Path) -> None:
         there.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
+def add_includes(job: Job) -> None:
+    """Add what the image includes as it is, and `/etc/image-release`."""
+    for name in ("includes.chroot", "includes.chroot_after_packages"):
+        include(job.image_folder / name, job.tree)
+    write_release(job)
+
+
 def write_release(job: Job) -> None:
     """Write `/etc/image-release`: what this system is, as a file that shells can read."""
     d = job.document
@@ -189,8 +196,11 @@ def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:
     in_chroot(job, report, {**env, "HOME": "/root"}, argv, blame="update-initramfs")
 
 
-def clean(job: Job) -> None:
-    """Remove what a running system makes for itself, and what only the build needed."""
+def clean(job: Job, started: int) -> None:
+    """Remove what a running system makes for itself, and what only the build needed; settle times.
+
+    `started` is when the build began, by this machine's clock.
+    """
     for name in EMPTIED:
         path = job.tree / name
         if path.is_file() and not path.is_symlink():
@@ -199,6 +209,7 @@ def clean(job: Job) -> None:
         (job.tree / name).unlink(missing_ok=True)
     for name in CLEARED:
         _clear(job.tree / name, whole=name in ("run", "tmp", "var/tmp"))
+    clamp_times(job.tree, job.epoch, started)
 
 
 def _clear(folder: Path, *, whole: bool) -> None:

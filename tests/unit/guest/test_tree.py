@@ -13,6 +13,7 @@ from pipeline.guest.report import StepFailed
 
 EPOCH = 1_700_000_000
 DAY = 86400
+STARTED = EPOCH + 100 * DAY
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_what_a_system_makes_for_itself_is_removed(job: Job) -> None:
     for name in (*removed, *kept):
         (job.tree / name).parent.mkdir(parents=True, exist_ok=True)
         (job.tree / name).write_text("x")
-    tree.clean(job)
+    tree.clean(job, STARTED)
     left = {str(p.relative_to(job.tree)) for p in job.tree.rglob("*") if not p.is_dir()}
     assert left == set(kept)
     assert (job.tree / "etc/machine-id").read_bytes() == b""
@@ -176,7 +177,7 @@ def test_what_a_system_makes_for_itself_is_removed(job: Job) -> None:
 
 
 def test_cleaning_makes_nothing(job: Job) -> None:
-    tree.clean(job)
+    tree.clean(job, STARTED)
     assert list(job.tree.iterdir()) == []
 
 
@@ -186,7 +187,7 @@ def test_cleaning_follows_no_link(job: Job, outside: Path) -> None:
     (job.tree / "etc/machine-id").symlink_to(outside / "file")
     (job.tree / "tmp").symlink_to(outside)
     (job.tree / "var/log/link").symlink_to(outside)
-    tree.clean(job)
+    tree.clean(job, STARTED)
     assert (outside / "file").read_text() == "of the machine"
     assert not (job.tree / "var/log/link").is_symlink()
 
