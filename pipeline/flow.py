@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from pipeline import command, dsse, git
+from pipeline import command, dsse, git, published
 from pipeline import run as runs
 from pipeline.build import engine
 from pipeline.build.host import Mirrors
@@ -81,6 +81,7 @@ def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
             workspace.store,
             builder_lists=workspace.builder / "package-lists",
             snapshots=workspace.snapshots,
+            locate=partial(published.of_farm, workspace),
             notify=display.say,
             progress=progress,
         )

@@ -1,19 +1,21 @@
-"""Stage 2: every package of the commit's lock verified in the store, and `inputs.json`."""
+"""Stage 2: every package of the commit's lock, and earlier releases, verified in the store."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.config import Farm
+from pipeline.config import Farm, Image, load_image
 from pipeline.errors import InputsUnverified, UsageError
 from pipeline.files import read_json, sha256_file, write_json
+from pipeline.inputs import earlier
 from pipeline.inputs.archive_files import open_archives, suite_of
 from pipeline.inputs.locking import refuse_stale
 from pipeline.inputs.package_list import build_index
 from pipeline.inputs.request import read_request
 from pipeline.inputs.source_files import take_out
 from pipeline.lock import Lock, Package, lock_path, read
+from pipeline.published import Location
 from pipeline.run import Run
 from pipeline.store import Store
 
@@ -32,16 +34,19 @@ def run_inputs(
     *,
     builder_lists: Path,
     snapshots: Path,
+    locate: Callable[[], Location],
     notify: Notify,
     progress: Progress = lambda _done, _total: None,
 ) -> None:
     """Have every package that the commit's lock names in the store, verified; write `inputs.json`.
 
     `builder_lists` serve if the source has none of its own; `snapshots` holds a folder for each
-    tagged snapshot, and that of the run's tag is asked before any archive. Raise UsageError for
-    no lock or a stale one, InputsUnverified for what is not as the lock says.
+    tagged snapshot, and that of the run's tag is asked before any archive. `locate` says where the
+    releases are that a tag has kits from; which these are is settled once for a run. Raise
+    UsageError for no lock or a stale one, InputsUnverified for what is not as the lock says, and
+    what `earlier.choose` raises.
     """
-    lock, lock_sha256 = _locked(run, farm, builder_lists)
+    lock, lock_sha256, image = _locked(run, farm, builder_lists)
     tag = run.request().tag
     snapshot = snapshots / tag if tag and (snapshots / tag).is_dir() else None
     reads = {
@@ -49,20 +54,26 @@ def run_inputs(
         "source.json": sha256_file(run.source_json),
         "snapshot": snapshot.name if snapshot else "none",
     }
-    why = run.why_again(STAGE, reads) or _lost(run, lock, store)
+    why = run.why_again(STAGE, reads)
+    kits = None if why else _settled(run)
+    why = why or _lost(run, lock, kits, store)
     if why is None:
         notify("the inputs are complete and unchanged")
         return
     notify(f"inputs: {why}")
+    if kits is None:
+        kits = _choose(run, image, locate, notify)
+    if kits:
+        earlier.keep(locate(), kits, store)
     _fill(store, farm, lock, snapshot, progress)
     index_sha256 = store.add_bytes(build_index(store, lock.packages))
-    document = _document(lock, lock_sha256, index_sha256, snapshot)
+    document = _document(lock, lock_sha256, index_sha256, snapshot, kits)
     write_json(run.inputs_json, document)
     run.complete(STAGE, reads, [run.inputs_json])
 
 
-def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str]:
-    """Return the lock of the run's commit and its digest, if it is fresh."""
+def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str, Image]:
+    """Return the lock of the run's commit and its digest, if it is fresh, and its image.yaml."""
     source = read_json(run.source_json, failure=UsageError)
     if sha256_file(run.source_tar) != source.get("tar_sha256"):
         raise InputsUnverified(f"{run.source_tar} was changed", remedy="run the source stage again")
@@ -77,14 +88,34 @@ def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str]:
             remedy = f"invoke lock --image {image}, then commit it"
             raise UsageError(f"this commit has no lock of {image}", remedy=remedy) from None
         refuse_stale(lock, request)
-        return lock, digest
+        return lock, digest, load_image(tree / "images" / "live" / image / "image.yaml")
 
 
-def _lost(run: Run, lock: Lock, store: Store) -> str | None:
+def _choose(
+    run: Run, image: Image, locate: Callable[[], Location], notify: Notify
+) -> Sequence[earlier.Kit]:
+    """Return what kits are made from: those of a tag, if its image.yaml asks for any."""
+    request = run.request()
+    if request.tag is None or image.upgrades.from_ == "none":
+        return ()
+    version = read_json(run.source_json, failure=UsageError)["version"]
+    return earlier.choose(locate(), request.image, image, version, notify)
+
+
+def _settled(run: Run) -> Sequence[earlier.Kit] | None:
+    """Return what kits this run makes from already: what is published since changes nothing."""
+    kits: Sequence[earlier.Kit] | None = read_json(run.inputs_json, failure=UsageError).get("kits")
+    return kits
+
+
+def _lost(run: Run, lock: Lock, kits: Sequence[earlier.Kit] | None, store: Store) -> str | None:
     """Return why a complete stage must run again all the same: the store has lost something."""
-    wanted = {p.sha256: p.size for p in lock.packages}
-    index = read_json(run.inputs_json, failure=UsageError)["index_sha256"]
-    if all(store.has(sha256, size) for sha256, size in wanted.items()) and store.has(index):
+    if kits is None:
+        return "it says nothing of kits"
+    wanted: dict[str, int | None] = {p.sha256: p.size for p in lock.packages}
+    wanted[read_json(run.inputs_json, failure=UsageError)["index_sha256"]] = None
+    wanted |= {sha256: None for kit in kits for sha256 in earlier.digests(kit)}
+    if all(store.has(sha256, size) for sha256, size in wanted.items()):
         return None
     return "the store no longer has all of it"
 
@@ -130,7 +161,11 @@ def _copy(store: Store, package: Package, path: Path) -> None:
 
 
 def _document(
-    lock: Lock, lock_sha256: str, index_sha256: str, snapshot: Path | None
+    lock: Lock,
+    lock_sha256: str,
+    index_sha256: str,
+    snapshot: Path | None,
+    kits: Sequence[earlier.Kit],
 ) -> dict[str, object]:
     ordered = sorted(lock.packages, key=lambda p: (p.name, p.architecture, p.version))
     return {
@@ -151,4 +186,5 @@ def _document(
             for package in ordered
         ],
         "index_sha256": index_sha256,
+        "kits": [dict(kit) for kit in kits],
     }

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.version import is_older, major
+from pipeline.version import in_order, is_older, major
 
 ORDER = ["2.9", "3-rc1", "3", "3.1", "3.2-rc1", "3.2-rc2", "3.2", "3.2+1", "3.2.1", "3.9", "3.10"]
 
@@ -27,3 +27,8 @@ def test_the_major_version(version: str, wanted: str) -> None:
 def test_any_tag_can_be_compared() -> None:
     assert is_older("snow_1", "snow_2")
     assert is_older("alpha", "beta")
+
+
+def test_versions_are_put_in_order() -> None:
+    assert in_order([*reversed(ORDER), *ORDER]) == ORDER
+    assert in_order(["3-1", "3~1"]) == in_order(["3~1", "3-1"])

@@ -14,6 +14,7 @@ from pipeline.files import sha256_file, write_json
 from pipeline.inputs.locking import make_lock, write_lock
 from pipeline.inputs.stage import run_inputs
 from pipeline.lock import Lock, read
+from pipeline.published import Location
 from pipeline.run import Request, Run, create
 from pipeline.store import Store
 from pipeline.transfer import Client, Patience
@@ -121,6 +122,7 @@ class Workshop:
         usual: dict[str, Any] = {
             "builder_lists": self.builder_lists,
             "snapshots": self.tree.parent / "snapshots",
+            "locate": lambda: Location(str(self.tree.parent / "public"), b""),
             "notify": said.append,
         }
         run_inputs(run, self.farm, self.store, **{**usual, **more})

@@ -153,8 +153,9 @@ def artifacts_of(tag, image="mini"):
 class FakeRun:
     """A run whose documents can be changed and signed again."""
 
-    def __init__(self, runs, keys, tag, image="mini", epoch=EPOCH):
+    def __init__(self, runs, keys, tag, image="mini", epoch=EPOCH, artifacts=(), job=()):
         self.tag, self.image, self.keys, self.epoch = tag, image, keys, epoch
+        self.more_of_job = dict(job)
         self.run: Run = create(
             runs,
             Request(
@@ -166,7 +167,7 @@ class FakeRun:
             ),
         )
         self.write_source()
-        self.artifacts = artifacts_of(tag, image)
+        self.artifacts = {**artifacts_of(tag, image), **dict(artifacts)}
         for name in ENVIRONMENTS:
             self.write_build(name)
         self.write_verdict()
@@ -222,6 +223,7 @@ class FakeRun:
             "source_sha256": "1" * 64,
             "index_sha256": "9" * 64,
             "guest_sha256": "2" * 64,
+            **self.more_of_job,
         }
 
     def write_statement(self, name, *, key=None, **changes):

@@ -1,0 +1,104 @@
+"""From which earlier releases kits are made, and what that takes, verified, in the store."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from pipeline.config import Image
+from pipeline.errors import InputsUnverified, UsageError
+from pipeline.published import Location, Published
+from pipeline.store import Store
+from pipeline.version import in_order, is_older, major
+
+LEDGER_LIMIT = 512 * 1024 * 1024
+PARTITION_LIMIT = 16 * 1024 * 1024
+IMAGE_LIMIT = 16 * 1024**3
+
+Notify = Callable[[str], None]
+Kit = Mapping[str, Any]  # an entry of `kits` in inputs.json
+
+
+def choose(
+    location: Location, name: str, image: Image, version: str, notify: Notify
+) -> tuple[Kit, ...]:
+    """Return what the release `version` of the image `name` has kits from, the oldest first.
+
+    Raise UsageError for one that image.yaml lists and that is no earlier release of this image,
+    InputsUnverified or SignatureInvalid for one that is missing or cannot be verified.
+    """
+    kits = []
+    for release in _wanted(location, name, image, version):
+        if not release.upgrade:
+            notify(f"no kit from {release.version}: it asked not to be upgraded")
+        elif release.names.usb_image not in release.files:
+            notify(f"no kit from {release.version}: it has no USB image")
+        else:
+            kit = _kit(release)
+            slower = " (it has no ledger: from its USB image, which is slower)"
+            notify(f"a kit from {release.version}{slower if kit['image_sha256'] else ''}")
+            kits.append(kit)
+    return tuple(kits)
+
+
+def keep(location: Location, kits: Iterable[Kit], store: Store) -> None:
+    """Have the files of the earlier releases in the store.
+
+    Raise InputsUnverified or SignatureInvalid for a release that is no longer as it was chosen.
+    """
+    for kit in kits:
+        if all(store.has(digest) and not store.damaged(digest) for digest in digests(kit)):
+            continue
+        release = location.open(kit["from"])
+        if _kit(release) != kit:
+            raise InputsUnverified(
+                f"the release {release.version} at {location.address} is not the one chosen before",
+                remedy="start a new run",
+            )
+        names = release.names
+        if kit["image_sha256"]:
+            location.keep(release, names.usb_image, store, IMAGE_LIMIT)
+        else:
+            location.keep(release, names.ledger, store, LEDGER_LIMIT)
+            location.keep(release, names.partition, store, PARTITION_LIMIT)
+
+
+def digests(kit: Kit) -> list[str]:
+    """Return the SHA-256 of what a kit is made from."""
+    names = ("ledger_sha256", "partition_sha256", "image_sha256")
+    return [kit[name] for name in names if kit[name]]
+
+
+def _wanted(location: Location, name: str, image: Image, version: str) -> Iterator[Published]:
+    if image.upgrades.from_ == "none":
+        return
+    if image.upgrades.from_ == "same-major":
+        tags = [listed.tag for listed in location.releases() if listed.image in (None, name)]
+        for tag in in_order(tags):
+            if major(tag) == major(version) and is_older(tag, version):
+                release = location.open(tag)
+                if (release.image, release.architecture) == (name, image.architecture):
+                    yield release
+        return
+    for tag in in_order(image.upgrades.from_):
+        if not is_older(tag, version):
+            raise UsageError(
+                f"{version} cannot have a kit from {tag}, which is not earlier",
+                remedy=f"correct upgrades.from in images/live/{name}/image.yaml",
+            )
+        release = location.open(tag)
+        if (release.image, release.architecture) != (name, image.architecture):
+            raise UsageError(
+                f"{tag} is a release of {release.image} ({release.architecture}), not of {name}",
+                remedy=f"correct upgrades.from in images/live/{name}/image.yaml",
+            )
+        yield release
+
+
+def _kit(release: Published) -> Kit:
+    names, files = release.names, release.files
+    by_ledger = names.ledger in files and names.partition in files
+    return {
+        "from": release.version,
+        "ledger_sha256": files[names.ledger] if by_ledger else None,
+        "partition_sha256": files[names.partition] if by_ledger else None,
+        "image_sha256": None if by_ledger else files.get(names.usb_image),
+    }
