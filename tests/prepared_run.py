@@ -45,5 +45,6 @@ def make_run(
     write_json(run.source_json, document)
     index = workspace.store.add_bytes(b"")
     inputs = {"image": "mini", "lock_sha256": "0" * 64, "packages": [], "index_sha256": index}
+    inputs["kits"] = []
     write_json(run.inputs_json, inputs)
     return run

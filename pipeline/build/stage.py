@@ -154,6 +154,8 @@ def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) ->
 def _check_store(run: Run, workspace: Workspace, inputs: Mapping[str, Any]) -> None:
     """Raise UsageError if the store, which may be another machine's, lacks what the run needs."""
     wanted = {inputs["index_sha256"]: None} | {p["sha256"]: p["size"] for p in inputs["packages"]}
+    earlier = [sha256 for k in inputs["kits"] for sha256 in protocol.earlier_files(k).values()]
+    wanted |= dict.fromkeys(earlier)
     missing = [sha256 for sha256, size in wanted.items() if not workspace.store.has(sha256, size)]
     if missing:
         what = f"the store lacks {len(missing)} of the files that run {run.id} needs"
@@ -179,6 +181,8 @@ def _job(
         "lock_sha256": inputs["lock_sha256"],
         "source_sha256": source["tar_sha256"],
         "index_sha256": inputs["index_sha256"],
+        "kits": inputs["kits"],
+        "upgrade": image.upgrade,
         "guest_sha256": _guest_sha256(),
     }
 
@@ -274,6 +278,9 @@ def _input_disk(plan: _Plan, workspace: Workspace, path: Path) -> Path:
         protocol.LOCK: lock,
         protocol.SOURCE_TAR: plan.run.source_tar,
     }
+    for kit in plan.job["kits"]:
+        for name, sha256 in protocol.earlier_files(kit).items():
+            files[name] = workspace.store.path(sha256)
     index = repository.select(plan.index, packages)
     for name, content in repository.files(
         plan.image.suite, index, packages, workspace.store

@@ -23,6 +23,7 @@ HANDED_IN = (
     protocol.LOCK,
     protocol.SOURCE_TAR,
     protocol.REPOSITORY,
+    protocol.EARLIER,
 )
 
 
@@ -99,8 +100,8 @@ def disk(serial: str) -> Path:
 def unpack_inputs(job: Job) -> tuple[Locked, ...]:
     """Unpack the input disk, hash each file on its way, and return the image's packages.
 
-    Raise StepFailed if the lock is not the one the job names, if a package is missing or is not
-    what the lock says, or if there is anything that the lock does not name.
+    Raise StepFailed if the lock or an earlier release is not the one the job names, if a package
+    is missing or is not what the lock says, or if there is anything that neither names.
     """
     digests: dict[str, tuple[int, str]] = {}
     with (
@@ -111,13 +112,7 @@ def unpack_inputs(job: Job) -> tuple[Locked, ...]:
             if not member.isdir():
                 _check_member(member, digests)
                 digests[member.name] = _unpack(tar, member, job.work)
-    expected = {
-        protocol.LOCK: job.document["lock_sha256"],
-        protocol.SOURCE_TAR: job.document["source_sha256"],
-    }
-    for name, digest in expected.items():
-        if digests.get(name, (0, ""))[1] != digest:
-            raise StepFailed(protocol.STATUS_INPUTS, f"{name} is not the one that the job names")
+    _check_named(job, digests)
     locked = tuple(read_lock((job.work / protocol.LOCK).read_text()))
     pool = f"{protocol.REPOSITORY}/pool/"
     there = {name[len(pool) :]: found for name, found in digests.items() if name.startswith(pool)}
@@ -133,6 +128,20 @@ def unpack_inputs(job: Job) -> tuple[Locked, ...]:
     if not job.image_folder.is_dir():
         raise StepFailed(protocol.STATUS_BUILD_FAILED, f"the source has no {job.image_folder.name}")
     return locked
+
+
+def _check_named(job: Job, digests: Mapping[str, tuple[int, str]]) -> None:
+    """Refuse what the job names by its hash and is missing or another, and earlier releases more."""
+    expected = {
+        protocol.LOCK: job.document["lock_sha256"],
+        protocol.SOURCE_TAR: job.document["source_sha256"],
+    }
+    for kit in job.document["kits"]:
+        expected |= protocol.earlier_files(kit)
+    more = {name for name in digests if name.startswith(f"{protocol.EARLIER}/")}
+    for name in sorted(expected.keys() | more):
+        if digests.get(name, (0, ""))[1] != expected.get(name):
+            raise StepFailed(protocol.STATUS_INPUTS, f"{name} is not the one that the job names")
 
 
 def _unpack_source(archive: Path, folder: Path) -> None:

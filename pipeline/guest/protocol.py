@@ -25,6 +25,7 @@ LINE_LIMIT = 2000  # characters of a logged line
 REPOSITORY = "repository"  # an apt archive: dists/<suite>/…, pool/*.deb
 SOURCE_TAR = "source.tar"
 LOCK = "lock"
+EARLIER = "earlier"  # releases that kits start from, a folder each, as `earlier_files` names them
 
 # The output disk is a tar archive: ARTIFACTS/<name>…, then LEDGER and TIMINGS.
 ARTIFACTS = "artifacts"
@@ -48,6 +49,18 @@ class ArtifactNames:
     def all(self) -> tuple[str, ...]:
         """Return every name."""
         return self.iso, self.packages, self.ledger, *self.kits
+
+
+def earlier_files(kit: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of the files that one of the job's `kits` is made from, by their paths.
+
+    They are the earlier release's final ledger and the list of its system partition's files, or
+    its USB image where it has none of these.
+    """
+    names = {"ledger": "ledger.jsonl.gz", "partition": "partition", "image": "image.img"}
+    folder = f"{EARLIER}/{kit['from']}"
+    stated = {f"{folder}/{file}": kit[f"{what}_sha256"] for what, file in names.items()}
+    return {path: sha256 for path, sha256 in stated.items() if sha256}
 
 
 def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:

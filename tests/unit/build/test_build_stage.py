@@ -68,6 +68,13 @@ def append(path: Path) -> None:
     path.write_text(path.read_text() + "# changed\n")
 
 
+def kit(workspace: Workspace, version: str, ledger: bytes, partition: bytes) -> dict[str, object]:
+    """Return a kit from an earlier release whose files are in the store."""
+    add = workspace.store.add_bytes
+    made = {"from": version, "ledger_sha256": add(ledger), "partition_sha256": add(partition)}
+    return {**made, "image_sha256": None}
+
+
 CHANGES: dict[str, tuple[str, Callable[[Run, Workspace], object]]] = {
     "commit": ("the job", lambda r, w: edit(r.source_json, commit="f" * 40)),
     "epoch": ("the job", lambda r, w: edit(r.source_json, epoch=1)),
@@ -77,6 +84,10 @@ CHANGES: dict[str, tuple[str, Callable[[Run, Workspace], object]]] = {
     "index": (
         "the job",
         lambda r, w: edit(r.inputs_json, index_sha256=w.store.add_bytes(b"Package: x\n")),
+    ),
+    "kits": (
+        "the job",
+        lambda r, w: edit(r.inputs_json, kits=[kit(w, "3.1", b"a ledger", b"a partition")]),
     ),
     "compression": ("the job", lambda r, w: edit(r.folder / "run.json", compression="strong")),
     "make-builder": ("the builder", lambda r, w: append(w.builder / "make-builder")),
@@ -181,6 +192,44 @@ def test_a_store_that_lacks_something(run: Run, workspace: Workspace) -> None:
     with pytest.raises(UsageError, match="lacks 1 of the files") as caught:
         build(run, workspace)
     assert caught.value.remedy == f"invoke stage.inputs --run {run.id}"
+
+
+def test_a_store_that_lacks_an_earlier_release(run: Run, workspace: Workspace) -> None:
+    made = kit(workspace, "3.1", b"a ledger", b"a partition")
+    edit(run.inputs_json, kits=[made])
+    plan(run, workspace)
+    workspace.store.discard(str(made["partition_sha256"]))
+    with pytest.raises(UsageError, match="lacks 1 of the files"):
+        build(run, workspace)
+
+
+def test_kits_go_through_the_build(run: Run, workspace: Workspace, tmp_path: Path) -> None:
+    image = workspace.store.add_bytes(b"an image")
+    of_image = {"from": "3.2", "ledger_sha256": None, "partition_sha256": None}
+    kits = [kit(workspace, "3.1", b"a ledger", b"a partition"), {**of_image, "image_sha256": image}]
+    edit(run.inputs_json, kits=kits)
+    edit(run.source_json, version="3.3")
+    made = plan(run, workspace)
+    assert made.job["kits"] == kits
+    assert {n for n in made.limits if n.endswith(".iuk")} == {
+        "artifacts/mini-amd64-3.1-to-3.3.iuk",
+        "artifacts/mini-amd64-3.2-to-3.3.iuk",
+    }
+    disk = stage._input_disk(made, workspace, tmp_path / "input.tar")
+    with tarfile.open(disk) as tar:
+        files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+    assert {n: c for n, c in files.items() if n.startswith("earlier/")} == {
+        "earlier/3.1/ledger.jsonl.gz": b"a ledger",
+        "earlier/3.1/partition": b"a partition",
+        "earlier/3.2/image.img": b"an image",
+    }
+
+
+def test_a_release_can_ask_not_to_be_upgraded(workspace: Workspace) -> None:
+    path = "images/live/mini/image.yaml"
+    assert plan(make_run(workspace), workspace).job["upgrade"] is True
+    source = {**SOURCE, path: SOURCE[path] + b"upgrade: false\n"}
+    assert plan(make_run(workspace, source=source), workspace).job["upgrade"] is False
 
 
 def test_a_commit_without_the_image(workspace: Workspace) -> None:

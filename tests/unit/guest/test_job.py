@@ -78,8 +78,29 @@ def members(source: bytes = SOURCE) -> Members:
         protocol.LOCK: LOCK,
         protocol.SOURCE_TAR: source,
         "repository/dists/trixie/Release": b"Suite: trixie\n",
+        **EARLIER,
         **pool,
     }
+
+
+# Two earlier releases: one with a ledger, one without.
+KIT = {
+    "from": "3.1",
+    "ledger_sha256": digest(b"ledger"),
+    "partition_sha256": digest(b"partition"),
+    "image_sha256": None,
+}
+KIT_OF_IMAGE = {
+    "from": "3.2",
+    "ledger_sha256": None,
+    "partition_sha256": None,
+    "image_sha256": digest(b"image"),
+}
+EARLIER = {
+    "earlier/3.1/ledger.jsonl.gz": b"ledger",
+    "earlier/3.1/partition": b"partition",
+    "earlier/3.2/image.img": b"image",
+}
 
 
 @pytest.fixture
@@ -92,7 +113,12 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    document = {"image": "mini", "lock_sha256": digest(LOCK), "source_sha256": digest(SOURCE)}
+    document = {
+        "image": "mini",
+        "lock_sha256": digest(LOCK),
+        "source_sha256": digest(SOURCE),
+        "kits": [KIT, KIT_OF_IMAGE],
+    }
     (tmp_path / "work").mkdir()
     return Job(document, {}, tmp_path / "work")
 
@@ -124,6 +150,33 @@ def test_another_lock_or_source_is_refused(name: str, job: Job, disk: Path) -> N
     write(disk, {key: value for key, value in members().items() if key != name})
     assert name in refused(job).what
     assert not (job.work / "source").exists()
+
+
+def test_earlier_releases_are_unpacked(job: Job, disk: Path) -> None:
+    write(disk, members())
+    unpack_inputs(job)
+    for name, content in EARLIER.items():
+        assert (job.work / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"earlier/3.1/ledger.jsonl.gz": b"Ledger"},
+        {"earlier/3.1/partition": None},
+        {"earlier/3.1/image.img": b"image"},  # not what this one starts from
+        {"earlier/3.2/image.img": b""},
+        {"earlier/3.2/partition": b"partition"},
+        {"earlier/3.0/partition": b"partition"},
+        {"earlier/more": b""},
+    ],
+)
+def test_other_earlier_releases_are_refused(
+    change: dict[str, bytes | None], job: Job, disk: Path
+) -> None:
+    files = {**members(), **change}
+    write(disk, {name: content for name, content in files.items() if content is not None})
+    assert refused(job).what == f"{next(iter(change))} is not the one that the job names"
 
 
 @pytest.mark.parametrize(
