@@ -131,7 +131,7 @@ def unpack_inputs(job: Job) -> tuple[Locked, ...]:
 
 
 def _check_named(job: Job, digests: Mapping[str, tuple[int, str]]) -> None:
-    """Refuse what the job names by its hash and is missing or another, and earlier releases more."""
+    """Refuse what the job names and is missing or another, and earlier releases it does not."""
     expected = {
         protocol.LOCK: job.document["lock_sha256"],
         protocol.SOURCE_TAR: job.document["source_sha256"],
