@@ -11,9 +11,11 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +34,20 @@ TICK_NS = 10_000_000  # the longest that a kernel's is
 # Those that an image carries. Others belong to a file system: XFS shows ACLs as trusted.SGI_ACL….
 XATTRS = ("security.", "user.")
 
+MTIME = re.compile(rb'"mtime":-?[0-9]+,')  # of a line; in a JSON string the marks have backslashes
+
 Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step did to the tree: paths in no order, all names of an inode or none.
+
+    A path that is now of another type is among the removed as well.
+    """
+
+    changed: tuple[bytes, ...]
+    removed: tuple[bytes, ...]
 
 
 class Ledger:
@@ -47,30 +62,45 @@ class Ledger:
         self._settled = settled
         self._entries: dict[bytes, Entry] = {}
         self._seen: dict[bytes, tuple[int, ...]] = {}
+        self._digest = hashlib.sha256()
         self._file = out.open("wb")
         self._lines = gzip.GzipFile("", "wb", compresslevel=6, fileobj=self._file, mtime=0)
 
-    def record(self, step: str) -> None:
-        """Write what changed since the last call, as done by `step`."""
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that was written of the tree so far, file times left out."""
+        return self._digest.hexdigest()
+
+    def record(self, step: str) -> Change:
+        """Write what changed since the last call, as done by `step`; return the paths."""
         self._write({"step": step})
         past = time.time_ns() - TICK_NS
         found = dict(_walk(self._tree))
         first_of: dict[tuple[int, int], bytes] = {}
+        changed: list[bytes] = []
+        removed: list[bytes] = []
         for path in sorted(found):
             status = found[path]
-            inode = (status.st_dev, status.st_ino)
-            first = first_of.setdefault(inode, path)
-            mark = (*inode, status.st_ctime_ns, status.st_nlink, hash(first))
+            first = first_of.setdefault(inode(status), path)
+            mark = (*inode(status), status.st_ctime_ns, status.st_nlink, hash(first))
             if self._seen.get(path) == mark:
                 continue
             entry = self._entry(path, status, first)
-            if self._entries.get(path) != entry:
+            before = self._entries.get(path)
+            if before != entry:
                 self._write(entry)
+                changed.append(path)
+                if before and before["type"] != entry["type"]:
+                    removed.append(path)
             self._entries[path] = entry
             self._seen[path] = mark if status.st_ctime_ns < past else ()
         for path in sorted(self._entries.keys() - found.keys()):
             self._write({"path": _text(path), "type": "absent"})
+            removed.append(path)
             del self._entries[path], self._seen[path]
+        inodes = {inode(found[path]) for path in changed if found[path].st_nlink > 1}
+        others = (path for path, status in found.items() if inode(status) in inodes)
+        return Change(tuple({*changed, *(others if inodes else ())}), tuple(removed))
 
     def artifact(self, name: str, path: Path) -> None:
         """Write the hash of a file that the last step made outside the tree."""
@@ -120,7 +150,14 @@ class Ledger:
         return entry
 
     def _write(self, entry: Entry) -> None:
-        self._lines.write(_line(entry))
+        line = _line(entry)
+        self._lines.write(line)
+        self._digest.update(MTIME.sub(b"", line))
+
+
+def inode(status: os.stat_result) -> tuple[int, int]:
+    """Return what tells whether two paths are one file."""
+    return status.st_dev, status.st_ino
 
 
 def _walk(tree: bytes, below: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:

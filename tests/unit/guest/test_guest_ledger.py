@@ -329,3 +329,37 @@ def test_an_artifact_is_told_by_hash(tree: Path, tmp_path: Path) -> None:
         "sha256": digest,
         "size": 6,
     }
+
+
+def test_what_a_step_changed_is_returned(tree: Path, recorder: Recorder) -> None:
+    first = recorder.ledger.record("1")
+    assert set(first.changed) == {b"etc", b"etc/hostname", b"etc/other", b"usr"}
+    assert first.removed == ()
+    os.link(tree / "etc/other", tree / "usr/same")
+    (tree / "etc/hostname").unlink()
+    (tree / "etc/hostname").mkdir()
+    (tree / "etc/new").symlink_to("other")
+    second = recorder.ledger.record("2")
+    # All names of the inode that has a new one: a link cannot be made to what is not there.
+    assert set(second.changed) == {b"etc/hostname", b"etc/new", b"etc/other", b"usr/same"}
+    assert second.removed == (b"etc/hostname",)
+    (tree / "etc/new").unlink()
+    assert recorder.ledger.record("3").removed == (b"etc/new",)
+
+
+def test_the_digest_is_of_the_content_not_of_its_times(tmp_path: Path) -> None:
+    def digest(name: str, content: str, mtime: int, file_name: str = "file") -> str:
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / file_name
+        path.write_text(content)
+        os.utime(path, (mtime, mtime))
+        made = Ledger(tmp_path / name, tmp_path / f"{name}.gz", lambda mtime: mtime)
+        made.record("1")
+        made.close()
+        return made.digest
+
+    one = digest("a", "x", 1)
+    assert digest("b", "x", -2) == one
+    assert digest("c", "y", 1) != one
+    odd = '"mtime":1,'  # a name that looks like a time is none
+    assert digest("d", "x", 1, odd) != digest("e", "x", 1, '"mtime":2,') != one
