@@ -46,14 +46,15 @@ PIECE = 1024 * 1024
 CONTROL_LIMIT = 4 * 1024 * 1024
 FILES_LIMIT = 10_000
 FILE_LIMIT = 2**32  # a FAT file system has no longer files
-PATH = re.compile(r"[A-Za-z0-9._+~@=,-]{1,100}(?:/[A-Za-z0-9._+~@=,-]{1,100}){0,9}")
+# Printable ASCII without what a FAT cannot hold or would drop: names that are one everywhere.
+NAME = r'(?! )[^\x00-\x1f"*/:<>?\\|\x7f-\U0010ffff]{1,100}(?<![. ])'
+PATH = re.compile(rf"{NAME}(?:/{NAME}){{0,9}}")
 PATH_LIMIT = 240
 
 
 def _path(value: str) -> str:
     """Let pass what names a file of a FAT file system in one way only, and below its root."""
-    dots = any(part.endswith(".") for part in value.split("/"))  # FAT drops them
-    if not PATH.fullmatch(value) or len(value) > PATH_LIMIT or dots:
+    if not PATH.fullmatch(value) or len(value) > PATH_LIMIT:
         raise ValueError(f"{plain(value)!r} is no path of a system partition")
     return value
 
@@ -161,15 +162,11 @@ class Kit:
 
     def _boot_files(self, end: int) -> Iterator[KitFile]:
         source, before, start = self._source, "", self._source.position
+        squashfs = {f"live/{self.control.base.file}", f"live/{self.control.delta}"}
         while header := source.header_or_end():
             path, size = header
             content = self.control.partition.get(path)
-            if (
-                path <= before
-                or content is None
-                or content.size != size
-                or path.endswith(".squashfs")
-            ):
+            if path <= before or content is None or content.size != size or path in squashfs:
                 raise source.refused(f"boot.tar holds {plain(path)!r}, which control.json has not")
             yield from self._file(path, content)
             source.skip_padding(size)
