@@ -16,7 +16,7 @@ from pipeline.run import Run
 from pipeline.statement import FILE_NAME, Statement
 
 # The public tree has files of its own beside the releases.
-RESERVED_TAGS = ("index.json", "index.html", "verify.py")
+RESERVED_TAGS = ("index.json", "index.html", "upgrades", "verify.py")
 
 
 class _Document(BaseModel):

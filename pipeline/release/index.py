@@ -18,11 +18,12 @@ from pipeline.release.assemble import MANIFEST
 from pipeline.statement import FILE_NAME
 
 FORMAT = "twinbuild-releases/1"
+KIT = ".iuk"
 SIZE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclass(frozen=True)
-class Published:
+class Entry:
     """A release in the public tree, as its own statements describe it."""
 
     tag: str
@@ -30,9 +31,10 @@ class Published:
     commit: str
     epoch: int
     manifest_sha256: str
+    kits: tuple[str, ...]  # names of files
 
 
-def write_index(public: Path) -> list[Published]:
+def write_index(public: Path) -> list[Entry]:
     """Write both forms of the index; return the releases, the newest first."""
     found = [release for folder in sorted(public.iterdir()) if (release := _read(folder))]
     found.sort(key=lambda release: (release.epoch, release.tag), reverse=True)
@@ -47,7 +49,7 @@ def _replace(path: Path, content: bytes) -> None:
         write_bytes(path, content)
 
 
-def _read(folder: Path) -> Published | None:
+def _read(folder: Path) -> Entry | None:
     """Return the release in a folder, or None if the folder is not one."""
     manifest = folder / MANIFEST
     if not FILE_NAME.fullmatch(folder.name) or folder.is_symlink() or not manifest.is_file():
@@ -62,7 +64,8 @@ def _read(folder: Path) -> Published | None:
         raise InfrastructureFailed(
             f"{folder} is damaged: {error}", remedy="restore it, or move it out of the public tree"
         ) from error
-    return Published(folder.name, stated.image, stated.commit, epoch, sha256_file(manifest))
+    kits = tuple(sorted(name for name in stated.artifacts if name.endswith(KIT)))
+    return Entry(folder.name, stated.image, stated.commit, epoch, sha256_file(manifest), kits)
 
 
 PAGE = """<!DOCTYPE html>
@@ -108,25 +111,33 @@ ARTICLE = """<article id="{tag}">
 <ul>
 {files}
 </ul>
-<p><a href="{tag}/SHA256SUMS">SHA256SUMS</a> · <a href="{tag}/SHA256SUMS.asc">signature</a>
+{kits}<p><a href="{tag}/SHA256SUMS">SHA256SUMS</a> · <a href="{tag}/SHA256SUMS.asc">signature</a>
 <br><span class="quiet">SHA-256 of SHA256SUMS: <code>{manifest_sha256}</code></span></p>
 </article>"""
 
+KITS = """<p>Upgrade kits, for systems installed from an earlier release:</p>
+<ul>
+{files}
+</ul>
+"""
 
-def _page(public: Path, releases: Iterable[Published]) -> str:
+
+def _page(public: Path, releases: Iterable[Entry]) -> str:
     articles = [_article(public / release.tag, release) for release in releases]
     return PAGE.format(releases="\n".join(articles) or "<p>There is none yet.</p>")
 
 
-def _article(folder: Path, release: Published) -> str:
+def _article(folder: Path, release: Entry) -> str:
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    files = [_file(folder, name) for name in names if name.startswith(f"{release.image}-")]
+    own = [name for name in names if name.startswith(f"{release.image}-")]
+    kits = [_file(folder, name) for name in own if name in release.kits]
     return ARTICLE.format(
         tag=html.escape(release.tag),
         image=html.escape(release.image),
         date=datetime.fromtimestamp(release.epoch, UTC).strftime("%d %B %Y"),
         commit=html.escape(release.commit),
-        files="\n".join(files),
+        files="\n".join(_file(folder, name) for name in own if name not in release.kits),
+        kits=KITS.format(files="\n".join(kits)) if kits else "",
         manifest_sha256=release.manifest_sha256,
     )
 

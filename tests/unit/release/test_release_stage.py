@@ -154,11 +154,25 @@ def test_several_tags_and_images(make_run, release, public):
         ("3.3", "mini"),
         ("3.2", "mini"),
     ]
-    assert set(index["releases"][0]) == {"tag", "image", "commit", "epoch", "manifest_sha256"}
+    told = {"tag", "image", "commit", "epoch", "manifest_sha256", "kits"}
+    assert set(index["releases"][0]) == told
     page = (public / "index.html").read_text()
     assert 'href="full-1/full-amd64-full-1.iso"' in page
     assert "<script" not in page
     assert "http" not in page
+
+
+def test_kits_are_published_and_listed(make_run, release, public):
+    kits = {f"mini-amd64-{old}-to-3.3.iuk": b"kit from " + old.encode() for old in ("3.1", "3.2")}
+    release(make_run("3.3", artifacts=kits))
+    for name, content in kits.items():
+        assert (public / "3.3" / name).read_bytes() == content
+    (entry,) = json.loads((public / "index.json").read_text())["releases"]
+    assert entry["kits"] == sorted(kits)
+    page = (public / "index.html").read_text()
+    iso, told = page.index("3.3/mini-amd64-3.3.iso"), page.index("Upgrade kits")
+    assert iso < told < page.index('href="3.3/mini-amd64-3.1-to-3.3.iuk"')
+    assert page.count("3.1-to-3.3.iuk") == 2  # as address and as name
 
 
 # --- what is refused
@@ -187,7 +201,7 @@ def test_a_run_without_a_tag(make_run, refused):
     refused(fake, UsageError, "not one of a tag")
 
 
-@pytest.mark.parametrize("tag", ["../3.3", ".3", "a/b", "index.json", "3 3", ""])
+@pytest.mark.parametrize("tag", ["../3.3", ".3", "a/b", "index.json", "upgrades", "3 3", ""])
 def test_a_tag_that_is_no_folder_name(make_run, refused, tag):
     fake = make_run()
     fake.write_source(tag={"name": tag})
