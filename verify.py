@@ -225,7 +225,7 @@ def check_signature(manifest: bytes, signature: bytes, keyring: bytes, pin: str 
         packets = dearmour(signature)
         check_only_signatures(packets)
     except ValueError as error:
-        raise Refused(SIGNATURE, f"SHA256SUMS.asc is not a signature: {error}") from error
+        raise Refused(SIGNATURE, f"what should be a signature is none: {error}") from error
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         home = Path(folder)
         for name, content in (("keyring", keyring), ("signature", packets), ("data", manifest)):
@@ -271,12 +271,12 @@ def _gpg(home: Path) -> tuple[bytes, str]:
 
 
 REFUSALS = {
-    b"BADSIG": "the signature is bad: the manifest is not what was signed",
+    b"BADSIG": "the signature is bad: this is not what was signed",
     b"EXPSIG": "the signature has expired",
     b"EXPKEYSIG": "the key that signed has expired: get its renewed form from whom you trust",
     b"REVKEYSIG": "the key that signed was revoked",
     b"ERRSIG": "the signature is by a key that is not in the keyring",
-    b"NODATA": "there is no signature in SHA256SUMS.asc",
+    b"NODATA": "there is no OpenPGP signature",
 }
 STRONG_HASHES = (b"8", b"9", b"10", b"12", b"14")  # SHA-256, -384, -512, SHA3-256, -512
 

@@ -16,7 +16,7 @@ from pipeline.build import engine
 from pipeline.config import Archive, Farm, TagPolicy, load_farm
 from pipeline.errors import ExitStatus, InfrastructureFailed, TwinbuildError, UsageError
 from pipeline.inputs import addresses
-from pipeline.release.openpgp import UNUSABLE, open_gpg
+from pipeline.openpgp import UNUSABLE, open_gpg
 from pipeline.store import default_cache
 from pipeline.transfer import Client, Patience
 

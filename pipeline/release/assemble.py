@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline import openpgp
 from pipeline.errors import InputsUnverified
 from pipeline.files import sha256_bytes, sha256_file, write_bytes
-from pipeline.release import openpgp
+from pipeline.openpgp import Gpg
 from pipeline.release.checks import Checked
-from pipeline.release.openpgp import Gpg
 from pipeline.run import Run
 
 MANIFEST = "SHA256SUMS"

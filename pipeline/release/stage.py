@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import openpgp
 from pipeline.config import Farm
 from pipeline.errors import SignatureInvalid
 from pipeline.files import json_bytes, sha256_bytes, sha256_file
-from pipeline.release import openpgp
+from pipeline.openpgp import Gpg
 from pipeline.release.assemble import MANIFEST, assemble
 from pipeline.release.checks import Checked, check
-from pipeline.release.openpgp import Gpg
 from pipeline.release.publish import Trust, publish
 from pipeline.run import Run
 
