@@ -1,108 +1,139 @@
-"""Contents of single files of an image, had from its ISO, one at a time.
+"""Contents of single files that an environment built, had from its artifacts.
 
-The programs that read the image do so with limits on output, memory and time. They make no files:
-what they print goes into one temporary file. Nothing that an image names is opened on this machine.
+Artifacts are opened as files; what is in an ISO, a disk image or a kit is read by locate's readers,
+with their limits. Nothing is unpacked to disk under a name that a build gave.
 """
 
-import os
-import re
-import tempfile
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import command
-from pipeline.errors import BuildFailed, InfrastructureFailed
+from pipeline.compare.artifacts import list_artifacts
+from pipeline.compare.formats.container import Entry
+from pipeline.compare.formats.known import recognise
+from pipeline.compare.formats.partitions import DISK
+from pipeline.compare.formats.source import Alone, Malformed, Source, Spool, pieces
+from pipeline.compare.images import open_file
+from pipeline.compare.places import REFUSED, say_reason
+from pipeline.plain import plain
 
-SECTOR = 2048
-CONTENT_LIMIT = 8 * 1024 * 1024  # bytes that are read of one file
-LISTING_LIMIT = 64 * 1024 * 1024
-MEMORY_LIMIT = 1024 * 1024 * 1024
-TIMEOUT_S = 20.0
+IMAGES = (".iso", ".img", ".iuk")
 TREE = ".squashfs"
-EXTENT = re.compile(rb"^File data lba: *\d+ , *(\d+) , *\d+ , *(\d+) , '(.*)'$", re.MULTILINE)
-UNSQUASHFS = ("unsquashfs", "-no-wildcards", "-p", "1", "-da", "16", "-fr", "16", "-cat")
-XORRISO = ("xorriso", "-no_rc", "-report_about", "FATAL", "-indev")
+WORK = 4 * 1024**3  # as Spool counts it, for one environment
+CONTENT_LIMIT = 8 * 1024 * 1024  # bytes that are read of one content
+BEFORE = 4096  # bytes that are read before the first that differs, where that is far inside
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a file begins with, at most CONTENT_LIMIT bytes; `cut` if it goes on."""
+    """A piece of a content: where it begins, and whether there is more behind it."""
 
     data: bytes
+    start: int = 0
     cut: bool = False
 
 
-@dataclass(frozen=True)
-class Iso:
-    """An ISO and where its files lie in it: offset and size in bytes of their parts, by path."""
-
-    path: Path
-    parts: dict[str, Sequence[tuple[int, int]]]
-
-    def find(self, name: str) -> str | None:
-        """Return the path of a file by its path, or by a name that only one file has."""
-        if name in self.parts:
-            return name
-        found = [path for path in self.parts if path.rpartition("/")[2] == name]
-        return found[0] if len(found) == 1 else None
-
-    def read(self, path: str) -> Content:
-        """Return the content of a file of the ISO."""
-        pieces, left, size = [], CONTENT_LIMIT, 0
-        with self.path.open("rb") as file:
-            for offset, length in self.parts[path]:
-                file.seek(offset)
-                pieces.append(file.read(min(length, left)))
-                left -= len(pieces[-1])
-                size += length
-        return Content(b"".join(pieces), cut=size > CONTENT_LIMIT)
-
-    def read_tree(self, path: str) -> Content:
-        """Return the content of a regular file of the tree, which lies in a SquashFS in the ISO.
-
-        Raise BuildFailed if there is none, UsageError if the program for it is missing.
-        """
-        trees = [name for name in self.parts if name.endswith(TREE)]
-        if len(trees) != 1:
-            raise BuildFailed(f"{self.path} has {len(trees)} files *{TREE} and should have one")
-        offset = str(self.parts[trees[0]][0][0])
-        argv = [UNSQUASHFS[0], "-o", offset, *UNSQUASHFS[1:], os.fspath(self.path), f"/{path}"]
-        data = _bounded(argv, CONTENT_LIMIT + 1)
-        return Content(data[:CONTENT_LIMIT], cut=len(data) > CONTENT_LIMIT)
+def read_contents(sides: tuple[Source, Source], near: int) -> tuple[Content, Content]:
+    """Return two contents, or of large ones the pieces that begin shortly before `near`."""
+    start = 0
+    if max(side.size for side in sides) > CONTENT_LIMIT and near > BEFORE:
+        start = min(near - near % BEFORE - BEFORE, *(side.size for side in sides))
+    return _piece(sides[0], start), _piece(sides[1], start)
 
 
-def open_iso(path: Path) -> Iso:
-    """List the files of an ISO; raise BuildFailed if it is none."""
-    size = path.stat().st_size
-    listing = _bounded([*XORRISO, os.fspath(path), "-find", "/", "-exec", "report_lba", "--"])
-    parts: dict[str, list[tuple[int, int]]] = {}
-    for match in EXTENT.finditer(listing):
-        offset, length = int(match[1]) * SECTOR, int(match[2])
-        if offset + length > size:
-            raise BuildFailed(f"{path} names a file beyond its own end")
-        name = match[3].decode("utf-8", "surrogateescape").lstrip("/")
-        parts.setdefault(name, []).append((offset, length))
-    return Iso(path, {name: tuple(found) for name, found in parts.items()})
+def _piece(source: Source, start: int) -> Content:
+    data = source.read(start, min(CONTENT_LIMIT, source.size - start))
+    return Content(data, start, cut=start + len(data) < source.size)
 
 
-def _bounded(argv: Sequence[str], limit: int = LISTING_LIMIT) -> bytes:
-    """Run a program that reads an image; return what it prints, as far as `limit`."""
-    command.find(argv[0])  # says which package brings it
-    limits = [f"--fsize={limit}", f"--as={MEMORY_LIMIT}", f"--cpu={TIMEOUT_S:.0f}", "--core=0"]
-    with tempfile.TemporaryDirectory(prefix="twinbuild-") as scratch:
-        out = Path(scratch) / "out"
+class Built:
+    """What one environment built: `files` are its artifacts, and the files in its images."""
+
+    def __init__(self, artifacts: Mapping[str, Source], spool: Spool) -> None:
+        self._spool = spool
+        self.artifacts = dict(artifacts)
+        self.files: dict[str, Source] = dict(artifacts)
+        self.faults: list[str] = []
+        for suffix in IMAGES:
+            for name in sorted(n for n in artifacts if n.endswith(suffix)):
+                self._open(name, artifacts[name])
+
+    def _open(self, name: str, source: Source) -> None:
+        """Add the files of an image, as far as they can be read; those of earlier ones stay."""
         try:
-            command.run(
-                ["prlimit", *limits, *argv],
-                timeout_s=TIMEOUT_S,
-                cwd=Path(scratch),
-                stdout_to=out,
-                failure=BuildFailed,
-            )
-        except BuildFailed:
-            if out.stat().st_size < limit:  # otherwise it was ended for printing more
-                raise
-        except OSError as error:
-            raise InfrastructureFailed(f"cannot read {argv[-1]}: {error.strerror}") from error
-        return out.read_bytes()
+            for path, content in _files(source, self._spool):
+                self.files.setdefault(path, Alone(content))
+        except REFUSED as error:
+            self.faults.append(plain(f"{name} cannot be read: {say_reason(error)}"))
+
+    def find(self, name: str) -> Source | None:
+        """Return a file by its name, or by a last part of it that no other has."""
+        if name in self.files:
+            return self.files[name]
+        alike = [path for path in self.files if path.rpartition("/")[2] == name]
+        return self.files[alike[0]] if len(alike) == 1 else None
+
+    def find_content(self, sha256: str | None, size: int | None) -> Source | None:
+        """Return a file by its content: what was moved out of the tree has another name."""
+        same = [content for content in self.files.values() if content.size == size]
+        return next((content for content in same if _sha256(content) == sha256), None)
+
+    def tree(self, wanted: Collection[str]) -> dict[str, Source]:
+        """Return the contents of regular files of the tree, which lies in a SquashFS.
+
+        What cannot be read is left out, and `faults` says why.
+        """
+        found: dict[str, Source] = {}
+        packed = [source for path, source in self.files.items() if path.endswith(TREE)]
+        if wanted and not packed:
+            self.faults.append(f"there is no *{TREE} in the images")
+        for source in packed:
+            try:
+                for entry in _entries(source, self._spool):
+                    if entry.content and entry.path in wanted:
+                        found.setdefault(entry.path, Alone(entry.content))
+                    if len(found) == len(wanted):
+                        return found
+            except REFUSED as error:
+                self.faults.append(plain(f"the tree cannot be read: {say_reason(error)}"))
+        return found
+
+
+def open_built(folder: Path, stack: ExitStack) -> Built:
+    """Open an artifacts folder until `stack` ends.
+
+    Raise InfrastructureFailed if it is not one, UsageError if an artifact cannot be opened.
+    """
+    spool = stack.enter_context(Spool([WORK]).nested())
+    sources = {name: open_file(folder / name, stack) for name in list_artifacts(folder)}
+    return Built(sources, spool)
+
+
+def _files(source: Source, spool: Spool) -> Iterator[tuple[str, Source]]:
+    """Give the files of an image; of a disk, those of its partitions."""
+    known = recognise(source)
+    if known is None:
+        raise Malformed("it has no format that is known")
+    for entry in _entries(source, spool):
+        if entry.content is None:
+            continue
+        if known is DISK and recognise(entry.content) is not None:
+            yield from _files(entry.content, spool)
+        elif known is not DISK:
+            yield entry.path, entry.content
+
+
+def _entries(source: Source, spool: Spool) -> Iterator[Entry]:
+    known = recognise(source)
+    if known is None:
+        raise Malformed("it has no format that is known")
+    yield from known.read(source, spool).entries()
+
+
+def _sha256(source: Source) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces(source):
+        digest.update(piece)
+    return digest.hexdigest()

@@ -1,24 +1,29 @@
 """Shows the differences that a verdict names, down to the bytes, and says what usually makes them.
 
-Reads the verdict, the ledgers, the statements and the ISOs of a run, writes `explanation.json`.
-It explains a verdict and never changes one: what cannot be read is told and left unexplained.
+Reads the verdict, the ledgers, the statements and the artifacts of a run, writes
+`explanation.json`. It explains a verdict and never changes one: what cannot be read is told and
+left unexplained.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import dsse
-from pipeline.compare.artifacts import compare_files, list_artifacts
-from pipeline.compare.causes.classify import find_causes, find_causes_of_values, known_factors
+from pipeline.compare.causes.classify import distinct, find_causes_of_values, known_factors
 from pipeline.compare.causes.facts import Cause, Pair, read_facts
-from pipeline.compare.contents import SECTOR, Content, Iso, open_iso
+from pipeline.compare.contents import Built, open_built
+from pipeline.compare.formats.source import Source
+from pipeline.compare.images import Sides
+from pipeline.compare.inside import EQUAL, Inside, Looked, look_into, shortened
 from pipeline.compare.ledger import Entry
 from pipeline.compare.locate import Difference
+from pipeline.compare.places import REFUSED, say_reason
 from pipeline.compare.properties import Values, raw_values, read_entries, values_of
-from pipeline.compare.shown import Shown, count_differing, show
+from pipeline.compare.shown import Shown
 from pipeline.compare.verdict import Verdict
 from pipeline.errors import SignatureInvalid, TwinbuildError, UsageError
 from pipeline.files import read_json, write_json
@@ -29,9 +34,7 @@ FORMAT = "twinbuild-explanation/1"
 FILES_LIMIT = 40
 SAID = 3
 TIME_LIMIT_S = 30.0
-EVIDENCE_LIMIT = 400
-ISO = ".iso"
-PART = 65536  # bytes of an artifact that are looked at from its first difference on
+ARTIFACTS = "the artifacts"  # instead of a step, where no ledger names anything
 IN_CONTENT = frozenset({"content", "size"})
 
 
@@ -39,8 +42,8 @@ IN_CONTENT = frozenset({"content", "size"})
 class Explained:
     """A path that differs: since which step, in what, how it looks, and what usually makes it.
 
-    `offset` is the first byte that differs, `bytes` how many do. `note` says why there is nothing
-    to look at.
+    `offset` is the first byte that differs, `bytes` how many do. `inside` goes on within an image,
+    an archive or what is packed. `note` says why there is nothing to look at, or less than all.
     """
 
     path: str
@@ -51,6 +54,7 @@ class Explained:
     values: tuple[Values, ...] = ()
     shown: Shown | None = None
     causes: tuple[Cause, ...] = ()
+    inside: tuple[Inside, ...] = ()
     note: str = ""
 
     def sentence(self) -> str:
@@ -59,8 +63,9 @@ class Explained:
         if self.kinds[0].startswith("only-in-"):
             what = f"{self.path} is {self.kinds[0].replace('-', ' ')}"
         where = f", {self.bytes} bytes from byte {self.offset} on" if self.bytes else ""
+        inside = "".join(f", in {i.where} {i.path} ({i.kind})" for i in self.inside[:1])
         looks = "".join(f"; looks like {c.name}: {c.evidence}" for c in self.causes[:1])
-        return plain(f"step {self.step}: {what}{where}{looks}")
+        return plain(f"step {self.step}: {what}{where}{inside}{looks}")
 
 
 @dataclass(frozen=True)
@@ -97,18 +102,20 @@ def _explain(run: Run, verdict: Verdict, deadline: float) -> Explanation:
     names = _differing_pair(run, verdict.environments)
     pair = _facts(run, names)
     grouped = _grouped(verdict.differences)
-    chosen = list(grouped.items())[:FILES_LIMIT]
-    entries = read_entries(run, names, [path for (_, path), _ in chosen])
-    with_isos = _isos(run, names)
-    files = []
-    for (step, path), kinds in chosen:
-        if time.monotonic() > deadline:
-            break
-        files.append(_explain_one(step, path, kinds, entries.get(path, {}), with_isos, pair))
-    files = [*_named_alike(files, pair)]
-    if not files:
-        files = [*_artifacts(run, names, pair)]
-    return Explanation(names, tuple(known_factors(pair)), tuple(files), len(grouped) - len(files))
+    chosen = dict(list(grouped.items())[:FILES_LIMIT])
+    with ExitStack() as stack:
+        contents = _Contents(run, names, stack)
+        contents.choose(read_entries(run, names, [path for _, path in chosen]))
+        files = []
+        for one in [*_paired(chosen, pair)] or contents.artifacts():
+            if time.monotonic() > deadline:
+                break
+            found = _explain_one(one, contents, pair)
+            if found.step != ARTIFACTS or found.note != EQUAL:
+                files.append(found)
+    return Explanation(
+        names, tuple(known_factors(pair)), tuple(files), max(0, len(grouped) - len(files))
+    )
 
 
 def _differing_pair(run: Run, names: Sequence[str]) -> tuple[str, str]:
@@ -157,141 +164,126 @@ def _grouped(differences: Sequence[Difference]) -> dict[tuple[str, str], list[st
     return grouped
 
 
-def _isos(run: Run, names: tuple[str, str]) -> tuple[Iso, Iso] | str:
-    """Open both ISOs, or say why that cannot be."""
-    isos = []
-    for name in names:
-        folder = run.environment(name) / "artifacts"
-        try:
-            found = [a for a in list_artifacts(folder) if a.endswith(ISO)]
-            if len(found) != 1:
-                return f"{name} has {len(found)} ISOs, so contents cannot be had from one"
-            isos.append(open_iso(folder / found[0]))
-        except TwinbuildError as error:
-            return str(error)
-    return isos[0], isos[1]
+@dataclass(frozen=True)
+class _Differing:
+    """A path that differs.
+
+    `paths` are what it is called on each side: one that only one side has may have another in its
+    place on the other; None is nothing.
+    """
+
+    step: str
+    path: str
+    kinds: Sequence[str]
+    paths: tuple[str | None, str | None]
+
+    @property
+    def renamed(self) -> bool:
+        return self.paths[0] != self.paths[1]
 
 
-def _explain_one(
-    step: str,
-    path: str,
-    kinds: Sequence[str],
-    entries: Mapping[str, Entry],
-    isos: tuple[Iso, Iso] | str,
-    pair: Pair,
-) -> Explained:
-    values = tuple(values_of(kinds, entries, pair))
-    causes = tuple(
-        cause
-        for kind, left, right in raw_values(kinds, entries, pair)
-        for cause in find_causes_of_values(kind, (left, right), pair)
-    )
-    found = Explained(plain(path), plain(step), tuple(map(plain, kinds)), values=values)
-    if not IN_CONTENT & set(kinds):
-        return replace(found, causes=_shortened(causes))
-    if isinstance(isos, str):
-        return replace(found, causes=_shortened(causes), note=plain(isos))
-    try:
-        contents = _read(isos, path, in_tree=bool(entries))
-    except (TwinbuildError, OSError) as error:
-        detail = f" ({error.detail})" if isinstance(error, TwinbuildError) and error.detail else ""
-        return replace(found, causes=_shortened(causes), note=plain(f"{error}{detail}"))
-    return _of_contents(found, path, contents, causes, pair)
-
-
-def _read(isos: tuple[Iso, Iso], path: str, *, in_tree: bool) -> tuple[Content, Content]:
-    """Read a path of the tree, or else a file of the ISO."""
-    read = []
-    for iso in isos:
-        inside = None if in_tree else iso.find(path)
-        read.append(iso.read(inside) if inside else iso.read_tree(path))
-    return read[0], read[1]
-
-
-def _of_contents(
-    found: Explained,
-    path: str,
-    contents: tuple[Content, Content],
-    causes: tuple[Cause, ...],
-    pair: Pair,
-) -> Explained:
-    left, right = (content.data for content in contents)
-    if left == right:
-        cut = " as far as they are read" if contents[0].cut else ""
-        return replace(found, causes=_shortened(causes), note=f"the contents are equal{cut}")
-    offset, count = count_differing(left, right)
-    names = {cause.name for cause in causes}
-    more = tuple(c for c in find_causes(path, (left, right), pair) if c.name not in names)
-    return replace(
-        found,
-        offset=offset,
-        bytes=count,
-        shown=show(left, right),
-        causes=_shortened(more + causes),
-        note="only the beginning was looked at" if any(c.cut for c in contents) else "",
-    )
-
-
-def _shortened(causes: Sequence[Cause]) -> tuple[Cause, ...]:
-    return tuple(Cause(c.name, plain(c.evidence, limit=EVIDENCE_LIMIT), c.weak) for c in causes)
-
-
-def _named_alike(files: Sequence[Explained], pair: Pair) -> Iterator[Explained]:
-    """Explain the paths that only one side has by those that stand in their place in the other."""
-    only = [{f.path: f for f in files if f.kinds == (f"only-in-{p.name}",)} for p in pair]
+def _paired(grouped: Mapping[tuple[str, str], Sequence[str]], pair: Pair) -> Iterator[_Differing]:
+    """Give what differs; of paths that only one side has, those of a folder in pairs."""
+    only: list[dict[str, list[str]]] = [{}, {}]
+    sides = {f"only-in-{facts.name}": number for number, facts in enumerate(pair)}
+    for (_, path), kinds in grouped.items():
+        if kinds[0] in sides:
+            only[sides[kinds[0]]].setdefault(path.rpartition("/")[0], []).append(path)
     twins: dict[str, str] = {}
-    folders = {path.rpartition("/")[0] for path in only[0]}
-    for folder in folders:
-        here, there = ([p for p in side if p.rpartition("/")[0] == folder] for side in only)
+    for folder, here in only[0].items():
+        there = only[1].get(folder, [])
         if len(here) == len(there):
-            twins |= dict(zip(here, there, strict=True))
-    back = {theirs: ours for ours, theirs in twins.items()}
-    for file in files:
-        if file.path in twins or file.path in back:
-            ours = back.get(file.path, file.path)
-            causes = find_causes_of_values("name", (ours, twins[ours]), pair)
-            yield replace(file, causes=_shortened(causes))
-        else:
-            yield file
+            twins |= dict(zip(here, there, strict=True)) | dict(zip(there, here, strict=True))
+    for (step, path), kinds in grouped.items():
+        side = sides.get(kinds[0])
+        twin = path if side is None else twins.get(path)
+        yield _Differing(step, path, kinds, (twin, path) if side == 1 else (path, twin))
 
 
-def _artifacts(run: Run, names: tuple[str, str], pair: Pair) -> Iterator[Explained]:
-    """Explain the artifacts themselves, where no ledger names anything inside."""
-    folders = [run.environment(name) / "artifacts" for name in names]
-    listed = [set(list_artifacts(folder)) for folder in folders]
-    for name in sorted(listed[0] & listed[1]):
-        paths = [folder / name for folder in folders]
-        offset = compare_files(paths[0], paths[1]).offset
-        if offset is None:
-            continue
-        begin = max(0, offset - offset % SECTOR)
-        contents = [_part(path, begin) for path in paths]
-        found = Explained(
-            plain(name), "the artifacts", ("content",), note=_within(paths[0], offset)
-        )
-        told = _of_contents(found, name, (contents[0], contents[1]), (), pair)
-        yield replace(told, offset=offset, note=found.note, shown=_moved(told.shown, begin))
+class _Contents:
+    """The contents of both environments, and what the ledgers say of them."""
+
+    def __init__(self, run: Run, names: tuple[str, str], stack: ExitStack) -> None:
+        self.entries: dict[str, dict[str, Entry]] = {}
+        self._names = names
+        self._fault = ""
+        self._built: list[Built] = []
+        self._trees: list[dict[str, Source]] = [{}, {}]
+        for name in names:
+            try:
+                self._built.append(open_built(run.environment(name) / "artifacts", stack))
+            except (TwinbuildError, OSError) as error:
+                self._fault = plain(str(error))
+
+    def choose(self, entries: dict[str, dict[str, Entry]]) -> None:
+        """Find these paths in both trees."""
+        self.entries = entries
+        self._trees = [built.tree(set(entries)) for built in self._built]
+
+    def artifacts(self) -> Iterator[_Differing]:
+        """Give the artifacts that differ, where no ledger names anything inside."""
+        if not self._fault:
+            left, right = (built.artifacts for built in self._built)
+            for name in sorted(left.keys() & right.keys()):
+                yield _Differing(ARTIFACTS, name, ("content",), (name, name))
+
+    def sides(self, paths: tuple[str, str]) -> Sides | str:
+        """Return both contents of a path, or why they cannot be had."""
+        if self._fault:
+            return self._fault
+        ours, theirs = (self._find(number, path) for number, path in enumerate(paths))
+        if ours is not None and theirs is not None:
+            return ours, theirs
+        faults = [fault for built in self._built for fault in built.faults]
+        return "; ".join(dict.fromkeys(faults)) or "no artifact has this file"
+
+    def _find(self, number: int, path: str) -> Source | None:
+        if path in self._trees[number]:
+            return self._trees[number][path]
+        said = self.entries.get(path, {})
+        entry = said.get(self._names[number])
+        if entry is None:
+            return None if said else self._built[number].find(path)
+        return self._built[number].find_content(entry.sha256, entry.size)
 
 
-def _part(path: Path, begin: int) -> Content:
-    with path.open("rb") as file:
-        file.seek(begin)
-        return Content(file.read(PART))
+def _explain_one(one: _Differing, contents: _Contents, pair: Pair) -> Explained:
+    entries = contents.entries.get(one.path, {})
+    values = tuple(values_of(one.kinds, entries, pair))
+    properties = [*raw_values(one.kinds, entries, pair)]
+    if one.renamed and None not in one.paths:
+        properties.append(("name", *one.paths))
+    causes = [
+        cause
+        for kind, left, right in properties
+        for cause in find_causes_of_values(kind, (left, right), pair)
+    ]
+    looked = _look(one, contents, pair)
+    return Explained(
+        plain(one.path),
+        plain(one.step),
+        tuple(map(plain, one.kinds)),
+        looked.offset,
+        looked.bytes,
+        values,
+        looked.shown,
+        shortened(distinct([*looked.causes, *causes])),
+        looked.inside,
+        looked.note,
+    )
 
 
-def _moved(shown: Shown | None, by: int) -> Shown | None:
-    rows = tuple(replace(row, offset=row.offset + by) for row in shown.rows) if shown else ()
-    return shown and replace(shown, rows=rows)
-
-
-def _within(path: Path, offset: int) -> str:
-    """Say in which file of an ISO an offset lies."""
-    shown = f"the first {PART} bytes from there were looked at"
-    if path.name.endswith(ISO):
-        try:
-            parts = open_iso(path).parts.items()
-        except TwinbuildError as error:
-            return plain(str(error))
-        inside = [n for n, found in parts for at, size in found if at <= offset < at + size]
-        shown = f"in {inside[0]}" if inside else "in none of its files: volume or boot records"
-    return plain(shown)
+def _look(one: _Differing, contents: _Contents, pair: Pair) -> Looked:
+    left, right = one.paths
+    if left is None or right is None or not (one.renamed or IN_CONTENT & set(one.kinds)):
+        return Looked()
+    try:
+        sides = contents.sides((left, right))
+        if isinstance(sides, str):
+            return Looked(note="" if one.renamed else sides)
+        looked = look_into(one.path, sides, pair)
+    except REFUSED as error:
+        return Looked(note=plain(f"it cannot be read: {say_reason(error)}"))
+    except OSError as error:
+        return Looked(note=plain(f"it cannot be read: {error.strerror}"))
+    return Looked() if one.renamed and looked.offset is None else looked

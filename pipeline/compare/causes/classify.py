@@ -25,7 +25,7 @@ PADDED_LIMIT = 64
 NAMES = frozenset(
     {
         *("file-time", "time-binary", "time-text", "time-zone", "shadow-day", "po-date", "pyc"),
-        *("gzip-time", "zip-time", "tar-time", "cpio-time", "ar-time", "png-time"),
+        *("image-time", "gzip-time", "zip-time", "tar-time", "cpio-time", "ar-time", "png-time"),
         *("host-name", "user", "build-path", "locale", "kernel", "cpu-count", "machine"),
         *("umask", "owner", "uuid", "machine-id", "random-identifier", "build-id", "address"),
         *("hash-order", "directory-order", "uninitialised"),
@@ -50,7 +50,7 @@ def find_causes(path: str, contents: Contents, pair: Pair) -> tuple[Cause, ...]:
         known = bool(found)  # what a header says need not be said of its bytes
         others = _in_content(path, contents, pair, known=known)
         found += [c for c in others if not known or c.name not in ("time-binary", "time-text")]
-    return _distinct(found)
+    return distinct(found)
 
 
 def find_causes_of_values(
@@ -146,8 +146,8 @@ def _decompressed(content: bytes) -> bytes | None:
     return None
 
 
-def _distinct(found: Sequence[Cause]) -> tuple[Cause, ...]:
-    """Keep the first of each cause, guesses last."""
+def distinct(found: Sequence[Cause]) -> tuple[Cause, ...]:
+    """Return the first of each cause, guesses last."""
     first: dict[str, Cause] = {}
     for cause in sorted(found, key=lambda cause: cause.weak):
         first.setdefault(cause.name, cause)

@@ -11,6 +11,8 @@ from pipeline.compare.causes.times import DAY_S, Stamp, dos_time, instant, judge
 FIELDS_LIMIT = 20_000
 PO_DATE = re.compile(rb"(?:PO-Revision|POT-Creation)-Date: ?([^\\\n\0\"]{1,60})")
 TAR_BLOCK = 512
+PYC, PYC_HEADER = (".pyc", ".pyo"), 16
+PYC_CHECKS = {0: "its source's time", 1: "a hash that is not checked", 3: "a hash that is checked"}
 TAR_NUMBER = re.compile(rb"[0-7]{6,11}[\0 ]*")
 
 
@@ -78,8 +80,8 @@ def _png(path: str, content: bytes) -> Iterator[Field]:
 
 
 def _pyc(path: str, content: bytes) -> Iterator[Field]:
-    timed = content[2:4] == b"\r\n" and content[4:8] == b"\0\0\0\0" and len(content) >= 16
-    if path.endswith((".pyc", ".pyo")) and timed:
+    timed = content[2:4] == b"\r\n" and content[4:8] == b"\0\0\0\0" and len(content) >= PYC_HEADER
+    if path.endswith(PYC) and timed:
         yield from _known(8, struct.unpack_from("<I", content, 8)[0])
 
 
@@ -100,7 +102,12 @@ def in_headers(path: str, contents: tuple[bytes, bytes], pair: Pair) -> list[Cau
     found = [_compare(name, read, path, contents, pair) for name, read in FORMATS.items()]
     return [
         cause
-        for cause in (*found, _po_date(contents, pair), _shadow(path, contents, pair))
+        for cause in (
+            *found,
+            _pyc_check(path, contents, pair),
+            _po_date(contents, pair),
+            _shadow(path, contents, pair),
+        )
         if cause
     ]
 
@@ -124,6 +131,18 @@ def _compare(
             count += 1
     more = f"; {count - 1} more entries have other times too" if count > 1 else ""
     return Cause(name, said + more) if said else None
+
+
+def _pyc_check(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
+    """Find compiled Python that is checked against its source in different ways (PEP 552)."""
+    compiled = all(c[2:4] == b"\r\n" and len(c) >= PYC_HEADER for c in contents)
+    if not (path.endswith(PYC) and compiled and contents[0][:4] == contents[1][:4]):
+        return None
+    flags = [struct.unpack_from("<I", content, 4)[0] for content in contents]
+    if flags[0] == flags[1] or not all(flag in PYC_CHECKS for flag in flags):
+        return None
+    said = [f"{PYC_CHECKS[n]} in {facts.name}" for n, facts in zip(flags, pair, strict=True)]
+    return Cause("pyc", f"the header has {' and '.join(said)}")
 
 
 def _po_date(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:

@@ -149,6 +149,29 @@ class Extents:
         return found
 
 
+@dataclass(frozen=True)
+class Alone:
+    """A content without what is around it, to be compared with one from elsewhere."""
+
+    inner: Source
+
+    @property
+    def size(self) -> int:
+        return self.inner.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.inner.read(offset, length)
+
+    def stored(self) -> Sequence[Span]:
+        return ()
+
+    def elsewhere(self, around: Source) -> Source:
+        return self
+
+    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+        return common(self, other)
+
+
 @dataclass
 class Watched:
     """A source that remembers where it was read, until it is told that that is enough."""

@@ -49,11 +49,11 @@ ZIP = Format("zip", _matches, _read)
 
 def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo) -> Entry:
     mode = member.external_attr >> 16
-    year, *rest = member.date_time
+    year, month, day, *clock = member.date_time
     facts: dict[str, Fact] = {
         "type": file_type(mode) if mode >> 12 else "dir" if member.is_dir() else "file",
         "mode": mode & 0o7777,
-        "time": f"{year}-" + "-".join(f"{part:02}" for part in rest),
+        "time": f"{year}-{month:02}-{day:02} " + ":".join(f"{part:02}" for part in clock),
         "structure method": member.compress_type,
         "structure extra": member.extra.hex(),
         "structure system": f"{member.create_system} {member.create_version}",

@@ -1,7 +1,8 @@
 """Differences of real images, shown and explained; and images that would rather not be."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.compare import contents
-from pipeline.compare.contents import open_iso
+from pipeline.compare.contents import Built, open_built, read_contents
 from pipeline.compare.explain import explain
 from pipeline.compare.shown import count_differing, show
 from pipeline.compare.verdict import run_compare
-from pipeline.errors import BuildFailed, UsageError
+from pipeline.errors import UsageError
 from pipeline.files import read_json
 from pipeline.run import Run
 from tests.differing_run import Tree, built_at, fail, make_run
@@ -88,9 +89,10 @@ def test_what_no_ledger_names_is_found_in_the_iso(tmp_path: Path) -> None:
         (run.environment(name) / "ledger.jsonl.gz").unlink()
     document, _ = explained(run)
     (file,) = document["files"]
-    assert file["path"] == "mini-amd64-3.3.iso"
-    assert file["note"] == "in boot/x"
-    assert file["shown"]["rows"][0]["offset"] == file["offset"]
+    assert (file["path"], file["step"]) == ("mini-amd64-3.3.iso", "the artifacts")
+    (inside,) = file["inside"]
+    assert (inside["where"], inside["path"], inside["kind"]) == ("iso9660", "boot/x", "content")
+    assert (inside["offset"], inside["shown"]["lines"][1][:5]) == (4096, "-AAAA")
 
 
 def test_names_that_stand_for_one_another(tmp_path: Path) -> None:
@@ -157,25 +159,40 @@ def test_a_link_on_the_outside_is_not_followed(tmp_path: Path) -> None:
     assert explain(run, verdict, notify=lambda _: None) is None
 
 
-def isos(tmp_path: Path) -> Path:
+@pytest.fixture
+def built(tmp_path: Path) -> Iterator[Built]:
     run = pair(tmp_path, {"etc/x": b"1\n", "etc/big": bytes(3_000_000)}, {})
-    return run.environment("alpha") / "artifacts" / "mini-amd64-3.3.iso"
+    with ExitStack() as stack:
+        yield open_built(run.environment("alpha") / "artifacts", stack)
 
 
-def test_only_files_of_the_image_are_read(tmp_path: Path) -> None:
-    iso = open_iso(isos(tmp_path))
-    assert iso.read_tree("etc/x").data == b"1\n"
-    for path in ("etc", "etc/y", "../../etc/passwd", "etc/../../../../etc/passwd", ""):
-        with pytest.raises(BuildFailed):
-            iso.read_tree(path)
+def test_only_files_of_the_image_are_read(built: Built) -> None:
+    hostile = ["etc", "etc/y", "../../etc/passwd", "etc/../../../../etc/passwd", "/etc/passwd", ""]
+    found = built.tree({"etc/x", *hostile})
+    assert found.keys() == {"etc/x"}
+    assert found["etc/x"].read(0, 2) == b"1\n"
+    assert not any(map(built.find, hostile))
 
 
-def test_large_files_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "CONTENT_LIMIT", 1000)
-    iso = open_iso(isos(tmp_path))
-    for content in (iso.read_tree("etc/big"), iso.read("live/filesystem.squashfs")):
-        assert (len(content.data), content.cut) == (1000, True)
-    assert not iso.read_tree("etc/x").cut
+def test_large_files_are_cut(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "CONTENT_LIMIT", 10_000)
+    big = built.tree({"etc/big"})["etc/big"]
+    for near, start in ((0, 0), (4096, 0), (100_000, 94_208), (2_999_999, 2_994_176)):
+        (content, _) = read_contents((big, big), near)
+        assert (content.start, len(content.data)) == (start, min(10_000, 3_000_000 - start))
+        assert content.cut == (start + 10_000 < 3_000_000)
+
+
+def test_a_late_difference_of_a_large_file_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "CONTENT_LIMIT", 10_000)
+    left, right = (bytes(90_000) + stamp(name) for name in ("alpha", "beta"))
+    document, _ = explained(pair(tmp_path, {"x": left}, {"x": right}))
+    (file,) = document["files"]
+    assert (file["offset"], file["bytes"], file["note"]) == (90_012, 4, "only a part was looked at")
+    assert file["shown"]["rows"][0]["offset"] == 90_000
+    assert [cause["name"] for cause in file["causes"]] == ["time-binary"]
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "no squashfs"])
@@ -194,12 +211,6 @@ def test_damaged_images_are_told(damage: str, tmp_path: Path) -> None:
     (file,) = document["files"]
     assert file["note"]
     assert file["shown"] is None
-
-
-def test_a_missing_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "XORRISO", ("no-such-program",))
-    document, _ = explained(pair(tmp_path, {"etc/x": b"1\n"}, {"etc/x": b"2\n"}))
-    assert "no-such-program is not installed" in document["files"][0]["note"]
 
 
 def test_shown_is_bounded_and_says_so() -> None:

@@ -1,0 +1,94 @@
+"""The usual causes of what differs inside an image or archive: facts of entries, headers, order."""
+
+from pipeline.compare.causes.classify import find_causes, find_causes_of_values
+from pipeline.compare.causes.facts import Cause, Pair
+from pipeline.compare.causes.spots import Spot
+from pipeline.compare.causes.times import in_text, instant, judge
+from pipeline.compare.places import Place
+
+# The names of the causes that are times in the headers of these formats.
+HEADER_TIMES = {
+    "gzip": "gzip-time",
+    "zip": "zip-time",
+    "tar": "tar-time",
+    "cpio": "cpio-time",
+    "ar": "ar-time",
+}
+UNIQUE = ("GUID", "serial number", "disk identifier", "UUID")  # identifiers that are drawn
+LEFT_OVER = ("[slack", "[unused space", "[padding")  # bytes that no content owns
+# What a content is called that has no name of its own.
+NAMELESS = frozenset({"", "content"})
+
+
+def find_causes_of_place(
+    place: Place, contents: tuple[bytes, bytes] | None, outer: str, pair: Pair
+) -> tuple[Cause, ...]:
+    """Name what usually makes a place differ; `contents` are its bytes, if bytes differ.
+
+    `outer` is the path of what it lies in, for contents that have no name of their own.
+    """
+    own = place.path.startswith("[")
+    if contents is not None:
+        if own:
+            return _left_over(place, contents, pair)
+        return find_causes(outer if place.path in NAMELESS else place.path, contents, pair)
+    match place.kind:
+        case "time":
+            return _times(place, pair)
+        case "order":
+            said = f"{place.first!r} where the other has {place.second!r}"
+            return (Cause("directory-order", f"the same entries in another order: {said}"),)
+        case "mode" if not own:
+            return _mode(place, pair)
+        case "owner":
+            return find_causes_of_values("owner", (place.first, place.second), pair)
+        case "identifier":
+            return _identifier(place, pair)
+        case "target" | "xattr" | "device":
+            return find_causes_of_values(place.kind, (place.first, place.second), pair)
+    return ()
+
+
+def _left_over(place: Place, contents: tuple[bytes, bytes], pair: Pair) -> tuple[Cause, ...]:
+    """Name what got into bytes that no content owns."""
+    if not place.path.startswith(LEFT_OVER):
+        return ()
+    known = find_causes("", contents, pair)
+    said = f"{place.bytes} bytes at byte {place.offset} belong to no content"
+    return known or (Cause("uninitialised", said, weak=True),)
+
+
+def _times(place: Place, pair: Pair) -> tuple[Cause, ...]:
+    image = "image-time" if place.path.startswith("[") else "file-time"
+    name = HEADER_TIMES.get(place.where.rpartition(" > ")[2], image)
+    numbers = _number(place.first), _number(place.second)
+    if numbers[0] is not None and numbers[1] is not None:
+        stamps = instant(numbers[0]), instant(numbers[1])
+        said = stamps[0] and stamps[1] and judge((stamps[0], stamps[1]), pair)
+        return (Cause(name, said),) if said else ()
+    sides = place.first, place.second
+    left, right = (side.encode(errors="replace") for side in sides)
+    found = in_text(Spot((0, 0), left, right, sides), pair)
+    return tuple(Cause(name, c.evidence) if c.name == "time-text" else c for c in found[:1])
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _mode(place: Place, pair: Pair) -> tuple[Cause, ...]:
+    try:
+        modes = int(place.first, 8), int(place.second, 8)
+    except ValueError:
+        return ()
+    return find_causes_of_values("mode", modes, pair)
+
+
+def _identifier(place: Place, pair: Pair) -> tuple[Cause, ...]:
+    known = find_causes_of_values("identifier", (place.first, place.second), pair)
+    if any(word in place.path for word in UNIQUE):
+        return (Cause("uuid", f"{place.path}: {place.first} and {place.second}"),)
+    return known
