@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from . import media, protocol, tree
+from . import kits, media, protocol, tree
 from .by_hand import measure
 from .job import Job, Locked, disk, read_documents, unpack_inputs
 from .ledger import Ledger
@@ -59,8 +59,15 @@ def _build(report: Report) -> None:
             ledger.record(name)
             for artifact, path in made.items():
                 ledger.artifact(artifact, path)
+    _write_lists(job, locked, ledger)
+    if job.document["kits"]:
+        with report.step("88-kits"):
+            made = kits.make_kits(job, report, env)
+            ledger.record("88-kits")
+            for artifact, path in made.items():
+                ledger.artifact(artifact, path)
     with report.step("90-output"):
-        _write_lists(job, locked, ledger)
+        ledger.close()
         timings = {"steps": report.seconds, "by_hand": by_hand}
         (job.work / protocol.TIMINGS).write_text(json.dumps(timings, sort_keys=True) + "\n")
         names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names.all()]
@@ -135,7 +142,6 @@ def _write_lists(job: Job, locked: tuple[Locked, ...], ledger: Ledger) -> None:
     (job.artifacts / job.names.packages).write_text("".join(lines))
     with (job.artifacts / job.names.ledger).open("wb") as file:
         ledger.write_final(file)
-    ledger.close()
 
 
 def hand_over(output: Path, folder: Path, names: Iterable[str]) -> None:
