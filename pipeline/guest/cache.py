@@ -1,0 +1,207 @@
+"""The tree after a step, kept as layers, so that a later machine can begin there.
+
+A layer is what one step changed. On the layers disk and on the trees disk each is a JSON object
+with the changed and the removed paths, `head` bytes, and after it a tar archive of the changed
+ones. Its SHA-256 is told on the progress port before the next step begins: what a hook does to the
+disk afterwards is noticed. docs/reference/cache.md tells who believes what.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from . import protocol
+from .ledger import XATTRS, Change, inode
+from .report import Report, StepFailed
+
+TAR = ("tar", "--numeric-owner", "--xattrs", *(f"--xattrs-include={x}*" for x in XATTRS))
+CREATE = (*TAR, "--create", "--sparse", "--format=posix", "--pax-option=delete=atime,delete=ctime")
+NAMES = ("--null", "--no-recursion", "--verbatim-files-from", "--files-from=-")
+EXTRACT = (*TAR, "--extract", "--same-owner", "--same-permissions", "--delay-directory-restore")
+ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "TZ": "UTC"}
+PIECE = 1024 * 1024
+ALIGNED = 4096
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A kept layer on the trees disk: where it is, and what it must come to.
+
+    `started` and `ended` are when the build began and when the layer was kept, in seconds by the
+    clock of the machine that did; `digest` is the ledger's after the step.
+    """
+
+    step: str
+    offset: int
+    size: int
+    head: int
+    started: int
+    ended: int
+    digest: str
+
+
+class Keeper:
+    """Writes layers to the layers disk, until one cannot be kept."""
+
+    def __init__(self, tree: Path, device: Path, report: Report, started: int) -> None:
+        self._tree = tree
+        self._device = device
+        self._report = report
+        self._started = started
+        self._offset = 0
+        self._whole = True
+
+    def keep(self, step: str, change: Change, digest: str, ended: int) -> None:
+        """Keep what `step` changed; one that cannot be kept is logged, and none after it is."""
+        if not self._whole:
+            return
+        try:
+            size, head, sha256 = self._write(change)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip()
+            self._report.log(f"the tree after {step} cannot be kept: {said or error}")
+            self._whole = False
+            return
+        numbers = {"offset": self._offset, "size": size, "head": head}
+        times = {"started": self._started, "ended": ended}
+        self._report.send("layer", step=step, sha256=sha256, digest=digest, **numbers, **times)
+        self._offset += size + -size % ALIGNED
+
+    def _write(self, change: Change) -> tuple[int, int, str]:
+        """Write a layer; return its size, the size of its head, and its SHA-256."""
+        paths = sorted(with_folders(change))
+        lists = {"changed": list(map(_text, paths)), "removed": list(map(_text, change.removed))}
+        head = json.dumps(lists).encode()
+        with self._device.open("r+b") as disk:
+            disk.seek(self._offset)
+            disk.write(head)
+            disk.flush()
+            names = b"".join(b"./" + path + b"\0" for path in paths)
+            _tar([*CREATE, *_in(self._tree), *NAMES], stdout=disk, input=names)
+            size = os.lseek(disk.fileno(), 0, os.SEEK_CUR) - self._offset
+            os.fsync(disk.fileno())
+        digest = hashlib.sha256()
+        with self._device.open("rb") as disk:
+            for piece in _pieces(disk, self._offset, size):
+                digest.update(piece)
+        return size, len(head), digest.hexdigest()
+
+
+def with_folders(change: Change) -> set[bytes]:
+    """Return the changed paths and the folders of all paths, whose times must come back too."""
+    removed = set(change.removed) - set(change.changed)
+    folders = {os.path.dirname(path) for path in (*change.changed, *removed)}
+    return {*change.changed, *(folders - removed)}
+
+
+def layers(documents: Iterable[Mapping[str, Any]]) -> list[Layer]:
+    """Return the layers that machine.json names, in the order of their steps."""
+    return [Layer(**document) for document in documents]
+
+
+def began(kept: list[Layer], now: int) -> int:
+    """Return when a build that begins from layers would have begun, to be where it is now."""
+    return now - (kept[-1].ended - kept[-1].started)
+
+
+def restore(layer: Layer, disk: Path, tree: Path, started: int) -> None:
+    """Do to the tree what the layer's step did; what the step made is as old as if it just had.
+
+    Raise StepFailed if the layer is damaged.
+    """
+    tree.mkdir(exist_ok=True)
+    try:
+        with disk.open("rb", buffering=0) as device:
+            os.lseek(device.fileno(), layer.offset, os.SEEK_SET)
+            lists = json.loads(_exactly(device, layer.head))
+            root = os.fsencode(tree)
+            _remove(os.path.join(root, _bytes(path)) for path in lists["removed"])
+            _bare(os.path.join(root, _bytes(path)) for path in lists["changed"])
+            _tar([*EXTRACT, *_in(tree), "--warning=no-timestamp"], stdin=device)
+        made = (os.path.join(root, _bytes(path)) for path in lists["changed"])
+        _shift(made, layer.started, started - layer.started)
+    except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
+        said = (getattr(error, "stderr", b"") or b"").decode(errors="replace")
+        raise damaged(layer.step, f"{error}\n{said}") from error
+
+
+def damaged(step: str, detail: str = "") -> StepFailed:
+    """Return the error that tells of a layer that is not what was kept."""
+    what = f"the kept tree after {step} is damaged and was dropped; build again"
+    return StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
+
+
+def _remove(paths: Iterable[bytes]) -> None:
+    for path in sorted(paths, reverse=True):  # what is in a folder before the folder
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+def _bare(paths: Iterable[bytes]) -> None:
+    """Take the extended attributes off folders that are there: tar only adds."""
+    for path in paths:
+        if os.path.isdir(path) and not os.path.islink(path):
+            for name in os.listxattr(path, follow_symlinks=False):
+                if name.startswith(XATTRS):
+                    os.removexattr(path, name, follow_symlinks=False)
+
+
+def _shift(paths: Iterable[bytes], since: int, seconds: int) -> None:
+    """Move the times of the files that were made since then, of each once."""
+    linked = set()
+    for path in paths:
+        status = os.lstat(path)
+        if status.st_mtime < since or inode(status) in linked:
+            continue
+        if status.st_nlink > 1:
+            linked.add(inode(status))
+        ns = status.st_mtime_ns + seconds * 10**9
+        os.utime(path, ns=(ns, ns), follow_symlinks=False)
+
+
+def _in(tree: Path) -> tuple[str, ...]:
+    return ("--file=-", f"--directory={os.fspath(tree)}")
+
+
+def _tar(argv: Iterable[str], **streams: Any) -> None:
+    """Run tar; raise CalledProcessError if it has anything to say."""
+    done = subprocess.run(
+        list(argv), stderr=subprocess.PIPE, env=ENVIRONMENT, check=False, **streams
+    )
+    if done.returncode != 0 or done.stderr:
+        raise subprocess.CalledProcessError(done.returncode, "tar", stderr=done.stderr)
+
+
+def _pieces(disk: BinaryIO, offset: int, size: int) -> Iterator[bytes]:
+    disk.seek(offset)
+    while size:
+        piece = disk.read(min(PIECE, size))
+        if not piece:
+            raise OSError("the disk ends")
+        size -= len(piece)
+        yield piece
+
+
+def _exactly(disk: BinaryIO, size: int) -> bytes:
+    return b"".join(_pieces(disk, disk.tell(), size))
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
