@@ -19,7 +19,7 @@ import yaml
 
 import verify
 from pipeline import command, dsse, flow
-from pipeline.build.boot import Announcement, boot_iso
+from pipeline.build.boot import Announcement, boot_image
 from pipeline.display import Display
 from pipeline.errors import ExitStatus, InfrastructureFailed, UsageError
 from pipeline.files import write_bytes
@@ -133,7 +133,7 @@ def check(demo: Demo, url: str, display: Display) -> None:
 def boot(demo: Demo, display: Display) -> Announcement:
     """Boot the downloaded ISO; raise UsageError if it is another system than the one released."""
     display.say(f"booting {demo.iso}")
-    said = boot_iso(demo.iso, demo.folder / "boot.log")
+    said = boot_image(demo.iso, demo.folder / "boot.log")
     commit = _git(demo.farm, "rev-parse", f"{TAG}^{{commit}}").text
     if (said.image, said.version, said.commit) != (IMAGE, TAG, commit):
         raise UsageError(f"the ISO says that it is {said}, not {IMAGE} {TAG} of {commit}")

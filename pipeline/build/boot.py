@@ -1,4 +1,4 @@
-"""Boots a finished ISO in QEMU until the live system says on the serial console what it is."""
+"""Boots a finished image in QEMU until the live system says on the serial console what it is."""
 
 import re
 import shutil
@@ -33,12 +33,18 @@ class Announcement:
     squashfs: int  # how many SquashFS files it runs from
 
 
-def boot_iso(
-    iso: Path, log: Path, *, firmware: Firmware = "bios", medium: Medium = "cdrom"
+def boot_image(
+    image: Path,
+    log: Path,
+    *,
+    firmware: Firmware = "bios",
+    medium: Medium = "cdrom",
+    writable: bool = False,
 ) -> Announcement:
-    """Boot `iso` without network or disks, from a drive or as if written to a disk.
+    """Boot an ISO or USB image without network or other disks, from a drive or as a disk.
 
-    What it prints goes to `log`. Raise InfrastructureFailed if it does not announce itself.
+    A disk that is `writable` keeps what the system writes to it. What is printed goes to `log`.
+    Raise InfrastructureFailed if the system does not announce itself.
     """
     with tempfile.TemporaryDirectory(prefix="twinbuild-boot-") as scratch:
         argv = [
@@ -46,7 +52,7 @@ def boot_iso(
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
             *("-machine", "q35", "-accel", "tcg", "-cpu", "max"),
             *("-smp", "2", "-m", str(MEMORY_MIB), "-serial", "stdio", "-monitor", "none"),
-            *_medium(iso, medium),
+            *_medium(image, medium, writable=writable),
             *(_uefi(Path(scratch)) if firmware == "uefi" else ()),
         ]
         said = run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
@@ -54,8 +60,9 @@ def boot_iso(
     return Announcement(words["image"], words["version"], words["commit"], int(words["squashfs"]))
 
 
-def _medium(iso: Path, medium: Medium) -> Sequence[str]:
-    drive = f"if=none,id=medium,format=raw,readonly=on,file={str(iso).replace(',', ',,')}"
+def _medium(image: Path, medium: Medium, *, writable: bool) -> Sequence[str]:
+    readonly = "off" if writable else "on"
+    drive = f"if=none,id=medium,format=raw,readonly={readonly},file={str(image).replace(',', ',,')}"
     device = "ide-cd,drive=medium" if medium == "cdrom" else "virtio-blk-pci,drive=medium"
     return "-drive", drive, "-device", device
 

@@ -24,7 +24,9 @@ def expected(names: ArtifactNames) -> dict[str, int]:
     """
     limits = {
         names.iso: ARTIFACT_LIMIT,
+        names.usb_image: ARTIFACT_LIMIT,
         names.packages: 16 * MIB,
+        names.partition: 16 * MIB,
         names.ledger: LIST_LIMIT,
         **dict.fromkeys(names.kits, ARTIFACT_LIMIT),
     }

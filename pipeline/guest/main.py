@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from . import kits, media, protocol, tree
+from . import kits, media, protocol, tree, usb_image
 from .by_hand import measure
 from .job import Job, Locked, disk, read_documents, unpack_inputs
 from .ledger import Ledger
+from .machine import make_scratch, settle
 from .programs import environment, output_of
 from .report import Report, StepFailed
+from .times import Times
 
 Step = Callable[[], Mapping[str, Path] | None]
 
@@ -42,18 +44,18 @@ def _failed(report: Report, status: int, what: str, detail: str) -> None:
 
 def _build(report: Report) -> None:
     document, machine = read_documents()
-    _settle_machine(machine)
+    settle(machine)
     started = int(time.time())
     env = environment(machine, int(document["epoch"]))
     with report.step("10-inputs"):
-        job = Job(document, machine, _make_scratch(machine))
+        job = Job(document, machine, make_scratch(machine))
         locked = unpack_inputs(job)
         tree.check_configuration(job)
         job.artifacts.mkdir()
     by_hand = measure(job, report, env, locked) if machine.get("measure_by_hand") else {}
-    settled = partial(tree.settled, epoch=job.epoch, started=started)
-    ledger = Ledger(job.tree, job.work / protocol.LEDGER, settled)
-    for name, act in _steps(job, report, env, locked, started):
+    times = Times(job.epoch, started, job.work / protocol.REPOSITORY / "pool")
+    ledger = Ledger(job.tree, job.work / protocol.LEDGER, times.settled)
+    for name, act in _steps(job, report, env, locked, times):
         with report.step(name):
             made = act() or {}
             ledger.record(name)
@@ -77,64 +79,24 @@ def _build(report: Report) -> None:
 
 
 def _steps(
-    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked], started: int
+    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked], times: Times
 ) -> Iterator[tuple[str, Step]]:
     """Name the steps in order, each with what does it and returns the files it made elsewhere."""
     yield "20-bootstrap", partial(tree.bootstrap, job, report, env, locked)
     yield "30-includes", partial(tree.add_includes, job)
     for hook in tree.hooks(job.image_folder / "hooks", ".hook.chroot"):
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
-    yield "50-initramfs", partial(tree.make_initramfs, job, report, env)
-    yield "60-clean", partial(tree.clean, job, started)
-    yield "70-squashfs", partial(_squashfs, job, report, env)
-    yield "80-boot", partial(_boot_files, job, report, env)
-    yield "85-iso", partial(_iso, job, report, env)
+    yield "50-initramfs", partial(_initramfs, job, report, env)
+    yield "60-clean", partial(tree.clean, job, times)
+    yield "70-squashfs", partial(media.make_squashfs, job, report, env)
+    yield "80-boot", partial(media.complete_partition, job, report, env)
+    yield "85-iso", partial(media.make_iso, job, report, env)
+    yield "86-usb-image", partial(usb_image.make_usb_image, job, report, env)
 
 
-def _squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
-    return {"filesystem.squashfs": media.make_squashfs(job, report, env)}
-
-
-def _boot_files(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
-    media.make_boot_files(job, report, env)
-    names = ("boot/grub/eltorito.img", "boot/grub/efi.img", "live/initrd.img")
-    return {name: job.binary / name for name in names}
-
-
-def _iso(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
-    iso = media.make_iso(job, report, env)
-    return {iso.name: iso}
-
-
-def _settle_machine(machine: dict[str, str]) -> None:
-    os.umask(int(machine["umask"], 8))
-    Path("/proc/sys/kernel/hostname").write_text(machine["host_name"])
-    time_zone = Path("/etc/localtime")
-    time_zone.unlink(missing_ok=True)
-    time_zone.symlink_to(f"/usr/share/zoneinfo/{machine['time_zone']}")
-
-
-def _make_scratch(machine: dict[str, str]) -> Path:
-    """Make the file system that the build works on, and mount it where this machine builds."""
-    kind, work = machine["scratch_filesystem"], Path(machine["build_path"])
-    work.mkdir(parents=True, exist_ok=True)
-    device = os.fspath(disk(protocol.SCRATCH_DISK))
-    if kind == "tmpfs":
-        device = "tmpfs"
-    else:
-        quiet = {"ext4": "-qF", "xfs": "-qf", "btrfs": "-qf"}[kind]
-        _machine_program([f"mkfs.{kind}", quiet, device])
-    options = "mode=755" if kind == "tmpfs" else "noatime"
-    _machine_program(["mount", "-t", kind, "-o", options, device, os.fspath(work)])
-    os.chmod(work, 0o755)  # apt's own user reads the repository through it
-    return work
-
-
-def _machine_program(argv: list[str]) -> None:
-    done = subprocess.run(argv, capture_output=True, check=False)
-    if done.returncode != 0:
-        detail = (done.stdout + done.stderr).decode(errors="replace")
-        raise StepFailed(protocol.STATUS_INFRASTRUCTURE, f"{argv[0]} failed in the machine", detail)
+def _initramfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
+    tree.make_initramfs(job, report, env)
+    return media.kernel_and_initramfs(job)
 
 
 def _write_lists(job: Job, locked: tuple[Locked, ...], ledger: Ledger) -> None:

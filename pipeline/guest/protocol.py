@@ -32,6 +32,9 @@ ARTIFACTS = "artifacts"
 LEDGER = "ledger.jsonl.gz"
 TIMINGS = "timings.json"
 
+# So many digits of its SHA-256 are in the name of a file that is named by its content.
+DIGEST_DIGITS = 12
+
 STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS = 3, 4, 5
 
 
@@ -48,7 +51,7 @@ class ArtifactNames:
 
     def all(self) -> tuple[str, ...]:
         """Return every name."""
-        return self.iso, self.packages, self.ledger, *self.kits
+        return self.iso, self.usb_image, self.packages, self.partition, self.ledger, *self.kits
 
 
 def earlier_files(kit: Mapping[str, Any]) -> dict[str, str]:

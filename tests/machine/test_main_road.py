@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import demo as demonstration
 from pipeline import dsse, flow
-from pipeline.build.boot import boot_iso
+from pipeline.build.boot import boot_image
 from pipeline.demo import IMAGE, TAG, Demo
 from pipeline.errors import Differs, TwinbuildError
 from pipeline.run import list_runs
@@ -51,7 +51,7 @@ def test_an_outsider_verifies_and_boots_it(released: Demo, farm: Workspace) -> N
 
 def test_it_boots_by_uefi_from_a_disk(published: Path, tmp_path: Path) -> None:
     iso = published / f"{IMAGE}-amd64-{TAG}.iso"
-    said = boot_iso(iso, tmp_path / "log", firmware="uefi", medium="disk")
+    said = boot_image(iso, tmp_path / "log", firmware="uefi", medium="disk")
     assert (said.image, said.version) == (IMAGE, TAG)
 
 

@@ -1,0 +1,89 @@
+"""The boot loaders and what they read: GRUB for BIOS, Debian's signed ones for UEFI.
+
+`boot/grub/grub.cfg` stays the same from release to release. Which release boots is said by the
+switch, `boot/grub/current.cfg`, one sector that is rewritten in place; how it boots by its own
+`live/<version>.cfg`.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from .job import Job
+from .programs import run
+from .report import Report
+
+BIOS = Path("/usr/lib/grub/i386-pc")
+# All that a core image will ever have: no upgrade can replace it, so it reads no modules from the
+# system partition. `linux` needs the video modules, a menu with pictures what stands in the end.
+MODULES = (
+    *("biosdisk", "part_gpt", "part_msdos", "fat", "iso9660"),
+    *("search", "search_fs_file", "search_label", "search_fs_uuid", "probe", "regexp"),
+    *("normal", "configfile", "linux", "test", "true", "echo", "cat", "ls", "sleep", "minicmd"),
+    *("halt", "reboot", "chain", "loadenv", "serial", "terminal", "help", "all_video"),
+    *("gfxterm", "gfxterm_background", "gfxmenu", "font", "png"),
+)
+# Debian's signed loaders: Secure Boot works, and no byte of them is made here.
+EFI_FILES = {
+    "BOOTX64.EFI": Path("/usr/lib/shim/shimx64.efi.signed"),
+    "grubx64.efi": Path("/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed"),
+    "mmx64.efi": Path("/usr/lib/shim/mmx64.efi.signed"),
+}
+SWITCH = Path("boot/grub/current.cfg")
+SWITCH_SIZE = 512  # bytes: one sector, which a disk writes whole or not at all
+GRUB_CFG = """\
+if serial --unit=0 --speed=115200; then
+    terminal_input console serial
+    terminal_output console serial
+fi
+set default=0
+set timeout=3
+source /boot/grub/current.cfg
+menuentry "{image} $version" {{
+    source /live/$version.cfg
+}}
+if [ -n "$previous" ]; then
+    menuentry "{image} $previous" {{
+        source /live/$previous.cfg
+    }}
+fi
+"""
+VERSION_CFG = """\
+linux /live/{kernel} boot=live module={version} console=tty0 console=ttyS0,115200{parameters}
+initrd /live/{initramfs}
+"""
+
+
+def switch(version: str, previous: str = "") -> bytes:
+    """Return the sector that says which release boots, and which one was there before."""
+    return f"set version={version}\nset previous={previous}\n".encode().ljust(SWITCH_SIZE, b"\n")
+
+
+def add_configuration(job: Job, kernel: str, initramfs: str) -> None:
+    """Write what the loaders read to boot this release, from `kernel` and `initramfs` in live/."""
+    d = job.document
+    (job.binary / "boot" / "grub").mkdir(parents=True)
+    (job.binary / "boot" / "grub" / "grub.cfg").write_text(GRUB_CFG.format(image=d["image"]))
+    (job.binary / SWITCH).write_bytes(switch(d["version"]))
+    parameters = f" {d['kernel_parameters']}" if d["kernel_parameters"] else ""
+    entry = {"version": d["version"], "kernel": kernel, "initramfs": initramfs}
+    (job.binary / "live" / f"{d['version']}.cfg").write_text(
+        VERSION_CFG.format(**entry, parameters=parameters)
+    )
+
+
+def add_efi_files(job: Job) -> None:
+    """Copy the loaders for UEFI onto the system partition."""
+    folder = job.binary / "EFI" / "BOOT"
+    folder.mkdir(parents=True)
+    for name, source in EFI_FILES.items():
+        shutil.copyfile(source, folder / name)
+
+
+def core_image(job: Job, report: Report, env: Mapping[str, str], prefix: str) -> bytes:
+    """Return GRUB for BIOS, which finds `grub.cfg` at `prefix`."""
+    core = job.work / "core.img"
+    argv = ["grub-mkimage", "-O", "i386-pc", "-p", prefix, "-o", os.fspath(core), *MODULES]
+    run(report, argv, env=env)
+    return core.read_bytes()

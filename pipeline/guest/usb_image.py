@@ -1,0 +1,144 @@
+"""Makes the USB image: what is written to a stick, boots by BIOS and UEFI, and takes kits.
+
+    sector 0        GRUB's boot.img with a protective MBR
+    sector 1        GPT, the backup in the last 33 sectors
+    1 MiB           BIOS boot partition: GRUB's core image
+    2 MiB           system partition: FAT32 with clusters of 4 KiB, room for two kits
+    last MiB        nothing but the backup GPT
+
+Source: UEFI specification 2.10, chapter 5; GRUB 2.12, `util/setup.c`.
+"""
+
+import hashlib
+import json
+import struct
+import uuid
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from . import grub, protocol
+from .fat import files_below, make_fat
+from .job import Job
+from .report import Report, StepFailed
+
+SECTOR = 512
+MIB = 1024 * 1024
+CLUSTER = 4096
+CORE_AT, PARTITION_AT = MIB, 2 * MIB  # in bytes
+# A kit's delta fits beside the one before it: half as much as the release, twice, and then some.
+ROOM_MIB, STEP_MIB = 192, 64
+SMALLEST_MIB = 320  # with fewer clusters it would be a FAT16
+NAMESPACE = uuid.UUID("54574230-7477-4e42-8c6b-6d696e692e69")  # any fixed one
+BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
+EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+GPT_ENTRIES, GPT_ENTRY = 128, struct.Struct("<16s16sQQQ72s")
+GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
+GPT_SECTORS = GPT_ENTRIES * GPT_ENTRY.size // SECTOR
+MBR_ENTRY = struct.Struct("<B3sB3sII")
+# In boot.img: the sector of the core image, and a jump around the check of the BIOS's drive.
+KERNEL_SECTOR, DRIVE_CHECK, NOPS = 0x5C, 0x66, b"\x90\x90"
+# In the core image's first sector: where the rest of it begins.
+BLOCK_LIST = 500
+MBR_CODE = 440
+
+
+def make_usb_image(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
+    """Make the USB image from the files of the system partition, and a list of them."""
+    names = files_below(job.binary)
+    write_partition_list(job.binary, names, job.artifacts / job.names.partition)
+    size = partition_size(job.binary / name for name in names)
+    image = job.artifacts / job.names.usb_image
+    core = grub.core_image(job, report, env, "(,gpt2)/boot/grub")
+    write_disk(image, size, core, f"{job.document['image']} {job.document['version']}")
+    label = str(job.document["volume_id"])[:11]
+    options = ["-F", "-c", str(CLUSTER // SECTOR), "-v", label, "-T", str(size // SECTOR)]
+    options += ["-h", "255", "-s", "63", "-H", str(PARTITION_AT // SECTOR)]
+    make_fat(report, env, image, options, job.binary, names, offset=PARTITION_AT)
+    return {image.name: image}
+
+
+def write_partition_list(folder: Path, names: Iterable[str], listed: Path) -> None:
+    """Write what the system partition holds: a JSON object a line, in the order of the names."""
+    with listed.open("w", encoding="ascii", newline="\n") as out:
+        for name in names:
+            path = folder / name
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            entry = {"path": name, "type": "file", "size": path.stat().st_size, "sha256": digest}
+            out.write(json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n")
+
+
+def partition_size(files: Iterable[Path]) -> int:
+    """Return the size in bytes of a system partition for these files and two kits."""
+    content = sum(-(-path.stat().st_size // CLUSTER) * CLUSTER for path in files)
+    steps = -(-(content * 3 // 2 + ROOM_MIB * MIB) // (STEP_MIB * MIB))
+    return max(steps * STEP_MIB, SMALLEST_MIB) * MIB
+
+
+def write_disk(image: Path, partition: int, core: bytes, identity: str) -> None:
+    """Write a disk with an empty system partition of so many bytes, and GRUB for BIOS.
+
+    Its GUIDs follow from `identity`. Raise StepFailed if the core image is too large.
+    """
+    if len(core) > PARTITION_AT - CORE_AT:
+        what = f"GRUB's core image has {len(core)} bytes and must have {PARTITION_AT - CORE_AT}"
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+    size = PARTITION_AT + partition + MIB
+    primary, backup = _gpt(size // SECTOR, partition // SECTOR, identity)
+    with image.open("wb") as file:
+        file.truncate(size)
+        file.write(_boot_record(size // SECTOR) + primary)
+        file.seek(CORE_AT)
+        block_list = (CORE_AT // SECTOR + 1).to_bytes(8, "little")
+        file.write(core[:BLOCK_LIST] + block_list + core[BLOCK_LIST + len(block_list) :])
+        file.seek(size - len(backup))
+        file.write(backup)
+
+
+def _boot_record(sectors: int) -> bytes:
+    code = bytearray((grub.BIOS / "boot.img").read_bytes()[:MBR_CODE])
+    code[KERNEL_SECTOR : KERNEL_SECTOR + 8] = (CORE_AT // SECTOR).to_bytes(8, "little")
+    code[DRIVE_CHECK : DRIVE_CHECK + 2] = NOPS
+    length = min(sectors - 1, 2**32 - 1)
+    protective = MBR_ENTRY.pack(0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", 1, length)
+    # Some BIOSes boot no disk without an active partition: this one is none, by its type.
+    active = MBR_ENTRY.pack(0x80, bytes(3), 0, bytes(3), 0, 1)
+    return bytes(code) + bytes(6) + protective + active + bytes(32) + b"\x55\xaa"
+
+
+def _gpt(sectors: int, partition: int, identity: str) -> tuple[bytes, bytes]:
+    """Return the GPT that follows the boot record, and the backup that ends the disk."""
+    first = PARTITION_AT // SECTOR
+    entries = b"".join(
+        GPT_ENTRY.pack(
+            kind.bytes_le,
+            uuid.uuid5(NAMESPACE, f"{identity} {name}").bytes_le,
+            start,
+            end - 1,
+            0,
+            name.encode("utf-16-le"),
+        )
+        for kind, name, start, end in (
+            (BIOS_BOOT, "boot", CORE_AT // SECTOR, first),
+            (EFI_SYSTEM, "system", first, first + partition),
+        )
+    ).ljust(GPT_ENTRIES * GPT_ENTRY.size, b"\0")
+    here, there = 1, sectors - 1
+    primary = _gpt_header(here, there, 2, entries, sectors, identity)
+    backup = _gpt_header(there, here, there - GPT_SECTORS, entries, sectors, identity)
+    return primary + entries, entries + backup
+
+
+def _gpt_header(
+    here: int, there: int, entries_at: int, entries: bytes, sectors: int, identity: str
+) -> bytes:
+    usable = 2 + GPT_SECTORS, sectors - GPT_SECTORS - 2
+    disk = uuid.uuid5(NAMESPACE, identity).bytes_le
+    shape = GPT_ENTRIES, GPT_ENTRY.size, zlib.crc32(entries)
+    fields = here, there, *usable, disk, entries_at, *shape
+    checksum = 0
+    for _ in range(2):  # the checksum is made while its own field is zero
+        header = GPT_HEADER.pack(b"EFI PART", 0x10000, GPT_HEADER.size, checksum, 0, *fields)
+        checksum = zlib.crc32(header)
+    return header.ljust(SECTOR, b"\0")
