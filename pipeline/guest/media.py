@@ -152,10 +152,8 @@ def make_iso(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, P
 
 
 def _settle(folder: Path, epoch: int) -> None:
-    """Give what goes onto the ISO one mode and one time: the umask must not show."""
+    """Give what goes onto the ISO one mode and one time: umask and clock must not show."""
     for path in [folder, *folder.rglob("*")]:
-        if path.is_dir():
-            path.chmod(0o755)
-        elif not path.is_symlink():
-            path.chmod(0o644)
-    tree.clamp_times(folder, epoch, 0)
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
