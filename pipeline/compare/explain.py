@@ -8,17 +8,20 @@ left unexplained.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import dsse
+from pipeline.compare import diffoscope
 from pipeline.compare.causes.classify import distinct, find_causes_of_values, known_factors
 from pipeline.compare.causes.facts import Cause, Pair, read_facts
+from pipeline.compare.causes.spots import is_text
 from pipeline.compare.contents import Built, open_built
+from pipeline.compare.diffoscope import Said
 from pipeline.compare.formats.source import Source
 from pipeline.compare.images import Sides
-from pipeline.compare.inside import EQUAL, Inside, Looked, look_into, shortened
+from pipeline.compare.inside import EQUAL, Inside, Leaf, Looked, look_into, shortened
 from pipeline.compare.ledger import Entry
 from pipeline.compare.locate import Difference
 from pipeline.compare.places import REFUSED, say_reason
@@ -34,6 +37,7 @@ FORMAT = "twinbuild-explanation/1"
 FILES_LIMIT = 40
 SAID = 3
 TIME_LIMIT_S = 30.0
+ASKED_LIMIT = 3  # what diffoscope is asked about
 ARTIFACTS = "the artifacts"  # instead of a step, where no ledger names anything
 IN_CONTENT = frozenset({"content", "size"})
 
@@ -43,7 +47,8 @@ class Explained:
     """A path that differs: since which step, in what, how it looks, and what usually makes it.
 
     `offset` is the first byte that differs, `bytes` how many do. `inside` goes on within an image,
-    an archive or what is packed. `note` says why there is nothing to look at, or less than all.
+    an archive or what is packed. `diffoscope` is what that said. `note` says why there is nothing
+    to look at, or less than all.
     """
 
     path: str
@@ -56,6 +61,7 @@ class Explained:
     causes: tuple[Cause, ...] = ()
     inside: tuple[Inside, ...] = ()
     note: str = ""
+    diffoscope: Said | None = None
 
     def sentence(self) -> str:
         """Say the most important of it in a line."""
@@ -70,12 +76,16 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that was explained of a run: `factors` are those in which the environments differ."""
+    """All that was explained of a run: `factors` are those in which the environments differ.
+
+    `diffoscope` says what part it had.
+    """
 
     environments: tuple[str, str]
     factors: tuple[str, ...]
     files: tuple[Explained, ...]
     left_out: int
+    diffoscope: str = ""
 
 
 def explain(run: Run, verdict: Verdict, *, notify: Callable[[str], None]) -> Path | None:
@@ -93,6 +103,7 @@ def explain(run: Run, verdict: Verdict, *, notify: Callable[[str], None]) -> Pat
     notify(f"explain: {len(found.files)} of the differences in {time.monotonic() - begin:.1f} s")
     for file in found.files[:SAID]:
         notify(f"explain: {file.sentence()}")
+    notify(f"explain: {found.diffoscope}")
     if found.factors:
         notify(f"explain: the environments differ in {', '.join(found.factors)}")
     return path
@@ -106,16 +117,43 @@ def _explain(run: Run, verdict: Verdict, deadline: float) -> Explanation:
     with ExitStack() as stack:
         contents = _Contents(run, names, stack)
         contents.choose(read_entries(run, names, [path for _, path in chosen]))
-        files = []
+        files: list[Explained] = []
+        helper = _Diffoscope()
         for one in [*_paired(chosen, pair)] or contents.artifacts():
             if time.monotonic() > deadline:
                 break
-            found = _explain_one(one, contents, pair)
-            if found.step != ARTIFACTS or found.note != EQUAL:
-                files.append(found)
-    return Explanation(
-        names, tuple(known_factors(pair)), tuple(files), max(0, len(grouped) - len(files))
-    )
+            looked = _look(one, contents, pair)
+            if one.step != ARTIFACTS or looked.note != EQUAL:
+                found = _explain_one(one, looked, contents, pair)
+                files.append(replace(found, diffoscope=helper.say(found, looked.leaf)))
+    left_out = max(0, len(grouped) - len(files))
+    factors = tuple(known_factors(pair))
+    return Explanation(names, factors, tuple(files), left_out, helper.part)
+
+
+class _Diffoscope:
+    """Asks diffoscope about binary contents whose difference nothing explains, the first few."""
+
+    def __init__(self) -> None:
+        self._there = diffoscope.installed()
+        self._asked = 0
+
+    @property
+    def part(self) -> str:
+        """What it had to do with an explanation."""
+        if not self._there:
+            return diffoscope.MISSING
+        return f"diffoscope looked at {self._asked} of the differences, which had no known cause"
+
+    def say(self, found: Explained, leaf: Leaf | None) -> Said | None:
+        known = any(not cause.weak for cause in found.causes)
+        if not self._there or known or leaf is None or not leaf.whole:
+            return None
+        contents = leaf.sides[0].data, leaf.sides[1].data
+        if self._asked >= ASKED_LIMIT or all(map(is_text, contents)):
+            return None
+        self._asked += 1
+        return diffoscope.ask(leaf.name, contents)
 
 
 def _differing_pair(run: Run, names: Sequence[str]) -> tuple[str, str]:
@@ -247,7 +285,7 @@ class _Contents:
         return self._built[number].find_content(entry.sha256, entry.size)
 
 
-def _explain_one(one: _Differing, contents: _Contents, pair: Pair) -> Explained:
+def _explain_one(one: _Differing, looked: Looked, contents: _Contents, pair: Pair) -> Explained:
     entries = contents.entries.get(one.path, {})
     values = tuple(values_of(one.kinds, entries, pair))
     properties = [*raw_values(one.kinds, entries, pair)]
@@ -258,7 +296,6 @@ def _explain_one(one: _Differing, contents: _Contents, pair: Pair) -> Explained:
         for kind, left, right in properties
         for cause in find_causes_of_values(kind, (left, right), pair)
     ]
-    looked = _look(one, contents, pair)
     return Explained(
         plain(one.path),
         plain(one.step),
