@@ -30,6 +30,8 @@ WORK = VOLUME / "work"
 OUTPUT = WORK / "output.raw"
 SCRATCH_SIZE = "32G"  # sparse
 OUTPUT_SIZE = "16G"  # sparse
+TREES, LAYERS = "trees.raw", "layers.raw"  # kept trees that go in and come out
+LAYERS_BYTES = 16 * 1024**3  # sparse
 OVERHEAD_MIB = 1536  # QEMU itself, translated code included
 TRANSLATION_CACHE_MIB = 512
 PORTS_LIMIT = 128 * 1024 * 1024  # bytes of all that it says
@@ -104,6 +106,8 @@ class Machine:
             *_disk(protocol.INPUT_DISK, f"{WORK}/input.tar,readonly=on"),
             *_disk(protocol.SCRATCH_DISK, f"{WORK}/scratch.raw,cache=unsafe,discard=unmap"),
             *_disk(protocol.OUTPUT_DISK, f"{OUTPUT},cache=unsafe"),
+            *_disk(protocol.TREES_DISK, f"{WORK}/{TREES},readonly=on"),
+            *_disk(protocol.LAYERS_DISK, f"{WORK}/{LAYERS},cache=unsafe,discard=unmap"),
             *("-device", "virtio-serial-pci"),
             *("-chardev", "file,id=records,path=/dev/stdout"),
             *("-device", f"virtserialport,chardev=records,name={protocol.PROGRESS_PORT}"),
@@ -133,7 +137,9 @@ def create(client: DockerClient, machine: Machine, argv: list[str]) -> Container
     """Make its container: no root, capabilities or network; nothing writable but a volume."""
     label = {LABEL: "machine", RUN_LABEL: f"{machine.run_id}/{machine.environment}"}
     client.volumes.create(machine.name, labels=label)
-    prepare = f"truncate -s {SCRATCH_SIZE} {WORK}/scratch.raw; truncate -s {OUTPUT_SIZE} {OUTPUT}"
+    sizes = {"scratch.raw": SCRATCH_SIZE, OUTPUT.name: OUTPUT_SIZE, LAYERS: LAYERS_BYTES}
+    sizes[TREES] = "'>1M'"  # at least: QEMU takes no empty disk
+    prepare = "; ".join(f"truncate -s {size} {WORK}/{name}" for name, size in sizes.items())
     cpus = min(machine.entry.cpus + 1, int(client.info()["NCPU"]))
     kvm_group = machine.accelerator.kvm_group
     return client.containers.create(

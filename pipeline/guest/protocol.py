@@ -6,6 +6,7 @@ from typing import Any
 
 # virtio-blk serial numbers
 ROOT_DISK, INPUT_DISK, SCRATCH_DISK, OUTPUT_DISK = "root", "input", "scratch", "output"
+TREES_DISK, LAYERS_DISK = "trees", "layers"  # kept trees that went in, and that come out
 
 # The name of the virtio-serial port that carries the records, one JSON object a line.
 PROGRESS_PORT = "twinbuild.progress"
@@ -13,10 +14,14 @@ PROGRESS_PORT = "twinbuild.progress"
 # {"record": "step", "step": name}            a step begins
 # {"record": "step-done", "step": name, "seconds": float}
 # {"record": "log", "line": text}             what a program printed
+# {"record": "layer", "step": name, …}        what the step changed is on the layers disk: `offset`,
+#                  `size`, `head` in bytes, `sha256` of these bytes, the ledger's `digest`, and when
+#                  the build `started` and the layer `ended`, in seconds by the machine's clock
+# {"record": "damaged", "step": name}         a layer that went in is not what was kept
 # {"record": "alive"}                         every ALIVE_EVERY_S seconds
 # {"record": "failed", "status": 3, 4 or 5, "step": name, "what": text, "detail": text}
 # {"record": "done", "facts": {name: text}}
-RECORDS = ("step", "step-done", "log", "alive", "failed", "done")
+RECORDS = ("step", "step-done", "log", "layer", "damaged", "alive", "failed", "done")
 ALIVE_EVERY_S = 5.0
 RECORD_LIMIT = 1024 * 1024  # bytes of one line
 LINE_LIMIT = 2000  # characters of a logged line

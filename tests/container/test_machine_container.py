@@ -99,8 +99,10 @@ def test_what_runs_in_it_sees_that(client: DockerClient, machine_of_run: Machine
         "writes /machine/work/x",
         "writes /tmp/x",
         "what went in",
+        f"/machine/work/layers.raw {16 * 1024**3}",
         f"/machine/work/output.raw {16 * 1024**3}",
         f"/machine/work/scratch.raw {32 * 1024**3}",
+        f"/machine/work/trees.raw {1024**2}",
     ]
 
 
