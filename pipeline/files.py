@@ -1,6 +1,7 @@
 """Files and documents on disk: hashes, and writes that are whole or not there at all."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -77,6 +78,15 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document atomically."""
     write_bytes(path, json_bytes(document))
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep all others on this machine out of a block that has the same lock file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read_json(path: Path, *, failure: type[TwinbuildError], limit: int = DOCUMENT_LIMIT) -> Any:

@@ -5,9 +5,7 @@ and none is ever published. It is kept in a volume named by the hash of all that
 release makes one for itself alone.
 """
 
-import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +16,7 @@ from docker.models.containers import Container
 from pipeline.build import engine, repository
 from pipeline.build.engine import LABEL, RUN_LABEL
 from pipeline.errors import InfrastructureFailed
-from pipeline.files import sha256_bytes, sha256_file
+from pipeline.files import alone, sha256_bytes, sha256_file
 from pipeline.lock import Package
 from pipeline.plain import plain
 from pipeline.store import Store
@@ -86,19 +84,11 @@ def ensure(client: DockerClient, recipe: Recipe, store: Store, cache: Path) -> t
     InfrastructureFailed, with the last lines of the log, if it cannot be made; then nothing of it
     stays.
     """
-    with _alone(cache / "builders" / recipe.volume):
+    with alone(cache / "builders" / recipe.volume):
         facts = _facts(client, recipe)
         if facts is not None:
             return Builder(recipe.volume, facts), False
         return Builder(recipe.volume, _make_whole(client, recipe, store)), True
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make_whole(client: DockerClient, recipe: Recipe, store: Store) -> dict[str, str]:
