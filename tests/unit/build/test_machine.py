@@ -332,7 +332,8 @@ def test_qemu_is_confined() -> None:
     ]
     assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(argv)
     read_only = ["readonly=on" in drive for drive in options(argv, "-drive")]
-    assert read_only == [True, True, False, False]  # root, input, scratch, output
+    # root, input, scratch, output, trees, layers
+    assert read_only == [True, True, False, False, True, False]
     assert not [device for device in options(argv, "-device") if not device.startswith("virt")]
 
 
