@@ -424,6 +424,15 @@ def stage_build(_c: Context, run: str, environment: str | None = None, keep: boo
 
 
 @_task
+def kit_describe(_c: Context, tag: str) -> None:
+    """Sign a published release's upgrade descriptions again, for another 180 days."""
+    from pipeline import flow
+
+    for path in flow.describe(_workspace(), tag, _display()):
+        print(path)
+
+
+@_task
 def stage_compare(_c: Context, run: str) -> None:
     """Compare a run's builds; status 0 only if they match."""
     from pipeline import flow
@@ -444,6 +453,10 @@ namespace = Collection(
     *(new_image, lock, check, build, release, snapshot, verify, keygen),
     *(runs, show, clean, doctor, demo, bench, test, lint, locate),
 )
+kits = Collection("kit")
+for name, action in (("describe", kit_describe),):
+    kits.add_task(action, name=name)
+namespace.add_collection(kits)
 stages = Collection("stage")
 for name, stage in (
     ("source", stage_source),

@@ -22,7 +22,7 @@ from pipeline.inputs.proof import Proof, prove
 from pipeline.inputs.snapshot import write_snapshot
 from pipeline.inputs.stage import run_inputs
 from pipeline.lock import Lock, load
-from pipeline.release.stage import Release, run_release
+from pipeline.release.stage import Release, describe_again, run_release
 from pipeline.report.write import write_report
 from pipeline.run import Request, Run
 from pipeline.source import run_source
@@ -217,6 +217,11 @@ def make_missing_keys(environments: Iterable[str], display: Display) -> None:
 def release(workspace: Workspace, run: Run, display: Display) -> Release:
     """Stage 5: sign and publish what matches."""
     return run_release(run, workspace.farm, workspace.public, notify=display.say)
+
+
+def describe(workspace: Workspace, tag: str, display: Display) -> list[Path]:
+    """Sign the upgrade descriptions of a published release again; return what was written."""
+    return describe_again(tag, workspace.farm, workspace.public, notify=display.say)
 
 
 def lock(workspace: Workspace, image: str, display: Display, *, tree: Path | None = None) -> Path:

@@ -67,6 +67,11 @@ class Checked:
     statements: Mapping[str, Statement]
     artifacts: Mapping[str, str]
 
+    @property
+    def has_kits(self) -> bool:
+        """Whether it has upgrade kits from earlier releases."""
+        return any(stated.job.get("kits") for stated in self.statements.values())
+
 
 def check(run: Run, farm: Farm) -> Checked:
     """Return what is to be released.

@@ -22,6 +22,7 @@ from pipeline.errors import Differs, InfrastructureFailed, SignatureInvalid, Twi
 from pipeline.files import new_file, write_bytes
 from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_names
 from pipeline.release.index import write_index
+from pipeline.release.upgrades import FOLDER
 
 VERIFIER = Path(__file__).resolve().parents[2] / "verify.py"
 VERIFIER_TIMEOUT_S = 3600.0
@@ -47,7 +48,7 @@ def publish(release: Path, tag: str, public: Path, trust: Trust) -> bool:
     new one is complete.
     """
     public.mkdir(parents=True, exist_ok=True)
-    with _alone(public):
+    with alone(public):
         _clean(public)
         target = public / tag
         new = not os.path.lexists(target)
@@ -89,6 +90,8 @@ def _clean(public: Path) -> None:
     for name in BESIDE:
         for file in public.glob(f".{name}.*"):
             file.unlink()
+    for file in public.glob(f"{FOLDER}/.*"):
+        file.unlink()
 
 
 def _publish(release: Path, target: Path, trust: Trust) -> None:
@@ -143,7 +146,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keep other publishers out of the folder; the lock ends with the process at the latest."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,21 +1,25 @@
 """Stage 5: sign and publish a run whose builds match.
 
 Everything is checked first (`checks`), then `release/` is assembled and its manifest signed
-(`assemble`, `openpgp`), then it is published as `public/<tag>/` (`publish`, `index`).
+(`assemble`, `openpgp`), then it is published as `public/<tag>/` (`publish`, `index`), and its kits
+are described (`upgrades`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import openpgp
 from pipeline.config import Farm
-from pipeline.errors import SignatureInvalid
+from pipeline.errors import SignatureInvalid, UsageError
 from pipeline.files import json_bytes, sha256_bytes, sha256_file
 from pipeline.openpgp import Gpg
+from pipeline.published import Location
 from pipeline.release.assemble import MANIFEST, assemble
 from pipeline.release.checks import Checked, check
-from pipeline.release.publish import Trust, publish
+from pipeline.release.publish import Trust, alone, publish
+from pipeline.release.upgrades import Signer, write_descriptions
 from pipeline.run import Run
 
 STAGE = "release"
@@ -37,22 +41,55 @@ def run_release(run: Run, farm: Farm, public: Path, *, notify: Callable[[str], N
     Raise SignatureInvalid without a usable release key or two good statements, Differs if the
     builds, their files or what is published already differ, UsageError if the run has no tag.
     """
-    fingerprint = farm.keys.release
-    if fingerprint is None:
-        raise SignatureInvalid(
-            "farm.yaml names no release key", remedy="put its fingerprint into keys.release"
-        )
+    fingerprint = _fingerprint(farm)
     notify("checking both statements and every artifact")
     checked = check(run, farm)
     keys = {name: farm.keys.environments[name] for name in checked.environments}
     with openpgp.open_gpg() as gpg:
         trust = Trust(fingerprint, openpgp.public_key(gpg, fingerprint), keys)
         _assemble(run, checked, gpg, trust, notify)
-    notify(f"verifying and publishing {public / checked.tag}")
-    new = publish(run.release, checked.tag, public, trust)
-    notify(f"{public / checked.tag} {'is published' if new else 'was published already'}")
+        notify(f"verifying and publishing {public / checked.tag}")
+        new = publish(run.release, checked.tag, public, trust)
+        notify(f"{public / checked.tag} {'is published' if new else 'was published already'}")
+        if checked.has_kits:
+            signer = Signer(gpg, fingerprint, trust.keyring)
+            _describe(public, checked.tag, signer, again=False, notify=notify)
     folder = public / checked.tag
     return Release(checked.tag, folder, sha256_file(folder / MANIFEST), new)
+
+
+def describe_again(
+    tag: str, farm: Farm, public: Path, *, notify: Callable[[str], None]
+) -> list[Path]:
+    """Sign the upgrade descriptions of a published release again; return what was written.
+
+    Raise UsageError if the release has no kits, SignatureInvalid without a usable release key,
+    and what `Location.open` raises.
+    """
+    fingerprint = _fingerprint(farm)
+    with openpgp.open_gpg() as gpg:
+        signer = Signer(gpg, fingerprint, openpgp.public_key(gpg, fingerprint))
+        return _describe(public, tag, signer, again=True, notify=notify)
+
+
+def _fingerprint(farm: Farm) -> str:
+    if farm.keys.release is None:
+        raise SignatureInvalid(
+            "farm.yaml names no release key", remedy="put its fingerprint into keys.release"
+        )
+    return farm.keys.release
+
+
+def _describe(
+    public: Path, tag: str, signer: Signer, *, again: bool, notify: Callable[[str], None]
+) -> list[Path]:
+    release = Location(str(public), signer.keyring, signer.fingerprint).open(tag)
+    if again and not release.names.kits:
+        raise UsageError(f"the release {tag} has no kits")
+    with alone(public):
+        return write_descriptions(
+            public, release, signer, again=again, now=datetime.now(UTC), notify=notify
+        )
 
 
 def _assemble(

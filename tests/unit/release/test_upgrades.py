@@ -1,0 +1,249 @@
+"""Upgrade descriptions beside the releases: written, signed again, and never leading backwards."""
+
+import json
+import shutil
+import stat
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipeline import openpgp
+from pipeline.errors import (
+    Differs,
+    InputsUnverified,
+    SignatureInvalid,
+    TwinbuildError,
+    UsageError,
+)
+from pipeline.files import sha256_bytes
+from pipeline.kit import description
+from pipeline.kit.description import Trust
+from pipeline.release import stage
+from pipeline.release.stage import describe_again, run_release
+from pipeline.release.upgrades import Signer
+from tests.unit.release.conftest import FakeRun, make_farm
+
+NOW = datetime.now(UTC)
+
+
+def kits_from(tag, *earlier):
+    """Return what makes a fake run of `tag` have kits."""
+    names = {old: f"mini-amd64-{old}-to-{tag}.iuk" for old in earlier}
+    return {
+        "artifacts": {name: f"kit {old} to {tag}".encode() for old, name in names.items()},
+        "job": {"kits": [{"from": old} for old in earlier]},
+    }
+
+
+@pytest.fixture
+def public(tmp_path):
+    return tmp_path / "public"
+
+
+@pytest.fixture
+def release(make_run, farm, public, caller):
+    """Release a tag with kits from earlier ones; return what was said."""
+
+    def run(tag, *earlier, fake=None):
+        said = []
+        fake = fake or make_run(tag, **kits_from(tag, *earlier))
+        run_release(fake.run, farm, public, notify=said.append)
+        return said
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def released_once(tmp_path_factory, environment_keys, gpg_home, release_key):
+    """A public tree with the release 3.3 and its kits; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("described")
+    fake = FakeRun(folder / "runs", environment_keys, "3.3", **kits_from("3.3", "3.1", "3.2"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNUPGHOME", gpg_home.path)
+        patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
+        farm = make_farm(environment_keys, release_key)
+        run_release(fake.run, farm, folder / "public", notify=lambda _: None)
+    return folder / "public"
+
+
+@pytest.fixture
+def released(released_once, public, caller):
+    """The same, to be changed."""
+    shutil.copytree(released_once, public)
+    return public
+
+
+@pytest.fixture
+def describe(released, gpg_home, trust):
+    """Do what a release does last, without making it anew."""
+
+    def run():
+        signer = Signer(openpgp.Gpg({"GNUPGHOME": gpg_home.path}), trust.fingerprint, trust.keyring)
+        stage._describe(released, "3.3", signer, again=False, notify=lambda _: None)
+
+    return run
+
+
+@pytest.fixture
+def trust(gpg_home, release_key):
+    return Trust(gpg_home.export(release_key), release_key)
+
+
+def read(public, trust, old, now=NOW):
+    return description.check((public / "upgrades" / f"{old}.json").read_bytes(), trust, now)
+
+
+def test_every_kit_is_described(released, trust):
+    public = released
+    assert sorted(path.name for path in (public / "upgrades").iterdir()) == ["3.1.json", "3.2.json"]
+    for old in ("3.1", "3.2"):
+        content = f"kit {old} to 3.3".encode()
+        said = read(public, trust, old)
+        assert (said.image, said.architecture, said.from_, said.to) == ("mini", "amd64", old, "3.3")
+        assert (public / said.kit).read_bytes() == content
+        assert (said.size, said.sha256) == (len(content), sha256_bytes(content))
+        left = said.expiry - datetime.now(UTC)
+        assert timedelta(days=179, hours=23) < left < timedelta(days=180, minutes=1)
+    assert stat.S_IMODE((public / "upgrades").stat().st_mode) == 0o755
+    assert stat.S_IMODE((public / "upgrades/3.1.json").stat().st_mode) == 0o644
+
+
+def test_a_release_without_kits_describes_nothing(release, public):
+    release("3.1")
+    assert not (public / "upgrades").exists()
+
+
+def test_a_later_release_leads_further(release, public, trust):
+    release("3.2", "3.1")
+    assert read(public, trust, "3.1").to == "3.2"
+    release("3.10", "3.1", "3.2")
+    assert read(public, trust, "3.1").to == "3.10"
+    assert read(public, trust, "3.2").to == "3.10"
+
+
+def test_a_fix_of_an_old_release_leads_nobody_back(release, public, trust, caller, farm):
+    release("3.10", "3.1")
+    before = (public / "upgrades/3.1.json").read_bytes()
+    said = release("3.2", "3.1")
+    assert any("leads to 3.10 already, which is newer" in line for line in said)
+    describe_again("3.2", farm, public, notify=said.append)
+    assert (public / "upgrades/3.1.json").read_bytes() == before
+
+
+def test_an_expired_one_is_kept_from_going_back(make_run, farm, public, caller, trust, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(description, "VALID_DAYS", -1)
+        fake = make_run("3.10", **kits_from("3.10", "3.1"))
+        run_release(fake.run, farm, public, notify=lambda _: None)
+    with pytest.raises(SignatureInvalid, match="expired"):
+        read(public, trust, "3.1")
+    before = (public / "upgrades/3.1.json").read_bytes()
+    fake_of_old = make_run("3.2", **kits_from("3.2", "3.1"))
+    run_release(fake_of_old.run, farm, public, notify=lambda _: None)
+    assert (public / "upgrades/3.1.json").read_bytes() == before
+    run_release(fake.run, farm, public, notify=lambda _: None)  # the same again renews it
+    assert read(public, trust, "3.1").to == "3.10"
+
+
+def test_the_second_time_nothing_changes(make_run, release, public, listing):
+    fake = make_run("3.3", **kits_from("3.3", "3.1"))
+    release("3.3", fake=fake)
+    before = listing(public)
+    release("3.3", fake=fake)
+    assert listing(public) == before
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"{}"),
+        lambda path: path.write_bytes(path.read_bytes().replace(b'"sig": "', b'"sig": "AAAA')),
+        lambda path: path.write_bytes(bytes(1024 * 1024)),
+    ],
+)
+def test_what_a_crash_or_somebody_else_left_is_mended(released, describe, trust, spoil):
+    spoil(released / "upgrades/3.1.json")
+    untouched = (released / "upgrades/3.2.json").read_bytes()
+    describe()
+    assert read(released, trust, "3.1").to == "3.3"
+    assert (released / "upgrades/3.2.json").read_bytes() == untouched
+
+
+def test_what_a_crash_has_half_written_is_removed(make_run, release, public):
+    fake = make_run("3.3", **kits_from("3.3", "3.1"))
+    release("3.3", fake=fake)
+    (public / "upgrades/.3.1.json.abc").write_bytes(b"half")
+    release("3.3", fake=fake)
+    assert [path.name for path in (public / "upgrades").iterdir()] == ["3.1.json"]
+
+
+def test_a_description_by_another_key_counts_for_nothing(
+    released, describe, trust, gpg_home, other_key
+):
+    said = read(released, trust, "3.1")
+    strange = said.model_copy(update={"to": "9.9", "kit": "9.9/mini-amd64-3.1-to-9.9.iuk"})
+    gpg = openpgp.Gpg({"GNUPGHOME": gpg_home.path})
+    (released / "upgrades/3.1.json").write_bytes(description.sign(strange, gpg, other_key))
+    describe()
+    assert read(released, trust, "3.1").to == "3.3"
+
+
+# --- signed again
+
+
+def test_they_can_be_signed_again(released, trust, farm, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(description, "VALID_DAYS", 1)
+        describe_again("3.3", farm, released, notify=lambda _: None)
+    before = read(released, trust, "3.1")
+    said = []
+    written = describe_again("3.3", farm, released, notify=said.append)
+    assert [path.name for path in written] == ["3.1.json", "3.2.json"]
+    after = read(released, trust, "3.1")
+    assert after.expiry - before.expiry >= timedelta(days=178)
+    assert after.model_copy(update={"expires": before.expires}) == before
+    assert any(after.expires in line for line in said)
+
+
+def spoil_manifest(folder):
+    manifest = folder / "SHA256SUMS"
+    manifest.write_bytes(manifest.read_bytes().replace(b"lock", b"Lock"))
+
+
+REFUSED = {
+    "not published": (InputsUnverified, lambda folder: shutil.rmtree(folder)),
+    "bad manifest": (SignatureInvalid, spoil_manifest),
+    "kit missing": (Differs, lambda folder: (folder / "mini-amd64-3.1-to-3.3.iuk").unlink()),
+}
+
+
+@pytest.mark.parametrize(("kind", "spoil"), REFUSED.values(), ids=REFUSED)
+def test_only_what_is_published_is_described(released, farm, kind, spoil):
+    before = (released / "upgrades/3.1.json").read_bytes()
+    spoil(released / "3.3")
+    with pytest.raises(TwinbuildError, match=r"3\.3") as caught:
+        describe_again("3.3", farm, released, notify=lambda _: None)
+    assert type(caught.value) is kind
+    assert (released / "upgrades/3.1.json").read_bytes() == before
+
+
+def test_a_release_without_kits_cannot_be_described(release, public, farm, caller):
+    release("3.3")
+    with pytest.raises(UsageError, match="has no kits"):
+        describe_again("3.3", farm, public, notify=lambda _: None)
+
+
+def test_no_description_without_the_release_key(released, farm_with):
+    with pytest.raises(SignatureInvalid, match="names no release key"):
+        describe_again("3.3", farm_with(None), released, notify=lambda _: None)
+    with pytest.raises(SignatureInvalid, match="no public key"):
+        describe_again("3.3", farm_with("A" * 40), released, notify=lambda _: None)
+
+
+def test_the_envelope_is_what_the_documents_say(released, release_key):
+    envelope = json.loads((released / "upgrades/3.1.json").read_text())
+    assert set(envelope) == {"payload", "payloadType", "signatures"}
+    assert envelope["payloadType"] == "application/vnd.twinbuild.upgrade+json"
+    assert [signature["keyid"] for signature in envelope["signatures"]] == [release_key]
