@@ -92,14 +92,13 @@ def make_kit(
     work.mkdir(parents=True)
     squashfs = work / f"{later.version}.squashfs"
     delta = compare(earlier.ledger, later.ledger)
-    options = SQUASHFS_OPTIONS[later.compression]
     write_squashfs(
         delta,
         later.ledger,
         later.tree,
         squashfs,
         epoch=later.epoch,
-        options=options,
+        options=_sqfstar_options(later.compression),
         env=env,
         processors=processors,
     )
@@ -108,6 +107,16 @@ def make_kit(
         prove(earlier.ledger, *read_back(squashfs, work, env), later.ledger)
     _write_kit(earlier, later, squashfs, kit, work)
     shutil.rmtree(work)
+
+
+def _sqfstar_options(compression: str) -> list[str]:
+    """Return the compressor's options as sqfstar takes them.
+
+    That of squashfs-tools 4.5 takes no level at all; the default, 15, is the one of releases.
+    """
+    options = list(SQUASHFS_OPTIONS[compression])
+    at = options.index("-Xcompression-level")
+    return options[:at] + options[at + 2 :] if options[at + 1] == "15" else options
 
 
 def kit_name(earlier: Earlier, later: Later) -> str:
@@ -125,6 +134,10 @@ def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: 
     boot = work / "boot.tar"
     sources = {path: later.files / path for path in partition.brought}
     sources[f"live/{later.version}.module"] = module
+    for path, source in sources.items():
+        if _content(source) != partition.content[path]:
+            what = f"{path} is not as {later.partition.name} lists it"
+            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
     _write_archive(boot, sources, later.epoch)
     control = work / "control.json"
     document = {
@@ -165,7 +178,7 @@ def _partition(
         listed.pop(SWITCH, None)
     brought = sorted(path for path in after.keys() - {own} if before.get(path) != after[path])
     deleted = sorted(before.keys() - after.keys())
-    _check_case([*after, *deleted])
+    _check_names([*after, *deleted])
     return _Partition(after, tuple(brought), tuple(deleted))
 
 
@@ -178,9 +191,10 @@ def _read_partition(path: Path) -> dict[str, Mapping[str, Any]]:
         raise StepFailed(protocol.STATUS_INPUTS, what, repr(error)) from error
 
 
-def _check_case(paths: Iterable[str]) -> None:
+def _check_names(paths: Iterable[str]) -> None:
     seen: dict[str, str] = {}
     for path in paths:
+        _header(path, 0, 0)
         if (other := seen.setdefault(path.lower(), path)) != path:
             what = f"no kit can be made: {path} and {other} are one name on the system partition"
             raise StepFailed(protocol.STATUS_BUILD_FAILED, what)

@@ -29,6 +29,8 @@ def read_ledger(path: Path) -> Iterator[Line]:
     """Give the lines of a final ledger, each with its path; raise StepFailed at what is none."""
     before = b""
     try:
+        if not path.stat().st_size:  # which gzip takes for an end
+            raise _damaged(path, "it is empty")
         with gzip.open(path) as unpacked:
             lines = io.BufferedReader(unpacked, 1024 * 1024)
             while line := lines.readline(LINE_LIMIT):

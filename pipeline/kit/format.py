@@ -47,9 +47,9 @@ CONTROL_LIMIT = 4 * 1024 * 1024
 FILES_LIMIT = 10_000
 FILE_LIMIT = 2**32  # a FAT file system has no longer files
 # Printable ASCII without what a FAT cannot hold or would drop: names that are one everywhere.
-NAME = r'(?! )[^\x00-\x1f"*/:<>?\\|\x7f-\U0010ffff]{1,100}(?<![. ])'
-PATH = re.compile(rf"{NAME}(?:/{NAME}){{0,9}}")
-PATH_LIMIT = 240
+NAME = r'(?! )[^\x00-\x1f"*/:<>?\\|\x7f-\U0010ffff]{1,155}(?<![. ])'
+PATH = re.compile(rf"{NAME}(?:/{NAME})*")
+PATH_LIMIT = 255
 
 
 def _path(value: str) -> str:
