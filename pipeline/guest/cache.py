@@ -1,9 +1,9 @@
 """The tree after a step, kept as layers, so that a later machine can begin there.
 
-A layer is what one step changed. On the layers disk and on the trees disk each is a JSON object
-with the changed and the removed paths, `head` bytes, and after it a tar archive of the changed
-ones. Its SHA-256 is told on the progress port before the next step begins: what a hook does to the
-disk afterwards is noticed. docs/reference/cache.md tells who believes what.
+A layer is what one step changed. On the layers disk and on the trees disk each is a JSON object of
+`head` bytes (the changed paths, which of them the build made, the removed paths), and after it a
+tar archive of the changed ones. Its SHA-256 is told on the progress port before the next step
+begins: what a hook does to the disk afterwards is noticed. docs/reference/cache.md tells more.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,13 +48,25 @@ class Layer:
 
 
 class Keeper:
-    """Writes layers to the layers disk, until one cannot be kept."""
+    """Writes layers to the layers disk, until one cannot be kept.
 
-    def __init__(self, tree: Path, device: Path, report: Report, started: int) -> None:
+    The build began when its clock showed `started`; `made` tells by its time, in seconds, whether
+    it made a file.
+    """
+
+    def __init__(
+        self,
+        tree: Path,
+        device: Path,
+        report: Report,
+        started: int,
+        made: Callable[[float], bool],
+    ) -> None:
         self._tree = tree
         self._device = device
         self._report = report
         self._started = started
+        self._made = made
         self._offset = 0
         self._whole = True
 
@@ -77,7 +89,13 @@ class Keeper:
     def _write(self, change: Change) -> tuple[int, int, str]:
         """Write a layer; return its size, the size of its head, and its SHA-256."""
         paths = sorted(with_folders(change))
-        lists = {"changed": list(map(_text, paths)), "removed": list(map(_text, change.removed))}
+        root = os.fsencode(self._tree)
+        made = [self._made(os.lstat(os.path.join(root, path)).st_mtime) for path in paths]
+        lists = {
+            "changed": list(map(_text, paths)),
+            "made": made,
+            "removed": list(map(_text, change.removed)),
+        }
         head = json.dumps(lists).encode()
         with self._device.open("r+b") as disk:
             disk.seek(self._offset)
@@ -111,22 +129,25 @@ def began(kept: list[Layer], now: int) -> int:
     return now - (kept[-1].ended - kept[-1].started)
 
 
-def restore(layer: Layer, disk: Path, tree: Path, started: int) -> None:
+def restore(layer: Layer, disk: Path, tree: Path, started: int) -> frozenset[int]:
     """Do to the tree what the layer's step did; what the step made is as old as if it just had.
 
-    Raise StepFailed if the layer is damaged.
+    Return the whole seconds that other files bear, those of packages. Raise StepFailed if the layer
+    is damaged.
     """
     tree.mkdir(exist_ok=True)
+    root = os.fsencode(tree)
     try:
         with disk.open("rb", buffering=0) as device:
             os.lseek(device.fileno(), layer.offset, os.SEEK_SET)
             lists = json.loads(_exactly(device, layer.head))
-            root = os.fsencode(tree)
+            changed = [os.path.join(root, _bytes(path)) for path in lists["changed"]]
             _remove(os.path.join(root, _bytes(path)) for path in lists["removed"])
-            _bare(os.path.join(root, _bytes(path)) for path in lists["changed"])
+            _bare(changed)
             _tar([*EXTRACT, *_in(tree), "--warning=no-timestamp"], stdin=device)
-        made = (os.path.join(root, _bytes(path)) for path in lists["changed"])
-        _shift(made, layer.started, started - layer.started)
+        made = dict(zip(changed, lists["made"], strict=True))
+        _shift((path for path in changed if made[path]), started - layer.started)
+        return frozenset(int(os.lstat(path).st_mtime) for path in changed if not made[path])
     except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", b"") or b"").decode(errors="replace")
         raise damaged(layer.step, f"{error}\n{said}") from error
@@ -159,17 +180,16 @@ def _bare(paths: Iterable[bytes]) -> None:
                     os.removexattr(path, name, follow_symlinks=False)
 
 
-def _shift(paths: Iterable[bytes], since: int, seconds: int) -> None:
-    """Move the times of the files that were made since then, of each once."""
+def _shift(paths: Iterable[bytes], seconds: int) -> None:
+    """Move the times of files, of each once."""
     linked = set()
     for path in paths:
         status = os.lstat(path)
-        if status.st_mtime < since or inode(status) in linked:
-            continue
+        if inode(status) not in linked:
+            ns = status.st_mtime_ns + seconds * 10**9
+            os.utime(path, ns=(ns, ns), follow_symlinks=False)
         if status.st_nlink > 1:
             linked.add(inode(status))
-        ns = status.st_mtime_ns + seconds * 10**9
-        os.utime(path, ns=(ns, ns), follow_symlinks=False)
 
 
 def _in(tree: Path) -> tuple[str, ...]:

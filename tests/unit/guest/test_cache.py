@@ -19,7 +19,6 @@ from pipeline.guest import cache, protocol
 from pipeline.guest.cache import Keeper, Layer
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.report import StepFailed
-from pipeline.guest.tree import settled
 
 EPOCH = 1_700_000_000
 OLD = EPOCH - 10_000  # a package's own time
@@ -63,8 +62,14 @@ class Build:
         if not disk:
             with self.disk.open("wb") as file:
                 file.truncate(DISK_SIZE)
-        self.ledger = Ledger(self.tree, self.out, lambda mtime: settled(mtime, EPOCH, self.started))
-        self.keeper = Keeper(self.tree, self.disk, self.told, started)  # type: ignore[arg-type]
+        self.ledger = Ledger(self.tree, self.out, self._settled)
+        self.keeper = Keeper(self.tree, self.disk, self.told, started, self._made)  # type: ignore[arg-type]
+
+    def _made(self, mtime: float) -> bool:
+        return mtime >= self.started
+
+    def _settled(self, mtime: float) -> float:
+        return EPOCH if mtime > EPOCH or self._made(mtime) else mtime
 
     def run(self, steps: Sequence[Step], *, restored: Sequence[Layer] = ()) -> bytes:
         """Run the steps, or restore them; return the final ledger."""
@@ -183,6 +188,15 @@ def test_what_was_made_is_as_old_as_it_was_and_packages_keep_their_times(tmp_pat
     assert int((second.tree / "usr/bin/tool").stat().st_mtime) == OLD
 
 
+def test_the_times_of_packages_are_told(tmp_path: Path) -> None:
+    """A clock that runs before them needs them, and the packages are not there to be asked."""
+    first = Build(tmp_path / "first", int(time.time()) - 1000)
+    first.run([bootstrap])
+    (tmp_path / "tree").mkdir()
+    (layer,) = first.told.layers()
+    assert cache.restore(layer, first.disk, tmp_path / "tree", first.started) == {OLD, -5}
+
+
 def test_links_are_broken_not_written_through(tmp_path: Path) -> None:
     """A file that a step replaced must not change under the other names of the old one."""
     now = int(time.time())
@@ -213,7 +227,7 @@ def test_what_is_told_is_what_is_on_the_disk(tmp_path: Path) -> None:
         assert record["offset"] >= end
         end = record["offset"] + record["size"]
         lists = json.loads(content[record["offset"] :][: record["head"]])
-        assert set(lists) == {"changed", "removed"}
+        assert set(lists) == {"changed", "made", "removed"}
         digest = cache.hashlib.sha256(content[record["offset"] : end]).hexdigest()
         assert record["sha256"] == digest
     assert end < 2_000_000  # the sparse file is one
