@@ -91,6 +91,7 @@ def _request(
     source: str | None = None,
     environment: str | None = None,
     compression: str = "fast",
+    vary: str = "default",
 ) -> Request:
     from pipeline.run import Request
 
@@ -101,6 +102,7 @@ def _request(
             "source": source,
             "tag": tag,
             "compression": compression,
+            "vary": vary,
             "environments": (environment,) if environment else tuple(workspace.farm.environments),
         }
     )
@@ -167,21 +169,29 @@ def build(
     source: str | None = None,
     environment: str | None = None,
     compression: str = "fast",
+    vary: str = "default",
     keep: bool = False,
     run: str | None = None,
 ) -> None:
     """Build a commit in both environments and compare; status 0 only if they match.
 
     --source builds a commit of another repository (a path or an address), --environment builds in
-    one environment only, --compression is fast or strong, --keep leaves the machines for
-    inspection, --run goes on with a run that was interrupted.
+    one environment only, --compression is fast or strong, --vary is none, default or all (what the
+    environments do differently on purpose), --keep leaves the machines for inspection, --run goes
+    on with a run that was interrupted.
     """
     from pipeline import flow
     from pipeline.run import open_run
 
     workspace = _workspace()
     wanted = _request(
-        workspace, image, commit, source=source, environment=environment, compression=compression
+        workspace,
+        image,
+        commit,
+        source=source,
+        environment=environment,
+        compression=compression,
+        vary=vary,
     )
     chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
     flow.build(workspace, chosen, _display(), source=source, keep=keep)

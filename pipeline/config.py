@@ -1,9 +1,10 @@
 """`farm.yaml`, `environment.yaml` and `image.yaml` as typed, validated, frozen models."""
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -27,7 +28,12 @@ PinnedImage = Annotated[
 ]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
 ReleaseTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{7,39}$")]
+Seed = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+VariableValue = Annotated[str, StringConstraints(pattern=r"^[ -~]{0,200}$")]
 CONFIGURATION_LIMIT = 1024 * 1024
+Vary = Literal["none", "default", "all"]
+DRAWN = frozenset({"directory_seed", "environment_variables"})  # for each run, not configured
 
 
 class _Model(BaseModel):
@@ -83,9 +89,10 @@ class Farm(_Model):
 
 
 class Variation(_Model):
-    """What an environment does differently on purpose: `images/hosts/<name>/environment.yaml`.
+    """What one environment does differently on purpose, factor by factor.
 
-    None of it may reach an artifact; all of it is recorded in the environment's statement.
+    None of it may reach an artifact; all of it is recorded in the environment's statement. The
+    factors that have a value here are varied by `all` alone; those of DRAWN are drawn for each run.
     """
 
     description: str
@@ -93,14 +100,41 @@ class Variation(_Model):
     machine_type: Literal["q35", "pc"]
     cpu_model_tcg: str
     cpu_model_kvm: str
-    clock_offset_days: int
-    time_zone: str
+    clock_offset_days: int = Field(ge=-3650, le=3650)
+    clock_offset_minutes: int = Field(default=0, ge=-1439, le=1439)  # another time of day
+    time_zone: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$")
+    ]
     locale: Literal["C.UTF-8", "C", "POSIX"]
     host_name: Name
     user: Name
     build_path: Annotated[str, StringConstraints(pattern=r"^/[a-z0-9/_-]{1,100}$")]
     umask: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3}$")]
     scratch_filesystem: Literal["ext4", "xfs", "btrfs", "tmpfs"]
+    directory_seed: Seed = "00000000-0000-4000-8000-000000000000"  # of the order that ext4 lists in
+    open_files: int = Field(default=1024, ge=256, le=65536)  # limit of a process
+    processes: int = Field(default=4096, ge=256, le=65536)  # limit of a user
+    randomized_addresses: bool = True
+    environment_variables: dict[VariableName, VariableValue] = {}  # of every program
+
+
+class Environment(Variation):
+    """`images/hosts/<name>/environment.yaml`: the factors, and what `all` has other values for."""
+
+    all: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _all_is_possible(self) -> Self:
+        fixed = {"all", "description", "suite"} & self.all.keys()
+        drawn = DRAWN & (self.all.keys() | self.model_fields_set)
+        if fixed or drawn:
+            raise ValueError(f"{min(fixed | drawn)} cannot be set {'in all' if fixed else 'here'}")
+        self.varied(self.all)
+        return self
+
+    def varied(self, changes: Mapping[str, object]) -> Variation:
+        """Return the factors with some other values; raise ValidationError if they do not fit."""
+        return Variation.model_validate(self.model_dump(exclude={"all"}) | dict(changes))
 
 
 class ExpectedDifference(_Model):
@@ -153,9 +187,9 @@ def load_farm(path: Path) -> Farm:
     return _load(Farm, path)
 
 
-def load_variation(path: Path) -> Variation:
+def load_environment(path: Path) -> Environment:
     """Read an `environment.yaml`; raise UsageError that names the key at fault."""
-    return _load(Variation, path)
+    return _load(Environment, path)
 
 
 def load_image(path: Path) -> Image:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from pipeline import command, dsse, git, published
+from pipeline import command, dsse, git, published, variation
 from pipeline import run as runs
 from pipeline.build import engine
 from pipeline.build.host import Mirrors
@@ -34,10 +34,7 @@ FAST, STRONG = "fast", "strong"
 
 def start(workspace: Workspace, request: Request) -> Run:
     """Make the run folder of a request that can be met."""
-    unknown = sorted(set(request.environments) - set(workspace.farm.environments))
-    if unknown:
-        known = ", ".join(sorted(workspace.farm.environments))
-        raise UsageError(f"there is no environment {unknown[0]!r}", remedy=f"farm.yaml has {known}")
+    variation.choose(workspace.farm, workspace.hosts, "", request)  # refuses what cannot be
     return runs.create(workspace.runs, request)
 
 
@@ -58,11 +55,20 @@ def build(
     with run.held(), _reported(run, display):
         take_source(workspace, run, display, source=source)
         take_inputs(workspace, run, display)
+        _say_what_varies(workspace, run, display)
         failures = build_all(workspace, run, display, keep=keep)
         if len(run.request().environments) > 1:
             failures += filter(None, [_judge(run, display)])
     for error in failures:
         raise error
+
+
+def _say_what_varies(workspace: Workspace, run: Run, display: Display) -> None:
+    """Say in how many factors the environments differ, and what they have in common."""
+    request = run.request()
+    choices = variation.choose(workspace.farm, workspace.hosts, run.id, request)
+    if len(choices) > 1:
+        display.say(f"vary {request.vary}: {variation.summary(choices.values())}")
 
 
 def take_source(

@@ -27,7 +27,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.config import Name
+from pipeline.config import Name, Vary
 from pipeline.errors import TwinbuildError, UsageError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.git import without_password
@@ -47,6 +47,7 @@ class Request(BaseModel):
     source: str | None = None  # another repository, without a password; None is this one
     tag: str | None = None  # set for a release, which is built without caches
     compression: Literal["fast", "strong"] = "fast"
+    vary: Vary = "default"  # what the environments do differently
     environments: Annotated[tuple[Name, ...], Field(min_length=1)]
 
     @classmethod

@@ -19,7 +19,7 @@ from pipeline.build import engine
 from pipeline.build.accelerator import DEVICE, Accelerator
 from pipeline.build.builder import MOUNTED, OUT, Builder
 from pipeline.build.engine import BUILDER_USER, LABEL, LOG, RUN_LABEL
-from pipeline.config import EnvironmentEntry, Variation
+from pipeline.config import EnvironmentEntry, Variation, Vary
 from pipeline.errors import BuildFailed, InfrastructureFailed, InputsUnverified, TwinbuildError
 from pipeline.guest import protocol
 from pipeline.plain import plain
@@ -71,6 +71,7 @@ class Machine:
     accelerator: Accelerator
     entry: EnvironmentEntry
     variation: Variation
+    vary: Vary = "default"  # the level that was asked for
 
     @property
     def name(self) -> str:
@@ -79,7 +80,9 @@ class Machine:
 
     def clock(self, now: datetime) -> str:
         """Return the time that its clock shows at `now`."""
-        return f"{now + timedelta(days=self.variation.clock_offset_days):%Y-%m-%dT%H:%M:%S}"
+        v = self.variation
+        offset = timedelta(days=v.clock_offset_days, minutes=v.clock_offset_minutes)
+        return f"{now + offset:%Y-%m-%dT%H:%M:%S}"
 
     @property
     def cpu_model(self) -> str:
@@ -125,6 +128,7 @@ class Machine:
             "host_image": self.host_image,
             "memory_mib": self.entry.memory_mib,
             "varied": self.variation.model_dump(),
+            "vary": self.vary,
         }
 
 

@@ -16,12 +16,13 @@ from pipeline.build import accelerator, builder, engine, machine, output, reposi
 from pipeline.build import host as hosts
 from pipeline.build.host import AskMirrors, Host
 from pipeline.build.machine import Machine, Record
-from pipeline.config import EnvironmentEntry, Image, Variation, load_variation, parse_image
+from pipeline.config import Image, parse_image
 from pipeline.errors import BuildFailed, InfrastructureFailed, TwinbuildError, UsageError
 from pipeline.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
 from pipeline.guest import protocol
 from pipeline.lock import Package
 from pipeline.run import Run
+from pipeline.variation import Choice, choose
 from pipeline.workspace import Workspace
 
 FORMAT = "twinbuild-job/1"
@@ -35,8 +36,7 @@ class _Plan:
 
     run: Run
     environment: str
-    entry: EnvironmentEntry
-    variation: Variation
+    choice: Choice
     host: Host
     source: Mapping[str, Any]
     inputs: Mapping[str, Any]
@@ -91,7 +91,7 @@ def run_build(
     write_json(plan.folder / "job.json", plan.job)
     dsse.load_key(dsse.key_path(environment))  # better no build than one that cannot be signed
     try:
-        with _disk_failures(environment), engine.connect(plan.entry.engine) as client:
+        with _disk_failures(environment), engine.connect(plan.choice.entry.engine) as client:
             written = _build(
                 client, plan, workspace, ask_mirrors, notify, keep=keep, silence_s=silence_s
             )
@@ -104,7 +104,8 @@ def run_build(
 
 def _reads(plan: _Plan, workspace: Workspace) -> dict[str, str]:
     """Return the digests of all that decides what this build is."""
-    environment = plan.entry.model_dump_json() + plan.variation.model_dump_json()
+    choice = plan.choice
+    environment = choice.entry.model_dump_json() + choice.variation.model_dump_json()
     scripts = [sha256_file(workspace.builder / name) for name in builder.SCRIPTS]
     return {
         "the job": sha256_bytes(json_bytes(plan.job)),
@@ -127,8 +128,7 @@ def _disk_failures(environment: str) -> Iterator[None]:
 
 
 def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) -> _Plan:
-    entry = workspace.farm.environments.get(environment)
-    if entry is None:
+    if environment not in workspace.farm.environments:
         known = ", ".join(sorted(workspace.farm.environments))
         raise UsageError(f"farm.yaml has no environment {environment!r}", remedy=f"it has {known}")
     if not run.source_json.exists() or not run.inputs_json.exists():
@@ -142,13 +142,12 @@ def _plan(run: Run, workspace: Workspace, environment: str, *, measure: bool) ->
     _check_store(run, workspace, inputs)
     index = workspace.store.path(inputs["index_sha256"]).read_bytes()
     folder = workspace.hosts / environment
-    variation = load_variation(folder / "environment.yaml")
-    host = Host(environment, folder, variation, workspace.farm.archives, entry.host_image)
+    choice = choose(workspace.farm, workspace.hosts, run.id, run.request())[environment]
+    pinned = choice.entry.host_image
+    host = Host(environment, folder, choice.variation, workspace.farm.archives, pinned)
     job = _job(run, source, inputs, image)
     limits = output.expected(protocol.artifact_names(job))
-    return _Plan(
-        run, environment, entry, variation, host, source, inputs, image, index, job, limits, measure
-    )
+    return _Plan(run, environment, choice, host, source, inputs, image, index, job, limits, measure)
 
 
 def _check_store(run: Run, workspace: Workspace, inputs: Mapping[str, Any]) -> None:
@@ -264,7 +263,9 @@ def _prepare(
     notify({"record": "note", "line": f"builder {'made' if made else 'is there'}"})
     chosen = accelerator.choose(client, image, ready.volume, workspace.cache)
     notify({"record": "step", "step": f"machine ({chosen.name})"})
-    return Machine(plan.run.id, plan.environment, image, ready, chosen, plan.entry, plan.variation)
+    entry, variation = plan.choice.entry, plan.choice.variation
+    vary = plan.run.request().vary
+    return Machine(plan.run.id, plan.environment, image, ready, chosen, entry, variation, vary)
 
 
 def _input_disk(plan: _Plan, workspace: Workspace, path: Path) -> Path:
@@ -273,7 +274,9 @@ def _input_disk(plan: _Plan, workspace: Workspace, path: Path) -> Path:
     lock = _committed(plan.run.source_tar, f"images/live/{plan.job['image']}/lock")
     files: dict[str, Path | bytes] = {
         **_guest_files(),
-        "machine.json": json_bytes(plan.variation.model_dump() | {"measure_by_hand": plan.measure}),
+        "machine.json": json_bytes(
+            plan.choice.variation.model_dump() | {"measure_by_hand": plan.measure}
+        ),
         "job.json": json_bytes(plan.job),
         protocol.LOCK: lock,
         protocol.SOURCE_TAR: plan.run.source_tar,

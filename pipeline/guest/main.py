@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 import tarfile
 import time
 import traceback

@@ -6,6 +6,7 @@ import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import protocol
 from .report import Report, StepFailed
@@ -69,11 +70,12 @@ def output_of(argv: Sequence[str], env: Mapping[str, str]) -> str:
     return lines[0].strip() if lines else ""
 
 
-def environment(machine: Mapping[str, str], epoch: int) -> dict[str, str]:
+def environment(machine: Mapping[str, Any], epoch: int) -> dict[str, str]:
     """Return the environment of every program: what is varied, and SOURCE_DATE_EPOCH."""
     home = f"/home/{machine['user']}"
     os.makedirs(home, exist_ok=True)
     return {
+        **machine["environment_variables"],
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "DEBIAN_FRONTEND": "noninteractive",
         "DEBCONF_NONINTERACTIVE_SEEN": "true",

@@ -10,6 +10,7 @@ from . import protocol
 from .job import Job, Locked
 from .programs import SCRIPT_UMASK, run
 from .report import Report, StepFailed
+from .times import Times
 
 # The parts of a live-build configuration tree that this build applies or that the lock has applied.
 KNOWN = {
@@ -193,14 +194,13 @@ def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:
     if not (job.tree / "usr/sbin/update-initramfs").exists():
         return
     argv = ["update-initramfs", "-c", "-k", "all"]
-    in_chroot(job, report, {**env, "HOME": "/root"}, argv, blame="update-initramfs")
+    # mkinitramfs gives this time to what is newer, and the clock may be before the epoch.
+    env = {**env, "HOME": "/root", "SOURCE_DATE_EPOCH": "0"}
+    in_chroot(job, report, env, argv, blame="update-initramfs")
 
 
-def clean(job: Job, started: int) -> None:
-    """Remove what a running system makes for itself, and what only the build needed; settle times.
-
-    `started` is when the build began, by this machine's clock.
-    """
+def clean(job: Job, times: Times) -> None:
+    """Remove what a system makes for itself, and what only the build needed; settle times."""
     for name in EMPTIED:
         path = job.tree / name
         if path.is_file() and not path.is_symlink():
@@ -209,7 +209,7 @@ def clean(job: Job, started: int) -> None:
         (job.tree / name).unlink(missing_ok=True)
     for name in CLEARED:
         _clear(job.tree / name, whole=name in ("run", "tmp", "var/tmp"))
-    clamp_times(job.tree, job.epoch, started)
+    settle_times(job.tree, times.settled)
 
 
 def _clear(folder: Path, *, whole: bool) -> None:
@@ -226,23 +226,14 @@ def _clear(folder: Path, *, whole: bool) -> None:
             path.unlink()
 
 
-def settled(mtime: float, epoch: int, started: int) -> float:
-    """Return the time that a file with this time will have in the image, in seconds.
-
-    What this build made gets the epoch: all since `started`, by this machine's clock, and all after
-    the epoch. A package's own older times stay. A machine's clock may run before the epoch, so the
-    epoch alone does not do.
-    """
-    return epoch if mtime > epoch or mtime >= started else mtime
-
-
-def clamp_times(tree: Path, epoch: int, started: int) -> None:
+def settle_times(tree: Path, settled: Callable[[float], float]) -> None:
     """Give every file its settled time."""
 
     def settle(path: str | os.PathLike[str]) -> None:
         mtime = os.lstat(path).st_mtime
-        if settled(mtime, epoch, started) != mtime:
-            os.utime(path, (epoch, epoch), follow_symlinks=False)
+        wanted = settled(mtime)
+        if wanted != mtime:
+            os.utime(path, (wanted, wanted), follow_symlinks=False)
 
     _each(os.fspath(tree), settle)
 

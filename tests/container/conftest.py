@@ -14,7 +14,7 @@ from pipeline.build import engine, host
 from pipeline.build.accelerator import TCG
 from pipeline.build.builder import Builder
 from pipeline.build.machine import Machine
-from pipeline.config import load_variation
+from pipeline.config import load_environment
 from pipeline.workspace import open_workspace
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def client() -> Iterator[DockerClient]:
 def alpha() -> host.Host:
     """The container host that most tests run on; its image is kept from one session to the next."""
     workspace = open_workspace(ROOT)
-    variation = load_variation(workspace.hosts / "alpha" / "environment.yaml")
+    variation = load_environment(workspace.hosts / "alpha" / "environment.yaml")
     return host.Host("alpha", workspace.hosts / "alpha", variation, workspace.farm.archives)
 
 

@@ -13,7 +13,7 @@ from docker import DockerClient
 
 from pipeline.build import engine, host
 from pipeline.build.host import Host, Mirrors
-from pipeline.config import load_variation
+from pipeline.config import load_environment
 from pipeline.errors import InfrastructureFailed
 
 pytestmark = pytest.mark.container
@@ -69,7 +69,7 @@ def never() -> Mirrors:
 
 
 def pinned(name: str) -> Host:
-    variation = load_variation(HOSTS / "alpha" / "environment.yaml")
+    variation = load_environment(HOSTS / "alpha" / "environment.yaml")
     return Host("alpha", HOSTS / "alpha", variation, {}, name)
 
 

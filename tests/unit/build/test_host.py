@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.build.host import Host
-from pipeline.config import Archive, Variation, load_variation
+from pipeline.config import Archive, Variation, load_environment
 from pipeline.errors import UsageError
 
 HOSTS = Path(__file__).parents[3] / "images" / "hosts"
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 def host(
     folder: Path, archives: Mapping[str, Archive] = ARCHIVES, name: str = "beta", **changes: str
 ) -> Host:
-    variation: Variation = load_variation(HOSTS / "beta" / "environment.yaml")
+    variation: Variation = load_environment(HOSTS / "beta" / "environment.yaml")
     return Host(name, folder, variation.model_copy(update=changes), archives)
 
 
@@ -102,5 +102,5 @@ def test_whatever_it_is_made_of_changes_its_key(folder: Path) -> None:
 
 
 def test_the_hosts_here_are_of_two_releases() -> None:
-    suites = {load_variation(p / "environment.yaml").suite for p in HOSTS.iterdir() if p.is_dir()}
+    suites = {load_environment(p / "environment.yaml").suite for p in HOSTS.iterdir() if p.is_dir()}
     assert len(suites) == 2

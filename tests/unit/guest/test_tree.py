@@ -10,10 +10,10 @@ import pytest
 from pipeline.guest import protocol, tree
 from pipeline.guest.job import Job
 from pipeline.guest.report import StepFailed
+from pipeline.guest.times import Times
 
 EPOCH = 1_700_000_000
-DAY = 86400
-STARTED = EPOCH + 100 * DAY
+TIMES = Times(EPOCH, EPOCH, Path("/nowhere"))
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_what_a_system_makes_for_itself_is_removed(job: Job) -> None:
     for name in (*removed, *kept):
         (job.tree / name).parent.mkdir(parents=True, exist_ok=True)
         (job.tree / name).write_text("x")
-    tree.clean(job, STARTED)
+    tree.clean(job, TIMES)
     left = {str(p.relative_to(job.tree)) for p in job.tree.rglob("*") if not p.is_dir()}
     assert left == set(kept)
     assert (job.tree / "etc/machine-id").read_bytes() == b""
@@ -177,7 +177,7 @@ def test_what_a_system_makes_for_itself_is_removed(job: Job) -> None:
 
 
 def test_cleaning_makes_nothing(job: Job) -> None:
-    tree.clean(job, STARTED)
+    tree.clean(job, TIMES)
     assert list(job.tree.iterdir()) == []
 
 
@@ -187,31 +187,9 @@ def test_cleaning_follows_no_link(job: Job, outside: Path) -> None:
     (job.tree / "etc/machine-id").symlink_to(outside / "file")
     (job.tree / "tmp").symlink_to(outside)
     (job.tree / "var/log/link").symlink_to(outside)
-    tree.clean(job, STARTED)
+    tree.clean(job, TIMES)
     assert (outside / "file").read_text() == "of the machine"
     assert not (job.tree / "var/log/link").is_symlink()
-
-
-AHEAD, BEHIND = EPOCH + 213 * DAY, EPOCH - 400 * DAY
-
-
-@pytest.mark.parametrize(
-    ("mtime", "started", "expected"),
-    [
-        (EPOCH - DAY, AHEAD, EPOCH - DAY),  # a package's own time
-        (EPOCH, AHEAD, EPOCH),
-        (EPOCH + 1, AHEAD, EPOCH),
-        (AHEAD + 5, AHEAD, EPOCH),
-        (BEHIND - DAY, BEHIND, BEHIND - DAY),
-        (BEHIND, BEHIND, EPOCH),  # made by this build, by a clock before the epoch
-        (BEHIND + 5, BEHIND, EPOCH),
-        (EPOCH + 5, BEHIND, EPOCH),
-        (-5, AHEAD, -5),
-    ],
-)
-def test_settled_times(mtime: int, started: int, expected: int) -> None:
-    assert tree.settled(mtime, EPOCH, started) == expected
-    assert tree.settled(expected, EPOCH, started) in (expected, EPOCH)
 
 
 def test_all_times_are_clamped_links_and_folders_too(job: Job, outside: Path) -> None:
@@ -221,7 +199,7 @@ def test_all_times_are_clamped_links_and_folders_too(job: Job, outside: Path) ->
     os.utime(job.tree / "a/old", (1, 2))
     (job.tree / "link").symlink_to(outside)
     untouched = (outside / "file").stat().st_mtime_ns
-    tree.clamp_times(job.tree, EPOCH, AHEAD)
+    tree.settle_times(job.tree, lambda mtime: min(mtime, EPOCH))
     times = {p.name: p.lstat().st_mtime_ns for p in [job.tree, *job.tree.rglob("*")]}
     epoch = EPOCH * 10**9
     assert times == {

@@ -1,0 +1,88 @@
+"""Which time each file of the image gets, whatever this machine's clock says.
+
+What the build made gets the epoch, and so does all that is newer; a package's own older times stay.
+A clock after the epoch tells the two apart by itself. One before it may lie months behind packages
+of the same image, so it takes two more looks:
+
+- The build made only what bears a time between its start and now, by this machine's clock.
+- Of these, packages and other archives have times of whole seconds; what is written has the
+  kernel's, with their fractions. Few programs set whole seconds from the clock (some do it for a
+  folder whose cache they made), so for what is left the packages themselves are asked.
+
+An explicit time (`touch --date`) that falls into just these hours is taken for the clock's.
+"""
+
+import math
+import os
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+from . import protocol
+from .report import StepFailed
+
+# Of the first member of a .deb, an ar archive: the time when the package was built.
+BUILT_AT = slice(24, 36)
+
+
+class Times:
+    """The times of one build's files; `pool` holds the packages, `started` is in seconds."""
+
+    def __init__(self, epoch: int, started: int, pool: Path) -> None:
+        self.epoch = epoch
+        self.started = started
+        self._pool = pool
+        self._asked_since = math.inf
+        self._of_packages: frozenset[int] = frozenset()
+
+    def take_package_times(self, seconds: frozenset[int]) -> None:
+        """Take the times of packages from a kept tree: the packages themselves are not there."""
+        self._of_packages = (self._of_packages or frozenset()) | seconds
+
+    def settled(self, mtime: float) -> float:
+        """Return the time in seconds that a file with this time will have in the image."""
+        made = mtime > self.epoch or self.made(mtime, self.started, time.time())
+        return self.epoch if made else mtime
+
+    def made(self, mtime: float, started: float, ended: float) -> bool:
+        """Tell whether a build made the file that had these hours, in seconds by this clock."""
+        if not started <= mtime <= ended:
+            return False
+        if mtime != int(mtime):
+            return True
+        if started < self._asked_since:
+            self._asked_since = started
+            self._of_packages = package_times(self._pool, started)
+        return int(mtime) not in self._of_packages
+
+
+def package_times(pool: Path, since: float) -> frozenset[int]:
+    """Return the times of all files in packages, as far as they are not before `since`.
+
+    A package that was built before has no such file: it is not opened.
+    """
+    found: set[int] = set()
+    for path in sorted(pool.glob("*.deb")):
+        if _built_at(path) >= since:
+            found.update(mtime for mtime in _times_in(path) if mtime >= since)
+    return frozenset(found)
+
+
+def _built_at(package: Path) -> float:
+    with package.open("rb") as file:
+        said = file.read(BUILT_AT.stop)[BUILT_AT].strip()
+    return int(said) if said.isdigit() else float("inf")
+
+
+def _times_in(package: Path) -> set[int]:
+    argv = ["dpkg-deb", "--fsys-tarfile", os.fspath(package)]
+    try:
+        with (
+            subprocess.Popen(argv, stdout=subprocess.PIPE) as process,
+            tarfile.open(fileobj=process.stdout, mode="r|") as tar,
+        ):
+            return {int(member.mtime) for member in tar}
+    except tarfile.TarError as error:
+        what = f"{package.name} cannot be read: {error}"
+        raise StepFailed(protocol.STATUS_INPUTS, what) from error

@@ -1,0 +1,113 @@
+"""Whose time a file has, the build's or a package's: with real packages and all kinds of clocks."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.guest import times as module
+from pipeline.guest.report import StepFailed
+from pipeline.guest.times import Times, package_times
+
+DAY = 86400
+NOW = time.time()
+EPOCH = int(NOW) + 157 * DAY  # as a clock sees it that is so far behind
+STARTED = int(NOW) - 3600
+UNPACKED = STARTED + 1800  # a package's own time, in the middle of the build's hours
+
+
+def make_package(pool: Path, name: str, *mtimes: int, built: int) -> Path:
+    """Make a real .deb whose files have these times."""
+    tree = pool.parent / name
+    (tree / "DEBIAN").mkdir(parents=True)
+    control = f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: A <a@example.org>\n"
+    (tree / "DEBIAN/control").write_text(f"{control}Description: test\n")
+    for mtime in mtimes:
+        (tree / str(mtime)).touch()
+        os.utime(tree / str(mtime), (mtime, mtime))
+    os.utime(tree, (1, 1))
+    pool.mkdir(exist_ok=True)
+    path = pool / f"{name}_1_all.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", tree, path],
+        check=True,
+        capture_output=True,
+        env={"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": str(built)},
+    )
+    return path
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    made = tmp_path / "pool"
+    make_package(made, "old", 1_000_000_000, built=STARTED - DAY)
+    make_package(made, "new", 1_000_000_001, UNPACKED, STARTED - 5, built=EPOCH - DAY)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("mtime", "settled"),
+    [
+        (EPOCH + 1, EPOCH),
+        (EPOCH, EPOCH),
+        (EPOCH - DAY, EPOCH - DAY),  # a package's, younger than this clock says it is
+        (STARTED - 0.5, STARTED - 0.5),
+        (STARTED + 0.5, EPOCH),  # written by the build
+        (STARTED + 7, EPOCH),  # whole seconds that a program took from the clock
+        (UNPACKED, UNPACKED),  # whole seconds that a package brought
+        (UNPACKED + 0.25, EPOCH),
+        (1_000_000_000, 1_000_000_000),
+        (-5, -5),
+    ],
+)
+def test_a_clock_before_the_epoch(pool: Path, mtime: float, settled: float) -> None:
+    assert Times(EPOCH, STARTED, pool).settled(mtime) == settled
+
+
+def test_what_is_written_now_is_the_builds(pool: Path, tmp_path: Path) -> None:
+    times = Times(EPOCH, int(time.time()), pool)
+    (tmp_path / "written").touch()
+    assert times.settled((tmp_path / "written").stat().st_mtime) == EPOCH
+
+
+own = st.integers(0, EPOCH)  # times that packages and archives have
+written = st.integers(0, 3600 * 10**6).map(lambda us: us / 10**6)  # seconds since the start
+
+
+@given(own, written)
+def test_two_clocks_come_to_the_same(mtime: int, after: float) -> None:
+    """One is months ahead of the epoch, one behind; neither packages nor hooks make them differ."""
+    ahead = Times(EPOCH, EPOCH + 213 * DAY, Path("/nowhere"))
+    behind = Times(EPOCH, STARTED, Path("/nowhere"))
+    behind._asked_since, behind._of_packages = 0, frozenset({mtime})
+    assert ahead.settled(mtime) == behind.settled(mtime) == mtime
+    if STARTED + after != mtime:
+        assert ahead.settled(ahead.started + after) == behind.settled(STARTED + after) == EPOCH
+
+
+def test_a_clock_after_the_epoch_asks_no_package(tmp_path: Path) -> None:
+    (tmp_path / "broken.deb").write_bytes(b"!<arch>\n")
+    times = Times(STARTED - DAY, STARTED, tmp_path)
+    assert times.settled(STARTED + 7) == STARTED - DAY
+    assert times.settled(STARTED - 2 * DAY) == STARTED - 2 * DAY
+
+
+def test_only_packages_that_are_new_enough_are_opened(
+    pool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    really = module._times_in
+    monkeypatch.setattr(module, "_times_in", lambda p: opened.append(p.name) or really(p))
+    assert package_times(pool, STARTED) == {UNPACKED}
+    assert opened == ["new_1_all.deb"]
+
+
+@pytest.mark.parametrize("content", [b"", b"!<arch>\n", b"x" * 5000])
+def test_a_package_that_cannot_be_read_is_told(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "broken.deb").write_bytes(content)
+    with pytest.raises(StepFailed, match=r"broken\.deb cannot be read"):
+        package_times(tmp_path, 0)
