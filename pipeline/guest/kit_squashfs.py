@@ -188,10 +188,7 @@ def read_back(squashfs: Path, work: Path, env: Mapping[str, str]) -> tuple[Path,
     Raise StepFailed if its root directory is not as that of every image must be.
     """
     folder, final = work / "read-back", work / "read-back.ledger.jsonl.gz"
-    queue = str(UNPACK_QUEUE_MIB)
-    argv = ["unsquashfs", "-quiet", "-no-progress", "-strict-errors", "-da", queue, "-fr", queue]
-    with _running([*argv, "-d", os.fspath(folder), os.fspath(squashfs)], env):
-        pass
+    unpack(squashfs, folder, env)
     check_root(folder)
     ledger = Ledger(folder, work / "read-back.steps.gz", float)
     ledger.record("delta")
@@ -204,6 +201,14 @@ def read_back(squashfs: Path, work: Path, env: Mapping[str, str]) -> tuple[Path,
         if is_folder(line) and _is_opaque(os.path.join(os.fsencode(folder), path))
     )
     return final, opaque
+
+
+def unpack(squashfs: Path, folder: Path, env: Mapping[str, str]) -> None:
+    """Unpack a SquashFS as root, with all that it holds; raise StepFailed if it is damaged."""
+    queue = str(UNPACK_QUEUE_MIB)
+    argv = ["unsquashfs", "-quiet", "-no-progress", "-strict-errors", "-da", queue, "-fr", queue]
+    with _running([*argv, "-d", os.fspath(folder), os.fspath(squashfs)], env):
+        pass
 
 
 def _is_opaque(folder: bytes) -> bool:

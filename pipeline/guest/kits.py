@@ -9,6 +9,7 @@ from typing import Any
 from . import protocol
 from .job import Job
 from .kit import Earlier, Later, make_kit
+from .kit_earlier import earlier_from_image
 from .report import Report
 
 # One kit at work: sqfstar's caches, what unsquashfs queues, and what is kept of two ledgers.
@@ -32,7 +33,7 @@ def make_kits(job: Job, report: Report, env: Mapping[str, str]) -> dict[str, Pat
         report.log(f"kit from {kit['from']}: begun")
         target = job.artifacts / name
         work = job.work / "kits" / kit["from"]
-        earlier = _earlier(job, kit)
+        earlier = _earlier(job, kit, report, env)
         make_kit(earlier, later, target, work, env, processors=max(1, processors // at_once))
         report.log(f"kit from {kit['from']}: {target.stat().st_size} bytes")
         return target
@@ -61,8 +62,11 @@ def _later(job: Job) -> Later:
     )
 
 
-def _earlier(job: Job, kit: Mapping[str, Any]) -> Earlier:
+def _earlier(job: Job, kit: Mapping[str, Any], report: Report, env: Mapping[str, str]) -> Earlier:
     folder = job.work / protocol.EARLIER / kit["from"]
+    if kit.get("image_sha256"):
+        report.log(f"kit from {kit['from']}: it has no ledger, so its image is unpacked: slower")
+        return earlier_from_image(kit["from"], folder / "image.img", folder / "unpacked", env)
     return Earlier(kit["from"], folder / "ledger.jsonl.gz", folder / "partition")
 
 
