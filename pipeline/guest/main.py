@@ -57,6 +57,7 @@ def _build(report: Report) -> None:
     for name, act in _steps(job, report, env, locked, times):
         with report.step(name):
             made = act() or {}
+            times.settle_passwords(job.tree)
             ledger.record(name)
             for artifact, path in made.items():
                 ledger.artifact(artifact, path)

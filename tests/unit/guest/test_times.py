@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.guest import times as module
 from pipeline.guest.report import StepFailed
-from pipeline.guest.times import Times, package_times
+from pipeline.guest.times import DAY, Times, package_times
 
-DAY = 86400
 NOW = time.time()
 EPOCH = int(NOW) + 157 * DAY  # as a clock sees it that is so far behind
 STARTED = int(NOW) - 3600
@@ -104,6 +103,25 @@ def test_only_packages_that_are_new_enough_are_opened(
     monkeypatch.setattr(module, "_times_in", lambda p: opened.append(p.name) or really(p))
     assert package_times(pool, STARTED) == {UNPACKED}
     assert opened == ["new_1_all.deb"]
+
+
+def test_passwords_are_as_old_as_the_epoch(tmp_path: Path) -> None:
+    today = int(time.time()) // DAY
+    lines = f"root:*:{today}:0:99999:7:::\nold:!:19000::::::\nlocked:!:0:\nempty:::\n\xff:\n"
+    shadow = tmp_path / "etc/shadow"
+    shadow.parent.mkdir()
+    shadow.write_bytes(lines.encode("latin-1"))
+    shadow.chmod(0o640)
+    (tmp_path / "etc/shadow-").symlink_to("shadow")
+    times = Times(EPOCH, STARTED, tmp_path)
+    times.settle_passwords(tmp_path)
+    wanted = lines.replace(f":{today}:", f":{EPOCH // DAY}:")
+    assert shadow.read_bytes() == wanted.encode("latin-1")
+    assert shadow.stat().st_mode & 0o777 == 0o640
+    os.utime(shadow, (1, 1))
+    times.settle_passwords(tmp_path)
+    assert shadow.stat().st_mtime == 1  # what is settled is not written again
+    times.settle_passwords(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("content", [b"", b"!<arch>\n", b"x" * 5000])
