@@ -40,22 +40,21 @@ class Times:
 
     def take_package_times(self, seconds: frozenset[int]) -> None:
         """Take the times of packages from a kept tree: the packages themselves are not there."""
-        self._of_packages = (self._of_packages or frozenset()) | seconds
+        self._of_packages |= seconds
 
     def settled(self, mtime: float) -> float:
         """Return the time in seconds that a file with this time will have in the image."""
-        made = mtime > self.epoch or self.made(mtime, self.started, time.time())
-        return self.epoch if made else mtime
+        return self.epoch if mtime > self.epoch or self.made_since(self.started, mtime) else mtime
 
-    def made(self, mtime: float, started: float, ended: float) -> bool:
-        """Tell whether a build made the file that had these hours, in seconds by this clock."""
-        if not started <= mtime <= ended:
+    def made_since(self, started: float, mtime: float) -> bool:
+        """Tell whether a build that began then made a file, by its time and this clock."""
+        if not started <= mtime <= time.time():
             return False
         if mtime != int(mtime):
             return True
         if started < self._asked_since:
             self._asked_since = started
-            self._of_packages = package_times(self._pool, started)
+            self._of_packages |= package_times(self._pool, started)
         return int(mtime) not in self._of_packages
 
     def settle_passwords(self, tree: Path) -> None:
