@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.display import Display
     from pipeline.inputs.proof import Proof
+    from pipeline.kit.description import Trust
     from pipeline.run import Request, Run
     from pipeline.workspace import Workspace
 
@@ -442,6 +444,85 @@ def kit_describe(_c: Context, tag: str) -> None:
         print(path)
 
 
+def _trust(keyring: str | None, fingerprint: str | None) -> Trust:
+    """Return the given keyring, or else the key that this checkout pins."""
+    from pipeline.kit.description import load_trust
+
+    if keyring is None and PINNED_KEY.exists():
+        return load_trust(PINNED_KEY, fingerprint or _workspace().farm.keys.release)
+    return load_trust(Path(keyring) if keyring else None, fingerprint)
+
+
+@_task
+def kit_check(
+    _c: Context,
+    from_: str,
+    url: str,
+    image: str = "mini",
+    keyring: str | None = None,
+    fingerprint: str | None = None,
+) -> None:
+    """Ask a publish location whether there is an upgrade, and believe only the release key.
+
+    --from is the release that was installed first, --keyring the exported key that you trust;
+    without it the key that this checkout pins.
+    """
+    from pipeline.kit.check import check_upgrade
+
+    found = check_upgrade(url, from_, image, _trust(keyring, fingerprint), datetime.now(UTC))
+    print(found.description)
+
+
+@_task
+def kit_fetch(
+    _c: Context,
+    from_: str,
+    url: str,
+    image: str = "mini",
+    directory: str = ".",
+    keyring: str | None = None,
+    fingerprint: str | None = None,
+) -> None:
+    """Fetch the kit of an upgrade, with its description beside it; goes on where it broke off.
+
+    The options are those of kit.check; --directory is where the kit goes.
+    """
+    from pipeline.kit.check import check_upgrade
+    from pipeline.kit.fetch import fetch_kit
+
+    found = check_upgrade(url, from_, image, _trust(keyring, fingerprint), datetime.now(UTC))
+    with _display().bar(found.description.file) as progress:
+        print(f"fetched: {fetch_kit(url, found, Path(directory), progress)}")
+
+
+@_task
+def kit_apply(
+    _c: Context,
+    kit: str,
+    target: str,
+    keyring: str | None = None,
+    fingerprint: str | None = None,
+) -> None:
+    """Upgrade the installed system on a device or image file; the release before stays bootable.
+
+    The kit's description lies beside it, as kit.fetch has put it there. A power cut at any moment
+    leaves the old release or the new one.
+    """
+    from pipeline.kit.apply import apply_kit
+
+    trust = _trust(keyring, fingerprint)
+    print(apply_kit(Path(kit), Path(target), trust, _display(), datetime.now(UTC)))
+
+
+@_task
+def kit_rollback(_c: Context, target: str) -> None:
+    """Let an installed system boot the release before again; doing it twice returns."""
+    from pipeline.kit.rollback import roll_back
+
+    switch = roll_back(Path(target))
+    print(f"{target} boots {switch.version} now; {switch.previous} is still there")
+
+
 @_task
 def stage_compare(_c: Context, run: str) -> None:
     """Compare a run's builds; status 0 only if they match."""
@@ -464,7 +545,13 @@ namespace = Collection(
     *(runs, show, clean, doctor, demo, bench, test, lint, locate),
 )
 kits = Collection("kit")
-for name, action in (("describe", kit_describe),):
+for name, action in (
+    ("check", kit_check),
+    ("fetch", kit_fetch),
+    ("apply", kit_apply),
+    ("rollback", kit_rollback),
+    ("describe", kit_describe),
+):
     kits.add_task(action, name=name)
 namespace.add_collection(kits)
 stages = Collection("stage")

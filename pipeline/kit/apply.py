@@ -28,11 +28,19 @@ Progress = Callable[[int, int], None]  # bytes done and bytes in all
 
 @dataclass(frozen=True)
 class Applied:
-    """What came of it; `new` is false if the system was that release already."""
+    """What came of it; `changed` is false if the system was that release already, and whole."""
 
     version: str
     before: str
-    new: bool
+    changed: bool
+
+    def __str__(self) -> str:
+        """One line for people."""
+        if not self.changed:
+            return f"{self.version} is installed already: nothing to do"
+        if self.version == self.before:
+            return f"{self.version} was installed already: what was missing or damaged is mended"
+        return f"{self.version} is installed and boots from now on; {self.before} is still there"
 
 
 def apply_kit(path: Path, target: Path, trust: Trust, display: Display, now: datetime) -> Applied:
@@ -54,14 +62,14 @@ def apply_kit(path: Path, target: Path, trust: Trust, display: Display, now: dat
             total = sum(content.size for content in brought.control.partition.values())
             plan = make_plan(system, brought, _Count(progress, total))
         if plan.is_empty:
-            return Applied(before, before, new=False)
+            return Applied(before, before, changed=False)
         stream.seek(0)
         kit = open_kit(stream, path.name)
         with display.bar("writing and reading back") as progress:
             carry_out(plan, system, brought.control, kit, progress)
         if not medium.reads_past_cache:
             display.say("read back as the cache gave it: this file system reads no other way")
-    return Applied(brought.control.to, before, new=plan.switch)
+    return Applied(brought.control.to, before, changed=True)
 
 
 def read_description(kit: Path, trust: Trust, now: datetime) -> Description:

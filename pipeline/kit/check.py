@@ -1,5 +1,6 @@
 """Asks where releases are published for an upgrade; believes only what the release key signed."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
@@ -15,10 +16,16 @@ from pipeline.transfer import Client, Missing
 ARCHITECTURE = "amd64"  # the only one there is
 
 
-def check_upgrade(
-    url: str, start: str, image: str, trust: Trust, now: datetime
-) -> tuple[Description, bytes]:
-    """Return what leads on from the release `start`, and the envelope that says so.
+@dataclass(frozen=True)
+class Upgrade:
+    """A verified description, and the signed envelope that it came in."""
+
+    description: Description
+    envelope: bytes
+
+
+def check_upgrade(url: str, start: str, image: str, trust: Trust, now: datetime) -> Upgrade:
+    """Return what leads on from the release `start`.
 
     Raise SignatureInvalid if no trusted key has signed it or it has expired, InputsUnverified if
     it is for something else, Missing if there is none, InfrastructureFailed if nobody answers.
@@ -46,4 +53,4 @@ def check_upgrade(
             f"{address} is for {' '.join(found)}, not for {image} {ARCHITECTURE} {start}",
             remedy="tell who runs the server",
         )
-    return description, envelope
+    return Upgrade(description, envelope)

@@ -36,6 +36,7 @@ LIMIT = 64 * 1024  # bytes of an envelope
 SIGNATURES_LIMIT = 4  # two keys while one follows the other
 VALID_DAYS = 180
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+MIB = 1024 * 1024
 SIZE_LIMIT = 16 * 1024**3
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Time = Annotated[
@@ -70,6 +71,13 @@ class Description(BaseModel):
         """The kit's name."""
         return f"{self.image}-{self.architecture}-{self.from_}-to-{self.to}.iuk"
 
+    def __str__(self) -> str:
+        """One line for people."""
+        size = f"{self.size / MIB:.1f} MiB"
+        return (
+            f"{self.from_} can be upgraded to {self.to}: {self.kit}, {size}, until {self.expires}"
+        )
+
     @property
     def expiry(self) -> datetime:
         """When it ends to hold."""
@@ -78,10 +86,25 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose signature counts: public keys in binary or armoured form, or one of them alone."""
+    """Whose signature counts: public keys in binary form, or of them one alone."""
 
     keyring: bytes
     fingerprint: str | None = None
+
+
+def load_trust(keyring: Path | None, fingerprint: str | None) -> Trust:
+    """Return whose signature counts; raise SignatureInvalid without a readable keyring."""
+    if keyring is None:
+        raise SignatureInvalid(
+            "no keyring was given", remedy="--keyring FILE: the release key, from someone you trust"
+        )
+    try:
+        with keyring.open("rb") as file:
+            return Trust(verify.dearmour(file.read(verify.KEYRING_LIMIT)), fingerprint)
+    except OSError as error:
+        raise SignatureInvalid(f"cannot read {keyring}: {error.strerror}") from error
+    except ValueError as error:
+        raise SignatureInvalid(f"{keyring} is not a keyring: {error}") from error
 
 
 def describe(
@@ -167,9 +190,8 @@ def _check_signatures(signed: bytes, signatures: list[bytes], trust: Trust) -> N
     refusals = []
     for signature in signatures:
         try:
-            keyring = verify.dearmour(trust.keyring)
-            verify.check_signature(signed, signature, keyring, trust.fingerprint)
-        except (verify.Refused, ValueError) as error:
+            verify.check_signature(signed, signature, trust.keyring, trust.fingerprint)
+        except verify.Refused as error:
             refusals.append(plain(str(error)))
         else:
             return

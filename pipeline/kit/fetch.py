@@ -6,29 +6,27 @@ from urllib.parse import quote
 
 from pipeline.errors import InfrastructureFailed, UsageError
 from pipeline.files import put_in_place, sha256_file, write_bytes
+from pipeline.kit.check import Upgrade
 from pipeline.kit.description import Description
 from pipeline.transfer import Client
 
 
 def fetch_kit(
-    url: str,
-    description: Description,
-    envelope: bytes,
-    directory: Path,
-    progress: Callable[[int, int], None],
+    url: str, upgrade: Upgrade, directory: Path, progress: Callable[[int, int], None]
 ) -> Path:
-    """Fetch the kit that a verified description names; return its path.
+    """Fetch the kit of an upgrade; return its path.
 
     What broke off before goes on where it ended. Raise InputsUnverified if only wrong bytes are to
     be had, and keep nothing of them; UsageError if another file has the kit's name.
     """
+    description = upgrade.description
     kit = directory / description.file
     if kit.exists():
         if kit.stat().st_size != description.size or sha256_file(kit) != description.sha256:
             raise UsageError(f"{kit} is there and is another file", remedy="move it away")
     else:
         _download(f"{url.rstrip('/')}/{quote(description.kit)}", description, kit, progress)
-    write_bytes(kit.with_name(f"{kit.name}.json"), envelope)
+    write_bytes(kit.with_name(f"{kit.name}.json"), upgrade.envelope)
     return kit
 
 
