@@ -44,11 +44,12 @@ class Times:
 
     def settled(self, mtime: float) -> float:
         """Return the time in seconds that a file with this time will have in the image."""
-        return self.epoch if mtime > self.epoch or self.made_since(self.started, mtime) else mtime
+        made = mtime > self.epoch or self.made(mtime, self.started, time.time())
+        return self.epoch if made else mtime
 
-    def made_since(self, started: float, mtime: float) -> bool:
-        """Tell whether a build that began then made a file, by its time and this clock."""
-        if not started <= mtime <= time.time():
+    def made(self, mtime: float, started: float, ended: float) -> bool:
+        """Tell whether a build made the file that had these hours, in seconds by this clock."""
+        if not started <= mtime <= ended:
             return False
         if mtime != int(mtime):
             return True
