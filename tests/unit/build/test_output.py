@@ -259,6 +259,18 @@ def test_memory_stays_small(folder: Path) -> None:
     assert peak < 8 * 1024 * 1024
 
 
+@pytest.mark.parametrize("end", [b"", b"end", bytes(1000)])
+def test_zeros_take_no_room(end: bytes, folder: Path) -> None:
+    image = b"start".ljust(1 << 20, b"\0") + bytes(20 << 20) + end
+    limits = {**LIMITS, "artifacts/a.iso": len(image)}
+    sent = archive({**GOOD, "artifacts/a.iso": image})
+    digests = output.receive(io.BytesIO(sent), limits, folder)
+    written = folder / "artifacts/a.iso"
+    assert written.read_bytes() == image
+    assert digests["artifacts/a.iso"] == hashlib.sha256(image).hexdigest()
+    assert written.stat().st_blocks * 512 < 2 << 20
+
+
 def refused(sent: bytes, folder: Path) -> None:
     """It is refused with the status of the infrastructure, and nothing else is written."""
     with pytest.raises(InfrastructureFailed) as caught:
