@@ -1,0 +1,197 @@
+"""Upgrade kits from real releases: built twice, identical, described, and applied."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipeline import dsse, flow
+from pipeline.config import Keys, TagPolicy
+from pipeline.guest.kit_lines import read_ledger, tree_digest
+from pipeline.kit import description
+from pipeline.kit.apply import apply_kit
+from pipeline.kit.description import Trust
+from pipeline.run import Request
+from pipeline.workspace import Workspace
+from tests.machine.conftest import Tiny, display, git
+from tests.unit.release.conftest import GpgHome
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]
+
+KIT = "tiny-amd64-3.1-to-3.2.iuk"
+IMAGE_YAML = """\
+description: A test
+suite: trixie
+volume_id: TINY
+upgrades: {from: same-major}
+"""
+HOOK = "hooks/normal/10-content.hook.chroot"
+# perl is essential, setcap is not: CAP_NET_RAW permitted, as capabilities(7) lays it out.
+CAPABILITY = (
+    'perl -e \'syscall(188, $ARGV[0], "security.capability", pack("V5", 0x2000001, $ARGV[1]),'
+    " 20, 0) == 0 or die $!'"
+)
+FIRST = f"""#!/bin/sh
+set -eu
+mkdir -p /opt/gone/below /opt/kept
+echo one >/opt/changed
+echo one >/opt/gone/below/file
+echo one >/opt/deleted
+echo one >/opt/becomes-a-folder
+mkdir /opt/becomes-a-file && echo one >/opt/becomes-a-file/inside
+echo same >/opt/kept/same
+echo one >/opt/link-a && ln /opt/link-a /opt/link-b
+echo ping >/opt/ping && {CAPABILITY} /opt/ping 0x2000
+"""
+SECOND = f"""#!/bin/sh
+set -eu
+mkdir -p /opt/kept /opt/new
+echo two >/opt/changed
+mkdir /opt/becomes-a-folder && echo two >/opt/becomes-a-folder/inside
+echo two >/opt/becomes-a-file
+echo same >/opt/kept/same
+echo two >/opt/link-a && ln /opt/link-a /opt/link-b && ln /opt/link-a /opt/new/link-c
+echo ping >/opt/ping && {CAPABILITY} /opt/ping 0x3000
+ln -s ../changed /opt/new/pointer
+chown 7:8 /opt/new && chmod 2750 /opt/new
+"""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A farm that has published 3.1 and 3.2 of tiny."""
+
+    farm: Workspace
+    trust: Trust
+
+    def file(self, tag: str, ending: str) -> Path:
+        return self.farm.public / tag / f"tiny-amd64-{tag}.{ending}"
+
+    @property
+    def kit(self) -> Path:
+        return self.farm.public / "3.2" / KIT
+
+
+@pytest.fixture(scope="module")
+def released(workspace: Workspace, tiny: Tiny) -> Iterator[Released]:
+    home = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
+    gpg = GpgHome(home)
+    fingerprint = gpg.make("Release <release@example.org>")
+    folder = workspace.checkout / "keys"
+    folder.mkdir(exist_ok=True)
+    (folder / "release.asc").write_bytes(gpg.export(fingerprint, "--armor"))
+    keys = Keys(release=fingerprint, environments=_public(workspace), tags=TagPolicy(signed=False))
+    update = {"keys": keys, "publish": "public-with-kits"}
+    farm = replace(workspace, farm=workspace.farm.model_copy(update=update))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNUPGHOME", home)
+        patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
+        for tag, hook in (("3.1", FIRST), ("3.2", SECOND)):
+            _release(farm, tiny, tag, {HOOK: hook, "image.yaml": IMAGE_YAML})
+    yield Released(farm, Trust(gpg.export(fingerprint), fingerprint))
+    (folder / "release.asc").unlink()
+    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _public(workspace: Workspace) -> dict[str, str]:
+    names = workspace.farm.environments
+    return {name: dsse.public_hex(dsse.load_key(dsse.key_path(name))) for name in names}
+
+
+def _release(farm: Workspace, tiny: Tiny, tag: str, files: Mapping[str, str]) -> None:
+    commit = tiny.commit(files)
+    git(tiny.folder, "tag", "--annotate", f"--message={tag}", tag, commit)
+    request = Request(
+        image="tiny",
+        commit=tag,
+        tag=tag,
+        source=os.fspath(tiny.folder),
+        environments=tuple(farm.farm.environments),
+    )
+    run = flow.start(farm, request)
+    flow.build(farm, run, display())  # which raises if one kit differs
+    flow.release(farm, run, display())
+
+
+def test_both_environments_made_the_kit_alike(released: Released) -> None:
+    manifest = (released.farm.public / "3.2" / "SHA256SUMS").read_text()
+    assert f"  {KIT}\n" in manifest
+    stated = []
+    for name in released.farm.farm.environments:
+        envelope = json.loads(
+            (released.farm.public / "3.2" / "statements" / f"{name}.json").read_text()
+        )
+        payload = dsse.unverified_payload(envelope)
+        stated += [s["digest"]["sha256"] for s in payload["subject"] if s["name"] == KIT]
+        job = payload["predicate"]["buildDefinition"]["internalParameters"]["job"]
+        assert [kit["from"] for kit in job["kits"]] == ["3.1"]
+        assert job["upgrade"] is True
+    assert len(stated) == 2
+    assert f"{stated[0]}  {KIT}\n" in manifest
+    assert stated[0] == stated[1]
+
+
+def test_the_upgrade_is_described(released: Released) -> None:
+    content = (released.farm.public / "upgrades" / "3.1.json").read_bytes()
+    said = description.check(content, released.trust, datetime.now(UTC))
+    assert (said.image, said.from_, said.to) == ("tiny", "3.1", "3.2")
+    assert released.farm.public / said.kit == released.kit
+    assert said.size == released.kit.stat().st_size
+    assert not (released.farm.public / "upgrades" / "3.2.json").exists()
+
+
+def test_plain_tools_read_it(released: Released, tmp_path: Path) -> None:
+    said = _run("file", "--brief", released.kit)
+    assert "POSIX tar archive" in said
+    names = ["FORMAT", "control.json", "boot.tar", "3.2.squashfs"]
+    assert _run("tar", "--list", "--file", released.kit).split() == names
+    _run("tar", "--extract", "--file", released.kit, "--directory", tmp_path)
+    assert (tmp_path / "FORMAT").read_text() == "twinbuild-kit/1\n"
+    boot = _run("tar", "--list", "--file", tmp_path / "boot.tar").split()
+    assert "live/3.2.module" in boot
+    listed = _run("unsquashfs", "-lls", tmp_path / "3.2.squashfs").splitlines()
+    lines = {line.partition("squashfs-root/")[2].partition(" -> ")[0]: line for line in listed}
+    assert lines["opt/deleted"].startswith("c")
+    assert lines["opt/gone"].startswith("c")
+    assert lines["opt/new"].startswith("drwxr-s---")
+    assert {"opt/changed", "opt/link-a", "opt/link-b", "opt/new/link-c", "opt/ping"} <= set(lines)
+    assert {"opt/becomes-a-folder/inside", "opt/becomes-a-file"} <= set(lines)
+    assert not {"opt/kept", "opt/kept/same", "bin/sh", "usr/bin/bash"} & set(lines)
+
+
+def test_it_says_which_tree_results(released: Released, tmp_path: Path) -> None:
+    _run("tar", "--extract", "--file", released.kit, "--directory", tmp_path, "control.json")
+    control = json.loads((tmp_path / "control.json").read_text())
+    ledger = read_ledger(released.file("3.2", "ledger.jsonl.gz"))
+    assert control["tree_sha256"] == tree_digest(ledger)
+
+
+def test_it_takes_the_usb_image_to_the_next_release(released: Released, tmp_path: Path) -> None:
+    stick, kit = tmp_path / "stick.img", tmp_path / KIT
+    shutil.copy(released.file("3.1", "img"), stick)
+    shutil.copy(released.kit, kit)
+    shutil.copy(released.farm.public / "upgrades" / "3.1.json", f"{kit}.json")
+    assert _on(stick, "boot/grub/current.cfg").split() == ["set", "version=3.1", "set", "previous="]
+    apply_kit(kit, stick, released.trust, display(), datetime.now(UTC))
+    switch = _on(stick, "boot/grub/current.cfg").split()
+    assert switch == ["set", "version=3.2", "set", "previous=3.1"]
+    assert _on(stick, "live/3.2.module").split() == ["3.1.squashfs", "3.2.squashfs"]
+    assert _on(stick, "live/3.2.cfg") == _on(released.file("3.2", "img"), "live/3.2.cfg")
+
+
+def _on(image: Path, path: str) -> str:
+    """Return a file of the system partition, which begins at 2 MiB."""
+    return _run("mtype", "-i", f"{image}@@2M", f"::{path}")
+
+
+def _run(*argv: str | Path) -> str:
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    return done.stdout
