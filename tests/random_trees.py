@@ -83,7 +83,7 @@ def pairs(draw: st.DrawFn) -> tuple[Tree, Tree]:
         elif path in new:
             new[path] = {
                 "replace": draw(NODES),
-                "touch": replace(new[path], mtime=1_800_000_000),
+                "touch": replace(new[path], mtime=1_650_000_000),
                 "mode": replace(new[path], mode=0o711),
                 "inode": replace(new[path], inode=draw(st.sampled_from([None, 1, 2, 3]))),
             }[change]

@@ -104,7 +104,7 @@ def make_kit(
     )
     if proven:
         check_root(later.tree)
-        prove(earlier.ledger, *read_back(squashfs, work, env), later.ledger)
+        prove(earlier.ledger, *read_back(squashfs, work, env, later.epoch), later.ledger)
     _write_kit(earlier, later, squashfs, kit, work)
     shutil.rmtree(work)
 
@@ -115,8 +115,10 @@ def _sqfstar_options(compression: str) -> list[str]:
     That of squashfs-tools 4.5 takes no level at all; the default, 15, is the one of releases.
     """
     options = list(SQUASHFS_OPTIONS[compression])
-    at = options.index("-Xcompression-level")
-    return options[:at] + options[at + 2 :] if options[at + 1] == "15" else options
+    for at in range(len(options) - 1):
+        if options[at : at + 2] == ["-Xcompression-level", "15"]:
+            return options[:at] + options[at + 2 :]
+    return options
 
 
 def kit_name(earlier: Earlier, later: Later) -> str:

@@ -182,14 +182,16 @@ def _check_end(program: str, status: int, said: IO[bytes]) -> None:
     raise StepFailed(kind, what, detail)
 
 
-def read_back(squashfs: Path, work: Path, env: Mapping[str, str]) -> tuple[Path, frozenset[bytes]]:
+def read_back(
+    squashfs: Path, work: Path, env: Mapping[str, str], epoch: int
+) -> tuple[Path, frozenset[bytes]]:
     """Unpack a delta below `work`, as root; return its final ledger and its opaque directories.
 
     Raise StepFailed if its root directory is not as that of every image must be.
     """
     folder, final = work / "read-back", work / "read-back.ledger.jsonl.gz"
     unpack(squashfs, folder, env)
-    check_root(folder)
+    check_root(folder, epoch)
     ledger = Ledger(folder, work / "read-back.steps.gz", float)
     ledger.record("delta")
     ledger.close()
@@ -216,9 +218,15 @@ def _is_opaque(folder: bytes) -> bool:
     return OPAQUE_XATTR in names and os.getxattr(folder, OPAQUE_XATTR) == OPAQUE_VALUE
 
 
-def check_root(tree: Path) -> None:
-    """Raise StepFailed if a tree's own directory, which no ledger names, is not 0755 of root."""
-    status = tree.lstat()
+def check_root(tree: Path, epoch: int | None = None) -> None:
+    """Raise StepFailed if a tree's own directory, which no ledger names, is not 0755 of root.
+
+    A delta's has the release's time too; sqfstar 4.5 gives it the clock's if that is earlier.
+    """
+    status, what = tree.lstat(), ""
     if (status.st_mode & 0o7777, status.st_uid, status.st_gid) != (ROOT_MODE, 0, 0):
-        what = "no kit can be made: the root directory must be 0755 and belong to root"
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+        what = "the root directory must be 0755 and belong to root"
+    elif epoch is not None and int(status.st_mtime) != epoch:
+        what = "the delta's root directory has not the time of the release"
+    if what:
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"no kit can be made: {what}")

@@ -15,7 +15,7 @@ from pipeline.guest.report import StepFailed
 from pipeline.kit.format import Control, open_kit
 from tests.random_trees import Node, record, write
 
-EPOCH = 1_800_000_000
+EPOCH = 1_700_000_000
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
 SWITCH = "boot/grub/current.cfg"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make such trees")

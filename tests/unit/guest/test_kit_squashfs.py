@@ -21,7 +21,7 @@ from pipeline.guest.kit_squashfs import check_root, read_back, write_squashfs
 from pipeline.guest.report import StepFailed
 from tests.random_trees import CAPABILITY, Node, Tree, pairs, record, write
 
-EPOCH = 1_800_000_000
+EPOCH = 1_700_000_000
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
 OPTIONS = ("-comp", "zstd", "-b", "256K")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make such trees and mounts")
@@ -97,7 +97,7 @@ def overlaid(upper: Path, lower: Path, folder: Path) -> Iterator[Path]:
 
 
 def prove_delta(pair: Pair, squashfs: Path) -> None:
-    prove(pair.earlier, *read_back(squashfs, pair.folder, ENV), pair.later)
+    prove(pair.earlier, *read_back(squashfs, pair.folder, ENV, EPOCH), pair.later)
 
 
 def seen(final: Path) -> list[tuple[bytes, bytes | None]]:
@@ -145,7 +145,7 @@ def test_a_delta_has_the_same_bytes_for_any_number_of_processors(pair: Pair) -> 
 
 @as_root
 def test_the_times_of_what_is_shipped_are_the_later_ones(pair: Pair) -> None:
-    final, _ = read_back(pair.squashfs(), pair.folder, ENV)
+    final, _ = read_back(pair.squashfs(), pair.folder, ENV, EPOCH)
     there = dict(read_ledger(pair.later))
     shipped = [(path, line) for path, line in read_ledger(final) if path in there]
     assert shipped
@@ -215,6 +215,8 @@ def test_a_damaged_delta_is_not_believed(pair: Pair) -> None:
 def test_a_root_directory_that_no_ledger_tells_of_must_be_the_usual_one(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     check_root(tmp_path)
+    with pytest.raises(StepFailed, match="has not the time of the release"):
+        check_root(tmp_path, EPOCH)
     tmp_path.chmod(0o700)
     with pytest.raises(StepFailed, match="root directory must be 0755"):
         check_root(tmp_path)
