@@ -126,14 +126,19 @@ def _facts(predicate: Mapping[str, Any]) -> dict[str, str]:
     """Return what a machine was, a line each: nested names are joined."""
     definition = mapping(predicate.get("buildDefinition"))
     machine = mapping(mapping(definition.get("internalParameters")).get("machine"))
-    return dict(sorted(_flat(machine, ""))[:FACTS_LIMIT])
+    return dict(sorted(_flat(machine))[:FACTS_LIMIT])
 
 
-def _flat(said: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
+def _flat(
+    said: Mapping[str, Any], before: str = "", *, deep: bool = True
+) -> Iterator[tuple[str, str]]:
     for name, value in list(said.items())[:FACTS_LIMIT]:
         words = text(name).replace("_", " ")
-        if isinstance(value, dict) and not before:
-            yield from _flat(value, "" if name == "varied" else f"{words}: ")
+        if isinstance(value, dict) and deep:
+            yield from _flat(value, "" if name == "varied" else f"{words}: ", deep=False)
+        elif isinstance(value, dict):
+            pairs = [f"{key}={word}" for key, word in list(value.items())[:FACTS_LIMIT]]
+            yield before + words, text(", ".join(pairs))
         else:
             yield before + words, text(value)
 

@@ -171,6 +171,6 @@ def _factors(left: Facts, right: Facts) -> Iterator[tuple[str, object, object]]:
         "umask",
     ):
         yield name.replace("_", " "), getattr(left, name), getattr(right, name)
-    yield "clock", left.hours, right.hours
-    for name in left.others:
-        yield name, left.others[name], right.others.get(name)
+    yield "clock", left.clock or left.hours, right.clock or right.hours
+    for name in {**left.others, **right.others}:
+        yield name, left.others.get(name), right.others.get(name)

@@ -7,6 +7,16 @@ from typing import Any
 
 MARGIN_S = 600  # how far a machine's clock may be from what its statement says
 CLOCK = "%Y-%m-%dT%H:%M:%S"
+# Factors that no cause asks for, as `varied` has them and as people know them.
+OTHERS = {
+    "machine_type": "machine type",
+    "scratch_filesystem": "scratch filesystem",
+    "suite": "suite",
+    "directory_seed": "directory order",
+    "open_files": "open files",
+    "processes": "processes",
+    "randomized_addresses": "randomized addresses",
+}
 STATEMENT_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -28,6 +38,7 @@ class Facts:
     kernel: str | None = None
     cpus: str | None = None
     umask: int | None = None
+    clock: str | None = None  # how far it is from the real time
     others: Mapping[str, str] = field(default_factory=dict)
 
     def built_at(self, earliest: float, latest: float) -> bool:
@@ -58,8 +69,11 @@ def read_facts(name: str, epoch: int, predicate: Mapping[str, Any]) -> Facts:
     machine = _mapping(_mapping(definition, "internalParameters"), "machine")
     varied, said = _mapping(machine, "varied"), _mapping(machine, "facts")
     others = {"cpu model": machine.get("cpu_model"), "memory": machine.get("memory_mib")}
-    for factor in ("machine_type", "scratch_filesystem", "suite"):
-        others[factor.replace("_", " ")] = varied.get(factor)
+    others["accelerator"] = machine.get("accelerator")
+    others["qemu"] = _mapping(machine, "builder").get("qemu")
+    others |= {words: varied.get(factor) for factor, words in OTHERS.items()}
+    variables = " ".join(sorted(map(str, _mapping(varied, "environment_variables"))))
+    others["environment variables"] = variables or None
     return Facts(
         name=name,
         epoch=epoch,
@@ -72,6 +86,7 @@ def read_facts(name: str, epoch: int, predicate: Mapping[str, Any]) -> Facts:
         kernel=_text(said.get("kernel")),
         cpus=_text(said.get("cpus", machine.get("cpus"))),
         umask=_octal(varied.get("umask")),
+        clock=_offset(varied),
         others={key: text for key, value in others.items() if (text := _text(value))},
     )
 
@@ -91,6 +106,13 @@ def _octal(value: object) -> int | None:
         return int(str(value), 8)
     except ValueError:
         return None
+
+
+def _offset(varied: Mapping[str, Any]) -> str | None:
+    days, minutes = varied.get("clock_offset_days"), varied.get("clock_offset_minutes", 0)
+    if not isinstance(days, int) or not isinstance(minutes, int):
+        return None
+    return f"{days} days and {minutes} minutes"
 
 
 def _hours(machine: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[int, int] | None:

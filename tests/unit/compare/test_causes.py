@@ -447,6 +447,51 @@ def test_facts_are_read_from_a_statement() -> None:
     assert known_factors((facts, Facts("beta", EPOCH)))[0] == "host name"
 
 
+def facts_of(varied: dict[str, object], **machine: object) -> Facts:
+    internal = {"machine": {**machine, "varied": varied}}
+    predicate = {"buildDefinition": {"internalParameters": internal}}
+    return read_facts("alpha", EPOCH, predicate)
+
+
+@pytest.mark.parametrize(
+    ("factor", "left", "right"),
+    [
+        ("clock", {"clock_offset_days": 3}, {"clock_offset_days": -3}),
+        (
+            "clock",
+            {"clock_offset_days": 3},
+            {"clock_offset_days": 3, "clock_offset_minutes": 60},
+        ),
+        ("directory order", {"directory_seed": "1"}, {"directory_seed": "2"}),
+        ("open files", {"open_files": 1024}, {"open_files": 4096}),
+        ("processes", {"processes": 1024}, {"processes": 4096}),
+        ("randomized addresses", {"randomized_addresses": True}, {"randomized_addresses": False}),
+        ("environment variables", {"environment_variables": {"A": "x"}}, {}),
+        ("scratch filesystem", {"scratch_filesystem": "xfs"}, {"scratch_filesystem": "ext4"}),
+    ],
+)
+def test_every_factor_that_differs_is_known(
+    factor: str, left: dict[str, object], right: dict[str, object]
+) -> None:
+    assert known_factors((facts_of(left), facts_of(right))) == [factor]
+    assert known_factors((facts_of(left), facts_of(left))) == []
+
+
+def test_what_comes_with_the_container_host_is_known() -> None:
+    pair = (
+        facts_of({}, builder={"qemu": "QEMU 10.0"}, accelerator="kvm"),
+        facts_of({}, builder={"qemu": "QEMU 7.2"}, accelerator="tcg"),
+    )
+    assert known_factors(pair) == ["accelerator", "qemu"]
+
+
+@pytest.mark.parametrize("odd", [None, 3, ["A"], {"A": ["x"] * 99}, "A" * 1000])
+def test_odd_factors_do_no_harm(odd: object) -> None:
+    odd_ones = ("clock_offset_days", "clock_offset_minutes", "environment_variables", "processes")
+    facts = facts_of(dict.fromkeys(odd_ones, odd), builder=odd)
+    assert known_factors((facts, facts)) == []
+
+
 def entries() -> dict[str, str]:
     text = (Path(__file__).parents[3] / "docs" / "causes.md").read_text()
     found = re.split(r"^## ", text, flags=re.MULTILINE)[1:]

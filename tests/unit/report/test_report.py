@@ -192,6 +192,18 @@ def test_a_match_says_so_and_the_facts_that_differ(tmp_path: Path) -> None:
     assert any("report/index.html" in line for line in lines)
 
 
+def test_drawn_variables_are_one_fact() -> None:
+    varied = {"open_files": 1024, "environment_variables": {"ABCD": "x y", "EFGH": {"\x1b": 1}}}
+    internal = {"machine": {"varied": varied, "builder": {"qemu": "10"}, "vary": "all"}}
+    predicate = {"buildDefinition": {"internalParameters": internal}}
+    assert told._facts(predicate) == {
+        "builder: qemu": "10",
+        "environment variables": "ABCD=x y, EFGH={'\\x1b': 1}",
+        "open files": "1024",
+        "vary": "all",
+    }
+
+
 def test_a_failed_build_shows_its_last_words(tmp_path: Path) -> None:
     run = make_run(tmp_path, {name: {} for name in ("alpha", "beta")})
     fail(run, "beta", "hook 10-stamp ended with status 1")
