@@ -34,10 +34,11 @@ upgrades: {from: same-major}
 """
 HOOK = "hooks/normal/10-content.hook.chroot"
 # perl is essential, setcap is not: CAP_NET_RAW permitted, as capabilities(7) lays it out.
-CAPABILITY = (
-    'perl -e \'syscall(188, $ARGV[0], "security.capability", pack("V5", 0x2000001, $ARGV[1]),'
-    " 20, 0) == 0 or die $!'"
-)
+CAPABILITY = r"""perl -e '
+my ($path, $name) = ($ARGV[0], "security.capability");
+my $value = pack("V5", 0x2000001, hex $ARGV[1]);
+syscall(188, $path, $name, $value, 20, 0) == 0 or die $!;
+'"""
 FIRST = f"""#!/bin/sh
 set -eu
 mkdir -p /opt/gone/below /opt/kept
