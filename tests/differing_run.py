@@ -105,7 +105,7 @@ def build(run: Run, name: str, tree: Tree, boot: Tree) -> None:
     (folder / "progress.jsonl").write_text('{"record": "step", "step": "20-bootstrap"}\n')
     steps = {"20-bootstrap": 320.547, "40-hooks/10-stamp": 0.9, "80-boot": 6.6}
     write_json(folder / "timings.json", {"steps": steps, "by_hand": {}})
-    _state(run, name, job)
+    state(run, name, job)
 
 
 def fail(run: Run, name: str, what: str) -> None:
@@ -114,7 +114,7 @@ def fail(run: Run, name: str, what: str) -> None:
     write_json(run.environment(name) / "failure.json", {"status": 3, "what": what, "detail": ""})
 
 
-def _state(run: Run, name: str, job: dict[str, Any]) -> None:
+def state(run: Run, name: str, job: dict[str, Any]) -> None:
     folder = run.environment(name)
     machine = {
         "clock": clock(name).strftime("%Y-%m-%dT%H:%M:%S"),

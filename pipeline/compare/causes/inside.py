@@ -1,8 +1,10 @@
 """The usual causes of what differs inside an image or archive: facts of entries, headers, order."""
 
+import re
+
 from pipeline.compare.causes.classify import find_causes, find_causes_of_values
 from pipeline.compare.causes.facts import Cause, Pair
-from pipeline.compare.causes.spots import Spot
+from pipeline.compare.causes.spots import Spot, common_prefix
 from pipeline.compare.causes.times import in_text, instant, judge
 from pipeline.compare.places import Place
 
@@ -16,6 +18,8 @@ HEADER_TIMES = {
 }
 UNIQUE = ("GUID", "serial number", "disk identifier", "UUID")  # identifiers that are drawn
 LEFT_OVER = ("[slack", "[unused space", "[padding")  # bytes that no content owns
+SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]+)?")
+AROUND = 512
 # What a content is called that has no name of its own.
 NAMELESS = frozenset({"", "content"})
 
@@ -50,10 +54,12 @@ def find_causes_of_place(
 
 
 def _left_over(place: Place, contents: tuple[bytes, bytes], pair: Pair) -> tuple[Cause, ...]:
-    """Name what got into bytes that no content owns."""
+    """Name what got into bytes that no content owns, by those around the first that differ."""
     if not place.path.startswith(LEFT_OVER):
         return ()
-    known = find_causes("", contents, pair)
+    at = common_prefix(*contents)
+    near = slice(max(0, at - AROUND), at + AROUND)
+    known = find_causes("", (contents[0][near], contents[1][near]), pair)
     said = f"{place.bytes} bytes at byte {place.offset} belong to no content"
     return known or (Cause("uninitialised", said, weak=True),)
 
@@ -73,10 +79,8 @@ def _times(place: Place, pair: Pair) -> tuple[Cause, ...]:
 
 
 def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    """Return seconds since 1970; a longer number is a date."""
+    return float(text) if SECONDS.fullmatch(text) else None
 
 
 def _mode(place: Place, pair: Pair) -> tuple[Cause, ...]:
