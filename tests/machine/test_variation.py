@@ -1,0 +1,95 @@
+"""What is varied in real machines: the machines themselves are asked, and the image shows nothing."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pipeline import dsse, flow
+from pipeline.run import Request, Run
+from pipeline.variation import Choice, choose
+from pipeline.workspace import Workspace
+from tests.machine.conftest import Tiny, display
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]
+
+# What a program in the machine sees; and files with times on which the clocks might disagree.
+HOOK = """#!/bin/sh
+set -e
+seen() { echo "seen $1=$2"; }
+seen clock "$(date +%s)"
+seen time_zone "$TZ"
+seen locale "$LC_ALL"
+seen host_name "$(cat /proc/sys/kernel/hostname)"
+seen user "$USER"
+seen open_files "$(ulimit -n)"
+seen processes "$(sed -n 's/^Max processes *\\([0-9]*\\) .*/\\1/p' /proc/self/limits)"
+seen randomize_va_space "$(cat /proc/sys/kernel/randomize_va_space)"
+seen variables "$(env | grep -c '^[A-Z]\\{8,24\\}=' || true)"
+seen cpus "$(nproc)"
+seen memory "$(sed -n 's/^MemTotal: *\\([0-9]*\\) .*/\\1/p' /proc/meminfo)"
+seen kernel "$(uname -r)"
+seen scratch_filesystem "$(stat -f -c %T /)"
+mkdir /opt/names
+for name in $(seq 40); do : >/opt/names/$name; done
+seen order "$(ls -U /opt/names | tr '\\n' ' ')"
+rm -r /opt/names
+touch --date="@$((SOURCE_DATE_EPOCH - 86400))" /etc/of-a-package
+touch --date="@$((SOURCE_DATE_EPOCH - 900000000))" /etc/old
+touch --date="@$(date +%s)" /etc/whole-seconds
+mkdir /etc/written
+: >/etc/written/now
+"""
+ALIKE = {"kernel", "clock", "memory"}  # that can be the same, or nearly so, only within reason
+
+
+def build(workspace: Workspace, tiny: Tiny, vary: str) -> tuple[Run, dict[str, Choice]]:
+    commit = tiny.commit({"hooks/normal/10-see.hook.chroot": HOOK})
+    names = tuple(workspace.farm.environments)
+    asked = {"image": "tiny", "commit": commit, "source": str(tiny.folder), "vary": vary}
+    request = Request.of(asked | {"environments": names})
+    run = flow.start(workspace, request)
+    flow.build(workspace, run, display())
+    assert json.loads(run.verdict_json.read_text())["verdict"] == "match"
+    return run, choose(workspace.farm, workspace.hosts, run.id, request)
+
+
+def seen(run: Run, name: str) -> dict[str, str]:
+    log = (run.environment(name) / "console.log").read_text(errors="replace")
+    lines = [line[5:].strip() for line in log.splitlines() if line.startswith("seen ")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def stated(run: Run, name: str) -> dict[str, Any]:
+    envelope = json.loads((run.environment(name) / "statement.json").read_text())
+    predicate = dsse.unverified_payload(envelope)["predicate"]
+    machine: dict[str, Any] = predicate["buildDefinition"]["internalParameters"]["machine"]
+    return machine
+
+
+def test_under_all_every_factor_acts_and_none_shows(workspace: Workspace, tiny: Tiny) -> None:
+    run, choices = build(workspace, tiny, "all")
+    alpha, beta = seen(run, "alpha"), seen(run, "beta")
+    assert [name for name in alpha if alpha[name] == beta[name] and name != "variables"] == []
+    assert int(alpha["clock"]) < int(beta["clock"]) - 500 * 86400
+    for name, choice in choices.items():
+        said, machine = seen(run, name), stated(run, name)
+        for factor in ("time_zone", "locale", "host_name", "user", "open_files", "processes"):
+            assert said[factor] == str(getattr(choice.variation, factor))
+        assert said["randomize_va_space"] == ("2" if name == "alpha" else "0")
+        assert said["variables"] == "6"
+        assert said["cpus"] == str(choice.entry.cpus)
+        assert machine["varied"] == choice.variation.model_dump()
+        assert machine["vary"] == "all"
+
+
+def test_under_none_only_the_kernel_and_qemu_differ(workspace: Workspace, tiny: Tiny) -> None:
+    run, _ = build(workspace, tiny, "none")
+    alpha, beta = seen(run, "alpha"), seen(run, "beta")
+    assert {name for name in alpha if alpha[name] != beta[name]} <= ALIKE
+    assert alpha["kernel"] != beta["kernel"]
+    assert abs(int(alpha["clock"]) - int(beta["clock"])) < 600
+    assert abs(int(alpha["memory"]) / int(beta["memory"]) - 1) < 0.05
+    varied = [stated(run, name)["varied"] for name in ("alpha", "beta")]
+    differing = {name for name in varied[0] if varied[0][name] != varied[1][name]}
+    assert differing == {"description", "suite"}
