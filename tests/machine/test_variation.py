@@ -1,4 +1,4 @@
-"""What is varied in real machines: the machines themselves are asked, and the image shows nothing."""
+"""What is varied in real machines: they are asked themselves, and no bit of it is in the image."""
 
 import json
 from typing import Any
