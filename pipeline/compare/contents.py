@@ -17,6 +17,7 @@ from pipeline.compare.formats.partitions import DISK
 from pipeline.compare.formats.source import Alone, Malformed, Source, Spool, pieces
 from pipeline.compare.images import open_file
 from pipeline.compare.places import REFUSED, say_reason
+from pipeline.guest.protocol import without_digest
 from pipeline.plain import plain
 
 IMAGES = (".iso", ".img", ".iuk")
@@ -69,10 +70,10 @@ class Built:
             self.faults.append(plain(f"{name} cannot be read: {say_reason(error)}"))
 
     def find(self, name: str) -> Source | None:
-        """Return a file by its name, or by a last part of it that no other has."""
+        """Return a file by its name, by that without a digest, or by a last part no other has."""
         if name in self.files:
             return self.files[name]
-        alike = [path for path in self.files if path.rpartition("/")[2] == name]
+        alike = [p for p in self.files if name in (p.rpartition("/")[2], without_digest(p))]
         return self.files[alike[0]] if len(alike) == 1 else None
 
     def find_content(self, sha256: str | None, size: int | None) -> Source | None:

@@ -28,6 +28,7 @@ from pipeline.compare.places import (
     weight,
 )
 from pipeline.errors import UsageError
+from pipeline.guest.protocol import without_digest
 
 FORMAT = "twinbuild-places/1"
 PLACES_LIMIT = 1000
@@ -272,6 +273,11 @@ class _Pair:
             if entry is not None:
                 self._only(entry, 0 if ours else 1)
             return
+        if ours.path != theirs.path:
+            self.metadata_explained = True
+            self.descent.found(
+                Place(self.at.where, ours.path, "name", first=ours.path, second=theirs.path)
+            )
         types = ours.facts.get("type"), theirs.facts.get("type")
         same_type = types[0] == types[1]
         if ours.facts != theirs.facts:
@@ -351,6 +357,11 @@ class _Pair:
         self.descent.bytes_found(at, left, right, spans, "layout")
 
 
+def _same_but_digest(left: str, right: str) -> bool:
+    """Whether two files are named by their contents, and are else called the same."""
+    return without_digest(left) == without_digest(right)
+
+
 def _matched(
     left: Iterator[Entry], right: Iterator[Entry]
 ) -> Iterator[tuple[Entry | None, Entry | None]]:
@@ -359,6 +370,8 @@ def _matched(
     missing: str | None = None
     while ours is not None or theirs is not None:
         keys = [sort_key(side.path) if side else None for side in (ours, theirs)]
+        if ours and theirs and keys[0] != keys[1] and _same_but_digest(ours.path, theirs.path):
+            keys[1] = keys[0]
         first = min(key for key in keys if key is not None)
         pair = (ours if keys[0] == first else None, theirs if keys[1] == first else None)
         if None not in pair:

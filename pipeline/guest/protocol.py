@@ -1,5 +1,6 @@
 """What the machine and the outside agree on: disks, records, statuses and limits."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,10 +38,20 @@ ARTIFACTS = "artifacts"
 LEDGER = "ledger.jsonl.gz"
 TIMINGS = "timings.json"
 
-# So many digits of its SHA-256 are in the name of a file that is named by its content.
+# Kernel and initramfs are named by their content: so many digits of their SHA-256 are in the name.
 DIGEST_DIGITS = 12
+NAMED_BY_CONTENT = re.compile(
+    rf"\A(live/(?:vmlinuz|initrd))-[0-9a-f]{{{DIGEST_DIGITS}}}((?:\.img)?)\Z"
+)
+
+BOOTSTRAP = "20-bootstrap"  # the first step, the one whose tree depends on the lock alone
 
 STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS = 3, 4, 5
+
+
+def without_digest(path: str) -> str:
+    """Return a path of the system partition as it is called whatever the file's content."""
+    return NAMED_BY_CONTENT.sub(r"\1\2", path)
 
 
 @dataclass(frozen=True)
