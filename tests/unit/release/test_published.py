@@ -13,10 +13,11 @@ from pipeline.errors import (
     SignatureInvalid,
     TwinbuildError,
 )
-from pipeline.published import Location, Published
+from pipeline.published import Location, Published, of_farm
 from pipeline.release.stage import run_release
 from pipeline.store import Store
 from pipeline.transfer import Patience
+from pipeline.workspace import Workspace
 
 LEDGER = "mini-amd64-3.3.ledger.jsonl.gz"
 
@@ -219,3 +220,59 @@ def test_a_published_release_knows_its_kits():
     job = {"image": "mini", "architecture": "amd64", "version": "3.3", "kits": [{"from": "3.1"}]}
     made = Published("mini", "amd64", "3.3", 1, True, job, {})
     assert made.names.kits == ("mini-amd64-3.1-to-3.3.iuk",)
+
+
+# --- where a farm publishes, and whom it believes
+
+
+def workspace(folder, farm, **changes):
+    return Workspace(folder, farm.model_copy(update=changes))
+
+
+def test_a_farm_believes_its_own_release_key_alone(
+    farm, released_by, public, tmp_path, gpg_home, release_key, other_key
+):
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    for name, key in (("other", other_key), ("release", release_key)):
+        (keys / f"{name}.asc").write_bytes(gpg_home.export(key, "--armor"))
+    location = of_farm(workspace(tmp_path, farm))
+    assert location.address == str(public)
+    assert location.open("3.3").version == "3.3"
+    released_by(other_key, "3.4")  # whose key may sign tags, say, and no release
+    with pytest.raises(SignatureInvalid, match=f"not by {release_key}"):
+        location.open("3.4")
+
+
+def test_a_farm_without_its_key_opens_nothing(farm, farm_with, public, tmp_path):
+    for unable in (farm, farm_with(None)):
+        location = of_farm(workspace(tmp_path, unable))
+        assert [listed.tag for listed in location.releases()] == ["3.3"]
+        with pytest.raises(SignatureInvalid, match="no key is known") as caught:
+            location.open("3.3")
+        assert "keys/*.asc" in caught.value.remedy
+
+
+def test_a_key_file_that_holds_none(farm, tmp_path):
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "release.asc").write_text("to do\n")
+    with pytest.raises(SignatureInvalid, match=r"release\.asc is not a public key"):
+        of_farm(workspace(tmp_path, farm))
+
+
+def test_a_farm_may_be_far_from_where_it_publishes(farm, tmp_path):
+    location = of_farm(workspace(tmp_path, farm, published="https://example.org/releases"))
+    assert location.address == "https://example.org/releases"
+
+
+@pytest.fixture
+def released_by(public, gpg_home):
+    """Publish the release 3.3 a second time, signed by another key."""
+
+    def sign(key, tag):
+        shutil.copytree(public / "3.3", public / tag)
+        manifest = public / tag / "SHA256SUMS"
+        signature = gpg_home.sign(manifest.read_bytes(), key, "--detach-sign")
+        manifest.with_name("SHA256SUMS.asc").write_bytes(signature)
+
+    return sign
