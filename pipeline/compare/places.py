@@ -20,8 +20,9 @@ class Place:
 
     `where` names the containers from the outside in, `path` what differs in the innermost: a path,
     or one of the format's own structures in brackets. `kind` is content, mode, owner, time, target,
-    type, links, device, name, xattr, order, only-in-<name>; structure and identifier for the format's own
-    data; layout, where the same is stored in another way; malformed, with the reason as `first`.
+    type, links, device, name, xattr, order, only-in-<name>; structure and identifier for the
+    format's own data; layout, where the same is stored in another way; malformed, with the reason
+    as `first`.
     `offset` is the first byte that differs, in the path's content or, for structures, in the
     container; `bytes` how many differ of those that both sides have; `sizes` are in bytes.
     `first` and `second` are the values, or the first bytes that differ in hexadecimal.
