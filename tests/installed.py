@@ -174,7 +174,8 @@ def make_partition(path, files, *, offset=0, sectors=SECTORS, cluster=1):
     shape = ["-F", "-c", str(cluster), "-v", "MINI", "-T", str(sectors), "-h", "255", "-s", "63"]
     mtools("mformat", *at, *shape, "-N", "54574230", "-H", str(offset // SECTOR), "::")
     folders = {parent.as_posix() for name in files for parent in Path(name).parents}
-    mtools("mmd", *at, *(f"::{folder}" for folder in sorted(folders - {"."})))
+    if wanted := sorted(folders - {"."}):
+        mtools("mmd", *at, *(f"::{folder}" for folder in wanted))
     for name, content in files.items():
         mtools("mcopy", *at, "-", f"::{name}", input=content)
     return path

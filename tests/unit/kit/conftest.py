@@ -1,0 +1,136 @@
+"""Keys, an installed system on a disk image, and kits with signed descriptions beside them."""
+
+import io
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from pipeline.display import Display
+from pipeline.kit import description
+from pipeline.kit.apply import apply_kit
+from pipeline.kit.description import Trust
+from pipeline.openpgp import Gpg
+from tests.installed import PARTITION_AT, KitParts, Release, make_disk, read_partition, switch
+from tests.installed import sha256 as digest
+from tests.unit.release.conftest import GpgHome
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+FIRST = Release("3.1", static={"boot/readme": b"one"})
+SECOND = Release("3.2", kernel="B", static={"boot/readme": b"two" * 300})
+THIRD = Release("3.3", static={"boot/readme": b"one"})  # as the first one, but for the version
+
+
+@pytest.fixture(scope="session")
+def gpg_home():
+    path = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
+    yield GpgHome(path)
+    subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=False)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A release key and who trusts it."""
+
+    home: GpgHome
+    fingerprint: str
+
+    @property
+    def trust(self):
+        return Trust(self.home.export(self.fingerprint), self.fingerprint)
+
+    def sign(self, described):
+        return description.sign(described, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint)
+
+    def describe(self, parts, packed, now=NOW):
+        return self.sign(
+            description.describe(
+                image=parts.new.image,
+                architecture="amd64",
+                start=parts.base.version,
+                to=parts.new.version,
+                size=len(packed),
+                sha256=digest(packed),
+                now=now,
+            )
+        )
+
+
+@pytest.fixture(scope="session")
+def signer(gpg_home):
+    return Signer(gpg_home, gpg_home.make("Release <release@example.org>"))
+
+
+@pytest.fixture(scope="session")
+def stranger(gpg_home):
+    return Signer(gpg_home, gpg_home.make("Other <other@example.org>"))
+
+
+@pytest.fixture(scope="session")
+def kits(tmp_path_factory, signer):
+    """Return what puts a kit and its description into a folder of its own."""
+
+    def write(parts, packed=None, described=None):
+        packed = packed or parts.pack()
+        folder = tmp_path_factory.mktemp("kit")
+        path = folder / f"mini-amd64-{parts.base.version}-to-{parts.new.version}.iuk"
+        path.write_bytes(packed)
+        path.with_name(f"{path.name}.json").write_bytes(described or signer.describe(parts, packed))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def to_second(kits):
+    return kits(KitParts(FIRST, SECOND))
+
+
+@pytest.fixture(scope="session")
+def to_third(kits):
+    return kits(KitParts(FIRST, THIRD))
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    files = {**FIRST.files, "boot/grub/current.cfg": switch("3.1"), "mine/notes": b"my own"}
+    return make_disk(tmp_path_factory.mktemp("disk") / "fresh.img", files)
+
+
+@dataclass(frozen=True)
+class Stick:
+    """A disk image with an installed system."""
+
+    path: object
+    trust: Trust
+
+    def apply(self, kit, trust=None, now=NOW):
+        shown = Display(Console(file=io.StringIO()))
+        return apply_kit(kit, self.path, trust or self.trust, shown, now)
+
+    def files(self):
+        with tempfile.TemporaryDirectory() as folder:
+            into = type(self.path)(folder, "files")
+            return read_partition(self.path, offset=PARTITION_AT, into=into)
+
+    def check(self):
+        """What fsck has to say of the partition: nothing."""
+        with tempfile.NamedTemporaryFile() as part:
+            with self.path.open("rb") as file:
+                file.seek(PARTITION_AT)
+                part.write(file.read())
+            part.flush()
+            done = subprocess.run(["fsck.fat", "-n", part.name], capture_output=True, check=False)
+            assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def stick(fresh, tmp_path, signer):
+    path = tmp_path / "stick.img"
+    subprocess.run(["cp", "--sparse=always", fresh, path], check=True)
+    return Stick(path, signer.trust)
