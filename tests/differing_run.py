@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline import dsse, statement
 from pipeline.files import sha256_file, write_json
+from pipeline.guest.protocol import without_digest
 from pipeline.run import Request, Run, create
 
 EPOCH = 1795372707
@@ -98,7 +99,7 @@ def build(run: Run, name: str, tree: Tree, boot: Tree) -> None:
     lines: list[dict[str, Any]] = [{"step": "20-bootstrap"}, {"step": "40-hooks/10-stamp"}]
     lines += [_entry(path, content) for path, content in sorted(tree.items())]
     lines += [{"step": "80-boot"}]
-    lines += [_made(path, content) for path, content in sorted(boot.items())]
+    lines += [_made(without_digest(path), content) for path, content in sorted(boot.items())]
     text = "".join(json.dumps(x, sort_keys=True, separators=(",", ":")) + "\n" for x in lines)
     (folder / "ledger.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     (folder / "console.log").write_text(f"Linux version {KERNELS[name]}\nthe build ended\n")

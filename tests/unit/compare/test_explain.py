@@ -56,6 +56,19 @@ def test_a_time_in_a_binary_file(tmp_path: Path) -> None:
     assert any(line.startswith("explain: the environments differ in host name") for line in told)
 
 
+def test_a_file_that_is_named_by_its_content(tmp_path: Path) -> None:
+    alpha = {"live/initrd-0123456789ab.img": b"an initramfs"}
+    beta = {"live/initrd-ba9876543210.img": b"an Initramfs"}
+    document, _ = explained(pair(tmp_path, {}, {}, alpha=alpha, beta=beta))
+    (file,) = document["files"]
+    assert (file["path"], file["step"], file["kinds"]) == (
+        "live/initrd.img",
+        "80-boot",
+        ["content"],
+    )
+    assert (file["offset"], file["bytes"], file["note"]) == (3, 1, "")
+
+
 def test_a_text_is_shown_line_by_line(tmp_path: Path) -> None:
     left, right = (
         b"".join(b"%d\n" % n for n in range(9)) + end for end in (b"on alpha-host\n", b"on b\n")
