@@ -11,9 +11,10 @@ import pytest
 
 from pipeline import demo as demonstration
 from pipeline import dsse, flow
-from pipeline.build.boot import boot_image
+from pipeline.build.boot import Firmware, boot_image
 from pipeline.demo import IMAGE, TAG, Demo
 from pipeline.errors import Differs, TwinbuildError
+from pipeline.files import sha256_file
 from pipeline.run import list_runs
 from pipeline.workspace import Workspace, open_workspace
 from tests.machine.conftest import CHECKOUT, display
@@ -53,6 +54,18 @@ def test_it_boots_by_uefi_from_a_disk(published: Path, tmp_path: Path) -> None:
     iso = published / f"{IMAGE}-amd64-{TAG}.iso"
     said = boot_image(iso, tmp_path / "log", firmware="uefi", medium="disk")
     assert (said.image, said.version) == (IMAGE, TAG)
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_its_usb_image_boots_and_stays_as_it_was(
+    firmware: Firmware, published: Path, tmp_path: Path
+) -> None:
+    stick = tmp_path / "stick.img"
+    shutil.copy(published / f"{IMAGE}-amd64-{TAG}.img", stick)
+    before = sha256_file(stick)
+    said = boot_image(stick, tmp_path / "log", firmware=firmware, medium="disk", writable=True)
+    assert (said.image, said.version, said.squashfs) == (IMAGE, TAG, 1)
+    assert sha256_file(stick) == before
 
 
 def test_plain_tools_verify_it(released: Demo, published: Path, tmp_path: Path) -> None:
