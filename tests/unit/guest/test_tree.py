@@ -162,6 +162,18 @@ def test_a_configuration_that_would_be_ignored_is_refused(job: Job) -> None:
     assert caught.value.status == protocol.STATUS_BUILD_FAILED
 
 
+def test_the_initramfs_has_no_times(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the clock says: mkinitramfs changes what is newer than SOURCE_DATE_EPOCH."""
+    asked: list[Any] = []
+    monkeypatch.setattr(tree, "in_chroot", lambda *a, **_: asked.append(a))
+    tree.make_initramfs(job, None, {"SOURCE_DATE_EPOCH": str(EPOCH)})  # type: ignore[arg-type]
+    assert asked == []  # there is nothing that makes one
+    (job.tree / "usr/sbin").mkdir(parents=True)
+    (job.tree / "usr/sbin/update-initramfs").touch()
+    tree.make_initramfs(job, None, {"SOURCE_DATE_EPOCH": str(EPOCH)})  # type: ignore[arg-type]
+    assert asked[0][2]["SOURCE_DATE_EPOCH"] == "0"
+
+
 def test_what_a_system_makes_for_itself_is_removed(job: Job) -> None:
     removed = ["var/lib/dbus/machine-id", "var/log/apt/x.log", "var/cache/apt/a", "tmp/a/b"]
     kept = ["var/lib/dpkg/status", "etc/hostname", "etc/machine-id"]
