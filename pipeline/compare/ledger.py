@@ -85,14 +85,10 @@ class Unpacking:
         """Close the file."""
         self._file.close()
 
-    def blocks(self, compressed: bytes = b"") -> Iterator[list[bytes]]:
-        """Give all lines from here on, without their newlines, many at a time.
-
-        `compressed` was read from the file already.
-        """
+    def blocks(self, compressed: bytes = b"") -> Iterator[bytes]:
+        """Give all lines from here on, many at a time; `compressed` was read already."""
         while compressed := compressed or self.read():
-            for lines in self._unpack(compressed):
-                yield lines.split(b"\n")[:-1]
+            yield from self._unpack(compressed)
             compressed = b""
         if not self.inflate.eof:
             raise BuildFailed(f"the ledger {self.path} is cut off")
@@ -107,7 +103,7 @@ class Unpacking:
         steps: list[bytes] = []
         while (ours := self.read()) == (theirs := other.read()) and ours:
             for lines in self._unpack(ours):
-                steps += _steps(lines)
+                steps += [lines[start:end] for start, end in step_lines(lines)]
         other.inflate = self.inflate.copy()
         other.rest, other.size, other.count = self.rest, self.size, self.count
         return steps, ours, theirs
@@ -139,20 +135,21 @@ class Unpacking:
             compressed = self.inflate.unconsumed_tail or self.inflate.unused_data
 
 
-def _steps(lines: bytes) -> Iterator[bytes]:
-    """Give the lines in which a step begins."""
-    lines = b"\n" + lines
-    at = lines.find(b"\n" + STEP_START)
-    while at >= 0:
-        end = lines.index(b"\n", at + 1)
-        yield lines[at + 1 : end]
-        at = lines.find(b"\n" + STEP_START, end)
+def step_lines(lines: bytes) -> Iterator[tuple[int, int]]:
+    """Give where each line in which a step begins starts, and where it ends."""
+    end = 0 if lines.startswith(STEP_START) else lines.find(b"\n" + STEP_START)
+    while end >= 0:
+        start = end + (lines[end] == ord("\n"))
+        end = lines.index(b"\n", start)
+        yield start, end
+        end = lines.find(b"\n" + STEP_START, end)
 
 
 def read_blocks(path: Path) -> Iterator[list[bytes]]:
     """Give the lines of a ledger, without their newlines, many at a time."""
     with closing(Unpacking(path)) as unpacking:
-        yield from unpacking.blocks()
+        for lines in unpacking.blocks():
+            yield lines.split(b"\n")[:-1]
 
 
 def parse(line: bytes) -> Record:
@@ -160,7 +157,7 @@ def parse(line: bytes) -> Record:
     if len(line) > LINE_LIMIT:
         raise BuildFailed(f"a line of a ledger is longer than {LINE_LIMIT} bytes")
     try:
-        return _record(json.loads(line))
+        return _record(json.loads(line.decode()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         shown = plain(line[:200].decode(errors="replace"))
         raise BuildFailed(f"a line of a ledger is none: {shown}") from error

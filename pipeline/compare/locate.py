@@ -4,34 +4,33 @@ What differs for a while and is equal in the end (a log that is removed, a time 
 made no difference and is left out. What differs in the end is told with the step since which it
 does, a file that was made outside the tree with the step that made it.
 
-Lines that are equal in both ledgers are not parsed; memory does not grow with the ledgers.
+Lines that are equal in both ledgers are not even told apart; memory does not grow with the ledgers.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 from pipeline.compare.ledger import (
-    STEP_START,
     Artifact,
     Entry,
     Record,
     Step,
     Unpacking,
     parse,
-    read_blocks,
+    step_lines,
 )
 from pipeline.plain import plain
 
 DIFFERENCES_LIMIT = 1000
-OPEN_LIMIT = 20_000  # paths that differ at one time; more say no more
+OPEN_LIMIT = 10_000  # paths that differ at one time; more say no more
 SHOWN_PATHS = 10
-CHUNK = 1024  # lines that are compared at once
-IS_STEP = re.compile(re.escape(STEP_START)).match
+WINDOW, WINDOW_LIMIT = 512, 256 * 1024  # bytes that are compared at once: at first, at last
+# A path as it stands in its line. It never steps back: a hostile line costs no more than others.
+PATHS = re.compile(rb'"path":"((?:[^"\\\n]++|\\.)*+)"')
 
 # In what two entries of one path can differ, the weightiest first.
 KINDS = {
@@ -79,13 +78,15 @@ def locate(names: Names, ledgers: tuple[Path, Path]) -> Located:
     with ExitStack() as stack:
         ours, theirs = (stack.enter_context(closing(Unpacking(path))) for path in ledgers)
         steps, *read = ours.pass_shared_start(theirs)
-        trace.same(steps)
+        for step in steps:
+            trace.begin(parse(step))
         pool = stack.enter_context(ThreadPoolExecutor(len(ledgers)))  # decompresses ahead
-        left, right = _Side(ours.blocks(read[0]), pool), _Side(theirs.blocks(read[1]), pool)
-        while left.line is not None or right.line is not None:
+        left = _Side(_ahead(ours.blocks(read[0]), pool))
+        right = _Side(_ahead(theirs.blocks(read[1]), pool))
+        while left.block or right.block:
             equal = _count_equal(left, right)
             if equal:
-                trace.same(left.block[left.at : left.at + equal])
+                trace.same(left.next(0, equal))
                 left.advance(equal)
                 right.advance(equal)
             elif _parted(left, right) or len(trace.open) > OPEN_LIMIT:
@@ -95,36 +96,42 @@ def locate(names: Names, ledgers: tuple[Path, Path]) -> Located:
                 saying = [side if side.order == first else None for side in (left, right)]
                 trace.differ(saying)
                 for side in filter(None, saying):
-                    side.advance(1)
+                    side.advance(len(side.line) + 1)
     trace.settle()
     trace.complete(ledgers[0])
     return _located(trace, _say_parting(names, left, right))
 
 
 class _Side:
-    """One ledger, read a block of lines at a time; `line` is None after the last."""
+    """One ledger, read a block of lines at a time; the block is empty after the last."""
 
-    def __init__(self, blocks: Iterator[list[bytes]], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
-        self._pool = pool
-        self._ahead: Future[list[bytes]] = pool.submit(next, blocks, [])
-        self.block: list[bytes] = []
+        self.block = b""
         self.at = 0
         self.advance(0)
 
-    def advance(self, lines: int) -> None:
-        self.at += lines
+    def advance(self, length: int) -> None:
+        """Go on behind so many bytes, which are whole lines."""
+        self.at += length
         if self.at >= len(self.block):
-            self.at, self.block = 0, self._ahead.result()
-            if self.block:
-                self._ahead = self._pool.submit(next, self._blocks, [])
-        self.line = self.block[self.at] if self.block else None
+            self.at, self.block = 0, next(self._blocks, b"")
         self._record: Record | None = None
         self._order: Order | None = None
 
+    def next(self, offset: int, length: int) -> bytes:
+        """Return so many bytes of the block, from `offset` behind here."""
+        return self.block[self.at + offset : self.at + offset + length]
+
+    @property
+    def line(self) -> bytes:
+        """The line here, without its newline."""
+        return self.block[self.at : self.block.index(b"\n", self.at)]
+
     @property
     def record(self) -> Record | None:
-        if self._record is None and self.line is not None:
+        """The record of the line here; None after the last."""
+        if self._record is None and self.block:
             self._record = parse(self.line)
         return self._record
 
@@ -143,15 +150,19 @@ class _Side:
 
 
 def _count_equal(left: _Side, right: _Side) -> int:
-    """Return how many of the next lines are equal, of those that are at hand."""
-    if left.line != right.line:
-        return 0
-    ours = left.block[left.at : left.at + CHUNK]
-    theirs = right.block[right.at : right.at + CHUNK]
-    count = min(len(ours), len(theirs))
-    if ours[:count] == theirs[:count]:
-        return count
-    return next(number for number in range(count) if ours[number] != theirs[number])
+    """Return how many of the next bytes, in whole lines, are equal, of those that are at hand."""
+    limit = min(len(side.block) - side.at for side in (left, right))
+    equal, size = 0, min(WINDOW, limit)
+    while size and left.next(equal, size) == right.next(equal, size):
+        equal += size
+        size = min(2 * size, WINDOW_LIMIT, limit - equal)
+    while size > WINDOW:  # the first that differs is among so many
+        half = size // 2
+        same = left.next(equal, half) == right.next(equal, half)
+        equal, size = (equal + half, size - half) if same else (equal, half)
+    ours, theirs = (int.from_bytes(side.next(equal, size), "big") for side in (left, right))
+    equal += size - ((ours ^ theirs).bit_length() + 7) // 8
+    return max(0, left.block.rfind(b"\n", left.at, left.at + equal) + 1 - left.at)
 
 
 def _parted(left: _Side, right: _Side) -> bool:
@@ -179,23 +190,30 @@ class _Trace:
         self.steps = ["the start"]
         self.open: dict[bytes, _Open] = {}
         self.artifacts: list[tuple[int, str, str]] = []
-        self._touched: set[bytes] = set()
+        self._touched: set[bytes] = set()  # in this step, and those open since before it
+        self._earlier: set[bytes] = set()
         self._made: dict[str, list[Artifact | None]] = {}
 
-    def same(self, lines: list[bytes]) -> None:
+    def same(self, lines: bytes) -> None:
         """Both say the same lines."""
-        if any(map(IS_STEP, lines)):
-            for line in lines:
-                if IS_STEP(line):
-                    self._begin(parse(line))
-                else:
-                    self.open.pop(_path_bytes(line), None)
-        elif self.open:
-            for key in self.open.keys() & set(map(_path_bytes, lines)):
-                del self.open[key]
+        at = 0
+        for start, end in step_lines(lines):
+            self._close(lines[at:start])
+            self.begin(parse(lines[start:end]))
+            at = end
+        self._close(lines[at:])
 
-    def _begin(self, step: Record) -> None:
+    def _close(self, lines: bytes) -> None:
+        """Both say the same of paths: those that differed after earlier steps no longer do."""
+        if self._earlier:
+            for key in self._earlier.intersection(PATHS.findall(lines)):
+                self._earlier.discard(key)
+                self.open.pop(key, None)
+
+    def begin(self, step: Record) -> None:
+        """Both begin a step."""
         self.settle()
+        self._earlier = set(self.open)
         if isinstance(step, Step):
             self.steps.append(step.name)
 
@@ -203,7 +221,7 @@ class _Trace:
         """One says what the other does not."""
         for index, side in enumerate(sides):
             record = side.record if side else None
-            if side and side.line and isinstance(record, Entry):
+            if side and isinstance(record, Entry):
                 key = _path_bytes(side.line)
                 self.open.setdefault(key, _Open()).sides[index] = record
                 self._touched.add(key)
@@ -234,13 +252,7 @@ class _Trace:
         Before they differed both ledgers said the same of them, so either one will do.
         """
         wanted = {key: found for key, found in self.open.items() if None in found.sides}
-        before: dict[bytes, bytes] = {}
-        step = 0
-        for line in chain.from_iterable(read_blocks(ledger) if wanted else ()):
-            if IS_STEP(line):
-                step += 1
-            elif (key := _path_bytes(line)) in wanted and step < wanted[key].since[UNKNOWN]:
-                before[key] = line
+        before = _last_said(ledger, {key: found.since[UNKNOWN] for key, found in wanted.items()})
         for key, found in wanted.items():
             record = parse(before[key]) if key in before else None
             earlier = record if isinstance(record, Entry) else None
@@ -249,12 +261,42 @@ class _Trace:
             found.since = dict.fromkeys(_kinds(self.names, left, right), first)
 
 
-def _path_bytes(line: bytes) -> bytes:
-    """Return the path of a line as it stands there, without parsing it: its key while it is open.
+def _last_said(ledger: Path, until: dict[bytes, int]) -> dict[bytes, bytes]:
+    """Return the last line about each path before the step with its number."""
+    said: dict[bytes, bytes] = {}
+    if not until:
+        return said
+    step = 0
+    with closing(Unpacking(ledger)) as unpacking, ThreadPoolExecutor(1) as pool:
+        for lines in _ahead(unpacking.blocks(), pool):
+            at = 0
+            for start, end in [*step_lines(lines), (len(lines), len(lines))]:
+                part = lines[at:start]
+                for key in until.keys() & set(PATHS.findall(part)):
+                    if step < until[key]:
+                        said[key] = _line_of(key, part)
+                at, step = end, step + (start < end)
+    return said
 
-    A quotation mark within a JSON string has a backslash before it, so neither mark can be in one.
-    """
-    return line.partition(b'"path":"')[2].partition(b'","')[0]
+
+def _line_of(key: bytes, lines: bytes) -> bytes:
+    """Return the last of the lines that has this path."""
+    at = lines.rindex(b'"path":"' + key + b'"')
+    return lines[lines.rfind(b"\n", 0, at) + 1 : lines.index(b"\n", at)]
+
+
+def _ahead(blocks: Iterator[bytes], pool: ThreadPoolExecutor) -> Iterator[bytes]:
+    """Give the blocks, each decompressed while the one before is looked at."""
+    coming = pool.submit(next, blocks, b"")
+    while block := coming.result():
+        coming = pool.submit(next, blocks, b"")
+        yield block
+
+
+def _path_bytes(line: bytes) -> bytes:
+    """Return the path of a line as it stands there: its key while it is open."""
+    found = PATHS.search(line)
+    return found[1] if found else b""
 
 
 def _kinds(names: Names, left: Entry | None, right: Entry | None) -> list[str]:

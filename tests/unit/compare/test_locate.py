@@ -292,7 +292,7 @@ def test_what_is_told_is_what_differs_in_the_end(
     (ours, here), (theirs, there) = written(start + left, steps), written(start + right, steps)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "PIECE", piece)
-        patch.setattr(module, "CHUNK", 2)
+        patch.setattr(module, "WINDOW", 2)
         result = found(tmp_path_factory.getbasetemp(), ours, theirs)
     expected = {
         path: "content" if path in here and path in there else f"only-in-{NAMES[path in there]}"
