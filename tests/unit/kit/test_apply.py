@@ -4,6 +4,7 @@ import fcntl
 import json
 import struct
 import tarfile
+import tracemalloc
 from datetime import timedelta
 
 import pytest
@@ -398,6 +399,22 @@ def test_ctrl_c(stick, to_second, monkeypatch, after):
     assert stick.apply(to_second).changed
     assert holds(stick.files(), KitParts(FIRST, SECOND).partition)
     stick.check()
+
+
+def test_a_kit_is_never_in_memory(stick, kits):
+    class Parts(KitParts):
+        @property
+        def delta(self):
+            return bytes(range(256)) * 100_000
+
+    kit = kits(Parts(FIRST, SECOND))
+    tracemalloc.start()
+    try:
+        stick.apply(kit)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 12 * 1024 * 1024 < kit.stat().st_size
 
 
 def test_the_kit_is_what_the_documents_say(to_second):

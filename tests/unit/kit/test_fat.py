@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.kit import fat_records as records
 from pipeline.kit.fat import open_files
 from pipeline.kit.fat_layout import Damaged
+from pipeline.kit.medium import open_medium
 from tests.installed import EPOCH, SECTOR, make_partition, noise, read_partition
 from tests.unit.kit.test_power_cut import Disk
 
@@ -219,6 +220,24 @@ def folders(files):
         "live/a/b/",
         "New Folder/",
     }
+
+
+def test_clusters_of_several_sectors(tmp_path):
+    """As the USB image has them."""
+    path = make_partition(tmp_path / "image", FILES, sectors=600_000, cluster=8)
+    names = [f"live/{'n' * (number * 5 % 90)}-{number}" for number in range(60)]
+    with open_medium(path) as medium:
+        files = open_files(medium, 0, medium.size)
+        files.begin()
+        for name in names:
+            put(files, name, noise(name, 5_000))
+        files.remove(["live/3.1.squashfs"])
+        files.finish()
+    done = subprocess.run(["fsck.fat", "-n", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    expected = {**FILES, **{name: noise(name, 5_000) for name in names}}
+    del expected["live/3.1.squashfs"]
+    assert read_partition(path, into=tmp_path / "files") == expected
 
 
 # --- strangers' file systems
