@@ -45,6 +45,7 @@ def build(
     *,
     source: str | None = None,
     keep: bool = False,
+    fresh: bool = False,
 ) -> None:
     """Take a run from its request to its verdict; stages that are complete do nothing.
 
@@ -56,7 +57,7 @@ def build(
         take_source(workspace, run, display, source=source)
         take_inputs(workspace, run, display)
         _say_what_varies(workspace, run, display)
-        failures = build_all(workspace, run, display, keep=keep)
+        failures = build_all(workspace, run, display, keep=keep, fresh=fresh)
         if len(run.request().environments) > 1:
             failures += filter(None, [_judge(run, display)])
     for error in failures:
@@ -127,6 +128,7 @@ def build_all(
     *,
     keep: bool = False,
     measure: bool = False,
+    fresh: bool = False,
     only: tuple[str, ...] | None = None,
 ) -> list[TwinbuildError]:
     """Build in all of the run's environments (or `only` some) at once; return how they failed.
@@ -150,6 +152,7 @@ def build_all(
                         notify=display.tell(name),
                         keep=keep,
                         measure=measure,
+                        fresh=fresh,
                     )
                     for name in environments
                 }

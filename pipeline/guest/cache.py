@@ -12,20 +12,26 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from . import protocol
+from .job import disk
 from .ledger import XATTRS, Change, inode
 from .report import Report, StepFailed
+from .times import Times
 
 TAR = ("tar", "--numeric-owner", "--xattrs", *(f"--xattrs-include={x}*" for x in XATTRS))
 CREATE = (*TAR, "--create", "--sparse", "--format=posix", "--pax-option=delete=atime,delete=ctime")
 NAMES = ("--null", "--no-recursion", "--verbatim-files-from", "--files-from=-")
 EXTRACT = (*TAR, "--extract", "--same-owner", "--same-permissions", "--delay-directory-restore")
 ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "TZ": "UTC"}
+# What follows is fast, and settles times in a way that no layer shows.
+LAST_KEPT = "50-initramfs"
 PIECE = 1024 * 1024
 ALIGNED = 4096
 
@@ -45,6 +51,57 @@ class Layer:
     started: int
     ended: int
     digest: str
+
+
+class Trees:
+    """What a build begins with and what it keeps, on the machine's disks."""
+
+    def __init__(
+        self, tree: Path, begun: Sequence[Layer], report: Report, times: Times, *, keep: bool
+    ) -> None:
+        self._tree = tree
+        self._begun = {layer.step: layer for layer in begun}
+        self._report = report
+        self._times = times
+        layers = disk(protocol.LAYERS_DISK)
+        self._keeper = Keeper(tree, layers, report, times.started, self._made) if keep else None
+
+    def restore(self, step: str) -> bool:
+        """Do what a step did, if the build begins with that, and tell whether it does."""
+        layer = self._begun.get(step)
+        if layer is None:
+            return False
+        self._report.log(f"the tree after {step} was kept by an earlier build")
+        with self._damage_told(step):
+            trees = disk(protocol.TREES_DISK)
+            self._times.take_package_times(restore(layer, trees, self._tree, self._times.started))
+        return True
+
+    def keep(self, step: str, change: Change, digest: str) -> None:
+        """Keep what a step did; of one that was restored, check that it is what was kept.
+
+        `digest` is the ledger's. Raise StepFailed if it is another.
+        """
+        layer = self._begun.get(step)
+        if layer is not None:
+            with self._damage_told(step):
+                if layer.digest != digest:
+                    raise damaged(step)
+        elif self._keeper:
+            self._keeper.keep(step, change, digest, int(time.time()))
+            if step == LAST_KEPT:
+                self._keeper = None
+
+    def _made(self, mtime: float) -> bool:
+        return self._times.made(mtime, self._times.started, time.time())
+
+    @contextmanager
+    def _damage_told(self, step: str) -> Iterator[None]:
+        try:
+            yield
+        except StepFailed:
+            self._report.send("damaged", step=step)
+            raise
 
 
 class Keeper:
@@ -97,17 +154,17 @@ class Keeper:
             "removed": list(map(_text, change.removed)),
         }
         head = json.dumps(lists).encode()
-        with self._device.open("r+b") as disk:
-            disk.seek(self._offset)
-            disk.write(head)
-            disk.flush()
+        with self._device.open("r+b") as file:
+            file.seek(self._offset)
+            file.write(head)
+            file.flush()
             names = b"".join(b"./" + path + b"\0" for path in paths)
-            _tar([*CREATE, *_in(self._tree), *NAMES], stdout=disk, input=names)
-            size = os.lseek(disk.fileno(), 0, os.SEEK_CUR) - self._offset
-            os.fsync(disk.fileno())
+            _tar([*CREATE, *_in(self._tree), *NAMES], stdout=file, input=names)
+            size = os.lseek(file.fileno(), 0, os.SEEK_CUR) - self._offset
+            os.fsync(file.fileno())
         digest = hashlib.sha256()
-        with self._device.open("rb") as disk:
-            for piece in _pieces(disk, self._offset, size):
+        with self._device.open("rb") as file:
+            for piece in _pieces(file, self._offset, size):
                 digest.update(piece)
         return size, len(head), digest.hexdigest()
 
@@ -124,12 +181,12 @@ def layers(documents: Iterable[Mapping[str, Any]]) -> list[Layer]:
     return [Layer(**document) for document in documents]
 
 
-def began(kept: list[Layer], now: int) -> int:
+def began(begun: Sequence[Layer], now: int) -> int:
     """Return when a build that begins from layers would have begun, to be where it is now."""
-    return now - (kept[-1].ended - kept[-1].started)
+    return now - (begun[-1].ended - begun[-1].started) if begun else now
 
 
-def restore(layer: Layer, disk: Path, tree: Path, started: int) -> frozenset[int]:
+def restore(layer: Layer, device: Path, tree: Path, started: int) -> frozenset[int]:
     """Do to the tree what the layer's step did; what the step made is as old as if it just had.
 
     Return the whole seconds that other files bear, those of packages. Raise StepFailed if the layer
@@ -138,13 +195,13 @@ def restore(layer: Layer, disk: Path, tree: Path, started: int) -> frozenset[int
     tree.mkdir(exist_ok=True)
     root = os.fsencode(tree)
     try:
-        with disk.open("rb", buffering=0) as device:
-            os.lseek(device.fileno(), layer.offset, os.SEEK_SET)
-            lists = json.loads(_exactly(device, layer.head))
+        with device.open("rb", buffering=0) as trees:
+            os.lseek(trees.fileno(), layer.offset, os.SEEK_SET)
+            lists = json.loads(_exactly(trees, layer.head))
             changed = [os.path.join(root, _bytes(path)) for path in lists["changed"]]
             _remove(os.path.join(root, _bytes(path)) for path in lists["removed"])
             _bare(changed)
-            _tar([*EXTRACT, *_in(tree), "--warning=no-timestamp"], stdin=device)
+            _tar([*EXTRACT, *_in(tree), "--warning=no-timestamp"], stdin=trees)
         made = dict(zip(changed, lists["made"], strict=True))
         _shift((path for path in changed if made[path]), started - layer.started)
         return frozenset(int(os.lstat(path).st_mtime) for path in changed if not made[path])
@@ -205,18 +262,18 @@ def _tar(argv: Iterable[str], **streams: Any) -> None:
         raise subprocess.CalledProcessError(done.returncode, "tar", stderr=done.stderr)
 
 
-def _pieces(disk: BinaryIO, offset: int, size: int) -> Iterator[bytes]:
-    disk.seek(offset)
+def _pieces(file: BinaryIO, offset: int, size: int) -> Iterator[bytes]:
+    file.seek(offset)
     while size:
-        piece = disk.read(min(PIECE, size))
+        piece = file.read(min(PIECE, size))
         if not piece:
             raise OSError("the disk ends")
         size -= len(piece)
         yield piece
 
 
-def _exactly(disk: BinaryIO, size: int) -> bytes:
-    return b"".join(_pieces(disk, disk.tell(), size))
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    return b"".join(_pieces(file, file.tell(), size))
 
 
 def _text(path: bytes) -> str:

@@ -5,8 +5,9 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -97,9 +98,10 @@ def disk(serial: str) -> Path:
     raise StepFailed(protocol.STATUS_INFRASTRUCTURE, f"this machine has no disk {serial!r}")
 
 
-def unpack_inputs(job: Job) -> tuple[Locked, ...]:
+def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Locked, ...]:
     """Unpack the input disk, hash each file on its way, and return the image's packages.
 
+    Without `packages` they need not be there: they are installed in a kept tree.
     Raise StepFailed if the lock or an earlier release is not the one the job names, if a package
     is missing or is not what the lock says, or if there is anything that neither names.
     """
@@ -114,6 +116,16 @@ def unpack_inputs(job: Job) -> tuple[Locked, ...]:
                 digests[member.name] = _unpack(tar, member, job.work)
     _check_named(job, digests)
     locked = tuple(read_lock((job.work / protocol.LOCK).read_text()))
+    if packages:
+        _check_packages(locked, digests)
+    _unpack_source(job.work / protocol.SOURCE_TAR, job.work / "source")
+    if not job.image_folder.is_dir():
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"the source has no {job.image_folder.name}")
+    return locked
+
+
+def _check_packages(locked: Sequence[Locked], digests: Mapping[str, tuple[int, str]]) -> None:
+    """Refuse packages that are not those of the lock."""
     pool = f"{protocol.REPOSITORY}/pool/"
     there = {name[len(pool) :]: found for name, found in digests.items() if name.startswith(pool)}
     wanted = {package.file_name: (package.size, package.sha256) for package in locked}
@@ -124,10 +136,6 @@ def unpack_inputs(job: Job) -> tuple[Locked, ...]:
             f"{len(wrong)} packages are not what the lock says, for instance {wrong[0]}",
             "\n".join(wrong),
         )
-    _unpack_source(job.work / protocol.SOURCE_TAR, job.work / "source")
-    if not job.image_folder.is_dir():
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"the source has no {job.image_folder.name}")
-    return locked
 
 
 def _check_named(job: Job, digests: Mapping[str, tuple[int, str]]) -> None:
@@ -166,6 +174,14 @@ def read_lock(text: str) -> Iterator[Locked]:
                 int(fields["Size"]),
                 fields["SHA256"],
             )
+
+
+def lock_date(job: Job) -> int:
+    """Return the date of the newest index that the lock rests on, in seconds; else the epoch."""
+    text = (job.work / protocol.LOCK).read_text()
+    lines = (line.partition(": ") for line in text.splitlines())
+    dates = [parsedate_to_datetime(value) for name, _, value in lines if name == "Date"]
+    return int(max(dates).timestamp()) if dates else job.epoch
 
 
 def _check_member(member: tarfile.TarInfo, known: Container[str]) -> None:

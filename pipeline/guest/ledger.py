@@ -106,7 +106,7 @@ class Ledger:
         """Write the hash of a file that the last step made outside the tree."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._write({"artifact": name, "sha256": digest, "size": path.stat().st_size})
+        self._lines.write(_line({"artifact": name, "sha256": digest, "size": path.stat().st_size}))
 
     def close(self) -> None:
         """End the file."""

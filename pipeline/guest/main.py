@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from . import kits, media, protocol, tree, usb_image
+from . import cache, kits, media, protocol, tree, usb_image
 from .by_hand import measure
-from .job import Job, Locked, disk, read_documents, unpack_inputs
+from .job import Job, Locked, disk, lock_date, read_documents, unpack_inputs
 from .ledger import Ledger
 from .machine import make_scratch, settle
 from .programs import environment, output_of
@@ -44,45 +44,52 @@ def _failed(report: Report, status: int, what: str, detail: str) -> None:
 def _build(report: Report) -> None:
     document, machine = read_documents()
     settle(machine)
-    started = int(time.time())
+    begun = cache.layers(machine["trees"]["begin"])
+    started = cache.began(begun, int(time.time()))
     env = environment(machine, int(document["epoch"]))
     with report.step("10-inputs"):
         job = Job(document, machine, make_scratch(machine))
-        locked = unpack_inputs(job)
+        locked = unpack_inputs(job, packages=not begun)
         tree.check_configuration(job)
         job.artifacts.mkdir()
     by_hand = measure(job, report, env, locked) if machine.get("measure_by_hand") else {}
     times = Times(job.epoch, started, job.work / protocol.REPOSITORY / "pool")
     ledger = Ledger(job.tree, job.work / protocol.LEDGER, times.settled)
-    for name, act in _steps(job, report, env, locked, times):
+    trees = cache.Trees(job.tree, begun, report, times, keep=machine["trees"]["keep"])
+    stop = machine["trees"]["stop"]
+    for name, act in _steps(job, report, env, locked, times, ledger):
         with report.step(name):
-            made = act() or {}
-            times.settle_passwords(job.tree)
-            ledger.record(name)
+            made = {} if trees.restore(name) else act() or {}
+            times.settle_passwords(
+                job.tree, lock_date(job) if name == protocol.BOOTSTRAP else job.epoch
+            )
+            trees.keep(name, ledger.record(name), ledger.digest)
             for artifact, path in made.items():
                 ledger.artifact(artifact, path)
-    _write_lists(job, locked, ledger)
-    if job.document["kits"]:
-        with report.step("88-kits"):
-            made = kits.make_kits(job, report, env)
-            ledger.record("88-kits")
-            for artifact, path in made.items():
-                ledger.artifact(artifact, path)
+        if name == stop:
+            break
     with report.step("90-output"):
         ledger.close()
         timings = {"steps": report.seconds, "by_hand": by_hand}
         (job.work / protocol.TIMINGS).write_text(json.dumps(timings, sort_keys=True) + "\n")
-        names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names.all()]
+        names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names.all() if not stop]
         names += [protocol.LEDGER, protocol.TIMINGS]
         hand_over(disk(protocol.OUTPUT_DISK), job.work, names)
     report.send("done", facts=_facts(env))
 
 
 def _steps(
-    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked], times: Times
+    job: Job,
+    report: Report,
+    env: Mapping[str, str],
+    locked: Sequence[Locked],
+    times: Times,
+    ledger: Ledger,
 ) -> Iterator[tuple[str, Step]]:
     """Name the steps in order, each with what does it and returns the files it made elsewhere."""
-    yield "20-bootstrap", partial(tree.bootstrap, job, report, env, locked)
+    # The bootstrap depends on the lock alone, so that commits with one lock can share its tree.
+    of_lock = {**env, "SOURCE_DATE_EPOCH": str(lock_date(job))}
+    yield protocol.BOOTSTRAP, partial(tree.bootstrap, job, report, of_lock, locked)
     yield "30-includes", partial(tree.add_includes, job)
     for hook in tree.hooks(job.image_folder / "hooks", ".hook.chroot"):
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
@@ -92,6 +99,9 @@ def _steps(
     yield "80-boot", partial(media.complete_partition, job, report, env)
     yield "85-iso", partial(media.make_iso, job, report, env)
     yield "86-usb-image", partial(usb_image.make_usb_image, job, report, env)
+    yield "87-lists", partial(_write_lists, job, locked, ledger)
+    if job.document["kits"]:
+        yield "88-kits", partial(kits.make_kits, job, report, env)
 
 
 def _initramfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
@@ -99,7 +109,7 @@ def _initramfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str,
     return media.kernel_and_initramfs(job)
 
 
-def _write_lists(job: Job, locked: tuple[Locked, ...], ledger: Ledger) -> None:
+def _write_lists(job: Job, locked: Sequence[Locked], ledger: Ledger) -> None:
     lines = sorted(f"{p.name} {p.version} {p.architecture} {p.sha256}\n" for p in locked)
     (job.artifacts / job.names.packages).write_text("".join(lines))
     with (job.artifacts / job.names.ledger).open("wb") as file:

@@ -37,6 +37,7 @@ class Times:
         self._pool = pool
         self._asked_since = math.inf
         self._of_packages: frozenset[int] = frozenset()
+        self._passwords: dict[str, frozenset[bytes]] = {}  # the settled lines of each file
 
     def take_package_times(self, seconds: frozenset[int]) -> None:
         """Take the times of packages from a kept tree: the packages themselves are not there."""
@@ -58,8 +59,8 @@ class Times:
             self._of_packages |= package_times(self._pool, started)
         return int(mtime) not in self._of_packages
 
-    def settle_passwords(self, tree: Path) -> None:
-        """Let passwords that this build set be as old as the epoch.
+    def settle_passwords(self, tree: Path, epoch: int) -> None:
+        """Let passwords that were set since the last call be as old as `epoch`, in seconds.
 
         The programs of `passwd` do not believe in a SOURCE_DATE_EPOCH after their clock.
         """
@@ -70,13 +71,16 @@ class Times:
             if path.is_symlink() or not path.is_file():
                 continue
             before = path.read_bytes()
+            known = self._passwords.get(name, frozenset())
             users = [line.split(b":") for line in before.split(b"\n")]
             for user in users:
-                if len(user) > CHANGED and user[CHANGED] in ours:
-                    user[CHANGED] = str(self.epoch // DAY).encode()
-            after = b"\n".join(map(b":".join, users))
+                if len(user) > CHANGED and user[CHANGED] in ours and b":".join(user) not in known:
+                    user[CHANGED] = str(epoch // DAY).encode()
+            lines = [b":".join(user) for user in users]
+            after = b"\n".join(lines)
             if after != before:
                 path.write_bytes(after)
+            self._passwords[name] = frozenset(lines)
 
 
 def package_times(pool: Path, since: float) -> frozenset[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import flow
-from pipeline.build import machine, stage
+from pipeline.build import machine, plan, stage
 from pipeline.errors import InfrastructureFailed
 from pipeline.run import Run
 from pipeline.workspace import Workspace
@@ -82,7 +82,7 @@ def test_it_is_refused(
     guest = tmp_path / "guest"
     shutil.copytree(Path(stage.__file__).parent.parent / "guest", guest)
     (guest / "main.py").write_text(GUEST + textwrap.indent(body, "    ") + "\n")
-    monkeypatch.setattr(stage, "GUEST", guest)
+    monkeypatch.setattr(plan, "GUEST", guest)
     monkeypatch.setattr(machine, "PORTS_LIMIT", 4 * 2**20)
     run = Run(
         workspace.runs / prepared.name.replace(prepared.name[-4:], f"{hash(what) & 0xFFFF:04x}")

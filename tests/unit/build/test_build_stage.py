@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline import dsse
+from pipeline.build import attempt as attempts
+from pipeline.build import plan as plans
 from pipeline.build import stage
 from pipeline.build.host import Mirrors
 from pipeline.errors import (
@@ -53,7 +55,7 @@ def build(run: Run, workspace: Workspace, environment: str = "alpha") -> list[di
 
 
 def plan(run: Run, workspace: Workspace, environment: str = "alpha") -> Any:
-    return stage._plan(run, workspace, environment, measure=False)
+    return plans.make_plan(run, workspace, environment)
 
 
 def reads(run: Run, workspace: Workspace, environment: str = "alpha") -> dict[str, str]:
@@ -122,7 +124,7 @@ def test_the_guests_own_code_goes_into_the_job(
 ) -> None:
     before = plan(run, workspace).job["guest_sha256"]
     (tmp_path / "main.py").touch()
-    monkeypatch.setattr(stage, "GUEST", tmp_path)
+    monkeypatch.setattr(plans, "GUEST", tmp_path)
     assert plan(run, workspace).job["guest_sha256"] != before
 
 
@@ -215,7 +217,7 @@ def test_kits_go_through_the_build(run: Run, workspace: Workspace, tmp_path: Pat
         "artifacts/mini-amd64-3.1-to-3.3.iuk",
         "artifacts/mini-amd64-3.2-to-3.3.iuk",
     }
-    disk = stage._input_disk(made, workspace, tmp_path / "input.tar")
+    disk = attempts.input_disk(made, workspace, [], tmp_path / "input.tar")
     with tarfile.open(disk) as tar:
         files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
     assert {n: c for n, c in files.items() if n.startswith("earlier/")} == {
@@ -248,7 +250,7 @@ def test_a_name_that_is_too_long_is_refused_before_the_build(
 def test_the_input_disk_holds_what_the_machine_takes(
     run: Run, workspace: Workspace, tmp_path: Path
 ) -> None:
-    made = stage._input_disk(plan(run, workspace), workspace, tmp_path / "input.tar")
+    made = attempts.input_disk(plan(run, workspace), workspace, [], tmp_path / "input.tar")
     with tarfile.open(made) as tar:
         files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
     names = list(files)
@@ -289,9 +291,9 @@ def test_the_console_tells_what_an_error_means(
         log.write(console)
         raise error
 
-    monkeypatch.setattr(stage.machine, "follow", follow)
+    monkeypatch.setattr(attempts.machine, "follow", follow)
     (run.environment("alpha")).mkdir()
     with pytest.raises(kind, match=what) as caught:
-        stage._follow(plan(run, workspace), None, lambda _: None, 1.0)
+        attempts._follow(plan(run, workspace), None, lambda _: None, 1.0)
     assert type(caught.value) is kind
     assert console.decode()[:20] in caught.value.detail or kind is BuildFailed

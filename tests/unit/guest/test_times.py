@@ -114,14 +114,28 @@ def test_passwords_are_as_old_as_the_epoch(tmp_path: Path) -> None:
     shadow.chmod(0o640)
     (tmp_path / "etc/shadow-").symlink_to("shadow")
     times = Times(EPOCH, STARTED, tmp_path)
-    times.settle_passwords(tmp_path)
+    times.settle_passwords(tmp_path, EPOCH)
     wanted = lines.replace(f":{today}:", f":{EPOCH // DAY}:")
     assert shadow.read_bytes() == wanted.encode("latin-1")
     assert shadow.stat().st_mode & 0o777 == 0o640
     os.utime(shadow, (1, 1))
-    times.settle_passwords(tmp_path)
+    times.settle_passwords(tmp_path, EPOCH)
     assert shadow.stat().st_mtime == 1  # what is settled is not written again
-    times.settle_passwords(tmp_path / "nothing")
+    times.settle_passwords(tmp_path / "nothing", EPOCH)
+
+
+def test_only_what_was_set_since_is_settled(tmp_path: Path) -> None:
+    """The bootstrap's day is the lock's: where that is this machine's today it must stay too."""
+    now = int(time.time())
+    shadow = tmp_path / "etc/shadow"
+    shadow.parent.mkdir()
+    shadow.write_text(f"root:*:{now // DAY}::::::\nada:*:{now // DAY}::::::\n")
+    times = Times(EPOCH, now, tmp_path)
+    times.settle_passwords(tmp_path, now)
+    before = shadow.read_text()
+    shadow.write_text(before.replace("ada:*", "ada:!"))
+    times.settle_passwords(tmp_path, EPOCH)
+    assert shadow.read_text() == f"root:*:{now // DAY}::::::\nada:!:{EPOCH // DAY}::::::\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"!<arch>\n", b"x" * 5000])
