@@ -30,7 +30,7 @@ from pipeline.kit.fat_table import PIECE, Blocks, Run, Table
 
 ENTRIES_LIMIT = 100_000
 FOLDER_LIMIT = 2 * 1024 * 1024  # bytes of a folder's records: FAT allows no more
-DEPTH_LIMIT = 16
+DEPTH_LIMIT = 140  # as deep as a path of 255 characters can be, below a folder or two
 NAME_LIMIT = (SECTOR // RECORD - 2) * records.LONG_PART  # its records fit in one sector
 INFO_COUNT, INFO_UNKNOWN = 488, 0xFFFFFFFF
 
