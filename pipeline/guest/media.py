@@ -10,7 +10,7 @@ from . import grub, protocol, tree
 from .fat import files_below, make_fat
 from .job import Job
 from .ledger import XATTRS
-from .programs import run
+from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
 from .report import Report, StepFailed
 
 SQUASHFS_OPTIONS = {
@@ -81,8 +81,15 @@ def complete_partition(job: Job, report: Report, env: Mapping[str, str]) -> None
     tree.include(job.image_folder / "includes.binary", job.binary)
     for hook in tree.hooks(job.image_folder / "hooks", ".hook.binary"):
         hook.chmod(0o755)
-        argv = [os.fspath(hook)]
-        run(report, argv, env=env, cwd=job.binary, umask=0o022, blame=f"hook {hook.name}")
+        run(
+            report,
+            [os.fspath(hook)],
+            env=env,
+            cwd=job.binary,
+            umask=SCRIPT_UMASK,
+            blame=f"hook {hook.name}",
+            limit_s=SCRIPT_LIMIT_S,
+        )
     _check_partition(job)
     _settle(job.binary, job.epoch)
 

@@ -1,10 +1,12 @@
 """Starts programs in the machine and sends what they print to the log."""
 
 import os
+import select
 import signal
 import subprocess
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from .report import Report, StepFailed
 TAIL_LINES = 20
 # Maintainer scripts and hooks are written for this umask; all else runs under the varied one.
 SCRIPT_UMASK = 0o022
+# Seconds after which a program is taken to hang: a hook, and what compresses or installs all.
+SCRIPT_LIMIT_S = 3600.0
+LIMIT_S = 4 * 3600.0
+PIECE = 64 * 1024  # bytes of output; a longer line is taken for several
 
 
 def run(
@@ -24,13 +30,15 @@ def run(
     cwd: Path | None = None,
     umask: int = -1,
     blame: str = "",
+    limit_s: float = LIMIT_S,
 ) -> None:
-    """Run a program; raise StepFailed with its last lines if it does not end well.
+    """Run a program; raise StepFailed with its last lines if it does not end well, or in time.
 
     `blame` is what the user knows it by, for instance the name of a hook.
     """
     last: deque[str] = deque(maxlen=TAIL_LINES)
     name = blame or argv[0]
+    deadline = time.monotonic() + limit_s
     try:
         process = subprocess.Popen(
             argv,
@@ -40,27 +48,53 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            process_group=0,
         )
     except OSError as error:
         what = f"{name} cannot be started: {error.strerror}"
         raise StepFailed(protocol.STATUS_BUILD_FAILED, what) from error
-    with process:
-        assert process.stdout is not None
-        for raw in process.stdout:
-            line = raw.decode(errors="replace").rstrip()
-            last.append(line)
-            report.log(line)
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            for raw in _lines(process.stdout.fileno(), deadline):
+                line = raw.decode(errors="replace").rstrip()
+                last.append(line)
+                report.log(line)
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGKILL)  # not reaped yet: the group is still its own
+            process.wait()
+            what = f"{name}, or what it started, did not end within {limit_s / 60:g} minutes"
+            raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(last)) from None
     if process.returncode != 0:
-        detail = "\n".join(last)
-        if process.returncode == -signal.SIGKILL:
-            what = f"{name} was killed: the machine has too little memory"
-            raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
-        if "No space left on device" in detail:
-            what = f"{name}: the scratch disk is full"
-            raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
-        raise StepFailed(
-            protocol.STATUS_BUILD_FAILED, f"{name} failed with status {process.returncode}", detail
-        )
+        raise _failure(name, process.returncode, "\n".join(last))
+
+
+def _lines(pipe: int, deadline: float) -> Iterator[bytes]:
+    """Give the lines of a pipe until it ends; raise TimeoutError at the deadline."""
+    rest = b""
+    while (left_s := deadline - time.monotonic()) > 0 and select.select([pipe], [], [], left_s)[0]:
+        piece = os.read(pipe, PIECE)
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+        if rest and (not piece or len(rest) > PIECE):
+            yield rest
+            rest = b""
+        if not piece:
+            return
+    raise TimeoutError
+
+
+def _failure(name: str, status: int, detail: str) -> StepFailed:
+    """Say how a program failed, and whose fault that is."""
+    if status == -signal.SIGKILL:
+        what = f"{name} was killed: the machine has too little memory"
+        return StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
+    if "No space left on device" in detail:
+        what = f"{name}: the scratch disk is full"
+        return StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
+    what = f"{name} failed with status {status}"
+    return StepFailed(protocol.STATUS_BUILD_FAILED, what, detail)
 
 
 def output_of(argv: Sequence[str], env: Mapping[str, str]) -> str:

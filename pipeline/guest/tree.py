@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import protocol
 from .job import Job, Locked
-from .programs import SCRIPT_UMASK, run
+from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
 from .report import Report, StepFailed
 from .times import Times
 
@@ -183,7 +183,8 @@ def in_chroot(
 ) -> None:
     """Run a program with the tree as its root directory."""
     script = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", IN_CHROOT, "sh"]
-    run(report, [*script, os.fspath(job.tree), *argv], env=env, umask=SCRIPT_UMASK, blame=blame)
+    argv = [*script, os.fspath(job.tree), *argv]
+    run(report, argv, env=env, umask=SCRIPT_UMASK, blame=blame, limit_s=SCRIPT_LIMIT_S)
 
 
 def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:

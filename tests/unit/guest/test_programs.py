@@ -104,6 +104,33 @@ def test_a_failure_tells_the_last_lines(reporter: Report) -> None:
     assert caught.value.detail.split() == [str(n) for n in range(81, 101)]
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 100",
+        "exec >/dev/null 2>&1; sleep 100",
+        "sleep 100 & exit 0",  # what it leaves behind holds its output
+        "setsid sleep 5 & exit 0",
+        "while :; do echo busy; done",
+        "trap '' TERM; sleep 100",
+    ],
+)
+def test_a_program_that_hangs_is_ended(script: str, reporter: Report) -> None:
+    with pytest.raises(StepFailed) as caught:
+        sh(reporter, f"echo last words; {script}", blame="hook x", limit_s=0.3)
+    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.what == "hook x, or what it started, did not end within 0.005 minutes"
+    assert caught.value.detail.startswith("busy" if "busy" in script else "last words")
+
+
+def test_a_line_without_end_is_taken_for_several(reporter: Report, port: Port) -> None:
+    sh(reporter, "head -c 200000 /dev/zero | tr '\\0' x; echo; echo after")
+    lines = [r["line"] for r in port.records]
+    assert len(lines) > 2
+    assert lines[-1] == "after"
+    assert set("".join(lines[:-1])) == {"x"}
+
+
 @pytest.mark.parametrize("content", [None, "no interpreter", "#!/no/such\n", "#!/bin/sh\n"])
 def test_a_hook_that_cannot_start_is_the_images_fault(
     content: str | None, tmp_path: Path, reporter: Report
