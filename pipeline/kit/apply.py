@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pipeline.display import Display
 from pipeline.errors import InfrastructureFailed, InputsUnverified, SignatureInvalid, UsageError
@@ -89,7 +89,7 @@ def read_description(kit: Path, trust: Trust, now: datetime) -> Description:
 def examine(stream: BinaryIO, description: Description, where: str, progress: Progress) -> Brought:
     """Read a whole kit and return what it brings; raise InputsUnverified if it is another one."""
     hashed = _Hashed(stream, _Count(progress, description.size))
-    kit = open_kit(hashed, where)  # type: ignore[arg-type]
+    kit = open_kit(cast(BinaryIO, hashed), where)
     control = kit.control
     _check_described(control, description, where)
     texts = {f"live/{control.to}.cfg": "", f"live/{control.to}.module": ""}
