@@ -173,14 +173,15 @@ def build(
     compression: str = "fast",
     vary: str = "default",
     keep: bool = False,
+    fresh: bool = False,
     run: str | None = None,
 ) -> None:
     """Build a commit in both environments and compare; status 0 only if they match.
 
     --source builds a commit of another repository (a path or an address), --environment builds in
     one environment only, --compression is fast or strong, --vary is none, default or all (what the
-    environments do differently on purpose), --keep leaves the machines for inspection, --run goes
-    on with a run that was interrupted.
+    environments do differently on purpose), --keep leaves the machines for inspection, --fresh
+    begins without kept trees and compares with them, --run goes on with a run that was interrupted.
     """
     from pipeline import flow
     from pipeline.run import open_run
@@ -196,7 +197,7 @@ def build(
         vary=vary,
     )
     chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
-    flow.build(workspace, chosen, _display(), source=source, keep=keep)
+    flow.build(workspace, chosen, _display(), source=source, keep=keep, fresh=fresh)
     print(f"done: {chosen.folder}")
 
 
@@ -335,6 +336,21 @@ def check(_c: Context, source: str | None = None) -> None:
     tree = Path(source).absolute() if source else CHECKOUT
     count = check_source(CHECKOUT / "hooks" / "source", tree, notify=_display().say)
     print(f"{count} checks passed")
+
+
+@_task
+def bisect(_c: Context, run: str) -> None:
+    """Find which factor decides what differs in a run, by doing the step again with fewer of them.
+
+    Status 0 if factors are named, 1 if an environment makes something else each time.
+    """
+    from pipeline.bisect import bisect as search
+
+    answer = search(*_run(run), _display())
+    error = answer.error()
+    if error:
+        raise error
+    print(answer.sentence)
 
 
 @_task
@@ -546,7 +562,7 @@ def stage_release(_c: Context, run: str) -> None:
 
 namespace = Collection(
     *(new_image, lock, check, build, release, snapshot, verify, keygen),
-    *(runs, show, clean, doctor, demo, bench, test, lint, locate),
+    *(runs, show, clean, doctor, demo, bench, test, lint, locate, bisect),
 )
 kits = Collection("kit")
 for name, action in (
