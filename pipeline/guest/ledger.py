@@ -15,6 +15,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -54,10 +55,12 @@ class Ledger:
     """The ledger of one tree, written to `out` while the steps run.
 
     `settled` gives the time (in seconds) that a file will have once times are clamped, so that
-    the ledgers of two machines with different clocks can be compared step by step.
+    the ledgers of two machines with different clocks can be compared step by step. `seconds` is how
+    long it was at work.
     """
 
     def __init__(self, tree: Path, out: Path, settled: Callable[[float], float]) -> None:
+        self.seconds = 0.0
         self._tree = os.fsencode(tree)
         self._settled = settled
         self._entries: dict[bytes, Entry] = {}
@@ -73,6 +76,33 @@ class Ledger:
 
     def record(self, step: str) -> Change:
         """Write what changed since the last call, as done by `step`; return the paths."""
+        with self._timed():
+            return self._record(step)
+
+    def artifact(self, name: str, path: Path) -> None:
+        """Write the hash of a file that the last step made outside the tree."""
+        with self._timed(), path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._lines.write(_line({"artifact": name, "sha256": digest, "size": path.stat().st_size}))
+
+    def close(self) -> None:
+        """End the file."""
+        self._lines.close()
+        self._file.close()
+
+    def write_final(self, out: BinaryIO) -> None:
+        """Write the tree as it is after the last step."""
+        with self._timed(), gzip.GzipFile("", "wb", compresslevel=6, fileobj=out, mtime=0) as lines:
+            for path in sorted(self._entries):
+                lines.write(_line(self._entries[path]))
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - started
+
+    def _record(self, step: str) -> Change:
         self._write({"step": step})
         past = time.time_ns() - TICK_NS
         found = dict(_walk(self._tree))
@@ -101,23 +131,6 @@ class Ledger:
         inodes = {inode(found[path]) for path in changed if found[path].st_nlink > 1}
         others = (path for path, status in found.items() if inode(status) in inodes)
         return Change(tuple({*changed, *(others if inodes else ())}), tuple(removed))
-
-    def artifact(self, name: str, path: Path) -> None:
-        """Write the hash of a file that the last step made outside the tree."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._lines.write(_line({"artifact": name, "sha256": digest, "size": path.stat().st_size}))
-
-    def close(self) -> None:
-        """End the file."""
-        self._lines.close()
-        self._file.close()
-
-    def write_final(self, out: BinaryIO) -> None:
-        """Write the tree as it is after the last step."""
-        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=out, mtime=0) as lines:
-            for path in sorted(self._entries):
-                lines.write(_line(self._entries[path]))
 
     def _entry(self, path: bytes, status: os.stat_result, first: bytes) -> Entry:
         full = os.path.join(self._tree, path)
