@@ -31,5 +31,7 @@ def _table(run: Run, name: str) -> list[str]:
     lines += [f"{name}, by the farm"]
     lines += [f"  {step:<28} {float(seconds):8.1f} s" for step, seconds in sorted(steps.items())]
     sums = sum(map(float, by_hand.values())), sum(map(float, steps.values()))
+    ledger = float(timings["ledger"])
+    lines += [f"  of it for the ledger{ledger:18.1f} s, {ledger / sums[1]:.1%}"]
     lines += [f"{name}: {sums[1]:.0f} s / {sums[0]:.0f} s = {sums[1] / sums[0]:.2f}"]
     return lines

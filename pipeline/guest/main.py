@@ -70,7 +70,8 @@ def _build(report: Report) -> None:
             break
     with report.step("90-output"):
         ledger.close()
-        timings = {"steps": report.seconds, "by_hand": by_hand}
+        seconds = round(ledger.seconds, 3)
+        timings = {"steps": report.seconds, "by_hand": by_hand, "ledger": seconds}
         (job.work / protocol.TIMINGS).write_text(json.dumps(timings, sort_keys=True) + "\n")
         names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names.all() if not stop]
         names += [protocol.LEDGER, protocol.TIMINGS]
