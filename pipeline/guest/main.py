@@ -3,10 +3,9 @@
 import json
 import os
 import platform
-import tarfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from .by_hand import measure
 from .job import Job, Locked, disk, lock_date, read_documents, unpack_inputs
 from .ledger import Ledger
 from .machine import make_scratch, settle
+from .output_disk import hand_over
 from .programs import environment, output_of
 from .report import Report, StepFailed
 from .times import Times
@@ -115,20 +115,6 @@ def _write_lists(job: Job, locked: Sequence[Locked], ledger: Ledger) -> None:
     (job.artifacts / job.names.packages).write_text("".join(lines))
     with (job.artifacts / job.names.ledger).open("wb") as file:
         ledger.write_final(file)
-
-
-def hand_over(output: Path, folder: Path, names: Iterable[str]) -> None:
-    """Write files of a folder to the output disk, as plain a tar archive as there is."""
-    try:
-        with output.open("r+b") as device:
-            with tarfile.open(fileobj=device, mode="w|", format=tarfile.GNU_FORMAT) as tar:
-                for name in names:
-                    tar.add(folder / name, name)
-            device.flush()
-            os.fsync(device.fileno())
-    except OSError as error:
-        what = f"the output disk is too small or broken: {error.strerror}"
-        raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what) from error
 
 
 def _facts(env: dict[str, str]) -> dict[str, str]:

@@ -82,7 +82,8 @@ def write_disk(image: Path, partition: int, core: bytes, identity: str) -> None:
     Its GUIDs follow from `identity`. Raise StepFailed if the core image is too large.
     """
     if len(core) > PARTITION_AT - CORE_AT:
-        what = f"GRUB's core image has {len(core)} bytes and must have {PARTITION_AT - CORE_AT} at most"
+        room = PARTITION_AT - CORE_AT
+        what = f"GRUB's core image has {len(core)} bytes and must have {room} at most"
         raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
     size = PARTITION_AT + partition + MIB
     primary, backup = _gpt(size // SECTOR, partition // SECTOR, identity)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.build import output
 from pipeline.errors import InfrastructureFailed, UsageError
-from pipeline.guest.main import hand_over
+from pipeline.guest.output_disk import hand_over
 from pipeline.guest.protocol import artifact_names
 
 LIMITS = {"artifacts/a.iso": 4096, "ledger.jsonl.gz": 1024, "timings.json": 16}
@@ -84,6 +84,28 @@ def test_what_the_guest_writes_is_taken(folder: Path, tmp_path: Path) -> None:
         output.receive(device, LIMITS, folder)
         assert device.tell() < 1 << 20  # the rest of the disk is not read
     assert content_of(folder) == GOOD
+
+
+def test_holes_are_handed_over(folder: Path, tmp_path: Path) -> None:
+    made, image = tmp_path / "output.raw", tmp_path / "artifacts/a.iso"
+    made.touch()
+    os.truncate(made, 1 << 30)
+    image.parent.mkdir()
+    contents = {1 << 20: b"start", (9 << 20) - 1: b"in the middle"}
+    with image.open("wb") as file:
+        for at, content in contents.items():
+            file.seek(at)
+            file.write(content)
+        file.truncate((20 << 20) + 1)
+    (tmp_path / "timings.json").write_bytes(b"{}")
+    limits = {"artifacts/a.iso": 1 << 30, "timings.json": 16}
+    hand_over(made, tmp_path, limits)
+    assert made.stat().st_blocks * 512 < 1 << 20
+    with made.open("rb") as device:
+        output.receive(device, limits, folder)
+    assert content_of(folder) == {n: (tmp_path / n).read_bytes() for n in limits}
+    with tarfile.open(made) as tar:
+        assert tar.getnames() == [*limits]
 
 
 ELSEWHERE = [

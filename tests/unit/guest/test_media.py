@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.guest import grub, media, protocol, usb_image
 from pipeline.guest.job import Job
-from pipeline.guest.main import hand_over
+from pipeline.guest.output_disk import hand_over
 from pipeline.guest.report import Report, StepFailed
 
 EPOCH = 1_766_400_000

@@ -1,0 +1,70 @@
+"""Hands over what was built: files on the output disk, as plain a tar archive as there is."""
+
+import errno
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from . import protocol
+from .report import StepFailed
+
+PIECE = 1024 * 1024
+END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+def hand_over(output: Path, folder: Path, names: Iterable[str]) -> None:
+    """Write files of a folder to the output disk, whose bytes are zero.
+
+    Holes are not written: three quarters of a USB image are. Raise StepFailed if that cannot be.
+    """
+    try:
+        disk = os.open(output, os.O_RDWR)
+        try:
+            at = 0
+            for name in names:
+                at = _write(disk, at, folder / name, name)
+            _write_whole(disk, END, at)
+            os.fsync(disk)
+        finally:
+            os.close(disk)
+    except OSError as error:
+        what = f"the output disk is too small or broken: {error.strerror}"
+        raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what) from error
+
+
+def _write(disk: int, at: int, path: Path, name: str) -> int:
+    """Write one file and return where the next begins."""
+    with path.open("rb", buffering=0) as file:
+        member = tarfile.TarInfo(name)
+        member.size = os.fstat(file.fileno()).st_size
+        at = _write_whole(disk, member.tobuf(tarfile.GNU_FORMAT), at)
+        for start, end in _data(file.fileno(), member.size):
+            while start < end:
+                piece = os.pread(file.fileno(), min(PIECE, end - start), start)
+                _write_whole(disk, piece, at + start)
+                start += len(piece)
+    return at - (-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
+    """Give where a file has data that was written."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole
+                return
+            raise
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _write_whole(disk: int, content: bytes, at: int) -> int:
+    """Write all of the content at a place, and return where it ends."""
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(disk, view, at)
+        at, view = at + written, view[written:]
+    return at
