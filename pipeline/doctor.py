@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pipeline import dsse, git
+from pipeline import dsse, git, published
 from pipeline.build import engine
 from pipeline.config import Archive, Farm, TagPolicy, load_farm
 from pipeline.errors import ExitStatus, InfrastructureFailed, TwinbuildError, UsageError
@@ -19,6 +19,8 @@ from pipeline.inputs import addresses
 from pipeline.openpgp import UNUSABLE, open_gpg
 from pipeline.store import default_cache
 from pipeline.transfer import Client, Patience
+from pipeline.version import in_order
+from pipeline.workspace import Workspace
 
 GIB = 1024**3
 FREE_DISK_GIB = 10  # for a run, the store and the container hosts of a small image
@@ -59,6 +61,7 @@ def examine(checkout: Path) -> Iterator[Finding]:
     yield _look("git", partial(repository, checkout))
     yield _look("release key", partial(release_key, farm.keys.release))
     yield _look("tags", partial(tags, farm.keys.tags))
+    yield _look("earlier releases", partial(earlier_releases, Workspace(checkout, farm)))
     for name in farm.environments:
         pinned = farm.keys.environments.get(name)
         yield _look(f"key {name}", partial(environment_key, name, pinned))
@@ -174,6 +177,16 @@ def tags(policy: TagPolicy) -> str:
             remedy="list fingerprints in keys.tags.signers of farm.yaml",
         )
     return f"are released when signed by one of {len(policy.signers)} known keys"
+
+
+def earlier_releases(workspace: Workspace) -> str:
+    """Return how many releases there are to make upgrade kits from; the last must verify."""
+    location = published.of_farm(workspace)
+    listed = in_order(release.tag for release in location.releases())
+    if not listed:
+        return "there are none yet"
+    location.open(listed[-1])
+    return f"{len(listed)} at {location.address}; the last of them, {listed[-1]}, verifies"
 
 
 def environment_key(name: str, pinned: str | None) -> str:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from pipeline import published, transfer
+from pipeline import doctor, published, transfer
 from pipeline.errors import (
     InfrastructureFailed,
     InputsUnverified,
@@ -263,6 +263,22 @@ def test_a_key_file_that_holds_none(farm, tmp_path):
 def test_a_farm_may_be_far_from_where_it_publishes(farm, tmp_path):
     location = of_farm(workspace(tmp_path, farm, published="https://example.org/releases"))
     assert location.address == "https://example.org/releases"
+
+
+def test_the_doctor_sees_what_a_release_with_kits_would(
+    farm, public, tmp_path, gpg_home, release_key
+):
+    its = workspace(tmp_path, farm)
+    with pytest.raises(SignatureInvalid, match="no key is known"):
+        doctor.earlier_releases(its)
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/release.asc").write_bytes(gpg_home.export(release_key, "--armor"))
+    said = doctor.earlier_releases(its)
+    assert said == f"1 at {public}; the last of them, 3.3, verifies"
+    (public / "3.3" / "SHA256SUMS").write_bytes(b"")
+    with pytest.raises(SignatureInvalid):
+        doctor.earlier_releases(its)
+    assert doctor.earlier_releases(workspace(tmp_path, farm, publish="none")) == "there are none yet"
 
 
 @pytest.fixture
