@@ -40,6 +40,7 @@ NEUTRAL: Mapping[str, object] = {
     "processes": 4096,
     "randomized_addresses": True,
 }
+OF_ENTRY = ("cpus", "memory_mib")  # the factors that `farm.yaml` has
 VARIABLES = 6  # how many environment variables are drawn
 
 
@@ -54,7 +55,15 @@ class Choice:
     def factors(self) -> dict[str, Any]:
         """The values of the factors, by name."""
         varied = self.variation.model_dump(exclude={"description"})
-        return {**varied, "cpus": self.entry.cpus, "memory_mib": self.entry.memory_mib}
+        return varied | {name: getattr(self.entry, name) for name in OF_ENTRY}
+
+    def with_factors(self, values: Mapping[str, Any]) -> "Choice":
+        """Return the same with other values of some factors."""
+        of_entry = {name: value for name, value in values.items() if name in OF_ENTRY}
+        varied = {name: value for name, value in values.items() if name not in OF_ENTRY}
+        return Choice(
+            self.entry.model_copy(update=of_entry), self.variation.model_copy(update=varied)
+        )
 
 
 def choose(farm: Farm, hosts: Path, run_id: str, request: Request) -> dict[str, Choice]:
