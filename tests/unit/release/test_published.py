@@ -278,7 +278,8 @@ def test_the_doctor_sees_what_a_release_with_kits_would(
     (public / "3.3" / "SHA256SUMS").write_bytes(b"")
     with pytest.raises(SignatureInvalid):
         doctor.earlier_releases(its)
-    assert doctor.earlier_releases(workspace(tmp_path, farm, publish="none")) == "there are none yet"
+    empty = workspace(tmp_path, farm, publish="none")
+    assert doctor.earlier_releases(empty) == "there are none yet"
 
 
 @pytest.fixture
