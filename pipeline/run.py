@@ -9,6 +9,7 @@ runs/<id>/
   verdict.json                   stage 4
   explanation.json               what differs, down to the bytes, and why
   report/                        the same for people: index.html, and as Markdown, JSON and JUnit
+  bisect.json  bisect/           which factor decides, and the logs of the trials
   release/                       stage 5
   .lock                          held while a stage is at work
   stages/<stage>.json            what a stage read and wrote, by hash, written when it is complete
@@ -32,7 +33,8 @@ from pipeline.errors import TwinbuildError, UsageError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.git import without_password
 
-TAKEN = frozenset({"release", "report", "stages"})  # folders of a run that are no environment's
+# folders of a run that are no environment's
+TAKEN = frozenset({"bisect", "release", "report", "stages"})
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9-]{1,40}-[0-9a-f]{4}")
 
