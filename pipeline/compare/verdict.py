@@ -1,6 +1,6 @@
 """Stage 4: whether the builds of a run match, and if not, in what they differ."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Literal
 
 from pipeline.compare.artifacts import Compared, compare_files, list_artifacts
 from pipeline.compare.expected import Expected, expect
+from pipeline.compare.following import differs_only_in
 from pipeline.compare.locate import Difference, Located, locate
 from pipeline.errors import (
     BuildFailed,
@@ -37,7 +38,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison came to. `status` is what a command that compares tells its caller."""
+    """What a comparison came to. `status` is what a command that compares tells its caller.
+
+    `only_expected` is a `differ` that the image allows for a while, and that no release may have.
+    """
 
     verdict: Literal["match", "differ", "failed"]
     status: ExitStatus
@@ -46,10 +50,11 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
     expected: tuple[Expected, ...] = ()
+    only_expected: bool = False
 
     def error(self, run_id: str) -> TwinbuildError | None:
-        """Return what a command that compares raises: nothing only if the builds match."""
-        if self.verdict == "match":
+        """Return what a command that compares raises: nothing if all is as it should be."""
+        if self.status is ExitStatus.DONE:
             return None
         kinds = (Differs, BuildFailed, InputsUnverified, InfrastructureFailed)
         kind = next(kind for kind in kinds if kind.status is self.status)
@@ -167,16 +172,34 @@ def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
     located = _locate(run, (first, apart[0] if apart else others[0]))
     job = run.environment(first) / "job.json"
     expectation = expect(job, located.differences, datetime.now(UTC).date())
-    said = (*expectation.reasons, *located.reasons, *map(plain, reasons))
+    only = expectation.all_met and all(
+        differs_only_in(
+            {e.path for e in expectation.met},
+            artifact,
+            *(_artifact(run, name, artifact) for name in (first, other)),
+        )
+        for (artifact, other), result in compared.items()
+        if not result.equal
+    )
+    only = only and len(compared) == len(others) * len(artifacts)  # none is missing
+    releases = run.request().tag is not None
     return Verdict(
         "differ",
-        ExitStatus.DIFFERS,
+        ExitStatus.DONE if only and not releases else ExitStatus.DIFFERS,
         names,
         artifacts,
-        said,
+        (*_say_expected(only=only, releases=releases), *expectation.reasons, *located.reasons)
+        + tuple(map(plain, reasons)),
         located.differences,
         expectation.met,
+        only,
     )
+
+
+def _say_expected(*, only: bool, releases: bool) -> Iterator[str]:
+    if only:
+        allowed = "; a release may not" if releases else "; that is no error until it is released"
+        yield f"the builds differ only as expected{allowed}"
 
 
 def _artifact(run: Run, name: str, artifact: str) -> Path:

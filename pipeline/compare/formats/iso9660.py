@@ -248,10 +248,11 @@ def _el_torito(source: Source, descriptor: Descriptor) -> tuple[list[Structure],
     structures: list[Structure] = []
     images: list[Entry] = []
     for number in range(SECTOR // 32):
-        entry, span = raw[number * 32 : number * 32 + 32], (start + number * 32,) * 2
+        entry, at = raw[number * 32 : number * 32 + 32], start + number * 32
         if any(entry):
-            span = (span[0], span[0] + 32)
-            structures.append(Structure(f"boot catalogue entry {number}", span, entry))
+            name, place = f"boot catalogue entry {number}", (at + 8, at + 12)
+            structures.append(Structure(name, (at, at + 32), entry[:8] + entry[12:]))
+            structures.append(Structure(f"{name}: its place", place, entry[8:12], "layout"))
         if entry[0] in (0x88, 0x00) and number:
             sectors, image = struct.unpack_from("<HI", entry, 6)
             begin = image * SECTOR

@@ -55,8 +55,11 @@ def boot_structures(source: Source) -> list[Structure]:
         Structure("MBR disk identifier", (440, 446), raw[440:446], "identifier"),
     ]
     for number in range(4):
-        span = (446 + 16 * number, 462 + 16 * number)
-        found.append(Structure(f"MBR partition {number + 1}", span, raw[slice(*span)]))
+        at, name = 446 + 16 * number, f"MBR partition {number + 1}"
+        kind = raw[at : at + 1] + raw[at + 4 : at + 5]
+        found.append(Structure(name, (at, at + 5), kind))
+        where = raw[at + 1 : at + 4] + raw[at + 5 : at + 16]
+        found.append(Structure(f"{name}: its place", (at + 1, at + 16), where, "layout"))
     for name, place in (("GPT", SECTOR), ("backup GPT", source.size - SECTOR)):
         found += _gpt_structures(source, name, place)
     return found
@@ -68,9 +71,10 @@ def _gpt_structures(source: Source, name: str, place: int) -> Iterator[Structure
         return
     raw, entries, count, size = header
     guid = str(uuid.UUID(bytes_le=raw[56:72]))
-    yield Structure(f"{name} header", (place, place + 56), raw[:16] + bytes(4) + raw[20:56])
+    yield Structure(f"{name} header", (place, place + 16), raw[:16])
+    yield Structure(f"{name} places", (place + 16, place + 56), raw[20:56], "layout")
     yield Structure(f"{name} disk GUID", (place + 56, place + 72), raw[56:72], "identifier", guid)
-    yield Structure(f"{name} entry array", (place + 72, place + 88), raw[72:88])
+    yield Structure(f"{name} entry array", (place + 72, place + 92), raw[72:88])
     for number in range(count):
         start = entries + number * size
         entry = source.read(start, size)
@@ -79,8 +83,8 @@ def _gpt_structures(source: Source, name: str, place: int) -> Iterator[Structure
             guid = str(uuid.UUID(bytes_le=entry[16:32]))
             span = (start + 16, start + 32)
             yield Structure(f"{title} GUID", span, entry[16:32], "identifier", guid)
-            rest = entry[:16] + entry[32:]
-            yield Structure(title, (start, start + size), rest)
+            yield Structure(title, (start, start + size), entry[:16] + entry[48:])
+            yield Structure(f"{title}: its place", (start + 32, start + 48), entry[32:48], "layout")
 
 
 def _gpt_header(source: Source, place: int) -> tuple[bytes, int, int, int] | None:

@@ -1,5 +1,8 @@
-"""Expected differences are told apart, and never make a match."""
+"""Expected differences are told apart: no error by themselves, no match, and never in a release."""
 
+import gzip
+import json
+import random
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,45 +12,128 @@ import pytest
 from pipeline.compare.verdict import Verdict, run_compare
 from pipeline.config import parse_image
 from pipeline.errors import ExitStatus, UsageError
-from pipeline.files import read_json, write_json
+from pipeline.files import read_json, sha256_bytes, write_json
 from pipeline.report.write import write_report
 from pipeline.run import Run
 from tests.differing_run import make_run
 
+Compared = tuple[Run, Verdict]
+STEM = "mini-amd64-3.3"
 TODAY = date.today()  # noqa: DTZ011 - the comparison's own, give or take the zone
 LATER, EARLIER = (str(TODAY + timedelta(days=days)) for days in (30, -30))
 
 
-def compare(tmp_path: Path, expected: Any, *more: str) -> tuple[Run, Verdict]:
+def compare(tmp_path: Path, expected: Any, *more: str, tag: str | None = None) -> Compared:
+    """Compare two builds in which `etc/a` and `more` differ, by more than their length."""
     paths = ["etc/a", *more]
-    trees = {name: dict.fromkeys(paths, name.encode() + b"\n") for name in ("alpha", "beta")}
+    trees = {
+        name: {**dict.fromkeys(paths, random.Random(name).randbytes(size)), "etc/z": b"same\n"}
+        for name, size in (("alpha", 9_000), ("beta", 99_000))
+    }
     run = make_run(tmp_path, trees)
+    asked = read_json(run.folder / "run.json", failure=UsageError)
+    write_json(run.folder / "run.json", {**asked, "tag": tag})
     for name in trees:
         job = run.environment(name) / "job.json"
         document = read_json(job, failure=UsageError)
         write_json(job, {**document, "expected_differences": expected})
+        lines = [{"path": p, "sha256": sha256_bytes(c)} for p, c in sorted(trees[name].items())]
+        _list(run, name, f"{STEM}.ledger.jsonl.gz", lines)
+        _list(run, name, f"{STEM}.partition", [{"path": "live/x.squashfs", "sha256": name}])
     return run, run_compare(run, notify=lambda _: None)
+
+
+def _list(run: Run, name: str, artifact: str, lines: list[dict[str, str]]) -> None:
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    packed = gzip.compress(content, mtime=0) if artifact.endswith(".gz") else content
+    (run.environment(name) / "artifacts" / artifact).write_bytes(packed)
 
 
 def entry(until: str, path: str = "etc/a") -> dict[str, str]:
     return {"path": path, "reason": "reported upstream", "until": until}
 
 
-def test_only_what_is_expected(tmp_path: Path) -> None:
+def test_only_what_is_expected_is_no_error(tmp_path: Path) -> None:
     run, verdict = compare(tmp_path, [entry(LATER), entry(LATER, "etc/equal")])
-    assert (verdict.verdict, verdict.status) == ("differ", ExitStatus.DIFFERS)
-    assert verdict.reasons[0] == "the builds differ only as expected, which no release may"
+    assert (verdict.verdict, verdict.only_expected, verdict.status) == (
+        "differ",
+        True,
+        ExitStatus.DONE,
+    )
+    assert verdict.error(run.id) is None
+    assert verdict.reasons[0].startswith("the builds differ only as expected; that is no error")
     assert verdict.reasons[1] == f"etc/a is expected to differ until {LATER}: reported upstream"
     assert [e.path for e in verdict.expected] == ["etc/a"]
+    assert read_json(run.verdict_json, failure=UsageError)["only_expected"] is True
+
+
+def test_a_report_shows_what_is_expected(tmp_path: Path) -> None:
+    run, _ = compare(tmp_path, [entry(LATER)])
     folder = write_report(run, notify=lambda _: None).parent
     assert f"until {LATER}: reported upstream" in (folder / "index.html").read_text()
-    assert f'<skipped message="expected until {LATER}' in (folder / "report.xml").read_text()
+    assert "the builds differ only as expected" in (folder / "report.md").read_text()
+    xml = (folder / "report.xml").read_text()
+    assert f'<skipped message="expected until {LATER}' in xml
+    assert 'failures="0"' in xml
+
+
+def test_a_release_may_not(tmp_path: Path) -> None:
+    run, verdict = compare(tmp_path, [entry(LATER)], tag="3.3")
+    assert (verdict.only_expected, verdict.status) == (True, ExitStatus.DIFFERS)
+    assert verdict.reasons[0].endswith("; a release may not")
+    assert verdict.error(run.id) is not None
 
 
 def test_more_than_is_expected(tmp_path: Path) -> None:
     _, verdict = compare(tmp_path, [entry(LATER)], "etc/b")
+    assert (verdict.only_expected, verdict.status) == (False, ExitStatus.DIFFERS)
     assert verdict.reasons[0].startswith("etc/a is expected to differ")
     assert [e.path for e in verdict.expected] == ["etc/a"]
+
+
+def _append(path: Path, content: bytes) -> None:
+    path.write_bytes(path.read_bytes() + content)
+
+
+def _hidden_line(path: Path) -> None:
+    line = b'{"path": "etc/z", "sha256": "other"}\n'
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + line, mtime=0))
+
+
+HIDDEN = {
+    "behind the image": (f"{STEM}.iso", lambda path: _append(path, b"more")),
+    "a volume descriptor": (
+        f"{STEM}.iso",
+        lambda path: path.write_bytes(path.read_bytes().replace(b"ISOIMAGE", b"ISOIMAGF", 1)),
+    ),
+    "no image": (f"{STEM}.iso", lambda path: path.write_bytes(b"hello")),
+    "a list of packages": (f"{STEM}.packages", lambda path: _append(path, b"more\n")),
+    "another line of the ledger": (f"{STEM}.ledger.jsonl.gz", _hidden_line),
+    "no ledger": (f"{STEM}.ledger.jsonl.gz", lambda path: path.write_bytes(b"\x1f\x8bx")),
+    "another file of the partition": (
+        f"{STEM}.partition",
+        lambda path: _append(path, b'{"path": "live/x.cfg"}\n'),
+    ),
+    "a missing artifact": (f"{STEM}.packages", Path.unlink),
+    "another artifact": (f"{STEM}.iuk", lambda path: path.write_bytes(b"x")),
+}
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_what_the_ledgers_do_not_say_is_not_excused(hidden: str, tmp_path: Path) -> None:
+    """The artifacts decide: a build that keeps silent about a difference is found out."""
+    run, before = compare(tmp_path, [entry(LATER)])
+    assert before.only_expected
+    artifact, change = HIDDEN[hidden]
+    change(run.environment("beta") / "artifacts" / artifact)
+    verdict = run_compare(run, notify=lambda _: None)
+    assert (verdict.verdict, verdict.only_expected) == ("differ", False)
+    assert verdict.status is ExitStatus.DIFFERS
+
+
+def test_a_path_that_looks_like_one_inside_is_not_excused(tmp_path: Path) -> None:
+    _, verdict = compare(tmp_path, [entry(LATER)], "etc/a > gzip content")
+    assert not verdict.only_expected
 
 
 def test_an_expectation_ends(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_equal_builds_match(run: Run) -> None:
         "environments",
         "expected",
         "format",
+        "only_expected",
         "reasons",
         "verdict",
     ]
