@@ -19,6 +19,7 @@ import fcntl
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,12 +163,23 @@ class Run:
                 return f"{name} was changed after it was written"
         return None
 
-    def complete(self, stage: str, reads: Mapping[str, str], writes: Iterable[Path]) -> None:
-        """Record that `stage` read and wrote this; called when all of it is on disk."""
+    def complete(
+        self,
+        stage: str,
+        reads: Mapping[str, str],
+        writes: Iterable[Path],
+        *,
+        since: float | None = None,
+    ) -> None:
+        """Record that `stage` read and wrote this; called when all of it is on disk.
+
+        `since` is when it began, by the monotonic clock; the report tells how long it took.
+        """
         wrote = {str(path.relative_to(self.folder)): sha256_file(path) for path in writes}
-        write_json(
-            self.folder / "stages" / f"{stage}.json", {"reads": dict(reads), "writes": wrote}
-        )
+        record: dict[str, object] = {"reads": dict(reads), "writes": wrote}
+        if since is not None:
+            record["seconds"] = round(time.monotonic() - since, 3)
+        write_json(self.folder / "stages" / f"{stage}.json", record)
 
 
 def create(runs: Path, request: Request) -> Run:

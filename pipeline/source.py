@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def run_source(
     Raise UsageError for what cannot be found or built, SignatureInvalid for a release's tag that
     the farm does not trust, InfrastructureFailed if another repository cannot be fetched.
     """
+    begin = time.monotonic()
     request = run.request()
     reads = {
         "the request": sha256_bytes(json_bytes(request.model_dump())),
@@ -79,7 +81,7 @@ def run_source(
         )
     document |= {"dirty": dirty, "tar_sha256": sha256_file(run.source_tar)}
     write_json(run.source_json, document)
-    run.complete("source", reads, [run.source_json, run.source_tar])
+    run.complete("source", reads, [run.source_json, run.source_tar], since=begin)
     notify(f"source: {chosen.version}, commit {chosen.commit[:12]} of {repository.name}")
 
 

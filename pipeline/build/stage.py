@@ -59,6 +59,7 @@ def run_build(
             )
     except TwinbuildError as error:
         failure = {"status": int(error.status), "what": error.what, "detail": error.detail}
+        failure["machine"] = plan.choice.factors  # a failed build states nothing
         write_json(plan.folder / "failure.json", failure)
         raise
     for contradiction in came.two_values:

@@ -1,6 +1,7 @@
 """Stage 2: every package of the commit's lock, and earlier releases, verified in the store."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,6 +47,7 @@ def run_inputs(
     UsageError for no lock or a stale one, InputsUnverified for what is not as the lock says, and
     what `earlier.choose` raises.
     """
+    begin = time.monotonic()
     lock, lock_sha256, image = _locked(run, farm, builder_lists)
     tag = run.request().tag
     snapshot = snapshots / tag if tag and (snapshots / tag).is_dir() else None
@@ -69,7 +71,7 @@ def run_inputs(
     index_sha256 = store.add_bytes(build_index(store, lock.packages))
     document = _document(lock, lock_sha256, index_sha256, snapshot, kits)
     write_json(run.inputs_json, document)
-    run.complete(STAGE, reads, [run.inputs_json])
+    run.complete(STAGE, reads, [run.inputs_json], since=begin)
 
 
 def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str, Image]:

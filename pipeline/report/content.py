@@ -17,11 +17,14 @@ FORMAT = "twinbuild-report/1"
 HEADLINES = {
     "match": "the builds match, bit for bit",
     "differ": "the builds differ",
+    "expected": "the builds differ only as expected, which no release may",
     "failed": "a build failed",
     "unfinished": "there is no verdict",
 }
+STATES = ("match", "differ", "failed", "unfinished")
 LINES_LIMIT = 200  # of one difference
 CAUSES_LIMIT = 20
+INSIDE_LIMIT = 20
 ROW_TEXT = 80
 
 
@@ -30,7 +33,8 @@ def collect(run: Run) -> Told:
     request = _request(run)
     verdict = document(run.verdict_json)
     state = str(verdict.get("verdict"))
-    state = state if state in HEADLINES else "unfinished"
+    state = state if state in STATES else "unfinished"
+    only = state == "differ" and verdict.get("only_expected") is True
     names = request.environments if request else ()
     environments = [told.environment(run, name) for name in names]
     differences, left_out = _differences(run, verdict)
@@ -42,15 +46,18 @@ def collect(run: Run) -> Told:
         "started": f"{run.started:%Y-%m-%d %H:%M} UTC",
         "asked": _asked(request),
         "state": state,
-        "headline": HEADLINES[state],
+        "headline": HEADLINES["expected" if only else state],
+        "only_expected": only,
         "reasons": [text(reason) for reason in items(verdict.get("reasons"))[:50]],
         "source": told.source(run),
         "inputs": told.inputs(run),
+        "seconds": {stage: told.seconds(run, stage) for stage in ("source", "inputs")},
         "environments": environments,
         "factors": _factors(environments),
         "artifacts": [_artifact(a) for a in items(verdict.get("artifacts"))],
         "differences": differences,
         "left_out": left_out,
+        "diffoscope": text(document(run.folder / "explanation.json").get("diffoscope")),
         "advice": {name: advice[name] for name in found if name in advice},
         "released": (run.release / "SHA256SUMS.asc").exists(),
     }
@@ -133,6 +140,8 @@ def _unexplained(step: str, path: str, kinds: list[str]) -> Told:
         "lines": [],
         "rows": [],
         "causes": [],
+        "inside": [],
+        "diffoscope": [],
     }
     return {"step": step, "path": path, "kinds": kinds, "cut": False, "note": "", **empty}
 
@@ -147,12 +156,40 @@ def _explained(said: Mapping[str, Any]) -> Told:
         "offset": number(said.get("offset")),
         "bytes": number(said.get("bytes")),
         "values": [{k: text(v.get(k)) for k in ("kind", "left", "right")} for v in values],
-        "lines": [text(line) for line in items(shown.get("lines"))[:LINES_LIMIT]],
-        "rows": [_row(mapping(row)) for row in items(shown.get("rows"))[:LINES_LIMIT]],
-        "cut": shown.get("cut") is True,
-        "causes": [_cause(mapping(c)) for c in items(said.get("causes"))[:CAUSES_LIMIT]],
+        **_shown(shown),
+        "causes": _causes(said),
+        "inside": [_inside(mapping(one)) for one in items(said.get("inside"))[:INSIDE_LIMIT]],
+        "diffoscope": _diffoscope(mapping(said.get("diffoscope"))),
         "note": text(said.get("note")),
     }
+
+
+def _shown(said: Mapping[str, Any]) -> Told:
+    return {
+        "lines": [text(line) for line in items(said.get("lines"))[:LINES_LIMIT]],
+        "rows": [_row(mapping(row)) for row in items(said.get("rows"))[:LINES_LIMIT]],
+        "cut": said.get("cut") is True,
+    }
+
+
+def _inside(said: Mapping[str, Any]) -> Told:
+    """Return what differs inside a packed content."""
+    return {
+        **{name: text(said.get(name)) for name in ("where", "path", "kind", "left", "right")},
+        **{name: number(said.get(name)) for name in ("offset", "bytes")},
+        **_shown(mapping(said.get("shown"))),
+        "causes": _causes(said),
+    }
+
+
+def _causes(said: Mapping[str, Any]) -> list[Told]:
+    return [_cause(mapping(c)) for c in items(said.get("causes"))[:CAUSES_LIMIT]]
+
+
+def _diffoscope(said: Mapping[str, Any]) -> list[str]:
+    """Return what diffoscope said, or why it said nothing."""
+    lines = [text(line) for line in items(said.get("lines"))[:LINES_LIMIT]]
+    return lines or [text(said["note"])] if said.get("note") else lines
 
 
 def _row(said: Mapping[str, Any]) -> Told:

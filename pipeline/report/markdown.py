@@ -12,6 +12,7 @@ from pipeline.report.told import Told
 DIFFERENCES_LIMIT = 10
 LINES_LIMIT = 30
 REASONS_LIMIT = 8
+INSIDE_LIMIT = 3
 SIGNS = {"match": "✅", "differ": "❌", "failed": "💥", "unfinished": "⏳"}
 
 
@@ -45,7 +46,8 @@ def _block(lines: list[str], language: str = "") -> Iterator[str]:
 def _lines(report: Told) -> Iterator[str]:
     image, source = report["asked"]["image"], report["source"]
     commit = f" at {code(source['commit'][:12])}" if source else ""
-    yield f"### {SIGNS[report['state']]} {code(image)}{commit}: {report['headline']}"
+    sign = "⚠️" if report["only_expected"] else SIGNS[report["state"]]
+    yield f"### {sign} {code(image)}{commit}: {report['headline']}"
     yield ""
     yield from (f"- {code(reason)}" for reason in report["reasons"][:REASONS_LIMIT])
     yield ""
@@ -109,6 +111,14 @@ def _difference(report: Told, said: Told) -> Iterator[str]:
         yield f"\n- {code(value['kind'])}: {code(value['left'])} / {code(value['right'])}"
     if said["note"]:
         yield f"\n- {code(said['note'])}"
+    yield from _shown(said)
+    for one in said["inside"][:INSIDE_LIMIT]:
+        values = f": {code(one['left'])} / {code(one['right'])}" if one["left"] else ""
+        yield f"\n- in {code(one['where'])} {code(one['path'])} ({code(one['kind'])}){values}"
+        yield from _shown(one)
+
+
+def _shown(said: Told) -> Iterator[str]:
     if said["lines"]:
         yield ""
         yield from _block(said["lines"][:LINES_LIMIT], "diff")

@@ -105,7 +105,12 @@ def _tree(report: Told) -> list[tuple[str, list[Told]]]:
     opened = (caused or [0])[0]
     for number, said in enumerate(report["differences"]):
         rows = [_row(row, names) for row in said["rows"]]
-        steps.setdefault(said["step"], []).append({**said, "rows": rows, "open": number == opened})
+        inside = [
+            {**one, "rows": [_row(row, names) for row in one["rows"]]} for one in said["inside"]
+        ]
+        steps.setdefault(said["step"], []).append(
+            {**said, "rows": rows, "inside": inside, "open": number == opened}
+        )
     return list(steps.items())
 
 
@@ -149,10 +154,11 @@ def _code(text: str) -> Markup:
 def _flow(report: Told) -> Iterator[Told]:
     """Give the stages, how far each came and what there is to say of it."""
     source, inputs = report["source"], report["inputs"]
-    yield _stage("source", "done" if source else "open", source["committed"] if source else "")
+    committed = source["committed"] if source else ""
+    yield _stage("source", "done" if source else "open", _timed(report, "source", committed))
     count = inputs["packages"] if inputs else 0
     packages = f"{count} package{'s' * (count != 1)}, {size(inputs['size'])}" if inputs else ""
-    yield _stage("inputs", "done" if inputs else "open", packages)
+    yield _stage("inputs", "done" if inputs else "open", _timed(report, "inputs", packages))
     states = {"built": "done", "failed": "bad", "not built": "open"}
     for e in report["environments"]:
         seconds = _sum(e)
@@ -162,6 +168,12 @@ def _flow(report: Told) -> Iterator[Told]:
     yield _stage("compare", verdicts[report["state"]], report["headline"])
     if report["asked"]["tag"]:
         yield _stage("release", "done" if report["released"] else "open", report["asked"]["tag"])
+
+
+def _timed(report: Told, stage: str, said: str) -> str:
+    """Add to what a stage came to how long it took."""
+    seconds = report["seconds"][stage]
+    return said if seconds is None else f"{said} in {_duration(seconds)}".strip()
 
 
 def _stage(name: str, state: str, said: str) -> Told:

@@ -84,6 +84,13 @@ def inputs(run: Run) -> Told | None:
     return {"packages": len(sizes), "size": sum(sizes), "lock_sha256": lock}
 
 
+def seconds(run: Run, stage: str) -> float | None:
+    """Return how long a stage took, when it last did something."""
+    said = document(run.folder / "stages" / f"{stage}.json").get("seconds")
+    sensible = isinstance(said, int | float) and 0 <= said < SECONDS_LIMIT
+    return round(float(said), 3) if isinstance(said, int | float) and sensible else None
+
+
 def environment(run: Run, name: str) -> Told:
     """Return what one environment was, did and said."""
     folder = run.environment(name)
@@ -98,7 +105,7 @@ def environment(run: Run, name: str) -> Told:
         "started": text(metadata.get("startedOn")),
         "finished": text(metadata.get("finishedOn")),
         "steps": steps(folder),
-        "facts": _facts(predicate),
+        "facts": _facts(predicate, failure),
         "logs": [log(folder / "console.log")] if (folder / "console.log").exists() else [],
     }
 
@@ -122,10 +129,13 @@ def _failure(said: Mapping[str, Any]) -> Told | None:
     }
 
 
-def _facts(predicate: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a machine was, a line each: nested names are joined."""
+def _facts(
+    predicate: Mapping[str, Any], failure: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """Return what a machine was, or was to be, a line each: nested names are joined."""
     definition = mapping(predicate.get("buildDefinition"))
     machine = mapping(mapping(definition.get("internalParameters")).get("machine"))
+    machine = machine or mapping((failure or {}).get("machine"))
     return dict(sorted(_flat(machine))[:FACTS_LIMIT])
 
 

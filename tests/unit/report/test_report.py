@@ -192,6 +192,21 @@ def test_a_match_says_so_and_the_facts_that_differ(tmp_path: Path) -> None:
     assert any("report/index.html" in line for line in lines)
 
 
+def test_a_failed_build_says_what_its_machine_was_to_be(tmp_path: Path) -> None:
+    run = make_run(tmp_path, {name: {} for name in ("alpha", "beta")})
+    fail(run, "beta", "hook 10-stamp ended with status 1")
+    path = run.environment("beta") / "failure.json"
+    machine = {"host_name": "b", "cpus": 1, "memory_mib": 4096}
+    write_json(path, {**json.loads(path.read_text()), "machine": machine})
+    write_json(run.folder / "stages" / "inputs.json", {"seconds": 75.04})
+    report, _ = write(run)
+    factors = {f["factor"]: (f["values"], f["differs"]) for f in report["factors"]}
+    assert factors["host name"] == (["alpha-host", "b"], True)
+    assert factors["cpus"] == (["2", "1"], True)
+    assert report["seconds"] == {"source": None, "inputs": 75.04}
+    assert "1 package, 186.6 KiB in 1 min 15 s" in (run.folder / "report/index.html").read_text()
+
+
 def test_drawn_variables_are_one_fact() -> None:
     varied = {"open_files": 1024, "environment_variables": {"ABCD": "x y", "EFGH": {"\x1b": 1}}}
     internal = {"machine": {"varied": varied, "builder": {"qemu": "10"}, "vary": "all"}}
@@ -249,7 +264,12 @@ def hostile(run: Run, evil: str) -> None:
     values = [{"kind": evil, "left": evil, "right": evil}]
     file = {"path": evil, "step": evil, "kinds": [evil], "offset": 1, "bytes": 2, "note": evil}
     file |= {"values": values, "causes": [cause], "shown": shown}
-    write_json(run.folder / "explanation.json", {"files": [file, file], "left_out": 3})
+    inside = {"where": evil, "path": evil, "kind": evil, "left": evil, "right": evil}
+    inside |= {"offset": 1, "bytes": 2, "shown": shown, "causes": [cause]}
+    file |= {"inside": [inside, evil], "diffoscope": {"lines": [evil], "cut": True, "note": evil}}
+    explanation = {"files": [file, file], "left_out": 3, "diffoscope": evil}
+    write_json(run.folder / "explanation.json", explanation)
+    write_json(run.folder / "stages" / "source.json", {"seconds": evil})
     difference = {"step": evil, "path": f"{evil}2", "kind": evil}
     artifact = {"name": evil, "size": 1, "sha256": evil}
     verdict = {"verdict": "differ", "reasons": [evil] * 9, "differences": [difference] * 3}
@@ -258,7 +278,8 @@ def hostile(run: Run, evil: str) -> None:
     write_json(run.inputs_json, {"packages": [{"size": 1}], "lock_sha256": evil})
     folder = run.environment("beta")
     folder.mkdir()
-    write_json(folder / "failure.json", {"status": 3, "what": evil, "detail": f"{evil}\n{evil}"})
+    failure = {"status": 3, "what": evil, "detail": f"{evil}\n{evil}", "machine": {evil: evil}}
+    write_json(folder / "failure.json", failure)
     (folder / "console.log").write_text(f"{safe}\n{safe}\n", errors="replace")
     write_json(folder / "timings.json", {"steps": {evil: 1.5, "x": evil, "y": -1, "z": 1e99}})
 
@@ -354,6 +375,9 @@ EMPTY: dict[str, Any] = {
     "artifacts": [],
     "differences": [],
     "left_out": 0,
+    "diffoscope": "",
+    "only_expected": False,
+    "seconds": {"source": 1.5, "inputs": None},
     "advice": {},
     "released": False,
 }
