@@ -121,10 +121,9 @@ class Stick:
     def check(self):
         """What fsck has to say of the partition: nothing."""
         with tempfile.NamedTemporaryFile() as part:
-            with self.path.open("rb") as file:
-                file.seek(PARTITION_AT)
-                part.write(file.read())
-            part.flush()
+            argv = ["dd", f"if={self.path}", f"of={part.name}", "bs=1M", "conv=sparse"]
+            skip = [f"skip={PARTITION_AT // 2**20}", "status=none"]
+            subprocess.run([*argv, *skip], check=True)
             done = subprocess.run(["fsck.fat", "-n", part.name], capture_output=True, check=False)
             assert done.returncode == 0, done.stdout
 
@@ -132,5 +131,5 @@ class Stick:
 @pytest.fixture
 def stick(fresh, tmp_path, signer):
     path = tmp_path / "stick.img"
-    subprocess.run(["cp", "--sparse=always", fresh, path], check=True)
+    subprocess.run(["cp", fresh, path], check=True)
     return Stick(path, signer.trust)
