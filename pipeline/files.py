@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,6 +51,16 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
                 f"cannot write {path}: {error.strerror}", remedy="make room, `invoke clean` helps"
             ) from error
         raise
+
+
+def write_pieces(file: BinaryIO, pieces: Iterable[bytes]) -> None:
+    """Write a file's content; pieces that are all zeros, as USB images have, take no room."""
+    for piece in pieces:
+        if piece == bytes(len(piece)):
+            file.seek(len(piece), os.SEEK_CUR)
+        else:
+            file.write(piece)
+    file.truncate()  # to where it stands: the last pieces may have been zeros
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

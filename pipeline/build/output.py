@@ -1,19 +1,17 @@
 """Takes what a machine hands back. The machine is hostile: everything is named and counted here."""
 
 import hashlib
-import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import InfrastructureFailed, UsageError
-from pipeline.files import new_file
+from pipeline.files import new_file, write_pieces
 from pipeline.guest import protocol
 from pipeline.guest.protocol import ArtifactNames
 
 PIECE = 1024 * 1024
-ZEROS = bytes(PIECE)
 ARTIFACT_LIMIT = 16 * 1024**3
 LIST_LIMIT = 512 * 1024**2
 MIB = 1024 * 1024
@@ -80,16 +78,17 @@ def _header(stream: BinaryIO) -> tarfile.TarInfo | None:
 def _copy(stream: BinaryIO, size: int, path: Path) -> str:
     """Write a file and return its SHA-256; pieces of zeros, as USB images have, take no room."""
     digest = hashlib.sha256()
-    with new_file(path) as file:
-        while size:
-            piece = _read(stream, min(size, PIECE))
+
+    def pieces() -> Iterator[bytes]:
+        left = size
+        while left:
+            piece = _read(stream, min(left, PIECE))
             digest.update(piece)
-            if piece == ZEROS:
-                file.seek(len(piece), os.SEEK_CUR)
-            else:
-                file.write(piece)
-            size -= len(piece)
-        file.truncate()  # to where it stands: the last pieces may have been zeros
+            yield piece
+            left -= len(piece)
+
+    with new_file(path) as file:
+        write_pieces(file, pieces())
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pipeline import command
 from pipeline.errors import Differs, InfrastructureFailed, SignatureInvalid, TwinbuildError
-from pipeline.files import new_file, write_bytes
+from pipeline.files import new_file, write_bytes, write_pieces
 from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_names
 from pipeline.release.index import write_index
 from pipeline.release.upgrades import FOLDER
@@ -124,7 +124,7 @@ def _copy(source: Path, target: Path) -> None:
     with os.fdopen(descriptor, "rb") as content, new_file(target) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Differs(f"{source} is not a plain file")
-        shutil.copyfileobj(content, file, PIECE)
+        write_pieces(file, iter(lambda: content.read(PIECE), b""))
 
 
 def _check_identical(release: Path, target: Path) -> None:

@@ -21,6 +21,7 @@ from pipeline.files import (
     sha256_file,
     write_bytes,
     write_json,
+    write_pieces,
 )
 
 
@@ -33,6 +34,22 @@ def file_size_limit(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@given(st.lists(st.sampled_from([b"", b"\0", bytes(5000), b"data", b"\0data\0"])))
+def test_zeros_are_content_too(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
+    path = tmp_path_factory.getbasetemp() / "pieces"
+    with new_file(path) as file:
+        write_pieces(file, pieces)
+    assert path.read_bytes() == b"".join(pieces)
+
+
+def test_zeros_take_no_room(tmp_path: Path) -> None:
+    with new_file(tmp_path / "image") as file:
+        write_pieces(file, [b"boot", *[bytes(1024 * 1024)] * 64])
+    status = (tmp_path / "image").stat()
+    assert status.st_size == 64 * 1024 * 1024 + 4
+    assert status.st_blocks * 512 < 1024 * 1024
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
