@@ -37,7 +37,9 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 
 @given(st.lists(st.sampled_from([b"", b"\0", bytes(5000), b"data", b"\0data\0"])))
-def test_zeros_are_content_too(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
+def test_zeros_are_content_too(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "pieces"
     with new_file(path) as file:
         write_pieces(file, pieces)
