@@ -30,8 +30,6 @@ CREATE = (*TAR, "--create", "--sparse", "--format=posix", "--pax-option=delete=a
 NAMES = ("--null", "--no-recursion", "--verbatim-files-from", "--files-from=-")
 EXTRACT = (*TAR, "--extract", "--same-owner", "--same-permissions", "--delay-directory-restore")
 ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "TZ": "UTC"}
-# What follows is fast, and settles times in a way that no layer shows.
-LAST_KEPT = "50-initramfs"
 PIECE = 1024 * 1024
 ALIGNED = 4096
 
@@ -89,7 +87,7 @@ class Trees:
                     raise damaged(step)
         elif self._keeper:
             self._keeper.keep(step, change, digest, int(time.time()))
-            if step == LAST_KEPT:
+            if step == protocol.LAST_KEPT:
                 self._keeper = None
 
     def _made(self, mtime: float) -> bool:
