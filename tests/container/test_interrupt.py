@@ -45,7 +45,7 @@ truncate -s 1M /work/out/root.img
 : >/work/out/facts
 : >/work/out/complete
 """
-END_S = 60
+END_S = 300
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A container host from a registry, pinned by its digest, with a real registry on this machine."""
 
 import io
+import re
 import subprocess
 import tarfile
 import time
@@ -8,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 from docker import DockerClient
 
 from pipeline.build import engine, host
@@ -18,6 +18,7 @@ from pipeline.errors import InfrastructureFailed
 
 pytestmark = pytest.mark.container
 
+LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 HOSTS = Path(__file__).parents[2] / "images" / "hosts"
 
 
@@ -44,7 +45,7 @@ def registry(program: Path, tmp_path: Path) -> Iterator[str]:
     """The address of a registry that ends with the test."""
     (tmp_path / "registry.yml").write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/blobs}}}}\n"
-        "http: {addr: '127.0.0.1:5907'}\n"
+        "http: {addr: '127.0.0.1:0'}\n"
     )
     argv = [str(program), "serve", str(tmp_path / "registry.yml")]
     with (
@@ -52,14 +53,10 @@ def registry(program: Path, tmp_path: Path) -> Iterator[str]:
         subprocess.Popen(argv, stdout=log, stderr=log) as server,
     ):
         try:
-            while True:
-                try:
-                    assert requests.get("http://127.0.0.1:5907/v2/", timeout=5).ok
-                    break
-                except requests.ConnectionError:
-                    assert server.poll() is None
-                    time.sleep(0.1)
-            yield "127.0.0.1:5907"
+            while not (said := LISTENING.search((tmp_path / "log").read_text())):
+                assert server.poll() is None
+                time.sleep(0.1)
+            yield said[1]
         finally:
             server.terminate()
 

@@ -84,9 +84,7 @@ def test_it_is_refused(
     (guest / "main.py").write_text(GUEST + textwrap.indent(body, "    ") + "\n")
     monkeypatch.setattr(plan, "GUEST", guest)
     monkeypatch.setattr(machine, "PORTS_LIMIT", 4 * 2**20)
-    run = Run(
-        workspace.runs / prepared.name.replace(prepared.name[-4:], f"{hash(what) & 0xFFFF:04x}")
-    )
+    run = Run(workspace.runs / f"{prepared.name[:-4]}{list(WORSE).index(what):04x}")
     shutil.copytree(prepared, run.folder)
     with pytest.raises(InfrastructureFailed, match=words):
         stage.run_build(
