@@ -370,16 +370,18 @@ def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
 
 @_task
 def bench(_c: Context, what: str) -> None:
-    """Measure: `bench build` or `bench locate`.
+    """Measure: `bench build`, `bench kit` or `bench locate`.
 
-    build: the farm against the same programs run by hand, in the same machine. locate: `locate`
-    against cmp and, if it is installed, diffoscope.
+    build: the farm against the same programs run by hand, in the same machine. kit: making a kit
+    against the way Tails makes one. locate: `locate` against cmp and, if installed, diffoscope.
     """
     from pipeline.bench import run_bench
+    from pipeline.kit_bench import bench_kit
     from pipeline.locate_bench import bench_locate
 
     subjects: dict[str, Callable[[], Iterable[str]]] = {
         "build": lambda: run_bench(_workspace(), _display()),
+        "kit": bench_kit,
         "locate": lambda: bench_locate(CHECKOUT),
     }
     if what not in subjects:
@@ -535,6 +537,29 @@ def kit_apply(
 
 
 @_task
+def kit_make(
+    _c: Context,
+    from_: str,
+    to: str,
+    url: str | None = None,
+    directory: str = ".",
+    keyring: str | None = None,
+    fingerprint: str | None = None,
+) -> None:
+    """Make a kit again from two published releases: needs unsquashfs and sqfstar, no root, no farm.
+
+    --url is where both are published, an address or a folder; without it, as farm.yaml says.
+    Both are verified by their manifests first. --directory is where the kit goes.
+    """
+    from pipeline.kit.make import make_kit
+    from pipeline.published import Location, of_farm
+
+    workspace, trust = _workspace(), _trust(keyring, fingerprint)
+    location = Location(url or of_farm(workspace).address, trust.keyring, trust.fingerprint)
+    print(make_kit(location, from_, to, Path(directory), workspace.store, _display().say))
+
+
+@_task
 def kit_rollback(_c: Context, target: str) -> None:
     """Let an installed system boot the release before again; doing it twice returns."""
     from pipeline.kit.rollback import roll_back
@@ -570,6 +595,7 @@ for name, action in (
     ("fetch", kit_fetch),
     ("apply", kit_apply),
     ("rollback", kit_rollback),
+    ("make", kit_make),
     ("describe", kit_describe),
 ):
     kits.add_task(action, name=name)

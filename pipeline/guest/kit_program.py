@@ -1,8 +1,8 @@
 """Makes one kit outside of the machine: `python3 -m pipeline.guest.kit_program PLAN`.
 
 PLAN is a JSON file: `earlier` and `later` with the fields of `kit.Earlier` and `kit.Later`, `kit`
-and `work` as `kit.make_kit` takes them, `proven`. Ends with the status of the failure, and with
-what happened on standard error.
+and `work`, `processors` and `proven` as `kit.make_kit` takes them. Ends with the status of the
+failure, and with what happened on standard error.
 """
 
 import json
@@ -28,7 +28,7 @@ def main(plan: Path) -> int:
             Path(asked["kit"]),
             Path(asked["work"]),
             os.environ,
-            processors=os.cpu_count() or 1,
+            processors=asked["processors"],
             proven=asked["proven"],
         )
     except StepFailed as failure:

@@ -118,7 +118,8 @@ def _plan(
     notify(f"unpack {new.usb_image}")
     _copy_out(image, work / "files")
     _unpack(work / "files" / "live" / f"{later.version}.squashfs", work / "tree")
-    return {"earlier": start, "later": end, "proven": os.geteuid() == 0}
+    here = {"processors": os.cpu_count() or 1, "proven": os.geteuid() == 0}
+    return {"earlier": start, "later": end, **here}
 
 
 def _run(plan: dict[str, Any], work: Path) -> None:
