@@ -11,11 +11,13 @@ from pipeline import command, dsse, git, published, variation
 from pipeline import run as runs
 from pipeline.build import engine
 from pipeline.build.host import Mirrors
-from pipeline.build.stage import run_build
+from pipeline.build.stage import TREES_JSON, run_build
+from pipeline.build.trees import TwoValues
 from pipeline.compare.explain import explain
 from pipeline.compare.verdict import run_compare
 from pipeline.display import Display
-from pipeline.errors import TwinbuildError, UsageError
+from pipeline.errors import Differs, InfrastructureFailed, TwinbuildError, UsageError
+from pipeline.files import read_json
 from pipeline.inputs import addresses, locking
 from pipeline.inputs.locking import make_lock, write_lock
 from pipeline.inputs.proof import Proof, prove
@@ -58,8 +60,8 @@ def build(
         take_inputs(workspace, run, display)
         _say_what_varies(workspace, run, display)
         failures = build_all(workspace, run, display, keep=keep, fresh=fresh)
-        if len(run.request().environments) > 1:
-            failures += filter(None, [_judge(run, display)])
+        several = len(run.request().environments) > 1
+        failures += filter(None, [_judge(run, display) if several else _contradiction(run)])
     for error in failures:
         raise error
 
@@ -118,7 +120,18 @@ def _judge(run: Run, display: Display) -> TwinbuildError | None:
     """Compare the builds and explain in what they differ; return what that comes to."""
     verdict = run_compare(run, notify=display.say)
     explain(run, verdict, notify=display.say)
-    return verdict.error(run.id)
+    return verdict.error(run.id) or _contradiction(run)
+
+
+def _contradiction(run: Run) -> TwinbuildError | None:
+    """Return the error of a build that contradicts an earlier one of the same environment."""
+    for name in run.request().environments:
+        path = run.environment(name) / TREES_JSON
+        document = read_json(path, failure=InfrastructureFailed) if path.exists() else {}
+        for found in document.get("two_values", []):
+            remedy = "docs/causes.md names the usual causes"
+            return Differs(f"{name}: {TwoValues(**found)}", remedy=remedy)
+    return None
 
 
 def build_all(

@@ -175,6 +175,11 @@ def _check_statement(name: str, stated: Statement, expected: Mapping[str, str]) 
                 f"the statement of {name} is of another {field}: {found}, not {value}",
                 remedy="build again",
             )
+    if stated.machine.get("kept_trees") != []:
+        raise SignatureInvalid(
+            f"the build of {name} began with a kept tree, or does not say that it did not",
+            remedy="invoke release --tag TAG builds without",
+        )
 
 
 def _common_artifacts(statements: Mapping[str, Statement], verdict: _Verdict) -> Mapping[str, str]:

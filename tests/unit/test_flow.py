@@ -15,8 +15,16 @@ from rich.console import Console
 
 from pipeline import command, flow
 from pipeline.build.host import Mirrors
+from pipeline.compare.verdict import Verdict
 from pipeline.display import Display
-from pipeline.errors import BuildFailed, InfrastructureFailed, UsageError
+from pipeline.errors import (
+    BuildFailed,
+    Differs,
+    ExitStatus,
+    InfrastructureFailed,
+    UsageError,
+)
+from pipeline.files import write_json
 from pipeline.run import Request, Run
 from pipeline.workspace import Workspace
 from tests.prepared_run import make_farm, make_run
@@ -75,6 +83,31 @@ def test_both_run_at_once(
     meet = threading.Barrier(2, timeout=20)
     builds |= dict.fromkeys(("alpha", "beta"), lambda _: bool(meet.wait()) and None)
     assert build_all(workspace, run, display) == []
+
+
+def test_a_build_that_contradicts_an_earlier_one_is_told(
+    workspace: Workspace,
+    run: Run,
+    display: Display,
+    builds: dict[str, Build],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the two environments agree."""
+
+    def contradict(name: str) -> None:
+        found = [{"step": "40-hooks/x", "before": "a" * 64, "now": "b" * 64}]
+        write_json(run.environment(name) / "trees.json", {"two_values": found})
+
+    builds |= {"beta": contradict}
+    for stage in ("take_source", "take_inputs", "_say_what_varies", "explain", "write_report"):
+        monkeypatch.setattr(flow, stage, lambda *_, **__: None)
+    verdict = Verdict("match", ExitStatus.DONE, ("alpha", "beta"))
+    monkeypatch.setattr(flow, "run_compare", lambda *_, **__: verdict)
+    with pytest.raises(Differs, match="beta: 40-hooks/x made another tree than before"):
+        flow.build(workspace, run, display)
+    (run.environment("beta") / "trees.json").unlink()
+    builds.clear()
+    flow.build(workspace, run, display)
 
 
 def test_one_that_fails_does_not_stop_the_other(

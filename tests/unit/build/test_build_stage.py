@@ -1,5 +1,6 @@
 """Stage 3 on a run that is ready, as far as it goes without an Engine."""
 
+import json
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,11 @@ from pipeline import dsse
 from pipeline.build import attempt as attempts
 from pipeline.build import plan as plans
 from pipeline.build import stage
+from pipeline.build.accelerator import TCG, Accelerator
+from pipeline.build.builder import Builder
 from pipeline.build.host import Mirrors
+from pipeline.build.machine import Machine
+from pipeline.build.trees import Kept
 from pipeline.errors import (
     BuildFailed,
     ExitStatus,
@@ -21,7 +26,7 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.files import read_json, write_json
-from pipeline.guest import protocol
+from pipeline.guest import cache, protocol
 from pipeline.run import Run
 from pipeline.workspace import Workspace
 from tests.prepared_run import SOURCE, make_farm, make_run
@@ -126,6 +131,162 @@ def test_the_guests_own_code_goes_into_the_job(
     (tmp_path / "main.py").touch()
     monkeypatch.setattr(plans, "GUEST", tmp_path)
     assert plan(run, workspace).job["guest_sha256"] != before
+
+
+def test_a_release_begins_with_nothing_and_keeps_nothing(workspace: Workspace) -> None:
+    tagged = make_run(workspace, tag="3.3")
+    for fresh in (False, True):
+        course = plans.make_plan(tagged, workspace, "alpha", fresh=fresh).course
+        assert (course.begin, course.keep) == ((), False)
+
+
+def test_what_is_measured_begins_with_nothing(run: Run, workspace: Workspace) -> None:
+    assert plans.make_plan(run, workspace, "alpha", measure=True).course == plans.Course()
+
+
+def test_a_fresh_build_is_compared_with_what_is_kept(run: Run, workspace: Workspace) -> None:
+    course = plans.make_plan(run, workspace, "alpha", fresh=True).course
+    assert (course.begin, course.keep) == ((), True)
+
+
+def machine_of(made: Any, **changes: Any) -> Machine:
+    parts = {
+        "run_id": made.run.id,
+        "environment": made.environment,
+        "host_image": "sha256:1",
+        "builder": Builder("twinbuild-builder-alpha-1", {}),
+        "accelerator": TCG,
+        "entry": made.choice.entry,
+        "variation": made.choice.variation,
+    }
+    return Machine(**{**parts, **changes})
+
+
+def keys(run: Run, workspace: Workspace, **changes: Any) -> list[str]:
+    made = plan(run, workspace)
+    of_run = attempts.tree_keys(made, machine_of(made, **changes))
+    return of_run.chain(["20-bootstrap", "30-includes"])
+
+
+OF_COMMIT: dict[str, Callable[[Run, Workspace], object]] = {
+    "commit": lambda r, w: edit(r.source_json, commit="f" * 40),
+    "version": lambda r, w: edit(r.source_json, version="3.4"),
+    "source": lambda r, w: edit(r.source_json, tar_sha256="1" * 64),
+}
+
+
+def replace_in(path: Path, before: str, after: str) -> None:
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+
+
+def use_package(run: Run, workspace: Workspace) -> None:
+    sha256 = workspace.store.add_bytes(b"a package")
+    package = {"name": "x", "version": "1", "architecture": "all", "size": 9, "sha256": sha256}
+    edit(run.inputs_json, packages=[{**package, "file": "x.deb", "used_by": ["image"]}])
+
+
+OF_BOOTSTRAP: dict[str, Callable[[Run, Workspace], object]] = {
+    "a package": use_package,
+    "a factor": lambda r, w: replace_in(
+        w.hosts / "alpha/environment.yaml", "host_name: alpha-host", "host_name: another"
+    ),
+}
+PARTS: dict[str, dict[str, Any]] = {
+    "the container host": {"host_image": "sha256:2"},
+    "the builder": {"builder": Builder("twinbuild-builder-alpha-2", {})},
+    "the accelerator": {"accelerator": Accelerator("kvm", 107)},
+}
+
+
+@pytest.mark.parametrize("change", OF_COMMIT.values(), ids=OF_COMMIT)
+def test_a_commit_with_the_same_lock_begins_after_the_bootstrap(
+    change: Callable[[Run, Workspace], object], run: Run, workspace: Workspace
+) -> None:
+    before = keys(run, workspace)
+    assert keys(run, workspace) == before
+    change(run, workspace)
+    after = keys(run, workspace)
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+@pytest.mark.parametrize("change", OF_BOOTSTRAP.values(), ids=OF_BOOTSTRAP)
+def test_what_goes_into_the_bootstrap_goes_into_its_key(
+    change: Callable[[Run, Workspace], object], run: Run, workspace: Workspace
+) -> None:
+    before = keys(run, workspace)
+    change(run, workspace)
+    assert not set(keys(run, workspace)) & set(before)
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_what_it_runs_on_goes_into_the_key(
+    part: dict[str, Any], run: Run, workspace: Workspace
+) -> None:
+    assert not set(keys(run, workspace, **part)) & set(keys(run, workspace))
+
+
+def test_the_machines_own_programs_go_into_the_key(
+    run: Run, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(run, workspace)
+    (tmp_path / "main.py").touch()
+    monkeypatch.setattr(plans, "GUEST", tmp_path)
+    assert not set(keys(run, workspace)) & set(before)
+
+
+def test_the_other_environment_has_other_keys(run: Run, workspace: Workspace) -> None:
+    made = plan(run, workspace, "beta")
+    of_beta = attempts.tree_keys(made, machine_of(made)).chain(["20-bootstrap"])
+    assert not set(of_beta) & set(keys(run, workspace))
+
+
+def test_the_date_of_the_lock_goes_into_the_key(workspace: Workspace) -> None:
+    """It is the bootstrap's epoch; without one the commit's is."""
+
+    def key(lock: bytes, epoch: int) -> str:
+        source = {**SOURCE, "images/live/mini/lock": lock}
+        made = make_run(workspace, source=source)
+        edit(made.source_json, epoch=epoch)
+        return keys(made, workspace)[0]
+
+    one = b"Format: x\nDate: Sat, 12 Sep 2026 07:55:41 GMT\n"
+    assert key(one, 1) == key(one, 2) != key(one.replace(b"12", b"13"), 1)
+    assert key(b"Format: x\n", 1) != key(b"Format: x\n", 2)
+
+
+def test_a_machine_that_begins_with_a_kept_tree_gets_no_packages(
+    run: Run, workspace: Workspace, tmp_path: Path
+) -> None:
+    use_package(run, workspace)
+    layers = [
+        Kept(
+            key="a" * 64,
+            parent=None,
+            step=step,
+            size=size,
+            head=7,
+            started=1,
+            ended=2,
+            digest="b" * 64,
+            used=3,
+        )
+        for step, size in (("20-bootstrap", 1000), ("30-includes", 50))
+    ]
+    made = attempts.input_disk(plan(run, workspace), workspace, layers, tmp_path / "input.tar")
+    with tarfile.open(made) as tar:
+        assert not [name for name in tar.getnames() if name.startswith(protocol.REPOSITORY)]
+        file = tar.extractfile("machine.json")
+        assert file
+        said = json.loads(file.read())["trees"]
+    assert [(layer["step"], layer["offset"]) for layer in said["begin"]] == [
+        ("20-bootstrap", 0),
+        ("30-includes", 1000),
+    ]
+    assert said["keep"] is True
+    assert said["stop"] is None
+    assert cache.layers(said["begin"])[1].head == 7  # as the machine reads it
 
 
 def test_both_environments_get_the_same_job(run: Run, workspace: Workspace) -> None:

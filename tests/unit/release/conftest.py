@@ -238,7 +238,7 @@ class FakeRun:
             "compression": "strong",
             "lock_sha256": sha256(LOCK),
             "job": self.job(),
-            "machine": {"cpus": len(name)},
+            "machine": {"cpus": len(name), "kept_trees": []},
             "artifacts": {file: sha256(content) for file, content in self.artifacts.items()},
             "byproducts": {f: sha256((folder / f).read_bytes()) for f in statement.BYPRODUCTS},
             "started": datetime(2026, 11, 22, 18, tzinfo=UTC),

@@ -302,6 +302,15 @@ def test_statements_that_disagree(make_run, refused, changes, match):
     refused(fake, SignatureInvalid, match)
 
 
+@pytest.mark.parametrize(
+    "machine", [{}, {"kept_trees": [{"step": "20-bootstrap"}]}, {"kept_trees": None}]
+)
+def test_a_build_that_began_with_a_kept_tree(make_run, refused, machine):
+    run = make_run()
+    run.write_statement("beta", machine=machine)
+    refused(run, SignatureInvalid, "the build of beta began with a kept tree")
+
+
 def test_statements_with_other_artifacts(make_run, refused):
     fake = make_run()
     artifact = fake.run.environment("beta") / "artifacts/mini-amd64-3.3.iso"
