@@ -19,6 +19,7 @@ from .programs import environment, output_of
 from .report import Report, StepFailed
 from .times import Times
 
+INITRAMFS = "50-initramfs"
 Step = Callable[[], Mapping[str, Path] | None]
 
 
@@ -60,6 +61,8 @@ def _build(report: Report) -> None:
     for name, act in _steps(job, report, env, locked, times, ledger):
         with report.step(name):
             made = {} if trees.restore(name) else act() or {}
+            if name == INITRAMFS:  # whose files leave the tree later, restored or not
+                made = media.kernel_and_initramfs(job)
             times.settle_passwords(
                 job.tree, lock_date(job) if name == protocol.BOOTSTRAP else job.epoch
             )
@@ -94,7 +97,7 @@ def _steps(
     yield "30-includes", partial(tree.add_includes, job)
     for hook in tree.hooks(job.image_folder / "hooks", ".hook.chroot"):
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
-    yield "50-initramfs", partial(_initramfs, job, report, env)
+    yield INITRAMFS, partial(tree.make_initramfs, job, report, env)
     yield "60-clean", partial(tree.clean, job, times)
     yield "70-squashfs", partial(media.make_squashfs, job, report, env)
     yield "80-boot", partial(media.complete_partition, job, report, env)
@@ -103,11 +106,6 @@ def _steps(
     yield "87-lists", partial(_write_lists, job, locked, ledger)
     if job.document["kits"]:
         yield "88-kits", partial(kits.make_kits, job, report, env)
-
-
-def _initramfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
-    tree.make_initramfs(job, report, env)
-    return media.kernel_and_initramfs(job)
 
 
 def _write_lists(job: Job, locked: Sequence[Locked], ledger: Ledger) -> None:
