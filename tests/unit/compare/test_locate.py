@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pipeline.compare.locate import Difference, Located, locate
 from pipeline.errors import BuildFailed
 from pipeline.guest.ledger import Ledger
 
+ROOT = Path(__file__).parents[3]
 NAMES = ("alpha", "beta")
 Document = dict[str, Any]
 
@@ -252,6 +255,36 @@ def test_an_unreadable_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "beta.gz").write_bytes((tmp_path / "alpha.gz").read_bytes()[:-9])
     with pytest.raises(BuildFailed, match="cut off"):
         locate(NAMES, (tmp_path / "alpha.gz", tmp_path / "beta.gz"))
+
+
+IN_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from pipeline.compare.locate import locate
+found = locate(("alpha", "beta"), (Path(sys.argv[1]), Path(sys.argv[2]))).differences
+print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_ledgers(tmp_path: Path) -> None:
+    large = {"user.large": "A" * 100_000}
+    for name, first, last in (("alpha", "a", "x"), ("beta", "b", "y")):
+        with gzip.open(tmp_path / name, "wt", compresslevel=1) as out:
+            out.writelines(
+                json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
+                for document in (
+                    step("1"),
+                    file("a", first),
+                    *(file(f"usr/{n:04d}", xattrs=large) for n in range(1000)),
+                    step("2"),
+                    file("b", last),
+                )
+            )
+    argv = [sys.executable, "-c", IN_LITTLE_MEMORY, tmp_path / "alpha", tmp_path / "beta"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True, text=True)
+    differences, mebibytes = map(int, done.stdout.split())
+    assert differences == 2
+    assert mebibytes < 64
 
 
 # A history: for each step, what each side writes (a content), removes (None) or leaves alone.
