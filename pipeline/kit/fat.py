@@ -314,7 +314,6 @@ class FileSystem:
         self._blocks.write(self._layout.place(cluster), made.ljust(self.cluster, b"\0"))
         self.settle()
         self._table.append(sum(folder.runs[-1]) - 1, cluster)
-        self.settle()
         self._change(folder, replace(folder, runs=(*folder.runs, *runs)))
         return self._layout.place(cluster)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.kit import fat_folder
 from pipeline.kit import fat_records as records
 from pipeline.kit.fat import open_files
 from pipeline.kit.fat_layout import Damaged
@@ -139,6 +140,30 @@ def test_waste_behind_the_end_of_a_folder(image, tmp_path):
     files.finish()
     names = {path for path in as_others_read(disk, tmp_path) if "WASTE" in path.upper()}
     assert names == set()
+
+
+@pytest.mark.parametrize("used", range(17))
+def test_records_that_end_where_a_sector_does(used):
+    """What follows the end mark in the next sector is waste, and stays behind an end mark."""
+    own = records.make_short(b"OWN     TXT", 0x20, 5, 4, EPOCH)
+    waste = records.make_short(b"WASTE   TXT", 0x20, 6, 4, EPOCH)
+    end = own * used + bytes(32 if used < 17 else 0)
+    disk = Disk((end + waste * 32)[: 2 * SECTOR] + bytes(SECTOR))
+    made = b"".join(
+        records.make_records("a long name in four records.txt", (), 7, 1, EPOCH, folder=False)
+    )
+    slots = fat_folder.place(disk, [0, SECTOR, 2 * SECTOR], made, lambda _: pytest.fail("it grew"))
+    content = disk.content()
+    assert content[slots[0] : slots[-1] + 32] == made
+    assert slots[0] // SECTOR == slots[-1] // SECTOR
+    seen = []
+    for at in range(0, len(content), 32):
+        if content[at] == records.END:
+            break
+        seen.append(content[at : at + 32])
+    assert waste not in seen
+    assert [record for record in seen if record == own] == [own] * used
+    assert made in b"".join(seen)
 
 
 def test_names_that_would_have_one_short_name(image, tmp_path):

@@ -57,6 +57,7 @@ class Disk:
         return len(self.before)
 
     def read(self, offset, length):
+        assert offset % SECTOR == length % SECTOR == 0
         content = bytearray(self.before[offset : offset + length])
         for at, sector in self.changed.items():
             if offset <= at < offset + length:
