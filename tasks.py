@@ -217,7 +217,9 @@ def release(
     from pipeline.run import open_run
 
     workspace = _workspace()
-    wanted = _request(workspace, image, tag, tag=tag, source=source, compression="strong")
+    wanted = _request(
+        workspace, image, tag, tag=tag, source=source, compression="strong", vary="all"
+    )
     chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
     flow.build(workspace, chosen, _display(), source=source)
     print(f"published: {flow.release(workspace, chosen, _display()).folder}")
@@ -426,10 +428,8 @@ def stage_source(
     from pipeline import flow
 
     workspace = _workspace()
-    compression = "strong" if tag else "fast"
-    wanted = _request(
-        workspace, image, commit, tag=tag or None, source=source, compression=compression
-    )
+    asked = {"tag": tag, "compression": "strong", "vary": "all"} if tag else {}
+    wanted = _request(workspace, image, commit, source=source, **asked)
     run = flow.start(workspace, wanted)
     flow.take_source(workspace, run, _display(), source=source)
     if dotenv:

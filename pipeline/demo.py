@@ -109,6 +109,7 @@ def release(demo: Demo, display: Display) -> None:
         commit=TAG,
         tag=TAG,
         compression=flow.STRONG,
+        vary="all",
         environments=tuple(workspace.farm.environments),
     )
     run = flow.start(workspace, request)

@@ -25,6 +25,9 @@ KNOWN = {
     "README.md",
 }
 
+# It wonders, a line a file, about packages that are younger than a clock which is behind.
+QUIET_TAR = {"TAR_OPTIONS": "--warning=no-timestamp"}
+
 # Mounts are private to the program and vanish with it; so do the processes it leaves behind.
 IN_CHROOT = """
 set -e
@@ -75,7 +78,7 @@ def bootstrap(job: Job, report: Report, env: Mapping[str, str], locked: Sequence
             os.fspath(job.tree),
             f"deb [trusted=yes] copy:{job.work / protocol.REPOSITORY} {suite} main",
         ],
-        env={**env, "TMPDIR": os.fspath(job.work), "INITRD": "No"},
+        env={**env, "TMPDIR": os.fspath(job.work), "INITRD": "No", **QUIET_TAR},
         umask=SCRIPT_UMASK,
     )
     installed = set(_installed(job.tree / "var/lib/dpkg/status"))

@@ -5,13 +5,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
 import tasks
-from pipeline.errors import ExitStatus, TwinbuildError
+from pipeline import flow
+from pipeline.errors import ExitStatus, TwinbuildError, UsageError
+from pipeline.run import Request
+from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 ERRORS = [kind for kind in TwinbuildError.__subclasses__() if hasattr(kind, "status")]
@@ -110,3 +114,34 @@ def test_verify_trusts_the_key_that_the_checkout_pins(
         tasks.verify(Context(), **arguments)
     assert caught.value.code != ExitStatus.DONE
     assert "release.asc" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "vary"),
+    [
+        (tasks.release, {"tag": "3.3"}, "all"),
+        (tasks.stage_source, {"tag": "3.3"}, "all"),
+        (tasks.stage_source, {}, "default"),
+        (tasks.build, {}, "default"),
+        (tasks.build, {"vary": "none"}, "none"),
+    ],
+)
+def test_a_release_varies_all_that_can_be(
+    task: Any, options: dict[str, str], vary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Request] = []
+
+    def start(_: Workspace, request: Request) -> None:
+        asked.append(request)
+        raise UsageError("seen")
+
+    monkeypatch.setattr(flow, "start", start)
+    with pytest.raises(Exit, match="seen"):
+        task(Context(), **options)
+    assert [(request.vary, request.tag) for request in asked] == [(vary, options.get("tag"))]
+
+
+def test_a_level_that_is_not_there_is_wrong_usage() -> None:
+    done = invoke("build", "--vary=everything")
+    assert done.returncode == ExitStatus.USAGE
+    assert "vary: Input should be 'none', 'default' or 'all'" in done.stderr
