@@ -6,8 +6,8 @@ of the same image, so it takes two more looks:
 
 - The build made only what bears a time between its start and now, by this machine's clock.
 - Of these, packages and other archives have times of whole seconds; what is written has the
-  kernel's, with their fractions. Few programs set whole seconds from the clock (some do it for a
-  folder whose cache they made), so for what is left the packages themselves are asked.
+  kernel's, with their fractions. Few programs set whole seconds from the clock (those of `passwd`
+  do it for /etc/passwd- and its like), so for what is left the packages themselves are asked.
 
 An explicit time (`touch --date`) that falls into just these hours is taken for the clock's.
 """
