@@ -107,16 +107,19 @@ def _make_trees(folder: Path, limit: int) -> None:
 
 
 def _some_files(limit: int) -> list[str]:
-    """Return paths of Debian's files on this machine, of so many bytes together."""
+    """Return paths of Debian's files on this machine, drawn by their names, of so many bytes."""
+    paths = [path for source in SOURCES for path in Path("/", source).rglob("*")]
     found = []
-    for source in SOURCES:
-        room = limit // len(SOURCES)  # of each
-        for path in sorted(Path("/", source).rglob("*")):
-            if path.is_symlink() or path.is_file():
-                room -= path.lstat().st_size
-                if room > 0:
-                    found.append(os.fspath(path.relative_to("/")))
+    for path in sorted(paths, key=_lot):
+        size = path.lstat().st_size
+        if size < limit and (path.is_symlink() or path.is_file()):
+            found.append(os.fspath(path.relative_to("/")))
+            limit -= size
     return found
+
+
+def _lot(path: Path) -> bytes:
+    return hashlib.sha256(os.fsencode(path)).digest()
 
 
 def _upgrade(tree: Path) -> None:
@@ -124,7 +127,7 @@ def _upgrade(tree: Path) -> None:
     for path in sorted(tree.rglob("*")):
         if not path.is_file() or path.is_symlink():
             continue
-        lot = hashlib.sha256(os.fsencode(path.relative_to(tree))).digest()[0]
+        lot = _lot(path.relative_to(tree))[0]
         if lot < 6:  # of 256
             with path.open("ab") as file:
                 file.write(b"another build")
