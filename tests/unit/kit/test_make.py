@@ -103,7 +103,7 @@ def public(tmp_path_factory, gpg_home):
             subprocess.run(["cp", "-rl", folder / "public" / other, folder / to], check=True)
         fake = FakeRun(folder / "runs", keys, tag, artifacts=artifacts, job={"kits": []})
         for name in ENVIRONMENTS:
-            fake.write_statement(name, machine={"facts": {"mksquashfs": fact}})
+            fake.write_statement(name, machine={"kept_trees": [], "facts": {"mksquashfs": fact}})
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GNUPGHOME", gpg_home.path)
             patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
