@@ -19,7 +19,6 @@ from pipeline.variation import Choice
 from pipeline.workspace import Workspace
 
 PATHS_LIMIT = 100
-SHOWN_LINES = 6
 
 
 def bisect(workspace: Workspace, run: Run, display: Display) -> Answer:
