@@ -138,6 +138,14 @@ def test_only_what_was_set_since_is_settled(tmp_path: Path) -> None:
     assert shadow.read_text() == f"root:*:{now // DAY}::::::\nada:!:{EPOCH // DAY}::::::\n"
 
 
+def test_a_clock_after_the_epoch_hides_no_password(tmp_path: Path) -> None:
+    shadow = tmp_path / "etc/shadow"
+    shadow.parent.mkdir()
+    shadow.write_text(line := f"user:*:{int(time.time()) // DAY}:0:99999:7:::\n")
+    Times(STARTED - DAY, STARTED, tmp_path).settle_passwords(tmp_path, STARTED - DAY)
+    assert shadow.read_text() == line
+
+
 @pytest.mark.parametrize("content", [b"", b"!<arch>\n", b"x" * 5000])
 def test_a_package_that_cannot_be_read_is_told(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "broken.deb").write_bytes(content)
