@@ -1,5 +1,6 @@
 """Differences of real images, shown and explained; and images that would rather not be."""
 
+import gzip
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -254,3 +255,18 @@ def test_whatever_differs_can_be_shown(left: bytes, right: bytes) -> None:
     first, count = count_differing(left, right)
     assert left[:first] == right[:first]
     assert (count > 0) == (left != right)
+
+
+def test_a_file_that_is_named_by_its_content_is_looked_into(tmp_path: Path) -> None:
+    """As kernel and initramfs are: only one side has each name, and what differs is inside."""
+    boots = {
+        name: {f"live/initrd-{digest}.img": gzip.compress(b"made on " + host, mtime=0)}
+        for name, digest, host in (("alpha", "0a1b", b"alpha-host\n"), ("beta", "2c3d", b"b\n"))
+    }
+    document, _ = explained(pair(tmp_path, {}, {}, **boots))
+    assert [file["kinds"] for file in document["files"]] == [["only-in-alpha"], ["only-in-beta"]]
+    for file in document["files"]:
+        (inside,) = file["inside"]
+        assert (inside["where"], inside["path"], inside["kind"]) == ("gzip", "content", "content")
+        assert inside["shown"]["lines"][1:] == ["-made on alpha-host", "+made on b"]
+        assert [cause["name"] for cause in file["causes"]][:1] == ["host-name"]
