@@ -2,6 +2,7 @@
 
 from hypothesis import settings
 
-# How long an example takes says more about a busy machine than about the code.
-settings.register_profile("unit", deadline=None)
+# How long an example takes says more about a busy machine than about the code. The fuzzers of
+# `tests/fuzz/` look for longer; here an example costs time in every run of the tests.
+settings.register_profile("unit", deadline=None, max_examples=50)
 settings.load_profile("unit")
