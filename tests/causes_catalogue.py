@@ -155,8 +155,8 @@ HOOKS = (
     Hook("uuid", "cat /proc/sys/kernel/random/uuid >etc/id", "etc/id", "content", "uuid"),
     Hook(
         "record",
-        'perl -e \'print "R" x 99, pack("H*", <STDIN> =~ tr/-//dr), "R" x 99\' '
-        "</proc/sys/kernel/random/uuid >x.db",
+        "hostname | md5sum | sed -E 's/^(.{12}).(.{3}).(.{15}).*/\\14\\29\\3/' | "
+        'perl -e \'print "\\0R" x 99, pack("H32", <STDIN>), "\\0R" x 99\' >x.db',
         "x.db",
         "content",
         "uuid",
