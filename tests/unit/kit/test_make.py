@@ -85,10 +85,10 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory, gpg_home):
+def public(tmp_path_factory, signer):
     """Publish 3.1 and 3.3 with its kit; give the tree, what signs, and how to publish more."""
     folder = tmp_path_factory.mktemp("public")
-    fingerprint = gpg_home.make("Release <release@example.org>")
+    gpg_home, fingerprint = signer.home, signer.fingerprint
     keys = {}
     for name in ENVIRONMENTS:
         dsse.make_key(folder / f"{name}.pem")
