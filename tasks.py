@@ -412,7 +412,8 @@ def lint(c: Context) -> None:
     """Check style, types and shell scripts."""
     python = f"{sys.executable} -m"
     c.run(f"{python} ruff format --check . && {python} ruff check . && {python} mypy")
-    c.run("shellcheck farm .ci/run images/builder/make-builder images/builder/init hooks/source/*")
+    shell = "hooks/source/10-nothing-generated hooks/source/20-modes"
+    c.run(f"shellcheck farm .ci/run images/builder/make-builder images/builder/init {shell}")
 
 
 @_task
