@@ -12,7 +12,7 @@ from pipeline.files import read_json
 from pipeline.workspace import Workspace, open_workspace
 from tests.machine.conftest import CHECKOUT, Tiny, display, invoke, left_on_engine, start
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(1500)]
 
 WRITES_THE_TIME_ZONE = """#!/bin/sh
 printf '%s\\n' "$TZ" >/etc/zone

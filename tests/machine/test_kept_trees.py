@@ -12,7 +12,7 @@ from pipeline.run import Run
 from pipeline.workspace import Workspace
 from tests.machine.conftest import Tiny, display, start
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(1500)]
 
 LOOKS_AT_TIMES = """#!/bin/sh
 cd /

@@ -11,7 +11,7 @@ from pipeline.variation import Choice, choose
 from pipeline.workspace import Workspace
 from tests.machine.conftest import Tiny, display
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(1500)]
 
 # What a program in the machine sees; and files with times on which the clocks might disagree.
 HOOK = """#!/bin/sh
