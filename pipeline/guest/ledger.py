@@ -35,9 +35,14 @@ TICK_NS = 10_000_000  # the longest that a kernel's is
 # Those that an image carries. Others belong to a file system: XFS shows ACLs as trusted.SGI_ACL….
 XATTRS = ("security.", "user.")
 
+SMALL = 1024 * 1024  # what is read at once; hashlib.file_digest fills a buffer first, for each file
+LINES_AT_ONCE = 512
+
 MTIME = re.compile(rb'"mtime":-?[0-9]+,')  # of a line; in a JSON string the marks have backslashes
 
 Entry = dict[str, Any]
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Ledger:
         self._digest = hashlib.sha256()
         self._file = out.open("wb")
         self._lines = gzip.GzipFile("", "wb", compresslevel=6, fileobj=self._file, mtime=0)
+        self._waiting: list[bytes] = []
 
     @property
     def digest(self) -> str:
@@ -77,7 +83,14 @@ class Ledger:
     def record(self, step: str) -> Change:
         """Write what changed since the last call, as done by `step`; return the paths."""
         with self._timed():
-            return self._record(step)
+            change = self._record(step)
+            self._flush()
+            return change
+
+    def pass_over(self, step: str) -> None:
+        """Write that there was a step, which came too late to change the tree."""
+        self._write({"step": step})
+        self._flush()
 
     def artifact(self, name: str, path: Path) -> None:
         """Write the hash of a file that the last step made outside the tree."""
@@ -93,8 +106,10 @@ class Ledger:
     def write_final(self, out: BinaryIO) -> None:
         """Write the tree as it is after the last step."""
         with self._timed(), gzip.GzipFile("", "wb", compresslevel=6, fileobj=out, mtime=0) as lines:
-            for path in sorted(self._entries):
-                lines.write(_line(self._entries[path]))
+            paths = sorted(self._entries)
+            for begin in range(0, len(paths), LINES_AT_ONCE):
+                some = paths[begin : begin + LINES_AT_ONCE]
+                lines.write(b"".join([_line(self._entries[path]) for path in some]))
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -149,8 +164,7 @@ class Ledger:
                 entry["links"] = _text(first)
                 entry["sha256"] = self._entries[first]["sha256"]
             else:
-                with open(full, "rb") as file:
-                    entry["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+                entry["sha256"] = _sha256(full, status.st_size)
         elif kind == "link":
             entry["target"] = _text(os.readlink(full))
         elif kind in ("char", "block"):
@@ -163,9 +177,16 @@ class Ledger:
         return entry
 
     def _write(self, entry: Entry) -> None:
-        line = _line(entry)
-        self._lines.write(line)
-        self._digest.update(MTIME.sub(b"", line))
+        self._waiting.append(_line(entry))
+        if len(self._waiting) == LINES_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the waiting lines together: that is quicker than one by one."""
+        lines = b"".join(self._waiting)
+        self._waiting.clear()
+        self._lines.write(lines)
+        self._digest.update(MTIME.sub(b"", lines))
 
 
 def inode(status: os.stat_result) -> tuple[int, int]:
@@ -182,10 +203,20 @@ def _walk(tree: bytes, below: bytes = b"") -> Iterator[tuple[bytes, os.stat_resu
                 yield from _walk(tree, path)
 
 
+def _sha256(path: bytes, size: int) -> str:
+    with open(path, "rb", buffering=0) as file:
+        if size <= SMALL:
+            content = file.read(size + 1)
+            if len(content) == size:
+                return hashlib.sha256(content).hexdigest()
+            file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _text(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape")
 
 
 def _line(entry: Entry) -> bytes:
     # Names that are not UTF-8 stay apart from all others: ensure_ascii writes their surrogates.
-    return json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(entry).encode() + b"\n"

@@ -19,7 +19,7 @@ from .programs import environment, output_of
 from .report import Report, StepFailed
 from .times import Times
 
-INITRAMFS = "50-initramfs"
+INITRAMFS, SQUASHFS = "50-initramfs", "70-squashfs"
 Step = Callable[[], Mapping[str, Path] | None]
 
 
@@ -57,7 +57,7 @@ def _build(report: Report) -> None:
     times = Times(job.epoch, started, job.work / protocol.REPOSITORY / "pool")
     ledger = Ledger(job.tree, job.work / protocol.LEDGER, times.settled)
     trees = cache.Trees(job.tree, begun, report, times, keep=machine["trees"]["keep"])
-    stop = machine["trees"]["stop"]
+    stop, packed = machine["trees"]["stop"], False
     for name, act in _steps(job, report, env, locked, times, ledger):
         with report.step(name):
             made = {} if trees.restore(name) else act() or {}
@@ -66,9 +66,13 @@ def _build(report: Report) -> None:
             times.settle_passwords(
                 job.tree, lock_date(job) if name == protocol.BOOTSTRAP else job.epoch
             )
-            trees.keep(name, ledger.record(name), ledger.digest)
+            if packed:
+                ledger.pass_over(name)
+            else:
+                trees.keep(name, ledger.record(name), ledger.digest)
             for artifact, path in made.items():
                 ledger.artifact(artifact, path)
+        packed = packed or name == SQUASHFS
         if name == stop:
             break
     with report.step("90-output"):
@@ -99,7 +103,7 @@ def _steps(
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
     yield INITRAMFS, partial(tree.make_initramfs, job, report, env)
     yield "60-clean", partial(tree.clean, job, times)
-    yield "70-squashfs", partial(media.make_squashfs, job, report, env)
+    yield SQUASHFS, partial(media.make_squashfs, job, report, env)
     yield "80-boot", partial(media.complete_partition, job, report, env)
     yield "85-iso", partial(media.make_iso, job, report, env)
     yield "86-usb-image", partial(usb_image.make_usb_image, job, report, env)

@@ -220,9 +220,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that the ledger reads."""
     paths: list[str] = []
 
-    def watching(path: bytes, mode: str) -> Any:
+    def watching(path: bytes, mode: str, buffering: int = -1) -> Any:
         paths.append(os.fsdecode(path))
-        return Path(paths[-1]).open(mode)
+        return Path(paths[-1]).open(mode, buffering)
 
     monkeypatch.setitem(vars(module), "open", watching)
     return paths
@@ -238,6 +238,29 @@ def test_only_what_changed_is_read_again(
     (tree / "etc/hostname").write_text("inim\n")
     recorder.record()
     assert opened == [str(tree / "etc/hostname")]
+
+
+def test_a_large_file_is_read_in_pieces(
+    tree: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SMALL", 4)
+    content = b"0123456789" * 100_000
+    (tree / "etc/large").write_bytes(content)
+    (line,) = [line for line in recorder.record() if line.get("path") == "etc/large"]
+    assert line["sha256"] == sha256(content).hexdigest()
+
+
+def test_a_step_that_came_too_late_to_change_the_tree_is_named(
+    tree: Path, recorder: Recorder, tmp_path: Path
+) -> None:
+    recorder.record()
+    (tree / "etc/late").write_text("after the SquashFS was made\n")
+    recorder.ledger.pass_over("85-iso")
+    recorder.ledger.close()
+    with gzip.open(tmp_path / "ledger.jsonl.gz") as file:
+        lines = [json.loads(line) for line in file]
+    assert lines[-1] == {"step": "85-iso"}
+    assert "etc/late" not in {line.get("path") for line in lines}
 
 
 def test_a_hidden_change_is_seen(tree: Path, recorder: Recorder) -> None:
