@@ -124,7 +124,8 @@ def test_plain_tools_read_a_kit(releases: tuple[Earlier, Later], tmp_path: Path)
     ]
     with tarfile.open(kit) as tar:
         assert {member.mtime for member in tar} == {EPOCH}
-        tar.extractall(tmp_path / "out", filter="data")
+    (tmp_path / "out").mkdir()
+    subprocess.run(["tar", "-C", tmp_path / "out", "-xf", kit], check=True)
     with tarfile.open(tmp_path / "out/boot.tar") as tar:
         assert tar.getnames() == sorted(tar.getnames())
         assert DEEP in tar.getnames()
