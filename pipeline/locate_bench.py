@@ -78,10 +78,11 @@ def _rows(title: str, checkout: Path, folder: Path, size: int) -> Iterator[str]:
     ours = _measure([*locate, first, second], status=1)
     yield _row(title, "locate, one byte differs", ours)
     program = "diffoscope, one byte differs"
-    if shutil.which("diffoscope") is None:
+    diffoscope = shutil.which("diffoscope")
+    if diffoscope is None:
         yield f"{title:>10} {program:<34} is not installed"
         return
-    patient: list[str | Path] = ["timeout", str(PATIENCE_S), "diffoscope", "--text", "-"]
+    patient: list[str | Path] = ["timeout", str(PATIENCE_S), diffoscope, "--text", "-"]
     theirs = _measure([*patient, first, second], status=1)
     yield _row(title, program, theirs)
     least = "" if theirs.ended else "at least "
