@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from . import protocol
 from .job import Job
 from .programs import run
 from .report import Report
@@ -30,8 +31,6 @@ EFI_FILES = {
     "grubx64.efi": Path("/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed"),
     "mmx64.efi": Path("/usr/lib/shim/mmx64.efi.signed"),
 }
-SWITCH = Path("boot/grub/current.cfg")
-SWITCH_SIZE = 512  # bytes: one sector, which a disk writes whole or not at all
 GRUB_CFG = """\
 if serial --unit=0 --speed=115200; then
     terminal_input console serial
@@ -55,17 +54,12 @@ initrd /live/{initramfs}
 """
 
 
-def switch(version: str, previous: str = "") -> bytes:
-    """Return the sector that says which release boots, and which one was there before."""
-    return f"set version={version}\nset previous={previous}\n".encode().ljust(SWITCH_SIZE, b"\n")
-
-
 def add_configuration(job: Job, kernel: str, initramfs: str) -> None:
     """Write what the loaders read to boot this release, from `kernel` and `initramfs` in live/."""
     d = job.document
     (job.binary / "boot" / "grub").mkdir(parents=True)
     (job.binary / "boot" / "grub" / "grub.cfg").write_text(GRUB_CFG.format(image=d["image"]))
-    (job.binary / SWITCH).write_bytes(switch(d["version"]))
+    (job.binary / protocol.SWITCH).write_bytes(protocol.switch(d["version"]))
     parameters = f" {d['kernel_parameters']}" if d["kernel_parameters"] else ""
     entry = {"version": d["version"], "kernel": kernel, "initramfs": initramfs}
     (job.binary / "live" / f"{d['version']}.cfg").write_text(

@@ -12,7 +12,6 @@ final ledger and the list of its system partition's files. Several may be made a
 `work` of its own.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from . import protocol
+from .digest import sha256_file
 from .kit_delta import compare
 from .kit_lines import read_ledger, tree_digest
 from .kit_overlay import prove
@@ -29,8 +29,6 @@ from .kit_squashfs import check_root, read_back, write_squashfs
 from .media import SQUASHFS_OPTIONS
 from .report import StepFailed
 
-FORMAT = "twinbuild-kit/1"
-SWITCH = "boot/grub/current.cfg"  # written by who applies a kit, never by a kit
 BLOCK = 512
 RECORD = 20 * BLOCK
 PIECE = 1024 * 1024
@@ -143,7 +141,7 @@ def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: 
     _write_archive(boot, sources, later.epoch)
     control = work / "control.json"
     document = {
-        "format": FORMAT,
+        "format": protocol.KIT_FORMAT,
         "name": later.image,
         "architecture": later.architecture,
         "from": earlier.version,
@@ -157,7 +155,7 @@ def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: 
     }
     control.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
     form = work / "FORMAT"
-    form.write_text(f"{FORMAT}\n")
+    form.write_text(f"{protocol.KIT_FORMAT}\n")
     _write_archive(kit, {path.name: path for path in (form, control, boot, squashfs)}, later.epoch)
 
 
@@ -177,7 +175,7 @@ def _partition(
         f"live/{later.version}.module": _content(module),
     }
     for listed in (before, after):
-        listed.pop(SWITCH, None)
+        listed.pop(protocol.SWITCH, None)  # written by who applies a kit, never by a kit
     brought = sorted(path for path in after.keys() - {own} if before.get(path) != after[path])
     deleted = sorted(before.keys() - after.keys())
     _check_names([*after, *deleted])
@@ -203,9 +201,7 @@ def _check_names(paths: Iterable[str]) -> None:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
+    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def _write_archive(archive: Path, members: Mapping[str, Path], epoch: int) -> None:

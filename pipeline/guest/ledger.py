@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .digest import sha256_file
+
 KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "dir",
@@ -94,8 +96,8 @@ class Ledger:
 
     def artifact(self, name: str, path: Path) -> None:
         """Write the hash of a file that the last step made outside the tree."""
-        with self._timed(), path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with self._timed():
+            digest = sha256_file(path)
         self._lines.write(_line({"artifact": name, "sha256": digest, "size": path.stat().st_size}))
 
     def close(self) -> None:

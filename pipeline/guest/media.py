@@ -1,12 +1,12 @@
 """Makes what people boot: SquashFS, the files of the system partition, ISO."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from . import grub, protocol, tree
+from .digest import sha256_file
 from .fat import files_below, make_fat
 from .job import Job
 from .ledger import XATTRS
@@ -61,9 +61,7 @@ def make_squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[s
 
 def _move(path: Path, folder: Path, name: Path) -> str:
     """Move a file under a name with its content's digest; return the name."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    moved = f"{name.stem}-{digest[: protocol.DIGEST_DIGITS]}{name.suffix}"
+    moved = f"{name.stem}-{sha256_file(path)[: protocol.DIGEST_DIGITS]}{name.suffix}"
     path.rename(folder / moved)
     return moved
 
@@ -97,9 +95,9 @@ def complete_partition(job: Job, report: Report, env: Mapping[str, str]) -> None
 def _check_partition(job: Job) -> None:
     """Raise StepFailed if an include or hook changed what upgrades rest on."""
     unfit = ""
-    switch = job.binary / grub.SWITCH
-    if not switch.is_file() or switch.read_bytes() != grub.switch(job.document["version"]):
-        unfit = f"{grub.SWITCH} was changed: upgrades rewrite it, use boot/grub/grub.cfg"
+    switch = job.binary / protocol.SWITCH
+    if not switch.is_file() or switch.read_bytes() != protocol.switch(job.document["version"]):
+        unfit = f"{protocol.SWITCH} was changed: upgrades rewrite it, use boot/grub/grub.cfg"
     for loader in (BIOS_LOADER, EFI_IMAGE):
         if (job.binary / loader).exists():
             unfit = f"{loader} is there: the build makes the loaders of the ISO"

@@ -44,11 +44,22 @@ NAMED_BY_CONTENT = re.compile(
     rf"\A(live/(?:vmlinuz|initrd))-[0-9a-f]{{{DIGEST_DIGITS}}}((?:\.img)?)\Z"
 )
 
+# Which release an installed system boots: one sector, which a disk writes whole or not at all.
+SWITCH = "boot/grub/current.cfg"
+SWITCH_SIZE = 512  # bytes
+
+KIT_FORMAT = "twinbuild-kit/1"
+
 BOOTSTRAP = "20-bootstrap"  # the first step, the one whose tree depends on the lock alone
 
 LAST_KEPT = "50-initramfs"  # what follows is fast, and settles times as no kept tree shows
 
 STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS = 3, 4, 5
+
+
+def switch(version: str, previous: str = "") -> bytes:
+    """Return the sector that says which release boots, and which one was there before."""
+    return f"set version={version}\nset previous={previous}\n".encode().ljust(SWITCH_SIZE, b"\n")
 
 
 def without_digest(path: str) -> str:

@@ -9,7 +9,6 @@
 Source: UEFI specification 2.10, chapter 5; GRUB 2.12, `util/setup.c`.
 """
 
-import hashlib
 import json
 import struct
 import uuid
@@ -18,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from . import grub, protocol
+from .digest import sha256_file
 from .fat import files_below, make_fat
 from .job import Job
 from .report import Report, StepFailed
@@ -63,9 +63,8 @@ def write_partition_list(folder: Path, names: Iterable[str], listed: Path) -> No
     with listed.open("w", encoding="ascii", newline="\n") as out:
         for name in names:
             path = folder / name
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            entry = {"path": name, "type": "file", "size": path.stat().st_size, "sha256": digest}
+            content = {"size": path.stat().st_size, "sha256": sha256_file(path)}
+            entry = {"path": name, "type": "file", **content}
             out.write(json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n")
 
 

@@ -34,12 +34,11 @@ from pydantic import (
 from pipeline.config import Name, ReleaseTag
 from pipeline.errors import InputsUnverified
 from pipeline.files import json_bytes
+from pipeline.guest.protocol import KIT_FORMAT, SWITCH
 from pipeline.plain import plain
 
-FORMAT_NAME = "twinbuild-kit/1"
-FORMAT_TEXT = f"{FORMAT_NAME}\n".encode()
+FORMAT_TEXT = f"{KIT_FORMAT}\n".encode()
 BOOT = "boot.tar"
-SWITCH = "boot/grub/current.cfg"  # which release boots: the applier's alone, never in a kit
 BLOCK = 512
 RECORD = 20 * BLOCK  # a tar archive's length is a multiple of it
 PIECE = 1024 * 1024
@@ -195,7 +194,7 @@ def open_kit(stream: BinaryIO, where: str) -> Kit:
     if header is None or header[0] != "FORMAT" or header[1] > 100:
         raise source.refused("it does not begin with FORMAT")
     if source.read(header[1]) != FORMAT_TEXT:
-        raise source.refused(f"it is not of the format {FORMAT_NAME}")
+        raise source.refused(f"it is not of the format {KIT_FORMAT}")
     source.skip_padding(header[1])
     header = source.header_or_end()
     if header is None or header[0] != "control.json" or header[1] > CONTROL_LIMIT:

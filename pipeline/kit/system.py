@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InfrastructureFailed, UsageError
+from pipeline.guest import protocol
 from pipeline.kit.fat import FileSystem, open_files
 from pipeline.kit.fat_layout import SECTOR, Damaged
 from pipeline.kit.fat_table import Blocks
-from pipeline.kit.format import SWITCH
 from pipeline.kit.medium import Medium, open_medium
 from pipeline.kit.partition import fat_partitions
 from pipeline.plain import plain
@@ -39,8 +39,7 @@ class Switch:
 
     def content(self) -> bytes:
         """Return the sector that says so."""
-        text = f"set version={self.version}\nset previous={self.previous}\n"
-        return text.encode().ljust(SECTOR, b"\n")
+        return protocol.switch(self.version, self.previous)
 
 
 class System:
@@ -89,12 +88,12 @@ class System:
     def turn(self, switch: Switch) -> None:
         """Write the switch: what boots is changed when this returns, and not before."""
         self.files.settle()
-        self.files.overwrite(SWITCH, switch.content())
+        self.files.overwrite(protocol.SWITCH, switch.content())
         self.files.settle()
-        file = self.files.find(SWITCH)
+        file = self.files.find(protocol.SWITCH)
         if file is None or b"".join(self.files.pieces(file, back=True)) != switch.content():
             raise InfrastructureFailed(
-                f"{SWITCH} was written and reads back as something else",
+                f"{protocol.SWITCH} was written and reads back as something else",
                 remedy="use another medium",
             )
         self.switch = switch
@@ -140,21 +139,22 @@ def find_system(blocks: Blocks, size: int) -> System:
     found = []
     for start, length in fat_partitions(blocks, size):
         files = open_files(blocks, start, length)
-        if files is not None and files.find(INFO) and files.find(SWITCH):
+        if files is not None and files.find(INFO) and files.find(protocol.SWITCH):
             found.append(files)
     if len(found) != 1:
         raise UsageError(
-            f"the target has {len(found) or 'no'} system partitions with {INFO} and {SWITCH}",
+            f"the target has {len(found) or 'no'} system partitions"
+            f" with {INFO} and {protocol.SWITCH}",
             remedy="name the device or image that a USB image was written to",
         )
     return _read_system(found[0])
 
 
 def _read_system(files: FileSystem) -> System:
-    info, switch = files.find(INFO), files.find(SWITCH)
+    info, switch = files.find(INFO), files.find(protocol.SWITCH)
     words = files.read(info, TEXT_LIMIT).decode("ascii", "replace").split() if info else []
     text = files.read(switch, SECTOR).decode("ascii", "replace") if switch else ""
     match = SWITCH_TEXT.fullmatch(text)
     if len(words) < 3 or not match or len(text) != SECTOR:
-        raise Damaged(f"{INFO} or {SWITCH} does not say what it must: {plain(text[:60])}")
+        raise Damaged(f"{INFO} or {protocol.SWITCH} does not say what it must: {plain(text[:60])}")
     return System(files, words[0], words[2], Switch(match[1], match[2] or ""))

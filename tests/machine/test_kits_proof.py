@@ -124,7 +124,14 @@ def _prepare(demo: Demo) -> Workspace:
     )
     guest = image / "includes.chroot/usr/lib/proof/guest"
     guest.mkdir(parents=True)
-    for name in ("__init__.py", "kit_lines.py", "ledger.py", "protocol.py", "report.py"):
+    for name in (
+        "__init__.py",
+        "digest.py",
+        "kit_lines.py",
+        "ledger.py",
+        "protocol.py",
+        "report.py",
+    ):
         shutil.copy(CHECKOUT / "pipeline/guest" / name, guest)
     (guest.parent / "look.py").write_text(LOOK)
     announce = image / "includes.chroot/usr/local/sbin/announce"

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.guest.protocol import SWITCH
 from pipeline.kit.apply import carry_out, examine
 from pipeline.kit.description import Description
-from pipeline.kit.format import SWITCH, open_kit
+from pipeline.kit.format import open_kit
 from pipeline.kit.plan import check_brought, check_fits, make_plan
 from pipeline.kit.system import Switch, find_system
 from tests.installed import (
