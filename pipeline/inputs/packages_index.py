@@ -5,14 +5,25 @@ import gzip
 import lzma
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from debian.deb822 import Deb822
 
 from pipeline.errors import InputsUnverified
-from pipeline.lock import NAME, PACKAGE, POOL_PATH, SHA256, VERSION, Index, Package, Suite, matching
+from pipeline.lock import (
+    NAME,
+    PACKAGE,
+    POOL_PATH,
+    SHA256,
+    VERSION,
+    Index,
+    Lock,
+    Package,
+    Suite,
+    matching,
+)
 from pipeline.store import Store
 
 UNPACKED_LIMIT = 1024**3
@@ -88,6 +99,14 @@ def find_packages(
     if missing:
         raise InputsUnverified(f"no index names {missing[0][2]}")
     return found
+
+
+def refuse_forged(store: Store, lock: Lock) -> None:
+    """Raise InputsUnverified unless the lock's indices, in the store, name each package just so."""
+    locked = {(p.archive, p.suite, p.filename): replace(p, used_by=()) for p in lock.packages}
+    for place, package in find_packages(store, lock.suites, locked.keys()).items():
+        if package != locked[place]:
+            raise InputsUnverified(f"{package.file_name} is not what its signed index says")
 
 
 def _packages_of(suites: Collection[Suite]) -> Iterator[tuple[Suite, Index]]:

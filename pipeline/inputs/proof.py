@@ -7,14 +7,14 @@ each package's own bytes.
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from pipeline.config import Archive
 from pipeline.errors import InputsUnverified, UsageError
 from pipeline.files import sha256_file
-from pipeline.inputs.packages_index import find_packages
+from pipeline.inputs.packages_index import refuse_forged
 from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
 from pipeline.lock import Lock, Package, Suite
 from pipeline.store import Store
@@ -65,10 +65,7 @@ def prove(
             )
             for suite in lock.suites
         }
-        locked = {(p.archive, p.suite, p.filename): replace(p, used_by=()) for p in lock.packages}
-        for place, package in find_packages(store, lock.suites, locked.keys()).items():
-            if package != locked[place]:
-                raise InputsUnverified(f"{package.file_name} is not what its signed index says")
+        refuse_forged(store, lock)
     for package in lock.packages:
         _check_file(snapshot / package.archive / package.filename, package.size, package.sha256)
     suites = tuple(

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -18,7 +17,7 @@ from pipeline.config import Farm
 from pipeline.errors import InputsUnverified, UsageError
 from pipeline.files import sha256_file
 from pipeline.inputs.archive_files import open_archives, suite_of
-from pipeline.inputs.packages_index import find_packages
+from pipeline.inputs.packages_index import refuse_forged
 from pipeline.lock import Lock
 from pipeline.store import Store
 
@@ -63,10 +62,7 @@ def _have_all(lock: Lock, farm: Farm, store: Store) -> None:
         archives.client.in_parallel(
             absent, lambda p: archives.keep_package(suite_of(lock, p), p, lambda _: None)
         )
-    locked = {(p.archive, p.suite, p.filename): replace(p, used_by=()) for p in lock.packages}
-    for place, package in find_packages(store, lock.suites, locked.keys()).items():
-        if package != locked[place]:
-            raise InputsUnverified(f"{package.file_name} is not what its signed index says")
+    refuse_forged(store, lock)
 
 
 def _files(lock: Lock) -> Iterator[tuple[str, str]]:
