@@ -1,7 +1,6 @@
 """Keys, an installed system on a disk image, and kits with signed descriptions beside them."""
 
 import io
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -27,10 +26,8 @@ THIRD = Release("3.3", static={"boot/readme": b"one"})  # as the first one, but 
 
 @pytest.fixture(scope="session")
 def gpg_home():
-    path = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
-    yield GpgHome(path)
-    subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=False)
-    shutil.rmtree(path, ignore_errors=True)
+    with GpgHome.made() as home:
+        yield home
 
 
 @dataclass(frozen=True)

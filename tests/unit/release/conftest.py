@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +41,15 @@ class GpgHome:
 
     def __init__(self, path):
         self.path = path
+
+    @classmethod
+    @contextmanager
+    def made(cls):
+        """Make a home with a short path, for its sockets; it and its agent go afterwards."""
+        path = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
+        yield cls(path)
+        subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=False)
+        shutil.rmtree(path, ignore_errors=True)
 
     def gpg(self, *arguments, stdin=None, check=True):
         argv = ["gpg", "--homedir", self.path, "--batch", "--quiet", "--pinentry-mode", "loopback"]
@@ -71,10 +81,8 @@ class GpgHome:
 
 @pytest.fixture(scope="session")
 def gpg_home():
-    path = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
-    yield GpgHome(path)
-    subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=False)
-    shutil.rmtree(path, ignore_errors=True)
+    with GpgHome.made() as home:
+        yield home
 
 
 @pytest.fixture(scope="session")
