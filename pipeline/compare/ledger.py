@@ -26,6 +26,7 @@ PIECE = 256 * 1024
 OUTPUT_PIECE = 1024 * 1024
 
 STEP_START = b'{"step":'
+ARTIFACT_START = b'{"artifact":'
 TYPES = frozenset({"file", "dir", "link", "char", "block", "fifo", "socket", "absent"})
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -39,11 +40,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file that the step made outside the tree."""
+    """A file that the step made outside the tree; one that was delivered has no hash here."""
 
     name: str
     size: int
-    sha256: str
+    sha256: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def _record(document: dict[str, Any]) -> Record:
     if "step" in document:
         return Step(_name(document["step"]))
     if "artifact" in document:
-        digest = _digest(document["sha256"])
+        digest = _digest(document["sha256"]) if "sha256" in document else None
         return Artifact(_name(document["artifact"]), _number(document["size"]), digest)
     kind = document["type"]
     if kind not in TYPES:

@@ -8,19 +8,23 @@ Lines that are equal in both ledgers are not even told apart; memory does not gr
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from pipeline.compare.ledger import (
+    ARTIFACT_START,
+    STEP_START,
     Artifact,
     Entry,
     Record,
     Step,
     Unpacking,
     parse,
+    read_blocks,
     step_lines,
 )
 from pipeline.plain import plain
@@ -72,8 +76,11 @@ class Located:
     reasons: tuple[str, ...]
 
 
-def locate(names: Names, ledgers: tuple[Path, Path]) -> Located:
-    """Compare the ledgers of the environments `names`; raise BuildFailed if one is not readable."""
+def locate(names: Names, ledgers: tuple[Path, Path], delivered: Set[str] = frozenset()) -> Located:
+    """Compare the ledgers of the environments `names`; raise BuildFailed if one is not readable.
+
+    `delivered` are the artifacts that are known to differ: of these a ledger has no hash.
+    """
     trace = _Trace(names)
     with ExitStack() as stack:
         ours, theirs = (stack.enter_context(closing(Unpacking(path))) for path in ledgers)
@@ -99,7 +106,10 @@ def locate(names: Names, ledgers: tuple[Path, Path]) -> Located:
                     side.advance(len(side.line) + 1)
     trace.settle()
     trace.complete(ledgers[0])
-    return _located(trace, _say_parting(names, left, right))
+    parting = _say_parting(names, left, right)
+    if delivered and not trace.open and not parting:
+        trace.add_delivered(ledgers[0], delivered)
+    return _located(trace, parting)
 
 
 class _Side:
@@ -260,6 +270,18 @@ class _Trace:
             first = found.since[UNKNOWN]
             found.since = dict.fromkeys(_kinds(self.names, left, right), first)
 
+    def add_delivered(self, ledger: Path, delivered: Set[str]) -> None:
+        """Date the artifacts that differ although both ledgers say the same of them."""
+        step, told = 0, {name for _, name, _ in self.artifacts}
+        for lines in read_blocks(ledger):
+            for line in lines:
+                if line.startswith(STEP_START):
+                    step += 1
+                elif line.startswith(ARTIFACT_START):
+                    record = parse(line)
+                    if isinstance(record, Artifact) and record.name in delivered - told:
+                        self.artifacts.append((step, record.name, "content"))
+
 
 def _last_said(ledger: Path, until: dict[bytes, int]) -> dict[bytes, bytes]:
     """Return the last line about each path before the step with its number."""
@@ -307,11 +329,8 @@ def _kinds(names: Names, left: Entry | None, right: Entry | None) -> list[str]:
         return [f"only-in-{names[here is None]}"] if here or there else []
     if here.type != there.type:
         return ["type"]
-    return [kind for kind, fields in KINDS.items() if _differ(here, there, fields)]
-
-
-def _differ(left: Entry, right: Entry, fields: tuple[str, ...]) -> bool:
-    return any(getattr(left, name) != getattr(right, name) for name in fields)
+    of = {kind: attrgetter(*fields) for kind, fields in KINDS.items()}
+    return [kind for kind, fields in of.items() if fields(here) != fields(there)]
 
 
 def _say_parting(names: Names, left: _Side, right: _Side) -> str | None:
@@ -335,9 +354,8 @@ def _located(trace: _Trace, parting: str | None) -> Located:
     ]
     order = {kind: number for number, kind in enumerate(KINDS)}
     found.sort(key=lambda f: (f[0], f[1].encode("utf-8", "surrogateescape"), order.get(f[2], -1)))
-    made = sorted(trace.artifacts, key=lambda f: f[0])
-    if found:  # a file that was made from a tree that differed already says nothing more
-        made = [f for f in made if f[0] < found[0][0]]
+    # A file that was made from a tree that differed already says nothing more.
+    made = [f for f in sorted(trace.artifacts) if not found or f[0] < found[0][0]]
     reasons = [*_say_made(trace, made), *_say_paths(trace, found)]
     if len(trace.open) > OPEN_LIMIT:
         reasons.append(f"over {OPEN_LIMIT} paths differ: the ledgers were not read further")

@@ -1,6 +1,6 @@
 """Stage 4: whether the builds of a run match, and if not, in what they differ."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,7 +169,11 @@ def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
     if not reasons:
         return Verdict("match", ExitStatus.DONE, names, artifacts)
     apart = [other for (_, other), result in compared.items() if not result.equal]
-    located = _locate(run, (first, apart[0] if apart else others[0]))
+    other = apart[0] if apart else others[0]
+    differing = {
+        name for (name, at), result in compared.items() if at == other and not result.equal
+    }
+    located = _locate(run, (first, other), differing)
     job = run.environment(first) / "job.json"
     expectation = expect(job, located.differences, datetime.now(UTC).date())
     only = expectation.all_met and all(
@@ -242,10 +246,10 @@ def _say_differing(artifact: str, names: tuple[str, str], result: Compared) -> s
     return f"{artifact} differs from byte {result.offset} on: {', '.join(sides)}"
 
 
-def _locate(run: Run, names: tuple[str, str]) -> Located:
+def _locate(run: Run, names: tuple[str, str], differing: Set[str]) -> Located:
     """Find the step and the paths; a ledger that cannot be read leaves only the reason for that."""
     left, right = (run.environment(name) / "ledger.jsonl.gz" for name in names)
     try:
-        return locate(names, (left, right))
+        return locate(names, (left, right), differing)
     except BuildFailed as error:
         return Located((), (plain(f"the step is not known: {error}"),))

@@ -94,11 +94,21 @@ class Ledger:
         self._write({"step": step})
         self._flush()
 
-    def artifact(self, name: str, path: Path) -> None:
-        """Write the hash of a file that the last step made outside the tree."""
-        with self._timed():
-            digest = sha256_file(path)
-        self._lines.write(_line({"artifact": name, "sha256": digest, "size": path.stat().st_size}))
+    def artifact(self, name: str, path: Path, *, delivered: bool = False) -> None:
+        """Write that the last step made a file outside the tree, or one that leaves it, with hash.
+
+        One that is `delivered` has none: it is hashed where it is compared.
+        """
+        line = {"artifact": name, "size": path.stat().st_size}
+        if not delivered:
+            with self._timed():
+                line["sha256"] = self._known(path) or sha256_file(path)
+        self._lines.write(_line(line))
+
+    def _known(self, path: Path) -> str | None:
+        """Return the hash of a file that is in the tree as it was recorded."""
+        inside = os.fsencode(path).removeprefix(self._tree + b"/")
+        return self._entries.get(inside, {}).get("sha256")
 
     def close(self) -> None:
         """End the file."""

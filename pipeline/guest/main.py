@@ -71,7 +71,7 @@ def _build(report: Report) -> None:
             else:
                 trees.keep(name, ledger.record(name), ledger.digest)
             for artifact, path in made.items():
-                ledger.artifact(artifact, path)
+                ledger.artifact(artifact, path, delivered=artifact in job.names.all())
         packed = packed or name == SQUASHFS
         if name == stop:
             break

@@ -44,12 +44,12 @@ def step(name: str) -> Document:
     return {"step": name}
 
 
-def found(folder: Path, left: list[Document], right: list[Document]) -> Located:
+def found(folder: Path, left: list[Document], right: list[Document], *delivered: str) -> Located:
     paths = folder / "alpha.gz", folder / "beta.gz"
     for path, documents in zip(paths, (left, right), strict=True):
         lines = [json.dumps(d, sort_keys=True, separators=(",", ":")) + "\n" for d in documents]
         path.write_bytes(gzip.compress("".join(lines).encode(), compresslevel=1))
-    return locate(NAMES, paths)
+    return locate(NAMES, paths, set(delivered))
 
 
 BOOT = [step("20-bootstrap"), *(file(f"usr/{number:03d}") for number in range(50))]
@@ -183,6 +183,28 @@ def test_equal_trees_leave_the_step_that_made_the_file(tmp_path: Path) -> None:
     assert result.differences[0] == Difference("70-squashfs", "filesystem.squashfs", "content")
     told = "the difference arises in 70-squashfs (filesystem.squashfs)"
     assert result.reasons == (f"the trees are equal after every step: {told}",)
+
+
+def test_a_delivered_file_that_differs_is_dated_by_its_step(tmp_path: Path) -> None:
+    iso, image = {"artifact": "x.iso", "size": 9}, {"artifact": "x.img", "size": 9}
+    both = [*BOOT, step("70-squashfs"), step("85-iso"), iso, step("86-usb-image"), image]
+    result = found(tmp_path, both, both, "x.img", "x.iso", "x.packages")
+    assert result.differences == (
+        Difference("85-iso", "x.iso", "content"),
+        Difference("86-usb-image", "x.img", "content"),
+    )
+    assert result.reasons == (
+        "the trees are equal after every step: the difference arises in 85-iso (x.iso)",
+    )
+
+
+def test_a_delivered_file_is_not_the_reason_where_what_is_in_it_differs(tmp_path: Path) -> None:
+    end = [step("85-iso"), {"artifact": "x.iso", "size": 9}]
+    left = [*BOOT, step("70-squashfs"), made("live/1.squashfs", "a"), *end]
+    right = [*BOOT, step("70-squashfs"), made("live/1.squashfs", "b"), *end]
+    result = found(tmp_path, left, right, "x.iso")
+    assert result.differences[0] == Difference("70-squashfs", "live/1.squashfs", "content")
+    assert "arises in 70-squashfs (live/1.squashfs)" in result.reasons[0]
 
 
 def test_files_made_from_a_tree_that_differs_are_not_the_reason(tmp_path: Path) -> None:

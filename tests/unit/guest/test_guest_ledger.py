@@ -354,6 +354,24 @@ def test_an_artifact_is_told_by_hash(tree: Path, tmp_path: Path) -> None:
     }
 
 
+def test_a_delivered_artifact_is_not_hashed(tree: Path, tmp_path: Path) -> None:
+    ledger = Ledger(tree, tmp_path / "out.gz", lambda _: EPOCH)
+    ledger.record("one")
+    ledger.artifact("mini.iso", tree / "etc/other", delivered=True)
+    ledger.close()
+    assert read(tmp_path / "out.gz")[-1] == {"artifact": "mini.iso", "size": 6}
+
+
+def test_a_file_that_leaves_the_tree_is_hashed_once(tree: Path, tmp_path: Path) -> None:
+    ledger = Ledger(tree, tmp_path / "out.gz", lambda _: EPOCH)
+    recorded = sha256((tree / "etc/other").read_bytes()).hexdigest()
+    ledger.record("one")
+    (tree / "etc/other").write_text("OTHER\n")  # hashed again, this would show
+    ledger.artifact("live/vmlinuz", tree / "etc/other")
+    ledger.close()
+    assert read(tmp_path / "out.gz")[-1]["sha256"] == recorded
+
+
 def test_what_a_step_changed_is_returned(tree: Path, recorder: Recorder) -> None:
     first = recorder.ledger.record("1")
     assert set(first.changed) == {b"etc", b"etc/hostname", b"etc/other", b"usr"}
