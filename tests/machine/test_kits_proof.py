@@ -1,6 +1,6 @@
 """The whole proof: mini installed from 3.1, upgraded, booted, and looked at from inside.
 
-It builds three releases twice and boots seven times: about an hour without KVM. `invoke test
+It builds three releases twice and boots eleven times: about an hour without KVM. `invoke test
 --level proof` runs it; no other level does.
 """
 
@@ -19,8 +19,10 @@ from pipeline import flow
 from pipeline.build.boot import Announcement, boot_image
 from pipeline.demo import IMAGE, TAG, Demo
 from pipeline.guest.kit_lines import read_ledger, tree_digest
+from pipeline.guest.protocol import SWITCH_SIZE, switch
 from pipeline.kit.apply import apply_kit
 from pipeline.kit.description import Trust
+from pipeline.kit.medium import Medium
 from pipeline.kit.rollback import roll_back
 from pipeline.run import Request
 from pipeline.workspace import Workspace, open_workspace
@@ -194,6 +196,43 @@ def test_one_kit_after_another_and_back(proof: Proof, tmp_path: Path) -> None:
     roll_back(stick)
     said, tree = _boots(stick, tmp_path, medium="disk")
     assert (said.version, said.squashfs, tree) == ("3.2", 2, proof.tree("3.2"))
+
+
+class PowerCutError(Exception):
+    """Nothing more reaches the medium."""
+
+
+class Supply:
+    """The power of a medium: it fails before the write with the number `until`."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, until: int | None = None) -> None:
+        self.written: list[bytes] = []
+        self._until, self._write = until, Medium.write
+        patch.setattr(Medium, "write", lambda *arguments: self.write(*arguments))
+
+    def write(self, medium: Medium, offset: int, content: bytes) -> None:
+        if len(self.written) == self._until:
+            raise PowerCutError
+        self.written.append(content[:SWITCH_SIZE])
+        self._write(medium, offset, content)
+
+
+def test_a_system_boots_wherever_its_upgrade_was_cut(proof: Proof, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        supply = Supply(patch)
+        proof.upgrade(proof.installed("3.1", tmp_path), "3.1", "3.3", tmp_path)
+    turning = supply.written.index(switch("3.3", "3.1"))
+    for cut, version in ((turning + 1, "3.3"), (turning, "3.1"), (turning // 2, "3.1")):
+        stick = proof.installed("3.1", tmp_path)
+        with pytest.MonkeyPatch.context() as patch:
+            Supply(patch, cut)
+            with pytest.raises(PowerCutError):
+                proof.upgrade(stick, "3.1", "3.3", tmp_path)
+        said, tree = _boots(stick, tmp_path, medium="disk")
+        assert (said.version, tree) == (version, proof.tree(version)), f"cut before write {cut}"
+    proof.upgrade(stick, "3.1", "3.3", tmp_path)
+    said, tree = _boots(stick, tmp_path, medium="disk")
+    assert (said.version, said.squashfs, tree) == ("3.3", 2, proof.tree("3.3"))
 
 
 def test_the_iso_has_the_same_tree(proof: Proof, tmp_path: Path) -> None:
