@@ -26,7 +26,7 @@ POOL_PATH = re.compile(
 )
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 SUITE = re.compile(r"[a-z][a-z0-9.+-]*")
-USED_BY = re.compile(r"builder|image|builder image")
+USED_BY = re.compile(r"build|builder|image|(?:build )?builder image|build (?:builder|image)")
 SIZE_LIMIT = 4 * 1024**3
 
 
@@ -62,7 +62,7 @@ class Package:
     filename: str
     size: int
     sha256: str
-    used_by: tuple[str, ...]  # "builder", "image" or both, in this order
+    used_by: tuple[str, ...]  # of "build", "builder", "image", in this order
 
     @property
     def file_name(self) -> str:
@@ -81,7 +81,7 @@ class Lock:
     packages: tuple[Package, ...]
 
     def used_by(self, user: str) -> tuple[Package, ...]:
-        """Return the packages of the "image" or of the "builder"."""
+        """Return the packages of the "image", the "builder" or the "build" of local packages."""
         return tuple(package for package in self.packages if user in package.used_by)
 
 

@@ -1,6 +1,6 @@
 """Making a lock from today's archives, and checking that one still fits and can be had."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +9,14 @@ from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
 from pipeline.files import write_bytes
 from pipeline.inputs.archive_files import Archives, open_archives, suite_of
 from pipeline.inputs.history import refuse_changed
-from pipeline.inputs.packages_index import catalogue, find_packages
+from pipeline.inputs.packages_index import Catalogue, catalogue, find_packages
 from pipeline.inputs.request import Request, read_request
-from pipeline.inputs.resolve import check_names, private_apt
+from pipeline.inputs.resolve import Chosen, check_names, check_needs, private_apt
 from pipeline.lock import Lock, Package, Suite, dump, load, lock_path, read
 from pipeline.store import Store
+
+# What dpkg-buildpackage cannot do without, whatever a source says.
+BUILD_ALWAYS = "build-essential"
 
 Notify = Callable[[str], None]
 Place = tuple[str, str, str]
@@ -40,20 +43,68 @@ def make_lock(
     with open_archives(farm.archives, store) as archives:
         suites = _read_suites(archives, request, before, notify)
     found = catalogue(store, suites)
-    asked = {"builder": request.builder_names, "image": request.image_names}
-    places: dict[str, tuple[Place, ...]] = {}
-    with private_apt(cache, store, suites, request) as apt:
-        for user, words in asked.items():
-            notify(f"resolving the packages of the {user}")
-            check_names(words, found)
-            names = found.essential | {word.name for word in words}
-            pins = request.preferences if user == "image" else ()
-            places[user] = apt.packages_for(names, pins)
+    places = {
+        user: chosen.places
+        for user, chosen in _resolve(request, suites, found, store, cache, notify).items()
+    }
     wanted = {place for chosen in places.values() for place in chosen}
     packages = _merge(places, find_packages(store, suites, wanted))
     lock = Lock(image, request.architecture, request.sha256, tuple(suites), packages)
     refuse_changed(tree, lock)
     return load(dump(lock))
+
+
+def _resolve(
+    request: Request,
+    suites: Sequence[Suite],
+    found: Catalogue,
+    store: Store,
+    cache: Path,
+    notify: Notify,
+) -> dict[str, Chosen]:
+    """Return what each user of the lock takes; "build" is one only if there is something to build.
+
+    Raise UsageError for what cannot be met.
+    """
+    own = {binary.name for binary in request.local.binaries}
+    with_own = replace(found, names=found.names | own)
+    chosen: dict[str, Chosen] = {}
+    with private_apt(cache, store, suites, request) as apt:
+        notify("resolving the packages of the builder")
+        check_names(request.builder_names, found)
+        names = {word.name for word in request.builder_names}
+        chosen["builder"] = apt.packages_for(found.essential | names)
+        notify("resolving the packages of the image")
+        check_names(request.image_names, with_own)
+        names = {word.name for word in request.image_names} | request.installed_local
+        chosen["image"] = apt.packages_for(
+            found.essential | names, request.preferences, with_local=bool(own)
+        )
+        _refuse_passed_over(request, chosen["image"].local)
+        if request.local.sources:
+            notify("resolving what builds the image's own packages")
+            check_needs(request.local, found)
+            needs = {need.relation for source in request.local.sources for need in source.needs}
+            always = found.essential | {BUILD_ALWAYS}
+            chosen["build"] = apt.packages_to_build(always, needs)
+            _tell_unused(request, chosen["image"].local, notify)
+    return chosen
+
+
+def _refuse_passed_over(request: Request, taken: Collection[str]) -> None:
+    """Raise UsageError if apt takes an archive's package where the image brings its own."""
+    for binary in request.local.binaries:
+        if binary.name in request.installed_local - set(taken):
+            raise UsageError(
+                f"{binary.file}: apt takes the {binary.name} of an archive, not {binary.version}",
+                remedy="raise the version in debian/changelog, or pin it",
+            )
+
+
+def _tell_unused(request: Request, taken: Collection[str], notify: Notify) -> None:
+    for source in request.local.sources:
+        if not {binary.name for binary in source.binaries} & set(taken):
+            notify(f"{source.file}: no package list asks for what it builds: it is not installed")
 
 
 def write_lock(tree: Path, lock: Lock) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.config import Archive, Farm, load_image
 from pipeline.errors import UsageError
 from pipeline.files import sha256_bytes
+from pipeline.inputs.local_packages import NONE, LocalPackages, read_local
 from pipeline.lock import NAME, PACKAGE, SUITE
 
 LIST_LIMIT = 1024 * 1024
@@ -31,7 +32,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Request:
-    """What a lock is made for. `preferences` are apt's pins for the image: file name and text."""
+    """What a lock is made for. `preferences` are apt's pins for the image: file name and text.
+
+    `local` are the packages that the image brings itself.
+    """
 
     image: str
     architecture: str
@@ -39,6 +43,14 @@ class Request:
     builder_names: tuple[Asked, ...]
     preferences: tuple[tuple[str, str], ...]
     archives: Mapping[str, Archive]
+    local: LocalPackages = NONE
+
+    @property
+    def installed_local(self) -> frozenset[str]:
+        """The names of local packages that must be installed: ready-made, or in a package list."""
+        asked = {word.name for word in self.image_names}
+        built = {binary.name for source in self.local.sources for binary in source.binaries}
+        return frozenset({binary.name for binary in self.local.ready_made} | (asked & built))
 
     @property
     def sha256(self) -> str:
@@ -46,7 +58,7 @@ class Request:
 
         Addresses and keyring paths have no part in it: they differ from machine to machine.
         """
-        asked = {
+        asked: dict[str, object] = {
             "architecture": self.architecture,
             "image": sorted({asked.name for asked in self.image_names}),
             "builder": sorted({asked.name for asked in self.builder_names}),
@@ -56,6 +68,10 @@ class Request:
                 for name, archive in self.archives.items()
             },
         }
+        if self.local != NONE:  # not their versions: a new one needs no new lock
+            needs = {need.relation for source in self.local.sources for need in source.needs}
+            told = [[b.name, b.architecture, bool(b.source), b.fields] for b in self.local.binaries]
+            asked["local"] = {"needs": sorted(needs), "packages": told}
         return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
 
 
@@ -83,6 +99,7 @@ def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path) -> Req
         (*builder_names, Asked(BUILDER_ALWAYS, "the builder itself", 0)),
         tuple(_preferences(folder / "preferences")),
         farm.archives,
+        read_local(folder, described.architecture),
     )
 
 

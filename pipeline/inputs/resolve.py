@@ -18,6 +18,8 @@ from urllib.parse import quote, unquote
 
 from pipeline import command
 from pipeline.errors import InfrastructureFailed, UsageError
+from pipeline.inputs.debian_source import names_in
+from pipeline.inputs.local_packages import LocalPackages
 from pipeline.inputs.packages_index import Catalogue
 from pipeline.inputs.request import Asked, Request
 from pipeline.inputs.signed_release import verified_text
@@ -27,6 +29,7 @@ from pipeline.store import Store
 APT_TIMEOUT_S = 300
 URI_LINE = re.compile(r"'file:([^']+)' (\S+) (\d+) ?\S*")
 NEAREST = 3
+LOCAL, LOCAL_PARTS = "local", "local-parts"  # in the private folder
 # apt reads this before anything else, and through it nothing else.
 APT_CONF = """
 Dir "{root}";
@@ -53,36 +56,66 @@ Debug::NoLocking "true";
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What apt decided on: places of packages (archive, suite, file name), local ones' names."""
+
+    places: tuple[tuple[str, str, str], ...]
+    local: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Resolver:
     """apt in a private folder that knows the indices of `suites` and nothing else."""
 
     root: Path
 
     def packages_for(
-        self, names: Collection[str], preferences: Sequence[tuple[str, str]] = ()
-    ) -> tuple[tuple[str, str, str], ...]:
-        """Return where the packages are that it takes to install `names` on an empty system.
+        self,
+        names: Collection[str],
+        preferences: Sequence[tuple[str, str]] = (),
+        *,
+        with_local: bool = False,
+    ) -> Chosen:
+        """Return what it takes to install `names` on an empty system.
 
-        A place is the archive, the suite and the file name there. `preferences` are apt's pins.
-        Raise UsageError, with what apt said, if the names cannot be installed together.
+        `preferences` are apt's pins; local packages are known only `with_local`. Raise UsageError,
+        with what apt said, if the names cannot be installed together.
         """
         with tempfile.TemporaryDirectory(dir=self.root) as pins:
             for name, text in preferences:
                 Path(pins, name).write_text(text, encoding="utf-8")
-            pinned = ["-o", f"Dir::Etc::preferencesparts={pins}", "--yes"]
-            install = ["install", "--", *sorted(names)]
-            completed = self._apt("-qq", *pinned, "--print-uris", *install)
-            if completed.status:
-                # Told to be quiet, apt keeps to itself what does not go with what.
-                loud = self._apt("--simulate", *pinned, *install)
-                said = f"{loud.text}\n{loud.tail}".replace(f"{self.root}/", "")
-                raise UsageError("apt cannot install these packages together", detail=said)
-        return tuple(self._place(line) for line in completed.text.splitlines())
+            options = ["-o", f"Dir::Etc::preferencesparts={pins}"]
+            if with_local:
+                options += ["-o", f"Dir::Etc::sourceparts={self.root}/{LOCAL_PARTS}"]
+            return self._chosen(options, ["install", "--", *sorted(names)])
+
+    def packages_to_build(self, names: Collection[str], relations: Collection[str]) -> Chosen:
+        """Return what it takes to meet `relations` on an empty system with `names`.
+
+        Raise UsageError, with what apt said, if that cannot be.
+        """
+        return self._chosen([], ["satisfy", "--", *sorted(names), *sorted(relations)])
+
+    def _chosen(self, options: Sequence[str], action: Sequence[str]) -> Chosen:
+        completed = self._apt("-qq", *options, "--yes", "--print-uris", *action)
+        if completed.status:
+            # Told to be quiet, apt keeps to itself what does not go with what.
+            loud = self._apt("--simulate", *options, "--yes", *action)
+            said = f"{loud.text}\n{loud.tail}".replace(f"{self.root}/", "")
+            raise UsageError("apt cannot install these packages together", detail=said)
+        site = f"'file:{quote(os.fspath(self.root))}/{LOCAL}/./"
+        lines = completed.text.splitlines()
+        local = {
+            line.removeprefix(site).partition("'")[0] for line in lines if line.startswith(site)
+        }
+        places = (self._place(line) for line in lines if not line.startswith(site))
+        return Chosen(tuple(places), frozenset(map(unquote, local)))
 
     def update(self) -> None:
         """Let apt read the indices."""
         # Without the cache of packages, which the next call makes anyway.
-        completed = self._apt("-qq", "-o", "pkgCacheFile::Generate=false", "update")
+        parts = ["-o", f"Dir::Etc::sourceparts={self.root}/{LOCAL_PARTS}"]
+        completed = self._apt("-qq", "-o", "pkgCacheFile::Generate=false", *parts, "update")
         if completed.status:
             raise InfrastructureFailed("apt cannot read the indices", detail=completed.tail)
 
@@ -112,13 +145,16 @@ def private_apt(
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder:
         root = Path(folder).resolve()
-        for made in ("etc", "none", "state/lists/partial", "cache/archives/partial"):
+        folders = ("etc", "none", LOCAL, LOCAL_PARTS)
+        for made in (*folders, "state/lists/partial", "cache/archives/partial"):
             (root / made).mkdir(parents=True)
         (root / "status").touch()
         conf = APT_CONF.format(root=root, architecture=request.architecture)
         (root / "apt.conf").write_text(conf, encoding="utf-8")
         sources = [_lay_out(root, store, suite, request) for suite in suites]
         (root / "etc" / "sources.list").write_text("".join(sources), encoding="utf-8")
+        if request.local.binaries:
+            _lay_out_local(root, request.local)
         resolver = Resolver(root)
         resolver.update()
         yield resolver
@@ -133,6 +169,29 @@ def check_names(asked: Sequence[Asked], catalogue: Catalogue) -> None:
             raise UsageError(
                 f"{word.file}:{word.line}: there is no package {word.name}", remedy=remedy
             )
+
+
+def check_needs(local: LocalPackages, catalogue: Catalogue) -> None:
+    """Raise UsageError for the first thing that a build needs and no index knows."""
+    own = {binary.name for binary in local.binaries}
+    for source in local.sources:
+        for need in source.needs:
+            names = names_in(need.relation)
+            if catalogue.names.isdisjoint(names) and catalogue.provided.isdisjoint(names):
+                where = f"{source.file}:{need.line}"
+                if not own.isdisjoint(names):
+                    remedy = "build it from what archives have, or make one source of both"
+                    what = f"{where}: {names[0]} is built here itself, and nothing builds upon it"
+                    raise UsageError(what, remedy=remedy)
+                check_names([Asked(names[0], source.file, need.line)], catalogue)
+
+
+def _lay_out_local(root: Path, local: LocalPackages) -> None:
+    """Tell apt of the packages that are still to be built, in an archive without files."""
+    index = "\n".join(binary.stanza for binary in local.binaries)
+    (root / LOCAL / "Packages").write_text(index, encoding="utf-8")
+    source = f"deb [trusted=yes] file:{quote(os.fspath(root / LOCAL))} ./\n"
+    (root / LOCAL_PARTS / "local.list").write_text(source, encoding="utf-8")
 
 
 def _lay_out(root: Path, store: Store, suite: Suite, request: Request) -> str:

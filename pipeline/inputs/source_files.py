@@ -4,15 +4,25 @@ Only plain files with the names below leave the archive, each as bytes under a s
 devices and paths that climb have no way out.
 """
 
+import hashlib
 import re
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from pipeline.errors import InputsUnverified, UsageError
+from pipeline.files import sha256_bytes
 
-MEMBERS = r"images/live/{image}/(?:lock|image\.yaml|(?:package-lists|preferences)/[\w.+-]+)"
+MEMBERS = (
+    r"images/live/{image}/(?:lock|image\.yaml|(?:package-lists|preferences)/[\w.+-]+"
+    r"|packages/(?:[^./][^/]*\.deb|[^./][^/]*/debian/(?:control|changelog))"
+    r"|packages\.chroot/[^./][^/]*)"
+)
+OF_SOURCES = r"images/live/{image}/packages/((?!README)[^./][^/]*)/(.+)"
 BUILDER_MEMBERS = r"images/builder/package-lists/[\w.+-]+"
 MEMBER_LIMIT = 64 * 1024 * 1024
+PIECE = 1024 * 1024
 
 
 def take_out(source_tar: Path, image: str, folder: Path) -> None:
@@ -37,3 +47,35 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
         raise UsageError(f"{member.name} is not a plain file of at most {MEMBER_LIMIT} bytes")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file.read())
+
+
+def source_digests(source_tar: Path, image: str) -> dict[str, str]:
+    """Return the digest of each source package below `packages/`: paths, kinds and contents.
+
+    It is over `type mode sha256 path` lines; of a link the target is hashed. Raise InputsUnverified
+    if the archive cannot be read.
+    """
+    within = re.compile(OF_SOURCES.format(image=re.escape(image)))
+    lines: dict[str, list[str]] = {}
+    try:
+        with tarfile.open(source_tar, "r|") as tar:
+            for member in tar:
+                if match := within.fullmatch(member.name):
+                    lines.setdefault(match[1], []).append(_line(tar, member, match[2]))
+    except (tarfile.TarError, EOFError) as error:
+        raise InputsUnverified(f"{source_tar} cannot be read: {error}") from error
+    return {name: sha256_bytes("".join(sorted(of)).encode()) for name, of in lines.items()}
+
+
+def _line(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> str:
+    content = hashlib.sha256(member.linkname.encode("utf-8", "surrogateescape"))
+    if file := tar.extractfile(member) if member.isreg() else None:
+        for piece in _pieces(file):
+            content.update(piece)
+    executable = "x" if member.mode & 0o100 else "-"
+    return f"{member.type!r} {executable} {content.hexdigest()} {path!r}\n"
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(PIECE):
+        yield piece

@@ -3,18 +3,20 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from pipeline.config import Farm, Image, load_image
 from pipeline.errors import InputsUnverified, UsageError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.inputs import earlier
 from pipeline.inputs.archive_files import open_archives, suite_of
+from pipeline.inputs.local_packages import NONE
 from pipeline.inputs.locking import refuse_stale
 from pipeline.inputs.package_list import build_index
-from pipeline.inputs.request import read_request
-from pipeline.inputs.source_files import take_out
+from pipeline.inputs.request import Request, read_request
+from pipeline.inputs.source_files import source_digests, take_out
 from pipeline.lock import Lock, Package, lock_path, read
 from pipeline.published import Location
 from pipeline.run import Run
@@ -48,7 +50,7 @@ def run_inputs(
     what `earlier.choose` raises.
     """
     begin = time.monotonic()
-    lock, lock_sha256, image = _locked(run, farm, builder_lists)
+    lock, lock_sha256, image, request = _locked(run, farm, builder_lists)
     tag = run.request().tag
     snapshot = snapshots / tag if tag and (snapshots / tag).is_dir() else None
     reads = {
@@ -70,12 +72,17 @@ def run_inputs(
     _fill(store, farm, lock, snapshot, progress)
     index_sha256 = store.add_bytes(build_index(store, lock.packages))
     document = _document(lock, lock_sha256, index_sha256, snapshot, kits)
-    write_json(run.inputs_json, document)
+    write_json(run.inputs_json, document | {"local": _local(run, request)})
+    for binary in request.local.ready_made:
+        notify(f"{binary.file} is ready-made: not built from source, and no archive vouches for it")
     run.complete(STAGE, reads, [run.inputs_json], since=begin)
 
 
-def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str, Image]:
-    """Return the lock of the run's commit and its digest, if it is fresh, and its image.yaml."""
+def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str, Image, Request]:
+    """Return the lock of the run's commit and its digest, if it is what is asked for now.
+
+    Return the image.yaml and what is asked for, too.
+    """
     source = read_json(run.source_json, failure=UsageError)
     if sha256_file(run.source_tar) != source.get("tar_sha256"):
         raise InputsUnverified(f"{run.source_tar} was changed", remedy="run the source stage again")
@@ -90,7 +97,8 @@ def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str, Image
             remedy = f"invoke lock --image {image}, then commit it"
             raise UsageError(f"this commit has no lock of {image}", remedy=remedy) from None
         refuse_stale(lock, request)
-        return lock, digest, load_image(tree / "images" / "live" / image / "image.yaml")
+        described = load_image(tree / "images" / "live" / image / "image.yaml")
+        return lock, digest, described, request
 
 
 def _choose(
@@ -120,6 +128,41 @@ def _lost(run: Run, lock: Lock, kits: Sequence[earlier.Kit] | None, store: Store
     if all(store.has(sha256, size) for sha256, size in wanted.items()):
         return None
     return "the store no longer has all of it"
+
+
+def _local(run: Run, request: Request) -> dict[str, Any] | None:
+    """Return what `inputs.json` says of the packages that the image brings itself."""
+    local = request.local
+    digests = source_digests(run.source_tar, request.image)
+    if odd := sorted(digests.keys() ^ {source.name for source in local.sources}):
+        raise UsageError(
+            f"images/live/{request.image}/packages/{odd[0]} is no source package",
+            remedy="it must be a folder with debian/control and debian/changelog",
+        )
+    if local == NONE:
+        return None
+    sources = [
+        {
+            "name": source.name,
+            "version": source.version,
+            "epoch": source.epoch,
+            "sha256": digests[source.name],
+        }
+        for source in local.sources
+    ]
+    packages = [
+        {
+            "name": binary.name,
+            "version": binary.version,
+            "architecture": binary.architecture,
+            "source": binary.source,
+            "sha256": binary.sha256,
+            "file": None if binary.source else PurePosixPath(binary.file).name,
+            "wanted": binary.name in request.installed_local,
+        }
+        for binary in local.binaries
+    ]
+    return {"sources": sources, "packages": packages}
 
 
 def _fill(store: Store, farm: Farm, lock: Lock, snapshot: Path | None, progress: Progress) -> None:

@@ -1,0 +1,114 @@
+"""The packages that an image brings itself, beside those of archives.
+
+`packages/<source>/` is an unpacked source package that the machine builds, `packages.chroot/*.deb`
+are ready-made, as a live-build configuration has them.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from debian.arfile import ArError
+from debian.debfile import DebError, DebFile
+
+from pipeline.errors import UsageError
+from pipeline.files import sha256_file
+from pipeline.inputs.debian_source import Binary, Source, read_source, stanza_fields
+from pipeline.lock import PACKAGE, VERSION
+
+SOURCES, READY_MADE = "packages", "packages.chroot"
+PACKAGES_LIMIT = 500
+DEB_LIMIT = 64 * 1024 * 1024  # it lies in git
+
+
+@dataclass(frozen=True)
+class LocalPackages:
+    """What an image builds and what it has ready-made; most images have neither."""
+
+    sources: tuple[Source, ...] = ()
+    ready_made: tuple[Binary, ...] = ()
+
+    @property
+    def binaries(self) -> tuple[Binary, ...]:
+        """All binary packages, by name."""
+        built = [binary for source in self.sources for binary in source.binaries]
+        return tuple(sorted([*built, *self.ready_made], key=lambda binary: binary.name))
+
+
+NONE = LocalPackages()
+
+
+def read_local(folder: Path, architecture: str) -> LocalPackages:
+    """Read the packages that stand in an image's folder.
+
+    Raise UsageError for what is not as it must be, and for two packages of one name, with the file
+    at fault.
+    """
+    shown = folder.name
+    sources = tuple(
+        _source(path, architecture, f"{shown}/{SOURCES}/{path.name}")
+        for path in _entries(folder / SOURCES)
+    )
+    ready_made = tuple(
+        _ready_made(path, architecture, f"{shown}/{READY_MADE}/{path.name}")
+        for path in _entries(folder / READY_MADE)
+    )
+    local = LocalPackages(sources, ready_made)
+    _refuse_twice(local.binaries)
+    return local
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not path.name.startswith((".", "README")):
+            yield path
+
+
+def _source(path: Path, architecture: str, shown: str) -> Source:
+    if path.suffix == ".deb":
+        remedy = f"ready-made packages go into {READY_MADE}/"
+        raise UsageError(f"{shown} is no source package", remedy=remedy)
+    control, changelog = (path / "debian" / name for name in ("control", "changelog"))
+    links = any(p.is_symlink() for p in (path, path / "debian", control, changelog))
+    if links or not (control.is_file() and changelog.is_file()):
+        remedy = "it must be a folder with debian/control and debian/changelog"
+        raise UsageError(f"{shown} is no source package", remedy=remedy)
+    source = read_source(control.read_bytes(), changelog.read_bytes(), architecture, shown)
+    if source.name != path.name:
+        raise UsageError(f"{shown} holds the source {source.name}", remedy="name the folder so")
+    return source
+
+
+def _ready_made(path: Path, architecture: str, shown: str) -> Binary:
+    if path.suffix != ".deb" or path.is_symlink() or not path.is_file():
+        raise UsageError(f"{shown} is no package", remedy="only *.deb files may stand there")
+    if path.stat().st_size > DEB_LIMIT:
+        raise UsageError(f"{shown} is larger than {DEB_LIMIT} bytes")
+    try:
+        with DebFile(str(path)) as deb:
+            fields = {key: str(value) for key, value in deb.debcontrol().items()}
+    except (DebError, ArError, tarfile.TarError, OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{shown} cannot be read: {error}") from error
+    name, version, made_for = (
+        fields.get(key, "") for key in ("Package", "Version", "Architecture")
+    )
+    if not PACKAGE.fullmatch(name) or not VERSION.fullmatch(version):
+        raise UsageError(f"{shown} says that it is {name[:80]!r} {version[:80]!r}")
+    if made_for not in ("all", architecture):
+        raise UsageError(f"{shown} is for {made_for[:80]!r}, and the image for {architecture}")
+    told = stanza_fields(fields, architecture, shown)
+    return Binary(name, version, made_for, None, shown, told, sha256_file(path))
+
+
+def _refuse_twice(binaries: tuple[Binary, ...]) -> None:
+    if len(binaries) > PACKAGES_LIMIT:
+        raise UsageError(f"an image may have {PACKAGES_LIMIT} packages of its own at most")
+    for one, other in pairwise(binaries):
+        if one.name == other.name:
+            raise UsageError(
+                f"{one.file} is {one.name} {one.version} and {other.file} is {other.name}"
+                f" {other.version}",
+                remedy="keep one of them",
+            )
