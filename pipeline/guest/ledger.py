@@ -71,10 +71,10 @@ class Ledger:
         self._tree = os.fsencode(tree)
         self._settled = settled
         self._entries: dict[bytes, Entry] = {}
-        self._seen: dict[bytes, tuple[int, ...]] = {}
+        self._seen: dict[bytes, tuple[int | bytes, ...]] = {}
         self._digest = hashlib.sha256()
         self._file = out.open("wb")
-        self._lines = gzip.GzipFile("", "wb", compresslevel=6, fileobj=self._file, mtime=0)
+        self._lines = gzip.GzipFile("", "wb", compresslevel=1, fileobj=self._file, mtime=0)
         self._waiting: list[bytes] = []
 
     @property
@@ -138,8 +138,8 @@ class Ledger:
         removed: list[bytes] = []
         for path in sorted(found):
             status = found[path]
-            first = first_of.setdefault(inode(status), path)
-            mark = (*inode(status), status.st_ctime_ns, status.st_nlink, hash(first))
+            first = first_of.setdefault(inode(status), path) if status.st_nlink > 1 else path
+            mark = (status.st_dev, status.st_ino, status.st_ctime_ns, status.st_nlink, first)
             if self._seen.get(path) == mark:
                 continue
             entry = self._entry(path, status, first)
@@ -206,13 +206,17 @@ def inode(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _walk(tree: bytes, below: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:
-    with os.scandir(os.path.join(tree, below)) as entries:
-        for entry in entries:
-            path = os.path.join(below, entry.name)
-            yield path, entry.stat(follow_symlinks=False)
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(tree, path)
+def _walk(tree: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Give every path below a tree; no more than one folder is open at a time."""
+    folders = [b""]
+    while folders:
+        below = folders.pop()
+        with os.scandir(tree + b"/" + below) as entries:
+            for entry in entries:
+                path = below + entry.name
+                yield path, entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path + b"/")
 
 
 def _sha256(path: bytes, size: int) -> str:
