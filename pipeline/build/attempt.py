@@ -96,6 +96,7 @@ def tree_keys(plan: Plan, ready: Machine) -> Keys:
         "environment": plan.environment,
         "dates": dates or job["epoch"],  # as the machine does
         "packages": sorted(package.sha256 for package in plan.packages("image")),
+        **_own_packages(plan),
         "factors": factors,
         "accelerator": ready.accelerator.name,
         "builder": ready.builder.volume,
@@ -103,6 +104,14 @@ def tree_keys(plan: Plan, ready: Machine) -> Keys:
     }
     of_commit = {name: job[name] for name in ("version", "commit", "epoch", "source_sha256")}
     return Keys(*(sha256_bytes(json_bytes(parts)) for parts in (of_bootstrap, of_commit)))
+
+
+def _own_packages(plan: Plan) -> dict[str, Any]:
+    """Return what decides the packages that the image brings itself; most images have none."""
+    if not plan.job["local"]:
+        return {}
+    built_by = sorted(package.sha256 for package in plan.packages("build"))
+    return {"local": plan.job["local"], "built_by": built_by}
 
 
 @contextmanager
@@ -200,10 +209,14 @@ def input_disk(plan: Plan, workspace: Workspace, begun: Sequence[Kept], path: Pa
     for kit in plan.job["kits"]:
         for name, sha256 in protocol.earlier_files(kit).items():
             files[name] = workspace.store.path(sha256)
-    if not begun:  # else the packages are installed
-        packages = plan.packages("image")
-        index = repository.select(plan.index, packages)
-        archive = repository.files(plan.image.suite, index, packages, workspace.store)
+    users = {protocol.MAIN: "image", protocol.BUILD: "build"}
+    if begun:  # the image's packages are installed
+        del users[protocol.MAIN]
+    packages = {component: plan.packages(user) for component, user in users.items()}
+    indices = {c: repository.select(plan.index, some) for c, some in packages.items() if some}
+    if indices:
+        every = [package for some in packages.values() for package in some]
+        archive = repository.files(plan.image.suite, indices, every, workspace.store)
         files |= {f"{protocol.REPOSITORY}/{name}": content for name, content in archive.items()}
     with path.open("wb") as out:
         for piece in engine.archive(files):

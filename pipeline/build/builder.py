@@ -17,6 +17,7 @@ from pipeline.build import engine, repository
 from pipeline.build.engine import LABEL, RUN_LABEL
 from pipeline.errors import InfrastructureFailed
 from pipeline.files import alone, sha256_bytes, sha256_file
+from pipeline.guest import protocol
 from pipeline.lock import Package
 from pipeline.plain import plain
 from pipeline.store import Store
@@ -120,7 +121,7 @@ def _make(client: DockerClient, recipe: Recipe, store: Store) -> None:
             **{f"in/{name}": recipe.folder / name for name in SCRIPTS},
         }
         for name, content in repository.files(
-            recipe.suite, recipe.index, recipe.packages, store
+            recipe.suite, {protocol.MAIN: recipe.index}, recipe.packages, store
         ).items():
             files[f"in/repository/{name}"] = content
         engine.put(container, WORK, files)

@@ -28,11 +28,11 @@ def expected(names: ArtifactNames) -> dict[str, int]:
         names.packages: 16 * MIB,
         names.partition: 16 * MIB,
         names.ledger: LIST_LIMIT,
-        **dict.fromkeys(names.kits, ARTIFACT_LIMIT),
+        **dict.fromkeys((*names.kits, *names.built), ARTIFACT_LIMIT),
     }
     for name in limits:
         if len(f"{protocol.ARTIFACTS}/{name}".encode()) > tarfile.LENGTH_NAME:
-            remedy = "shorten the tag or image name"
+            remedy = "shorten the tag, or the name of the image or package"
             raise UsageError(f"the artifact's name {name} is too long", remedy=remedy)
     return {
         **{f"{protocol.ARTIFACTS}/{name}": limit for name, limit in limits.items()},

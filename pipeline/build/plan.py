@@ -65,7 +65,7 @@ class Plan:
         return committed(self.run.source_tar, f"images/live/{self.job['image']}/lock")
 
     def packages(self, user: str) -> tuple[Package, ...]:
-        """Return the packages of the "image" or of the "builder"."""
+        """Return the packages of the "image", the "builder" or the "build" of local packages."""
         return tuple(
             Package(
                 p["name"], p["version"], p["architecture"], "", "", "", p["size"], p["sha256"], ()
@@ -162,6 +162,7 @@ def _job(
         "source_sha256": source["tar_sha256"],
         "index_sha256": inputs["index_sha256"],
         "kits": inputs["kits"],
+        "local": inputs.get("local"),
         "upgrade": image.upgrade,
         "guest_sha256": _guest_sha256(),
     }

@@ -1,6 +1,6 @@
 """Lays out locked packages as an apt archive that is unsigned: its hashes were checked before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from debian.deb822 import Deb822
@@ -22,18 +22,18 @@ def select(index: bytes, packages: Iterable[Package]) -> bytes:
 
 
 def files(
-    suite: str, index: bytes, packages: Iterable[Package], store: Store
+    suite: str, indices: Mapping[str, bytes], packages: Iterable[Package], store: Store
 ) -> dict[str, Path | bytes]:
-    """Return the archive's files by their paths below its root."""
-    path = "main/binary-amd64/Packages"
+    """Return the archive's files by their paths below its root; `indices` are by component."""
+    paths = {f"{name}/binary-amd64/Packages": index for name, index in indices.items()}
+    lines = "".join(f" {sha256_bytes(index)} {len(index)} {p}\n" for p, index in paths.items())
     release = (
-        f"Suite: {suite}\nCodename: {suite}\nArchitectures: amd64\nComponents: main\n"
+        f"Suite: {suite}\nCodename: {suite}\nArchitectures: amd64\n"
+        f"Components: {' '.join(indices)}\n"
         "Date: Thu, 01 Jan 1970 00:00:00 UTC\n"  # apt wants one; no clock is ahead of it
-        f"SHA256:\n {sha256_bytes(index)} {len(index)} {path}\n"
+        f"SHA256:\n{lines}"
     )
-    dists: dict[str, Path | bytes] = {
-        f"dists/{suite}/Release": release.encode(),
-        f"dists/{suite}/{path}": index,
-    }
+    dists: dict[str, Path | bytes] = {f"dists/{suite}/Release": release.encode()}
+    dists |= {f"dists/{suite}/{path}": index for path, index in paths.items()}
     pool: dict[str, Path | bytes] = {f"pool/{p.file_name}": store.path(p.sha256) for p in packages}
     return {**dists, **pool}

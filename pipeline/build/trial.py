@@ -48,7 +48,7 @@ def run_trial(
     """
     plan = make_plan(run, workspace, trial.environment)
     choice = plan.choice.with_factors(trial.factors)
-    begin = tuple(step for step in trial.before if step <= protocol.LAST_KEPT)
+    begin = tuple(s for s in trial.before if protocol.BOOTSTRAP <= s <= protocol.LAST_KEPT)
     course = Course(begin, keep=not trial.factors, stop=trial.step)
     folder.mkdir(parents=True, exist_ok=True)
     changed = replace(plan, choice=choice, course=course, limits=LIMITS, folder=folder)

@@ -30,7 +30,7 @@ HANDED_IN = (
 
 @dataclass(frozen=True)
 class Locked:
-    """A package that the lock names for the image."""
+    """A package that the lock names."""
 
     name: str
     version: str
@@ -42,6 +42,27 @@ class Locked:
     def file_name(self) -> str:
         """The name of its file in the repository."""
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
+
+
+@dataclass(frozen=True)
+class Local:
+    """A package that the image brings itself: built from `source`, or the ready-made `file`.
+
+    It is `wanted` if it must be installed, whatever depends on it.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    source: str | None
+    file: str | None
+    sha256: str | None
+    wanted: bool
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file in the repository, and among the artifacts if it is built."""
+        return protocol.deb_name(self.name, self.version, self.architecture)
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,18 @@ class Job:
         return self.work / "source" / "images" / "live" / str(self.document["image"])
 
     @property
+    def sources(self) -> Sequence[Mapping[str, Any]]:
+        """The source packages that the image builds: `name`, `version` and `epoch`."""
+        found: Sequence[Mapping[str, Any]] = (self.document.get("local") or {}).get("sources", ())
+        return found
+
+    @property
+    def local(self) -> tuple[Local, ...]:
+        """The packages that the image brings itself."""
+        found = (self.document.get("local") or {}).get("packages", ())
+        return tuple(Local(**package) for package in found)
+
+    @property
     def names(self) -> protocol.ArtifactNames:
         """The names of the artifacts."""
         return protocol.artifact_names(self.document)
@@ -101,7 +134,7 @@ def disk(serial: str) -> Path:
 def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Locked, ...]:
     """Unpack the input disk, hash each file on its way, and return the image's packages.
 
-    Without `packages` they need not be there: they are installed in a kept tree.
+    Without `packages` they are not there: they are installed in a kept tree.
     Raise StepFailed if the lock or an earlier release is not the one the job names, if a package
     is missing or is not what the lock says, or if there is anything that neither names.
     """
@@ -115,9 +148,8 @@ def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Locked, ...]:
                 _check_member(member, digests)
                 digests[member.name] = _unpack(tar, member, job.work)
     _check_named(job, digests)
-    locked = tuple(read_lock((job.work / protocol.LOCK).read_text()))
-    if packages:
-        _check_packages(locked, digests)
+    locked = lock_of(job)
+    _check_packages((*(locked if packages else ()), *lock_of(job, "build")), digests)
     _unpack_source(job.work / protocol.SOURCE_TAR, job.work / "source")
     if not job.image_folder.is_dir():
         raise StepFailed(protocol.STATUS_BUILD_FAILED, f"the source has no {job.image_folder.name}")
@@ -162,11 +194,16 @@ def _unpack_source(archive: Path, folder: Path) -> None:
         raise StepFailed(protocol.STATUS_INPUTS, "the source cannot be unpacked", said)
 
 
-def read_lock(text: str) -> Iterator[Locked]:
-    """Yield the image's packages of a lock, whose bytes were checked against the job."""
+def lock_of(job: Job, user: str = "image") -> tuple[Locked, ...]:
+    """Return the packages that the job's lock names for the "image" or the "build" of its own."""
+    return tuple(read_lock((job.work / protocol.LOCK).read_text(), user))
+
+
+def read_lock(text: str, user: str = "image") -> Iterator[Locked]:
+    """Yield a user's packages of a lock, whose bytes were checked against the job."""
     for paragraph in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
-        if "Package" in fields and "image" in fields["Used-By"].split():
+        if "Package" in fields and user in fields["Used-By"].split():
             yield Locked(
                 fields["Package"],
                 fields["Version"],

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from . import cache, kits, media, protocol, tree, usb_image
+from . import cache, kits, local_archive, media, packages, protocol, tree, usb_image
 from .by_hand import measure
 from .job import Job, Locked, disk, lock_date, read_documents, unpack_inputs
 from .ledger import Ledger
@@ -63,15 +63,17 @@ def _build(report: Report) -> None:
             made = {} if trees.restore(name) else act() or {}
             if name == INITRAMFS:  # whose files leave the tree later, restored or not
                 made = media.kernel_and_initramfs(job)
-            times.settle_passwords(
-                job.tree, lock_date(job) if name == protocol.BOOTSTRAP else job.epoch
-            )
-            if packed:
+            before = name < protocol.BOOTSTRAP
+            if packed or before:
                 ledger.pass_over(name)
             else:
+                epoch = lock_date(job) if name == protocol.BOOTSTRAP else job.epoch
+                times.settle_passwords(job.tree, epoch)
                 trees.keep(name, ledger.record(name), ledger.digest)
             for artifact, path in made.items():
-                ledger.artifact(artifact, path, delivered=artifact in job.names.all())
+                # Of a package the hash tells that its build is where a difference arises.
+                delivered = artifact in job.names.all() and not before
+                ledger.artifact(artifact, path, delivered=delivered)
         packed = packed or name == SQUASHFS
         if name == stop:
             break
@@ -97,7 +99,12 @@ def _steps(
     """Name the steps in order, each with what does it and returns the files it made elsewhere."""
     # The bootstrap depends on the lock alone, so that commits with one lock can share its tree.
     of_lock = {**env, "SOURCE_DATE_EPOCH": str(lock_date(job))}
-    yield protocol.BOOTSTRAP, partial(tree.bootstrap, job, report, of_lock, locked)
+    if job.sources:
+        yield protocol.PACKAGES, partial(packages.make_build_root, job, report, of_lock)
+    for source in job.sources:
+        step = f"{protocol.PACKAGES}/{source['name']}"
+        yield step, partial(packages.build, job, report, env, source)
+    yield protocol.BOOTSTRAP, partial(_bootstrap, job, report, of_lock, locked)
     yield "30-includes", partial(tree.add_includes, job)
     for hook in tree.hooks(job.image_folder / "hooks", ".hook.chroot"):
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
@@ -112,8 +119,14 @@ def _steps(
         yield "88-kits", partial(kits.make_kits, job, report, env)
 
 
+def _bootstrap(job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked]) -> None:
+    packages.remove_build_root(job)
+    tree.bootstrap(job, report, env, locked, local_archive.offer(job))
+
+
 def _write_lists(job: Job, locked: Sequence[Locked], ledger: Ledger) -> None:
-    lines = sorted(f"{p.name} {p.version} {p.architecture} {p.sha256}\n" for p in locked)
+    lines = [f"{p.name} {p.version} {p.architecture} {p.sha256}\n" for p in locked]
+    lines = sorted([*lines, *local_archive.installed(job)])
     (job.artifacts / job.names.packages).write_text("".join(lines))
     with (job.artifacts / job.names.ledger).open("wb") as file:
         ledger.write_final(file)

@@ -28,7 +28,10 @@ RECORD_LIMIT = 1024 * 1024  # bytes of one line
 LINE_LIMIT = 2000  # characters of a logged line
 
 # The input disk is a tar archive in this order; `guest/`, `machine.json` and `job.json` come first.
-REPOSITORY = "repository"  # an apt archive: dists/<suite>/…, pool/*.deb
+REPOSITORY = "repository"  # an apt archive: dists/<suite>/<component>/…, pool/*.deb
+# Its components: the image's locked packages, what builds the image's own, and, once they are
+# built, these.
+MAIN, BUILD, LOCAL = "main", "build", "local"
 SOURCE_TAR = "source.tar"
 LOCK = "lock"
 EARLIER = "earlier"  # releases that kits start from, a folder each, as `earlier_files` names them
@@ -50,7 +53,8 @@ SWITCH_SIZE = 512  # bytes
 
 KIT_FORMAT = "twinbuild-kit/1"
 
-BOOTSTRAP = "20-bootstrap"  # the first step, the one whose tree depends on the lock alone
+PACKAGES = "15-packages"  # what builds the image's own packages; a step for each source follows
+BOOTSTRAP = "20-bootstrap"  # the first step of the tree, which depends on the lock alone
 
 LAST_KEPT = "50-initramfs"  # what follows is fast, and settles times as no kept tree shows
 
@@ -77,10 +81,17 @@ class ArtifactNames:
     partition: str  # what the USB image's system partition holds
     ledger: str  # of the final tree
     kits: tuple[str, ...]  # one for each of the job's `kits`, in its order
+    built: tuple[str, ...] = ()  # the packages that the image builds itself
 
     def all(self) -> tuple[str, ...]:
         """Return every name."""
-        return self.iso, self.usb_image, self.packages, self.partition, self.ledger, *self.kits
+        names = (self.iso, self.usb_image, self.packages, self.partition, self.ledger)
+        return (*names, *self.kits, *self.built)
+
+
+def deb_name(name: str, version: str, architecture: str) -> str:
+    """Return what dpkg-deb calls the file of a package: without the epoch of its version."""
+    return f"{name}_{version.partition(':')[2] or version}_{architecture}.deb"
 
 
 def earlier_files(kit: Mapping[str, Any]) -> dict[str, str]:
@@ -106,4 +117,9 @@ def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:
         partition=f"{stem}.partition",
         ledger=f"{stem}.ledger.jsonl.gz",
         kits=tuple(f"{product}-{k['from']}-to-{job['version']}.iuk" for k in job.get("kits", ())),
+        built=tuple(
+            deb_name(p["name"], p["version"], p["architecture"])
+            for p in (job.get("local") or {}).get("packages", ())
+            if p["source"]
+        ),
     )

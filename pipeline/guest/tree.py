@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import protocol
-from .job import Job, Locked
+from .job import Job, Local, Locked
 from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
 from .report import Report, StepFailed
 from .times import Times
@@ -21,6 +21,8 @@ KNOWN = {
     "includes.chroot_after_packages",
     "lock",
     "package-lists",
+    "packages",
+    "packages.chroot",
     "preferences",
     "README.md",
 }
@@ -63,9 +65,38 @@ def check_configuration(job: Job) -> None:
         raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(unknown))
 
 
-def bootstrap(job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked]) -> None:
-    """Install exactly the locked packages into an empty tree."""
+def bootstrap(
+    job: Job,
+    report: Report,
+    env: Mapping[str, str],
+    locked: Sequence[Locked],
+    local: Sequence[Local] = (),
+) -> None:
+    """Install exactly the locked packages into an empty tree, and what is wanted of local ones.
+
+    Other local packages come along only if one of these depends on them.
+    """
+    wanted = [package for package in local if package.wanted]
+    components = [protocol.MAIN, protocol.LOCAL] if local else [protocol.MAIN]
+    install(job, report, env, job.tree, [*locked, *wanted], components)
+    check_installed(job.tree, [*locked, *wanted], [*locked, *local])
+    for name in LEFT_BY_BOOTSTRAP:
+        (job.tree / name).unlink(missing_ok=True)
+    (job.tree / "etc/hostname").write_text(f"{job.document['image']}\n")
+    os.chmod(job.tree / "etc/hostname", 0o644)
+
+
+def install(
+    job: Job,
+    report: Report,
+    env: Mapping[str, str],
+    tree: Path,
+    packages: Sequence[Locked | Local],
+    components: Sequence[str],
+) -> None:
+    """Install packages of these components of the job's repository into an empty tree."""
     suite = str(job.document["suite"])
+    archive = f"copy:{job.work / protocol.REPOSITORY} {suite} {' '.join(components)}"
     run(
         report,
         [
@@ -73,24 +104,33 @@ def bootstrap(job: Job, report: Report, env: Mapping[str, str], locked: Sequence
             "--mode=root",
             "--variant=essential",
             "--format=directory",
-            f"--include={','.join(package.name for package in locked)}",
+            f"--include={','.join(package.name for package in packages)}",
             suite,
-            os.fspath(job.tree),
-            f"deb [trusted=yes] copy:{job.work / protocol.REPOSITORY} {suite} main",
+            os.fspath(tree),
+            f"deb [trusted=yes] {archive}",
         ],
         env={**env, "TMPDIR": os.fspath(job.work), "INITRD": "No", **QUIET_TAR},
         umask=SCRIPT_UMASK,
     )
-    installed = set(_installed(job.tree / "var/lib/dpkg/status"))
-    wanted = {(package.name, package.version, package.architecture) for package in locked}
-    if installed != wanted:
-        wrong = [" ".join(package) for package in sorted(installed ^ wanted)]
+
+
+def check_installed(
+    tree: Path, required: Sequence[Locked | Local], allowed: Sequence[Locked | Local]
+) -> None:
+    """Raise StepFailed unless all required packages are installed, and none but allowed ones."""
+    found = installed(tree)
+    must, may = (
+        {(p.name, p.version, p.architecture) for p in some} for some in (required, allowed)
+    )
+    wrong = [" ".join(package) for package in sorted((must - found) | (found - may))]
+    if wrong:
         what = f"{len(wrong)} installed packages are not those of the lock, for instance {wrong[0]}"
         raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(wrong))
-    for name in LEFT_BY_BOOTSTRAP:
-        (job.tree / name).unlink(missing_ok=True)
-    (job.tree / "etc/hostname").write_text(f"{job.document['image']}\n")
-    os.chmod(job.tree / "etc/hostname", 0o644)
+
+
+def installed(tree: Path) -> set[tuple[str, str, str]]:
+    """Return name, version and architecture of the packages that are installed in a tree."""
+    return set(_installed(tree / "var/lib/dpkg/status"))
 
 
 def _installed(status: Path) -> Iterator[tuple[str, str, str]]:
@@ -174,19 +214,18 @@ def run_chroot_hook(job: Job, report: Report, env: Mapping[str, str], hook: Path
     shutil.copyfile(hook, inside)
     inside.chmod(0o755)
     try:
-        in_chroot(
-            job, report, {**env, "HOME": "/root"}, [f"/root/{hook.name}"], blame=f"hook {hook.name}"
-        )
+        argv = [f"/root/{hook.name}"]
+        in_chroot(job.tree, report, {**env, "HOME": "/root"}, argv, blame=f"hook {hook.name}")
     finally:
         inside.unlink(missing_ok=True)
 
 
 def in_chroot(
-    job: Job, report: Report, env: Mapping[str, str], argv: Sequence[str], *, blame: str
+    tree: Path, report: Report, env: Mapping[str, str], argv: Sequence[str], *, blame: str
 ) -> None:
-    """Run a program with the tree as its root directory."""
+    """Run a program with a tree as its root directory."""
     script = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", IN_CHROOT, "sh"]
-    argv = [*script, os.fspath(job.tree), *argv]
+    argv = [*script, os.fspath(tree), *argv]
     run(report, argv, env=env, umask=SCRIPT_UMASK, blame=blame, limit_s=SCRIPT_LIMIT_S)
 
 
@@ -200,7 +239,7 @@ def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:
     argv = ["update-initramfs", "-c", "-k", "all"]
     # mkinitramfs gives this time to what is newer, and the clock may be before the epoch.
     env = {**env, "HOME": "/root", "SOURCE_DATE_EPOCH": "0"}
-    in_chroot(job, report, env, argv, blame="update-initramfs")
+    in_chroot(job.tree, report, env, argv, blame="update-initramfs")
 
 
 def clean(job: Job, times: Times) -> None:

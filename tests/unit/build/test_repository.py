@@ -52,7 +52,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Locked:
 
 
 def lay_out(root: Path, locked: Locked, suite: str = "trixie") -> None:
-    files = repository.files(suite, locked.index, locked.packages, locked.store)
+    files = repository.files(suite, {"main": locked.index}, locked.packages, locked.store)
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

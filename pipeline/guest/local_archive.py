@@ -1,0 +1,152 @@
+"""Offers the packages that an image brings itself to its bootstrap, beside the locked ones.
+
+They become a component of the job's repository, with an index that is made from the files as they
+are now.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from . import protocol, tree
+from .digest import sha256_file
+from .job import Job, Local
+from .programs import output_of
+from .report import StepFailed
+
+SHOW = "--showformat=${Package} ${Version} ${Architecture}\n"
+ADDED = ("Filename", "Size", "SHA256")  # to a package's own fields
+DEPENDS = ("Pre-Depends", "Depends")
+
+
+def offer(job: Job) -> tuple[Local, ...]:
+    """Add the image's own packages to the repository that it is bootstrapped from; return them.
+
+    Raise StepFailed for one that is not what the job says, or that needs what is not there.
+    """
+    if not job.local:
+        return ()
+    repository = job.work / protocol.REPOSITORY
+    dists = repository / "dists" / str(job.document["suite"])
+    paragraphs = [_paragraph(job, package, repository / "pool") for package in job.local]
+    _check_depends(job, paragraphs, dists)
+    _write(_index(job, dists, protocol.LOCAL), "\n".join(paragraphs))
+    _write_release(job, dists)
+    return job.local
+
+
+def installed(job: Job) -> list[str]:
+    """Return a line for each of the image's own packages that is installed, as in `.packages`."""
+    found = tree.installed(job.tree)
+    return [
+        f"{p.name} {p.version} {p.architecture} {sha256_file(_file(job, p))}\n"
+        for p in job.local
+        if (p.name, p.version, p.architecture) in found
+    ]
+
+
+def check_identity(package: Local, path: Path, blame: str) -> None:
+    """Raise StepFailed if a file is another package than the job says."""
+    said = output_of(["dpkg-deb", "--show", SHOW, os.fspath(path)], os.environ)
+    wanted = f"{package.name} {package.version} {package.architecture}"
+    if said != wanted:
+        what = f"{blame}: {path.name} says that it is {said!r}, not {wanted!r}"
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+
+
+def _file(job: Job, package: Local) -> Path:
+    """Return where a package is: among the artifacts if it is built, else in the commit."""
+    if package.file:
+        return job.image_folder / "packages.chroot" / package.file
+    return job.artifacts / package.file_name
+
+
+def _paragraph(job: Job, package: Local, pool: Path) -> str:
+    """Add a package to the pool, and return what the index says of it."""
+    path, target = _file(job, package), pool / package.file_name
+    sha256 = sha256_file(path)
+    if package.sha256 not in (None, sha256):
+        what = f"packages.chroot/{path.name} is not the one that the job names"
+        raise StepFailed(protocol.STATUS_INPUTS, what)
+    check_identity(package, path, path.parent.name)
+    pool.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+    target.chmod(0o644)
+    argv = ["dpkg-deb", "--field", os.fspath(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    own = [line for line in done.stdout.splitlines() if not line.startswith(ADDED)]
+    control = "".join(f"{line}\n" for line in own if line.strip())
+    size = target.stat().st_size
+    return f"{control}Filename: pool/{target.name}\nSize: {size}\nSHA256: {sha256}\n"
+
+
+def _check_depends(job: Job, paragraphs: Iterable[str], dists: Path) -> None:
+    """Raise StepFailed for the first package that is wanted and needs what nothing offers.
+
+    The lock knows only what `debian/control` says; shared libraries come to light in the build.
+    """
+    own = [_fields(paragraph) for paragraph in paragraphs]
+    main = _index(job, dists, protocol.MAIN).read_text().split("\n\n")
+    there = {name for fields in (*own, *map(_fields, main)) for name in _offered(fields)}
+    wanted = {package.name for package in job.local if package.wanted}
+    for fields in own:
+        for relation in ",".join(fields.get(key, "") for key in DEPENDS).split(","):
+            if (
+                fields["Package"] in wanted
+                and relation.strip()
+                and not there & set(_names(relation))
+            ):
+                name = next(iter(_names(relation)))
+                raise StepFailed(
+                    protocol.STATUS_BUILD_FAILED,
+                    f"{fields['Package']} depends on {relation.strip()}, which the lock does not"
+                    f" have; add {name} to a package list of the image and write its lock anew",
+                )
+
+
+def _fields(paragraph: str) -> dict[str, str]:
+    return dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
+
+
+def _offered(fields: Mapping[str, str]) -> Iterator[str]:
+    """Give the names that a package can be asked for by."""
+    yield fields.get("Package", "")
+    for provided in fields.get("Provides", "").split(","):
+        yield from _names(provided)
+
+
+def _names(relation: str) -> list[str]:
+    """Return the package names in alternatives, without versions and qualifiers."""
+    return [re.split(r"[ :(]", words.strip())[0] for words in relation.split("|")]
+
+
+def _index(job: Job, dists: Path, component: str) -> Path:
+    return dists / component / f"binary-{job.document['architecture']}" / "Packages"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that apt's own user can read, whatever the umask."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    for made in (path.parent.parent, path.parent):
+        made.chmod(0o755)
+    path.chmod(0o644)
+
+
+def _write_release(job: Job, dists: Path) -> None:
+    """Name all indices of the repository; it is unsigned, as each package was hashed before."""
+    suite, architecture = job.document["suite"], job.document["architecture"]
+    indices = sorted(dists.glob(f"*/binary-{architecture}/Packages"))
+    lines = "".join(
+        f" {sha256_file(path)} {path.stat().st_size} {path.relative_to(dists)}\n"
+        for path in indices
+    )
+    text = (
+        f"Suite: {suite}\nCodename: {suite}\nArchitectures: {architecture}\n"
+        f"Components: {' '.join(path.parent.parent.name for path in indices)}\n"
+        f"Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n{lines}"
+    )
+    _write(dists / "Release", text)

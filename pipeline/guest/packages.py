@@ -1,0 +1,132 @@
+"""Builds the packages that an image brings itself, from source.
+
+The source packages are built one after the other in a tree of their own that holds just what the
+lock names for it, as an ordinary user, by dpkg-buildpackage. What comes of them is delivered.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import protocol, tree
+from .job import Job, lock_of
+from .local_archive import check_identity
+from .report import Report, StepFailed
+
+USER = 1000  # number of the user who builds, and of his group
+# A root directory may have file systems mounted anywhere but here.
+BUILD_FOLDER = "build"
+DAY = 86400
+SHOW = "--showformat=${Package} ${Version} ${Architecture}\\n"
+
+
+def make_build_root(job: Job, report: Report, env: Mapping[str, str]) -> None:
+    """Install what builds the image's own packages, and nothing else."""
+    locked = lock_of(job, "build")
+    root = _root(job)
+    tree.install(job, report, env, root, locked, [protocol.BUILD])
+    tree.check_installed(root, locked, locked)
+    user = str(job.machine["user"])
+    for name, line in (
+        ("etc/passwd", f"{user}:x:{USER}:{USER}::/home/{user}:/bin/sh\n"),
+        ("etc/group", f"{user}:x:{USER}:\n"),
+    ):
+        with (root / name).open("a") as file:
+            file.write(line)
+    home = root / "home" / user
+    home.mkdir(mode=0o755)
+    _hand_to_user(home)
+
+
+def build(
+    job: Job, report: Report, env: Mapping[str, str], source: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Build a source package; return its packages, which lie among the artifacts.
+
+    Raise StepFailed if that fails, or if it makes other packages than the job names.
+    """
+    name, upstream = source["name"], _upstream(source["version"])
+    outside = _root(job) / BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
+    folder = outside / f"{name}-{upstream}"
+    folder.mkdir(parents=True)
+    tree.include(job.image_folder / "packages" / name, folder)
+    _hand_to_user(outside, int(source["epoch"]))
+    options = f"noautodbgsym parallel={os.cpu_count() or 1}"
+    argv = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
+    argv += ["env", f"--chdir=/{folder.relative_to(_root(job))}"]
+    # dpkg takes SOURCE_DATE_EPOCH from the changelog, so that no commit has a part in the package.
+    given = {key: value for key, value in env.items() if key != "SOURCE_DATE_EPOCH"}
+    with _clock_after(int(source["epoch"]), report):
+        tree.in_chroot(
+            _root(job),
+            report,
+            {**given, "DEB_BUILD_OPTIONS": options},
+            [*argv, "dpkg-buildpackage", "--build=binary", "--no-sign"],
+            blame=f"the build of packages/{name}",
+        )
+    made = _deliver(job, name, outside)
+    shutil.rmtree(outside)
+    return made
+
+
+def remove_build_root(job: Job) -> None:
+    """Remove what built the packages: they are among the artifacts."""
+    if _root(job).exists():
+        shutil.rmtree(_root(job))
+
+
+def _root(job: Job) -> Path:
+    return job.work / "build-root"
+
+
+def _upstream(version: str) -> str:
+    """Return a version as it stands in the name of a source's folder."""
+    shown = version.partition(":")[2] or version
+    return shown.rpartition("-")[0] or shown
+
+
+def _hand_to_user(top: Path, mtime: int | None = None) -> None:
+    """Make a folder and all in it the building user's; give it one time, in seconds."""
+    for path in [*sorted(top.rglob("*"), reverse=True), top]:
+        os.chown(path, USER, USER, follow_symlinks=False)
+        if mtime is not None:
+            os.utime(path, (mtime, mtime), follow_symlinks=False)
+
+
+@contextmanager
+def _clock_after(epoch: int, report: Report) -> Iterator[None]:
+    """Let this machine's clock be after a package's last change, for which dpkg-deb clamps times.
+
+    It gives its date to what is younger alone; what a clock before it has dated would stay.
+    """
+    if time.time() > epoch:
+        yield
+        return
+    ahead = epoch + DAY - time.time()
+    report.log(f"the clock goes {ahead:.0f} s ahead, to be after debian/changelog")
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + ahead)
+    try:
+        yield
+    finally:
+        time.clock_settime(time.CLOCK_REALTIME, time.time() - ahead)
+
+
+def _deliver(job: Job, source: str, folder: Path) -> dict[str, Path]:
+    """Put what a build made among the artifacts, if it is what the job names."""
+    wanted = {package.file_name: package for package in job.local if package.source == source}
+    made = {path.name: path for path in folder.glob("*.deb") if not path.is_symlink()}
+    for name in sorted(wanted.keys() ^ made.keys()):
+        what = "was not made, though debian/control and debian/changelog name it"
+        if name in made:
+            what = "was made, though debian/control and debian/changelog do not name it"
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"packages/{source}: {name} {what}")
+    for name, package in wanted.items():
+        check_identity(package, made[name], f"packages/{source}")
+        os.chown(made[name], 0, 0)
+        made[name].chmod(0o644)
+        os.rename(made[name], job.artifacts / name)
+    return {name: job.artifacts / name for name in sorted(wanted)}
