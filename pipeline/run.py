@@ -27,7 +27,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from pipeline.config import Name, Vary
 from pipeline.errors import TwinbuildError, UsageError
@@ -50,7 +57,8 @@ class Request(BaseModel):
     source: str | None = None  # another repository, without a password; None is this one
     tag: str | None = None  # set for a release, which is built without caches
     compression: Literal["fast", "strong"] = "fast"
-    vary: Vary = "default"  # what the environments do differently
+    # what the environments do differently
+    vary: Vary = Field(default="default", validate_default=True)
     environments: Annotated[tuple[Name, ...], Field(min_length=1)]
 
     @classmethod
@@ -69,6 +77,13 @@ class Request(BaseModel):
         if TAKEN & set(environments) or len(set(environments)) != len(environments):
             raise ValueError(f"each needs a name of its own, and none of {sorted(TAKEN)}")
         return environments
+
+    @field_validator("vary")
+    @classmethod
+    def _all_for_a_release(cls, vary: Vary, info: ValidationInfo) -> Vary:
+        if info.data.get("tag") and vary != "all":
+            raise ValueError("a release is built with all that can be varied")
+        return vary
 
     @field_validator("source")
     @classmethod

@@ -27,7 +27,8 @@ def make_run(
     workspace: Workspace, *, tag: str | None = None, source: Mapping[str, bytes] = SOURCE
 ) -> Run:
     """Make a run of an image without packages."""
-    request = Request(image="mini", commit="HEAD", tag=tag, environments=("alpha", "beta"))
+    asked = {"tag": tag, "vary": "all"} if tag else {}
+    request = Request(image="mini", commit="HEAD", environments=("alpha", "beta"), **asked)
     run = create(workspace.runs, request)
     with tarfile.open(run.source_tar, "w") as tar:
         for name, content in source.items():

@@ -114,6 +114,7 @@ def _release(farm: Workspace, tiny: Tiny, tag: str, files: Mapping[str, str]) ->
         image="tiny",
         commit=tag,
         tag=tag,
+        vary="all",
         source=os.fspath(tiny.folder),
         environments=tuple(farm.farm.environments),
     )

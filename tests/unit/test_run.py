@@ -48,6 +48,8 @@ def test_a_new_run_keeps_what_was_asked(run: Run, tmp_path: Path) -> None:
         {"compression": "best"},
         {"commit": None},
         {"more": 1},
+        {"tag": "3.3"},  # and less than all varied
+        {"tag": "3.3", "vary": "none"},
     ],
 )
 def test_impossible_requests_are_refused(change: dict[str, Any]) -> None:

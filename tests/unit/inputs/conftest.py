@@ -110,7 +110,8 @@ class Workshop:
 
     def run(self, tag: str | None = None) -> Run:
         """Return a new run whose source stage is complete."""
-        request = Request(image="mini", commit="HEAD", tag=tag, environments=("alpha", "beta"))
+        asked = {"tag": tag, "vary": "all"} if tag else {}
+        request = Request(image="mini", commit="HEAD", environments=("alpha", "beta"), **asked)
         run = create(self.tree.parent / "runs", request)
         subprocess.run(["tar", "-C", self.tree, "-cf", run.source_tar, "images"], check=True)
         write_json(run.source_json, {"tar_sha256": sha256_file(run.source_tar)})

@@ -171,6 +171,7 @@ class FakeRun:
                 commit=tag,
                 tag=tag,
                 compression="strong",
+                vary="all",
                 environments=ENVIRONMENTS,
             ),
         )
