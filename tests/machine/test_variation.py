@@ -1,6 +1,8 @@
 """What is varied in real machines: they are asked themselves, and no bit of it is in the image."""
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -81,6 +83,27 @@ def test_under_all_every_factor_acts_and_none_shows(workspace: Workspace, tiny: 
         assert said["cpus"] == str(choice.entry.cpus)
         assert machine["varied"] == choice.variation.model_dump()
         assert machine["vary"] == "all"
+
+
+@pytest.fixture
+def other_scratch(workspace: Workspace) -> Iterator[dict[str, str]]:
+    """Let the environments build on file systems that neither has by itself."""
+    kinds = {"alpha": "btrfs", "beta": "tmpfs"}
+    paths = {name: workspace.hosts / name / "environment.yaml" for name in kinds}
+    before = {path: path.read_text() for path in paths.values()}
+    for name, path in paths.items():
+        line = re.compile(r"^scratch_filesystem: .*$", re.MULTILINE)
+        path.write_text(line.sub(f"scratch_filesystem: {kinds[name]}", before[path]))
+    yield kinds
+    for path, text in before.items():
+        path.write_text(text)
+
+
+def test_a_build_in_memory_and_one_on_btrfs_match(
+    workspace: Workspace, tiny: Tiny, other_scratch: dict[str, str]
+) -> None:
+    run, _ = build(workspace, tiny, "default")
+    assert {name: seen(run, name)["scratch_filesystem"] for name in other_scratch} == other_scratch
 
 
 def test_under_none_only_the_kernel_and_qemu_differ(workspace: Workspace, tiny: Tiny) -> None:
