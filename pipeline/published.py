@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 import verify
 from pipeline import transfer
@@ -43,6 +43,7 @@ FAILURES: Mapping[int, type[TwinbuildError]] = {
 }
 
 Advance = Callable[[int], None]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,33 @@ def _folders(public: Path) -> tuple[Listed, ...]:
     return tuple(Listed(name, None) for name in names if FILE_NAME.fullmatch(name))
 
 
+class _LocalSource(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    name: str
+    version: str
+    sha256: Sha256
+
+
+class _LocalPackage(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    name: str
+    version: str
+    architecture: Name
+    source: str | None
+    sha256: Sha256 | None
+
+
+class OwnPackages(BaseModel):
+    """The packages that an image brings itself: `local` of a job."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    sources: list[_LocalSource] = []
+    packages: list[_LocalPackage] = []
+
+
 class _Kit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -252,6 +280,7 @@ class _Job(BaseModel):
     epoch: int
     upgrade: bool = True
     kits: list[_Kit] = []
+    local: OwnPackages | None = None
 
 
 def _published(tag: str, stated: Mapping[str, Any], files: Mapping[str, str]) -> Published:

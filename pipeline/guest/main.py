@@ -120,7 +120,6 @@ def _steps(
 
 
 def _bootstrap(job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked]) -> None:
-    packages.remove_build_root(job)
     tree.bootstrap(job, report, env, locked, local_archive.offer(job))
 
 

@@ -53,6 +53,8 @@ def build(
     outside = _root(job) / BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
     folder = outside / f"{name}-{upstream}"
     folder.mkdir(parents=True)
+    for above in outside.relative_to(_root(job)).parents:
+        (_root(job) / above).chmod(0o755)  # the user must get in, whatever the umask
     tree.include(job.image_folder / "packages" / name, folder)
     _hand_to_user(outside, int(source["epoch"]))
     options = f"noautodbgsym parallel={os.cpu_count() or 1}"
@@ -71,12 +73,6 @@ def build(
     made = _deliver(job, name, outside)
     shutil.rmtree(outside)
     return made
-
-
-def remove_build_root(job: Job) -> None:
-    """Remove what built the packages: they are among the artifacts."""
-    if _root(job).exists():
-        shutil.rmtree(_root(job))
 
 
 def _root(job: Job) -> Path:

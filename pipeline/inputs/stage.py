@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.config import Farm, Image, load_image
 from pipeline.errors import InputsUnverified, UsageError
 from pipeline.files import read_json, sha256_file, write_json
+from pipeline.immutable import refuse_changed
 from pipeline.inputs import earlier
 from pipeline.inputs.archive_files import open_archives, suite_of
 from pipeline.inputs.local_packages import NONE
@@ -46,8 +47,8 @@ def run_inputs(
     `builder_lists` serve if the source has none of its own; `snapshots` holds a folder for each
     tagged snapshot, and that of the run's tag is asked before any archive. `locate` says where the
     releases are that a tag has kits from; which these are is settled once for a run. Raise
-    UsageError for no lock or a stale one, InputsUnverified for what is not as the lock says, and
-    what `earlier.choose` raises.
+    UsageError for no lock or a stale one, InputsUnverified for what is not as the lock says and for
+    packages that a release has with other content, and what `earlier.choose` raises.
     """
     begin = time.monotonic()
     lock, lock_sha256, image, request = _locked(run, farm, builder_lists)
@@ -69,10 +70,13 @@ def run_inputs(
         kits = _choose(run, image, locate, notify)
     if kits:
         earlier.keep(locate(), kits, store)
+    local = _local(run, request)
+    if local and tag:
+        refuse_changed(locate(), tag, local)
     _fill(store, farm, lock, snapshot, progress)
     index_sha256 = store.add_bytes(build_index(store, lock.packages))
     document = _document(lock, lock_sha256, index_sha256, snapshot, kits)
-    write_json(run.inputs_json, document | {"local": _local(run, request)})
+    write_json(run.inputs_json, document | {"local": local})
     for binary in request.local.ready_made:
         notify(f"{binary.file} is ready-made: not built from source, and no archive vouches for it")
     run.complete(STAGE, reads, [run.inputs_json], since=begin)

@@ -68,6 +68,12 @@ class Checked:
     artifacts: Mapping[str, str]
 
     @property
+    def local(self) -> Mapping[str, Any] | None:
+        """What the job says of the packages that the image brings itself."""
+        local: Mapping[str, Any] | None = next(iter(self.statements.values())).job.get("local")
+        return local
+
+    @property
     def has_kits(self) -> bool:
         """Whether it has upgrade kits from earlier releases."""
         return any(stated.job.get("kits") for stated in self.statements.values())

@@ -14,6 +14,7 @@ from pipeline import openpgp
 from pipeline.config import Farm
 from pipeline.errors import SignatureInvalid, UsageError
 from pipeline.files import json_bytes, sha256_bytes, sha256_file
+from pipeline.immutable import refuse_changed
 from pipeline.openpgp import Gpg
 from pipeline.published import Location
 from pipeline.release.assemble import MANIFEST, assemble
@@ -39,7 +40,8 @@ def run_release(run: Run, farm: Farm, public: Path, *, notify: Callable[[str], N
     """Sign what the run has built and publish it as `<public>/<tag>`; tell `notify` each step.
 
     Raise SignatureInvalid without a usable release key or two good statements, Differs if the
-    builds, their files or what is published already differ, UsageError if the run has no tag.
+    builds, their files or what is published already differ, InputsUnverified if a package of the
+    image's own is published with other content, UsageError if the run has no tag.
     """
     fingerprint = _fingerprint(farm)
     notify("checking both statements and every artifact")
@@ -47,6 +49,9 @@ def run_release(run: Run, farm: Farm, public: Path, *, notify: Callable[[str], N
     keys = {name: farm.keys.environments[name] for name in checked.environments}
     with openpgp.open_gpg() as gpg:
         trust = Trust(fingerprint, openpgp.public_key(gpg, fingerprint), keys)
+        if checked.local:
+            published = Location(str(public), trust.keyring, fingerprint)
+            refuse_changed(published, checked.tag, checked.local, checked.artifacts)
         _assemble(run, checked, gpg, trust, notify)
         notify(f"verifying and publishing {public / checked.tag}")
         new = publish(run.release, checked.tag, public, trust)
