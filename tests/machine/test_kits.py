@@ -4,10 +4,10 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from pipeline.guest.kit_lines import read_ledger, tree_digest
 from pipeline.kit import description
 from pipeline.kit.apply import apply_kit
 from pipeline.kit.description import Trust
-from pipeline.run import Request
+from pipeline.run import Request, Run
 from pipeline.workspace import Workspace
 from tests.machine.conftest import Tiny, display, git
 from tests.unit.release.conftest import GpgHome
@@ -71,6 +71,7 @@ class Released:
 
     farm: Workspace
     trust: Trust
+    gpg: GpgHome
 
     def file(self, tag: str, ending: str) -> Path:
         return self.farm.public / tag / f"tiny-amd64-{tag}.{ending}"
@@ -82,8 +83,11 @@ class Released:
 
 @pytest.fixture(scope="module")
 def released(workspace: Workspace, tiny: Tiny) -> Iterator[Released]:
-    home = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
-    gpg = GpgHome(home)
+    with GpgHome.made() as gpg:
+        yield from _released(workspace, tiny, gpg)
+
+
+def _released(workspace: Workspace, tiny: Tiny, gpg: GpgHome) -> Iterator[Released]:
     fingerprint = gpg.make("Release <release@example.org>")
     folder = workspace.checkout / "keys"
     folder.mkdir(exist_ok=True)
@@ -92,14 +96,12 @@ def released(workspace: Workspace, tiny: Tiny) -> Iterator[Released]:
     update = {"keys": keys, "publish": "public-with-kits"}
     farm = replace(workspace, farm=workspace.farm.model_copy(update=update))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GNUPGHOME", home)
+        patch.setenv("GNUPGHOME", gpg.path)
         patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
         for tag, hook in (("3.1", FIRST), ("3.2", SECOND)):
             _release(farm, tiny, tag, {HOOK: hook, "image.yaml": IMAGE_YAML})
-    yield Released(farm, Trust(gpg.export(fingerprint), fingerprint))
+    yield Released(farm, Trust(gpg.export(fingerprint), fingerprint), gpg)
     (folder / "release.asc").unlink()
-    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def _public(workspace: Workspace) -> dict[str, str]:
@@ -110,6 +112,11 @@ def _public(workspace: Workspace) -> dict[str, str]:
 def _release(farm: Workspace, tiny: Tiny, tag: str, files: Mapping[str, str]) -> None:
     commit = tiny.commit(files)
     git(tiny.folder, "tag", "--annotate", f"--message={tag}", tag, commit)
+    flow.release(farm, _build(farm, tiny, tag), display())
+
+
+def _build(farm: Workspace, tiny: Tiny, tag: str) -> Run:
+    """Build a tag twice; raise if one kit differs."""
     request = Request(
         image="tiny",
         commit=tag,
@@ -119,8 +126,8 @@ def _release(farm: Workspace, tiny: Tiny, tag: str, files: Mapping[str, str]) ->
         environments=tuple(farm.farm.environments),
     )
     run = flow.start(farm, request)
-    flow.build(farm, run, display())  # which raises if one kit differs
-    flow.release(farm, run, display())
+    flow.build(farm, run, display())
+    return run
 
 
 def test_both_environments_made_the_kit_alike(released: Released) -> None:
@@ -187,6 +194,40 @@ def test_it_takes_the_usb_image_to_the_next_release(released: Released, tmp_path
     assert switch == ["set", "version=3.2", "set", "previous=3.1"]
     assert _on(stick, "live/3.2.module").split() == ["3.1.squashfs", "3.2.squashfs"]
     assert _on(stick, "live/3.2.cfg") == _on(released.file("3.2", "img"), "live/3.2.cfg")
+
+
+@pytest.mark.proof
+def test_a_release_without_ledger_gives_the_same_kit(released: Released, tiny: Tiny) -> None:
+    update = {"publish": "public-without-ledger"}
+    farm = replace(released.farm, farm=released.farm.farm.model_copy(update=update))
+    _publish_without_ledger(released, farm.public / "3.1")
+    run = _build(farm, tiny, "3.2")
+    for name in farm.farm.environments:
+        job = json.loads((run.environment(name) / "job.json").read_text())
+        assert job["kits"][0]["ledger_sha256"] is None
+        kit = run.environment(name) / "artifacts" / KIT
+        assert kit.read_bytes() == released.kit.read_bytes()
+
+
+def _publish_without_ledger(released: Released, folder: Path) -> None:
+    """Publish 3.1 as it would have been before there were ledgers: stated, signed, complete."""
+    shutil.copytree(released.farm.public / "3.1", folder)
+    gone = {f"tiny-amd64-3.1.{ending}" for ending in ("ledger.jsonl.gz", "partition")}
+    for name in gone:
+        (folder / name).unlink()
+    for name in released.farm.farm.environments:
+        path = folder / "statements" / f"{name}.json"
+        payload = dsse.unverified_payload(json.loads(path.read_text()))
+        payload["subject"] = [s for s in payload["subject"] if s["name"] not in gone]
+        path.write_text(json.dumps(dsse.sign(payload, dsse.load_key(dsse.key_path(name)))))
+    files = sorted(os.fspath(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    listed = [name for name in files if not name.startswith("SHA256SUMS")]
+    digests = {name: sha256((folder / name).read_bytes()).hexdigest() for name in listed}
+    manifest = "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
+    (folder / "SHA256SUMS").write_bytes(manifest)
+    assert released.trust.fingerprint
+    signature = released.gpg.sign(manifest, released.trust.fingerprint, "--detach-sign")
+    (folder / "SHA256SUMS.asc").write_bytes(signature)
 
 
 def _on(image: Path, path: str) -> str:
