@@ -21,9 +21,10 @@ from invoke.tasks import task
 from pipeline.errors import ExitStatus, TwinbuildError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from pipeline.display import Display
+    from pipeline.inputs.debian_source import Binary
     from pipeline.inputs.proof import Proof
     from pipeline.kit.description import Trust
     from pipeline.run import Request, Run
@@ -131,8 +132,11 @@ def lock(
         raise UsageError("--tag goes with --check", remedy=f"invoke lock --check --tag {tag}")
     if tag:
         _print_proof(flow.prove_lock(workspace, tag, image, source=source))
+        _print_own(flow.own_packages(workspace, image, tag=tag, source=source))
+        print("proven from the snapshot alone: signature, indices and each package's bytes")
     elif check:
         count = flow.check_lock(workspace, image, _display(), tree=tree)
+        _print_own(flow.own_packages(workspace, image, source=source))
         print(f"{count} packages are locked and can be had")
     else:
         print(f"{flow.lock(workspace, image, _display(), tree=tree)} is written; commit it")
@@ -145,7 +149,12 @@ def _print_proof(proof: Proof) -> None:
         print(f"{suite.archive} {suite.suite}: signed by {whose} {when}; {suite.packages} packages")
     for package in proof.foreign:
         print(f"not Debian's: {package.name} {package.version} ({package.archive})")
-    print("proven from the snapshot alone: signature, indices and each package's bytes")
+
+
+def _print_own(packages: Sequence[Binary]) -> None:
+    for package in packages:
+        how = "built from" if package.source else "ready-made, not built from source:"
+        print(f"not Debian's: {package.name} {package.version} ({how} {package.file})")
 
 
 @_task

@@ -1,11 +1,12 @@
 """Strings the stages together: what `invoke build` and `invoke release` do from end to end."""
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline import command, dsse, git, published, variation
 from pipeline import run as runs
@@ -19,9 +20,12 @@ from pipeline.display import Display
 from pipeline.errors import Differs, InfrastructureFailed, TwinbuildError, UsageError
 from pipeline.files import read_json
 from pipeline.inputs import addresses, locking
+from pipeline.inputs.debian_source import Binary
 from pipeline.inputs.locking import make_lock, write_lock
 from pipeline.inputs.proof import Proof, prove
+from pipeline.inputs.request import read_local_of
 from pipeline.inputs.snapshot import write_snapshot
+from pipeline.inputs.source_files import take_out
 from pipeline.inputs.stage import run_inputs
 from pipeline.lock import Lock, load
 from pipeline.release.stage import Release, describe_again, run_release
@@ -290,18 +294,44 @@ def prove_lock(workspace: Workspace, tag: str, image: str, *, source: str | None
     return prove(lock, workspace.snapshots / tag, workspace.farm.archives)
 
 
+def own_packages(
+    workspace: Workspace, image: str, *, tag: str | None = None, source: str | None = None
+) -> tuple[Binary, ...]:
+    """Return the packages that an image brings itself, in a working tree or as they were tagged.
+
+    `source` is the repository that holds the image, if it is not the farm's own.
+    """
+    if tag is None:
+        tree = Path(source) if source else workspace.checkout
+        return read_local_of(tree, image).binaries
+    path = f"images/live/{image}"
+    archive = ("archive", "--format=tar", f"--prefix={path}/")
+    with TemporaryDirectory(prefix="twinbuild-") as folder:
+        exported = Path(folder, "image.tar")
+        exported.write_bytes(_ask_tag(workspace, tag, path, source, archive))
+        take_out(exported, image, Path(folder))
+        return read_local_of(Path(folder), image).binaries
+
+
 def _tagged_lock(workspace: Workspace, tag: str, image: str, source: str | None) -> Lock:
-    check_name(tag)
     path = f"images/live/{image}/lock"
+    return load(_ask_tag(workspace, tag, path, source, ("cat-file", "blob")))
+
+
+def _ask_tag(
+    workspace: Workspace, tag: str, path: str, source: str | None, question: Sequence[str]
+) -> bytes:
+    """Return what Git answers to a question about a path as it was tagged."""
+    check_name(tag)
     repository = (
         git.fetch(source, workspace.cache / "git")
         if source
         else git.open_checkout(workspace.checkout)
     )
-    found = git.ask(repository, "cat-file", "blob", f"refs/tags/{tag}:{path}")
+    found = git.ask(repository, *question, f"refs/tags/{tag}:{path}")
     if found.status:
         raise UsageError(f"there is no {path} in a tag {tag!r}", detail=found.tail)
-    return load(found.stdout)
+    return found.stdout
 
 
 def clean_engines(workspace: Workspace) -> list[str]:

@@ -99,8 +99,17 @@ def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path) -> Req
         (*builder_names, Asked(BUILDER_ALWAYS, "the builder itself", 0)),
         tuple(_preferences(folder / "preferences")),
         farm.archives,
-        read_local(folder, described.architecture),
+        read_local_of(tree, image),
     )
+
+
+def read_local_of(tree: Path, image: str) -> LocalPackages:
+    """Return the packages that an image of the source `tree` brings itself.
+
+    Raise UsageError for what is not as it must be.
+    """
+    folder = tree / "images" / "live" / image
+    return read_local(folder, load_image(folder / "image.yaml").architecture)
 
 
 def _check_archives(archives: Mapping[str, Archive]) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import tasks
+from pipeline import flow
 from pipeline.errors import UsageError
 from pipeline.inputs.local_packages import read_local
 from pipeline.inputs.locking import refuse_stale
 from pipeline.inputs.request import read_request
+from pipeline.workspace import Workspace
 from tests.unit.inputs.conftest import Workshop
 
 CONTROL = """Source: greeter
@@ -263,3 +266,26 @@ def test_a_folder_that_is_no_source_package_stops_a_run(shop: Workshop) -> None:
     (image_of(shop) / "packages/empty/file").write_text("?")
     with pytest.raises(UsageError, match="images/live/mini/packages/empty is no source package"):
         shop.stage(shop.run())
+
+
+def test_what_is_not_debians_is_named_now_and_as_it_was_tagged(
+    shop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deb(image_of(shop), "addon")
+    workspace = Workspace(shop.tree, shop.farm)
+    git = ["git", "-C", str(shop.tree), "-c", "user.name=T", "-c", "user.email=t@example.org"]
+    for words in (["init", "-q"], ["add", "--all"], ["commit", "-qm", "x"], ["tag", "3.3"]):
+        subprocess.run([*git, *words], check=True)
+    source(image_of(shop), version="1.3")
+    tagged = flow.own_packages(workspace, "mini", tag="3.3")
+    now = flow.own_packages(workspace, "mini", source=str(shop.tree))
+    assert [(p.name, p.version) for p in tagged][:2] == [("addon", "1.0"), ("greeter", "1.2")]
+    assert [(p.name, p.version) for p in now][:2] == [("addon", "1.0"), ("greeter", "1.3")]
+    tasks._print_own(tagged[:2])
+    assert capsys.readouterr().out == (
+        "not Debian's: addon 1.0 (ready-made, not built from source:"
+        " mini/packages.chroot/addon_1.0_all.deb)\n"
+        "not Debian's: greeter 1.2 (built from mini/packages/greeter/debian/control)\n"
+    )
+    with pytest.raises(UsageError, match=r"there is no images/live/mini in a tag '3\.4'"):
+        flow.own_packages(workspace, "mini", tag="3.4")
