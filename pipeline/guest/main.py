@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import cache, kits, local_archive, media, packages, protocol, tree, usb_image
 from .by_hand import measure
+from .exclusions import exclude
 from .job import Job, Locked, disk, lock_date, read_documents, unpack_inputs
 from .ledger import Ledger
 from .machine import make_scratch, settle
@@ -109,7 +110,7 @@ def _steps(
     for hook in tree.hooks(job.image_folder / "hooks", ".hook.chroot"):
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
     yield INITRAMFS, partial(tree.make_initramfs, job, report, env)
-    yield "60-clean", partial(tree.clean, job, times)
+    yield "60-clean", partial(_clean, job, report, times)
     yield SQUASHFS, partial(media.make_squashfs, job, report, env)
     yield "80-boot", partial(media.complete_partition, job, report, env)
     yield "85-iso", partial(media.make_iso, job, report, env)
@@ -121,6 +122,11 @@ def _steps(
 
 def _bootstrap(job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked]) -> None:
     tree.bootstrap(job, report, env, locked, local_archive.offer(job))
+
+
+def _clean(job: Job, report: Report, times: Times) -> None:
+    exclude(job, report)
+    tree.clean(job, times)
 
 
 def _write_lists(job: Job, locked: Sequence[Locked], ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import protocol
+from .hook_links import check_hook_links
 from .job import Job, Local, Locked
 from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
 from .report import Report, StepFailed
@@ -14,6 +15,7 @@ from .times import Times
 
 # The parts of a live-build configuration tree that this build applies or that the lock has applied.
 KNOWN = {
+    "exclude",
     "hooks",
     "image.yaml",
     "includes.binary",
@@ -58,11 +60,12 @@ CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists", "run", "tmp", "var/t
 
 
 def check_configuration(job: Job) -> None:
-    """Raise StepFailed if the image's folder holds something that this build would ignore."""
+    """Raise StepFailed if the image's folder holds what this build would ignore or must not use."""
     unknown = sorted(p.name for p in job.image_folder.iterdir() if p.name not in KNOWN)
     if unknown:
         what = f"images/live/{job.image_folder.name}/{unknown[0]} is not supported"
         raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(unknown))
+    check_hook_links(job.image_folder / "hooks", job.work / "source")
 
 
 def bootstrap(

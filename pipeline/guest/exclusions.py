@@ -1,0 +1,99 @@
+"""Removes what need not ship: the paths that the image's file `exclude` names."""
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from . import protocol
+from .job import Job
+from .report import Report, StepFailed
+
+FILE = "exclude"
+WORD = re.compile(r"(\*\*/)|(\*\*)|(\*)|(\?)|\[(!?)([^]/]+)\]")
+MEANINGS = ("(?:.*/)?", ".*", "[^/]*", "[^/]")  # of the first groups
+
+
+def exclude(job: Job, report: Report) -> None:
+    """Remove what the image's exclusion list names, and log how much that is.
+
+    Links are not followed: nothing outside the tree can be meant. A pattern that matches nothing
+    is logged: it may have become useless. Raise StepFailed for a line that is no pattern.
+    """
+    listed = job.image_folder / FILE
+    if not listed.is_file():
+        return
+    name = f"images/live/{job.image_folder.name}/{FILE}"
+    paths = list(_paths(job.tree))
+    count = size = 0
+    for line, pattern in parse(listed.read_text(encoding="utf-8", errors="replace"), name).items():
+        found = [path for path in paths if pattern.fullmatch(path)]
+        if not found:
+            report.log(f"{name}: {line} matches nothing")
+        for path in found:
+            removed, saved = _remove(job.tree / path)
+            count, size = count + removed, size + saved
+    report.log(f"{name}: {count} paths are left out, {size / 1e6:.1f} MB")
+
+
+def parse(text: str, name: str) -> Mapping[str, re.Pattern[str]]:
+    """Return the patterns of an exclusion list by their lines; errors call the list `name`."""
+    patterns = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].strip()
+        if not words:
+            continue
+        try:
+            patterns[words] = re.compile(_expression(words), re.DOTALL)
+        except (ValueError, re.error) as error:
+            what = f"{name}:{number}: {words!r} is no path pattern: {error}"
+            raise StepFailed(protocol.STATUS_BUILD_FAILED, what) from error
+    return patterns
+
+
+def _expression(words: str) -> str:
+    """Return a pattern as a regular expression; raise ValueError if it is no path."""
+    if {"", ".", ".."} & set(words.split("/")):
+        raise ValueError("give it from the root, as usr/share/doc")
+    parts, end = [], 0
+    for word in WORD.finditer(words):
+        parts.append(re.escape(words[end : word.start()]))
+        *wild, negated, letters = word.groups()
+        if letters:
+            escaped = re.sub(r"([\\^[&~|])", r"\\\1", letters)
+            parts.append(f"[^/{escaped}]" if negated else f"[{escaped}]")
+        else:
+            parts += [meaning for meaning, found in zip(MEANINGS, wild, strict=True) if found]
+        end = word.end()
+    return "".join(parts) + re.escape(words[end:])
+
+
+def _paths(tree: Path) -> Iterator[str]:
+    """Yield all paths below a tree's root, a folder before what is in it."""
+    root = os.fspath(tree)
+    for folder, folders, files in os.walk(root):
+        below = os.path.relpath(folder, root)
+        for name in (*folders, *files):
+            yield os.path.normpath(os.path.join(below, name))
+
+
+def _remove(path: Path) -> tuple[int, int]:
+    """Remove a path with all below it; return how many paths and bytes that were, none if gone."""
+    if not os.path.lexists(path):
+        return 0, 0
+    if path.is_symlink() or not path.is_dir():
+        saved = _content([path])
+        path.unlink()
+        return 1, saved
+    below = [path / inside for inside in _paths(path)]
+    saved = _content(below)
+    shutil.rmtree(path)
+    return 1 + len(below), saved
+
+
+def _content(paths: Sequence[Path]) -> int:
+    """Return the size in bytes of files; one that has another name elsewhere stays."""
+    statuses = [path.lstat() for path in paths]
+    return sum(s.st_size for s in statuses if stat.S_ISREG(s.st_mode) and s.st_nlink == 1)

@@ -1,0 +1,32 @@
+"""Looks at the symbolic links among an image's hooks: they lead to hooks of the same commit."""
+
+from pathlib import Path
+
+from . import protocol
+from .report import StepFailed
+
+
+def check_hook_links(hooks: Path, source: Path) -> None:
+    """Raise StepFailed for a link below `hooks` that is of no use or leads out of the `source`.
+
+    A hook may be a link to one that images share; what a link out of the commit leads to is the
+    machine's own, and a folder behind a link is not searched for hooks.
+    """
+    inside = source.resolve()
+    for path in sorted(hooks.rglob("*")) if hooks.is_dir() else []:
+        if path.is_symlink() and (fault := _fault(path, inside)):
+            what = f"{path.relative_to(source)} is a link to {path.readlink()}, {fault}"
+            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+
+
+def _fault(link: Path, inside: Path) -> str:
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError):  # a circle of links is the one or the other
+        target = None
+    absolute = link.readlink().is_absolute()
+    if absolute or (target and not target.is_relative_to(inside)):
+        return "out of the commit: put a hook that images share into hooks/chroot"
+    if target is None:
+        return "which is not there"
+    return "" if target.is_file() else "which is no file: link the hooks themselves"
