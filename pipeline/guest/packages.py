@@ -53,8 +53,9 @@ def build(
     outside = _root(job) / BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
     folder = outside / f"{name}-{upstream}"
     folder.mkdir(parents=True)
-    for above in outside.relative_to(_root(job)).parents:
-        (_root(job) / above).chmod(0o755)  # the user must get in, whatever the umask
+    for made in (folder, *folder.parents):
+        if made.is_relative_to(_root(job)):
+            made.chmod(0o755)  # the user must get in, whatever the umask
     tree.include(job.image_folder / "packages" / name, folder)
     _hand_to_user(outside, int(source["epoch"]))
     options = f"noautodbgsym parallel={os.cpu_count() or 1}"
