@@ -180,10 +180,10 @@ def replace_in(path: Path, before: str, after: str) -> None:
     path.write_text(path.read_text().replace(before, after))
 
 
-def use_package(run: Run, workspace: Workspace) -> None:
+def use_package(run: Run, workspace: Workspace, user: str = "image") -> None:
     sha256 = workspace.store.add_bytes(b"a package")
     package = {"name": "x", "version": "1", "architecture": "all", "size": 9, "sha256": sha256}
-    edit(run.inputs_json, packages=[{**package, "file": "x.deb", "used_by": ["image"]}])
+    edit(run.inputs_json, packages=[{**package, "file": "x.deb", "used_by": [user]}])
 
 
 OF_BOOTSTRAP: dict[str, Callable[[Run, Workspace], object]] = {
@@ -192,6 +192,36 @@ OF_BOOTSTRAP: dict[str, Callable[[Run, Workspace], object]] = {
         w.hosts / "alpha/environment.yaml", "host_name: alpha-host", "host_name: another"
     ),
 }
+LOCAL: dict[str, Any] = {
+    "sources": [{"name": "x", "version": "1", "epoch": 1, "sha256": "a" * 64}],
+    "packages": [{"name": "x", "version": "1", "architecture": "all", "source": "x"}],
+}
+
+
+def test_an_images_own_packages_go_through_the_build(
+    run: Run, workspace: Workspace, tmp_path: Path
+) -> None:
+    seen = set(keys(run, workspace))
+    edit(run.inputs_json, local=LOCAL)
+    made = plan(run, workspace)
+    assert made.job["local"] == LOCAL
+    assert "artifacts/x_1_all.deb" in made.limits
+    changed = [{**LOCAL["sources"][0], "sha256": "b" * 64}]
+    use_package(run, workspace, "build")
+    for local in (LOCAL, {**LOCAL, "sources": changed}):  # and what builds them: none before
+        edit(run.inputs_json, local=local)
+        assert not seen & set(keys(run, workspace))
+        seen |= set(keys(run, workspace))
+    begun = [*made_layers()]
+    disk = attempts.input_disk(plan(run, workspace), workspace, begun, tmp_path / "input.tar")
+    with tarfile.open(disk) as tar:
+        names = [name for name in tar.getnames() if name.startswith(f"{protocol.REPOSITORY}/")]
+    assert {name for name in names if name.endswith(("Packages", ".deb"))} == {
+        "repository/dists/trixie/build/binary-amd64/Packages",
+        "repository/pool/x_1_all.deb",
+    }
+
+
 PARTS: dict[str, dict[str, Any]] = {
     "the container host": {"host_image": "sha256:2"},
     "the builder": {"builder": Builder("twinbuild-builder-alpha-2", {})},
@@ -256,24 +286,21 @@ def test_the_date_of_the_lock_goes_into_the_key(workspace: Workspace) -> None:
     assert key(b"Format: x\n", 1) != key(b"Format: x\n", 2)
 
 
+def made_layers() -> list[Kept]:
+    """Return the kept trees after the bootstrap and the step after it."""
+    times: dict[str, int] = {"started": 1, "ended": 2, "used": 3}
+    digests = {"key": "a" * 64, "digest": "b" * 64}
+    return [
+        Kept(parent=None, step=step, size=size, head=7, **times, **digests)
+        for step, size in (("20-bootstrap", 1000), ("30-includes", 50))
+    ]
+
+
 def test_a_machine_that_begins_with_a_kept_tree_gets_no_packages(
     run: Run, workspace: Workspace, tmp_path: Path
 ) -> None:
     use_package(run, workspace)
-    layers = [
-        Kept(
-            key="a" * 64,
-            parent=None,
-            step=step,
-            size=size,
-            head=7,
-            started=1,
-            ended=2,
-            digest="b" * 64,
-            used=3,
-        )
-        for step, size in (("20-bootstrap", 1000), ("30-includes", 50))
-    ]
+    layers = made_layers()
     made = attempts.input_disk(plan(run, workspace), workspace, layers, tmp_path / "input.tar")
     with tarfile.open(made) as tar:
         assert not [name for name in tar.getnames() if name.startswith(protocol.REPOSITORY)]

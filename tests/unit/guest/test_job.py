@@ -1,6 +1,7 @@
 """What the machine takes from its input disk, and what it refuses."""
 
 import io
+import shutil
 import tarfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from pipeline import lock
 from pipeline.build import engine
 from pipeline.guest import job as job_of_guest
 from pipeline.guest import protocol
-from pipeline.guest.job import Job, read_lock, unpack_inputs
+from pipeline.guest.job import Job, lock_of, read_lock, unpack_inputs
 from pipeline.guest.report import StepFailed
 
 CONTENT = {"one_1.0_all.deb": b"one", "two_1%3a2_amd64.deb": b"two" * 1000}
@@ -141,6 +142,24 @@ def test_what_the_lock_names_is_unpacked(job: Job, disk: Path) -> None:
     for name, content in CONTENT.items():
         assert (job.work / "repository/pool" / name).read_bytes() == content
     assert (job.image_folder / "image.yaml").read_bytes() == b"suite: trixie\n"
+
+
+def test_what_builds_its_own_packages_is_there_even_with_a_kept_tree(job: Job, disk: Path) -> None:
+    gcc = package("gcc_1_amd64.deb", used_by=("build",))
+    content = lock.dump(make_lock(*map(package, CONTENT), gcc))
+    job = replace(job, document={**job.document, "lock_sha256": digest(content)})
+    more = {"repository/pool/gcc_1_amd64.deb": b"of the builder"}
+    begun = {name: c for name, c in members().items() if "/pool/" not in name}
+    begun[protocol.LOCK] = content
+    for files, packages in (({**members(), **begun}, True), (begun, False)):
+        write(disk, {**files, **more})
+        unpack_inputs(job, packages=packages)
+        shutil.rmtree(job.work / "source")
+        assert [p.name for p in lock_of(job, "build")] == ["gcc"]
+        for wrong in ({}, dict.fromkeys(more, b"another")):
+            write(disk, {**files, **wrong})
+            with pytest.raises(StepFailed, match=r"gcc_1_amd64\.deb"):
+                unpack_inputs(job, packages=packages)
 
 
 @pytest.mark.parametrize("name", [protocol.LOCK, protocol.SOURCE_TAR])
@@ -272,7 +291,9 @@ packages = st.builds(
     st.just("pool/main/x.deb"),
     st.integers(1, lock.SIZE_LIMIT),
     st.text("0123456789abcdef", min_size=64, max_size=64),
-    st.sampled_from([("image",), ("builder",), ("builder", "image")]),
+    st.sampled_from(
+        [("image",), ("builder",), ("builder", "image"), ("build", "image"), ("build", "builder")]
+    ),
 )
 
 
@@ -280,15 +301,16 @@ packages = st.builds(
 @given(st.lists(packages, max_size=5, unique_by=lambda p: p.name))
 def test_the_two_readers_of_locks_agree(found: list[lock.Package]) -> None:
     content = lock.dump(make_lock(*found))
-    theirs = [
-        (p.name, p.version, p.architecture, p.size, p.sha256, p.file_name)
-        for p in lock.load(content).used_by("image")
-    ]
-    ours = [
-        (p.name, p.version, p.architecture, p.size, p.sha256, p.file_name)
-        for p in read_lock(content.decode())
-    ]
-    assert ours == theirs
+    for user in ("image", "build"):
+        theirs = [
+            (p.name, p.version, p.architecture, p.size, p.sha256, p.file_name)
+            for p in lock.load(content).used_by(user)
+        ]
+        ours = [
+            (p.name, p.version, p.architecture, p.size, p.sha256, p.file_name)
+            for p in read_lock(content.decode(), user)
+        ]
+        assert ours == theirs
 
 
 def test_they_agree_on_the_lock_of_mini() -> None:
