@@ -371,9 +371,9 @@ def _say_made(trace: _Trace, made: Sequence[Found]) -> Iterator[str]:
     """Say which step made a file outside the tree that differs, the tree being equal."""
     first = [f for f in made if f[0] == made[0][0]]
     if first:
-        names = ", ".join(name for _, name, _ in first[:SHOWN_PATHS])
-        step = trace.steps[first[0][0]]
-        yield f"the trees are equal after every step: the difference arises in {step} ({names})"
+        step, names = trace.steps[first[0][0]], ", ".join(f[1] for f in first[:SHOWN_PATHS])
+        equal = "until then" if trace.open else "after every step"
+        yield f"the trees are equal {equal}: the difference arises in {step} ({names})"
 
 
 def _say_paths(trace: _Trace, found: Sequence[Found]) -> Iterator[str]:
