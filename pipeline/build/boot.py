@@ -53,7 +53,7 @@ def boot_image(
             *("-machine", "q35", "-accel", "tcg", "-cpu", "max"),
             *("-smp", "2", "-m", str(MEMORY_MIB), "-serial", "stdio", "-monitor", "none"),
             *_medium(image, medium, writable=writable),
-            *(_uefi(Path(scratch)) if firmware == "uefi" else ()),
+            *(uefi(Path(scratch)) if firmware == "uefi" else ()),
         ]
         said = run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
     words = {name: value.decode() for name, value in said.groupdict().items()}
@@ -67,7 +67,8 @@ def _medium(image: Path, medium: Medium, *, writable: bool) -> Sequence[str]:
     return "-drive", drive, "-device", device
 
 
-def _uefi(scratch: Path) -> Sequence[str]:
+def uefi(scratch: Path) -> Sequence[str]:
+    """Return the arguments that make a machine boot by UEFI; raise UsageError without firmware."""
     code, variables = OVMF
     if not Path(code).exists():
         raise UsageError(f"there is no {code}", remedy="apt-get install ovmf")

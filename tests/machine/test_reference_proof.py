@@ -1,0 +1,63 @@
+"""The whole proof of the image `reference`: it is built twice, and its desktop is looked at.
+
+It takes an hour and a half without KVM. `invoke test --level proof` runs it; no other level does.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline import flow
+from pipeline.build.boot import Firmware
+from pipeline.errors import UsageError
+from pipeline.files import read_json
+from pipeline.run import Request, Run
+from pipeline.workspace import Workspace
+from tests.machine.conftest import CHECKOUT, display
+from tests.screen import Picture, booted
+
+pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(9000)]
+
+IMAGE = "reference"
+HEADER = (0x7A, 0x1F, 0xA2)  # of the website that the browser shows
+PICTURES = CHECKOUT / ".cache" / "pictures"
+BOOT_S = 1200.0
+
+
+@pytest.fixture(scope="module")
+def run(workspace: Workspace) -> Run:
+    """The last commit, built in both environments as it is for a merge request, from nothing."""
+    environments = tuple(workspace.farm.environments)
+    request = Request(
+        image=IMAGE, commit="HEAD", source=os.fspath(CHECKOUT), environments=environments
+    )
+    made = flow.start(workspace, request)
+    flow.build(workspace, made, display(), fresh=True)
+    return made
+
+
+def test_both_builds_are_the_same(run: Run) -> None:
+    verdict = read_json(run.verdict_json, failure=UsageError)
+    assert verdict["verdict"] == "match"
+    assert {artifact["name"].rpartition(".")[2] for artifact in verdict["artifacts"]} >= {
+        *("iso", "img", "packages", "partition", "gz")
+    }
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_it_boots_to_a_browser_with_the_website(
+    firmware: Firmware, run: Run, tmp_path: Path
+) -> None:
+    (iso,) = (run.environment("alpha") / "artifacts").glob("*.iso")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with booted(iso, tmp_path, firmware) as screen:
+        found = screen.wait_until(shows_the_website, BOOT_S)
+        screen.keep(PICTURES / f"{IMAGE}-{firmware}.png")
+    assert found, f"see {PICTURES} and {tmp_path / 'console.log'}"
+
+
+def shows_the_website(picture: Picture) -> bool:
+    """Tell whether the header fills a band, as it does in the browser and nowhere else."""
+    width, height, share = picture.filled(HEADER)
+    return width >= 400 and height >= 30 and share >= 0.6
