@@ -21,7 +21,7 @@ from pipeline.demo import IMAGE, TAG, Demo
 from pipeline.guest.kit_lines import read_ledger, tree_digest
 from pipeline.guest.protocol import SWITCH_SIZE, switch
 from pipeline.kit.apply import apply_kit
-from pipeline.kit.description import Trust
+from pipeline.kit.description import Trust, load_trust
 from pipeline.kit.medium import Medium
 from pipeline.kit.rollback import roll_back
 from pipeline.run import Request
@@ -109,7 +109,7 @@ def proof(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proof]:
             ("3.3", SECOND.replace("two", "three"), "python3 bc"),
         ):
             _release(farm, tag, hook, packages)
-        yield Proof(farm, Trust(demo.public_key.read_bytes(), demo.fingerprint))
+        yield Proof(farm, load_trust(demo.public_key, demo.fingerprint))
 
 
 def _prepare(demo: Demo) -> Workspace:
