@@ -209,6 +209,8 @@ def input_disk(plan: Plan, workspace: Workspace, begun: Sequence[Kept], path: Pa
     for kit in plan.job["kits"]:
         for name, sha256 in protocol.earlier_files(kit).items():
             files[name] = workspace.store.path(sha256)
+    for name, sha256 in protocol.source_files(plan.job).items():
+        files[name] = workspace.store.path(sha256)
     users = {protocol.MAIN: "image", protocol.BUILD: "build"}
     if begun:  # the image's packages are installed
         del users[protocol.MAIN]

@@ -136,6 +136,7 @@ def _check_store(run: Run, workspace: Workspace, inputs: Mapping[str, Any]) -> N
     wanted = {inputs["index_sha256"]: None} | {p["sha256"]: p["size"] for p in inputs["packages"]}
     earlier = [sha256 for k in inputs["kits"] for sha256 in protocol.earlier_files(k).values()]
     wanted |= dict.fromkeys(earlier)
+    wanted |= dict.fromkeys(protocol.source_files(inputs).values())
     missing = [sha256 for sha256, size in wanted.items() if not workspace.store.has(sha256, size)]
     if missing:
         what = f"the store lacks {len(missing)} of the files that run {run.id} needs"

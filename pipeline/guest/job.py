@@ -24,6 +24,7 @@ HANDED_IN = (
     protocol.LOCK,
     protocol.SOURCE_TAR,
     protocol.REPOSITORY,
+    protocol.SOURCES,
     protocol.EARLIER,
 )
 
@@ -171,14 +172,15 @@ def _check_packages(locked: Sequence[Locked], digests: Mapping[str, tuple[int, s
 
 
 def _check_named(job: Job, digests: Mapping[str, tuple[int, str]]) -> None:
-    """Refuse what the job names and is missing or another, and earlier releases it does not."""
+    """Refuse what the job names and is missing or another, and more of its kind."""
     expected = {
         protocol.LOCK: job.document["lock_sha256"],
         protocol.SOURCE_TAR: job.document["source_sha256"],
     }
     for kit in job.document["kits"]:
         expected |= protocol.earlier_files(kit)
-    more = {name for name in digests if name.startswith(f"{protocol.EARLIER}/")}
+    expected |= protocol.source_files(job.document)
+    more = {n for n in digests if n.startswith((f"{protocol.EARLIER}/", f"{protocol.SOURCES}/"))}
     for name in sorted(expected.keys() | more):
         if digests.get(name, (0, ""))[1] != expected.get(name):
             raise StepFailed(protocol.STATUS_INPUTS, f"{name} is not the one that the job names")

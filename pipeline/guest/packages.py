@@ -7,7 +7,7 @@ lock names for it, as an ordinary user, by dpkg-buildpackage. What comes of them
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,28 +52,55 @@ def build(
     name, upstream = source["name"], _upstream(source["version"])
     outside = _root(job) / BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
     folder = outside / f"{name}-{upstream}"
-    folder.mkdir(parents=True)
-    for made in (folder, *folder.parents):
-        if made.is_relative_to(_root(job)):
-            made.chmod(0o755)  # the user must get in, whatever the umask
-    tree.include(job.image_folder / "packages" / name, folder)
-    _hand_to_user(outside, int(source["epoch"]))
-    options = f"noautodbgsym parallel={os.cpu_count() or 1}"
-    argv = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
-    argv += ["env", f"--chdir=/{folder.relative_to(_root(job))}"]
+    outside.mkdir(parents=True)
+    for above in (outside, *outside.parents):
+        if above.is_relative_to(_root(job)):
+            above.chmod(0o755)  # the user must get in, whatever the umask
     # dpkg takes SOURCE_DATE_EPOCH from the changelog, so that no commit has a part in the package.
     given = {key: value for key, value in env.items() if key != "SOURCE_DATE_EPOCH"}
+    _lay_out(job, report, given, source, folder)
+    options = f"noautodbgsym parallel={os.cpu_count() or 1}"
     with _clock_after(int(source["epoch"]), report):
-        tree.in_chroot(
-            _root(job),
+        _run(
+            job,
             report,
             {**given, "DEB_BUILD_OPTIONS": options},
-            [*argv, "dpkg-buildpackage", "--build=binary", "--no-sign"],
-            blame=f"the build of packages/{name}",
+            ["dpkg-buildpackage", "--build=binary", "--no-sign"],
+            folder,
         )
     made = _deliver(job, name, outside)
     shutil.rmtree(outside)
     return made
+
+
+def _lay_out(
+    job: Job, report: Report, env: Mapping[str, str], source: Mapping[str, Any], folder: Path
+) -> None:
+    """Lay out a source package, from the commit or from the files that it names by hash."""
+    outside, packages = folder.parent, job.image_folder / "packages"
+    if dsc := source.get("dsc"):
+        shutil.copyfile(packages / dsc, outside / dsc)
+        for file in source["files"]:
+            shutil.copyfile(job.work / protocol.SOURCES / file["name"], outside / file["name"])
+        _hand_to_user(outside)
+        # Their hashes were checked; a signature of the .dsc is nobody's whom we know.
+        argv = ["dpkg-source", "--no-check", "--extract", dsc, folder.name]
+        _run(job, report, env, argv, outside)
+    else:
+        folder.mkdir()
+        tree.include(packages / source["name"], folder)
+    folder.chmod(0o755)
+    _hand_to_user(outside, int(source["epoch"]))
+
+
+def _run(
+    job: Job, report: Report, env: Mapping[str, str], argv: Sequence[str], folder: Path
+) -> None:
+    """Run a program as the building user in a folder of the build's tree."""
+    user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
+    user += ["env", f"--chdir=/{folder.relative_to(_root(job))}"]
+    blame = f"{argv[0]} in packages/{folder.name}"
+    tree.in_chroot(_root(job), report, env, [*user, *argv], blame=blame)
 
 
 def _root(job: Job) -> Path:

@@ -32,6 +32,7 @@ REPOSITORY = "repository"  # an apt archive: dists/<suite>/<component>/…, pool
 # Its components: the image's locked packages, what builds the image's own, and, once they are
 # built, these.
 MAIN, BUILD, LOCAL = "main", "build", "local"
+SOURCES = "sources"  # files of source packages that the commit names by hash
 SOURCE_TAR = "source.tar"
 LOCK = "lock"
 EARLIER = "earlier"  # releases that kits start from, a folder each, as `earlier_files` names them
@@ -104,6 +105,15 @@ def earlier_files(kit: Mapping[str, Any]) -> dict[str, str]:
     folder = f"{EARLIER}/{kit['from']}"
     stated = {f"{folder}/{file}": kit[f"{what}_sha256"] for what, file in names.items()}
     return {path: sha256 for path, sha256 in stated.items() if sha256}
+
+
+def source_files(job: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of the files of source packages that a job names by hash, by their paths.
+
+    Files of one name are one file.
+    """
+    sources = (job.get("local") or {}).get("sources", ())
+    return {f"{SOURCES}/{f['name']}": f["sha256"] for s in sources for f in s.get("files", ())}
 
 
 def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:

@@ -81,6 +81,7 @@ class Source:
     file: str
     needs: tuple[Need, ...]
     binaries: tuple[Binary, ...]
+    dsc: str | None = None  # the name of the file that names it by hash
 
 
 def read_source(control: bytes, changelog: bytes, architecture: str, folder: str) -> Source:

@@ -1,12 +1,12 @@
 """The packages that an image brings itself, beside those of archives.
 
-`packages/<source>/` is an unpacked source package that the machine builds, `packages.chroot/*.deb`
-are ready-made, as a live-build configuration has them.
+`packages/<source>/` is an unpacked source package that the machine builds, `packages/*.dsc` names
+one by hash, `packages.chroot/*.deb` are ready-made, as a live-build configuration has them.
 """
 
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,11 +16,14 @@ from debian.debfile import DebError, DebFile
 from pipeline.errors import UsageError
 from pipeline.files import sha256_file
 from pipeline.inputs.debian_source import Binary, Source, read_source, stanza_fields
+from pipeline.inputs.fetched_source import FetchedSource, read_dsc
 from pipeline.lock import PACKAGE, VERSION
 
 SOURCES, READY_MADE = "packages", "packages.chroot"
 PACKAGES_LIMIT = 500
 DEB_LIMIT = 64 * 1024 * 1024  # it lies in git
+
+Fetch = Callable[[FetchedSource, str], Mapping[str, bytes]]  # what is fetched, and what names it
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class LocalPackages:
 
     sources: tuple[Source, ...] = ()
     ready_made: tuple[Binary, ...] = ()
+    fetched: tuple[FetchedSource, ...] = ()  # those of the sources that have a .dsc
 
     @property
     def binaries(self) -> tuple[Binary, ...]:
@@ -40,24 +44,44 @@ class LocalPackages:
 NONE = LocalPackages()
 
 
-def read_local(folder: Path, architecture: str) -> LocalPackages:
+def read_local(folder: Path, architecture: str, fetch: Fetch | None = None) -> LocalPackages:
     """Read the packages that stand in an image's folder.
 
-    Raise UsageError for what is not as it must be, and for two packages of one name, with the file
-    at fault.
+    `fetch` gives `debian/control` and `debian/changelog` of what a .dsc names; without it no more
+    is known of such a source than names. Raise UsageError for what is not as it must be, and for
+    two packages of one name, with the file at fault.
     """
     shown = folder.name
-    sources = tuple(
-        _source(path, architecture, f"{shown}/{SOURCES}/{path.name}")
-        for path in _entries(folder / SOURCES)
-    )
+    sources, fetched = [], []
+    for path in _entries(folder / SOURCES):
+        where = f"{shown}/{SOURCES}/{path.name}"
+        if path.suffix == ".dsc":
+            dsc = read_dsc(path, where)
+            sources.append(_fetched(path, dsc, architecture, where, fetch))
+            fetched.append(dsc)
+        elif path.suffix != ".urls" or not path.with_suffix(".dsc").exists():
+            sources.append(_source(path, architecture, where))
     ready_made = tuple(
         _ready_made(path, architecture, f"{shown}/{READY_MADE}/{path.name}")
         for path in _entries(folder / READY_MADE)
     )
-    local = LocalPackages(sources, ready_made)
+    local = LocalPackages(tuple(sources), ready_made, tuple(fetched))
     _refuse_twice(local.binaries)
     return local
+
+
+def _fetched(
+    path: Path, dsc: FetchedSource, architecture: str, shown: str, fetch: Fetch | None
+) -> Source:
+    if fetch is None:
+        binaries = [Binary(b, dsc.version, "", dsc.name, shown, ()) for b in dsc.binaries]
+        return Source(dsc.name, dsc.version, 0, shown, (), tuple(binaries), path.name)
+    debian = fetch(dsc, shown)
+    source = read_source(debian["control"], debian["changelog"], architecture, shown)
+    if (source.name, source.version) != (dsc.name, dsc.version):
+        what = f"{shown} is {dsc.name} {dsc.version}, its debian/changelog says {source.name}"
+        raise UsageError(f"{what} {source.version}")
+    return replace(source, dsc=path.name)
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -37,7 +37,7 @@ def make_lock(
     InputsUnverified for an archive that cannot be trusted, goes back in time or changed a package
     that was locked before.
     """
-    request = read_request(tree, image, farm, builder_lists)
+    request = read_request(tree, image, farm, builder_lists, store)
     path = lock_path(tree / "images" / "live", image)
     before = read(path)[0] if path.exists() else None
     with open_archives(farm.archives, store) as archives:
@@ -122,7 +122,7 @@ def check_lock(
     Raise UsageError if it is stale, InfrastructureFailed that lists the packages which neither
     the store nor any address has.
     """
-    request = read_request(tree, image, farm, builder_lists)
+    request = read_request(tree, image, farm, builder_lists, store)
     lock, _ = read(lock_path(tree / "images" / "live", image))
     refuse_stale(lock, request)
     refuse_changed(tree, lock)

@@ -4,13 +4,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.config import Archive, Farm, load_image
 from pipeline.errors import UsageError
 from pipeline.files import sha256_bytes
-from pipeline.inputs.local_packages import NONE, LocalPackages, read_local
+from pipeline.inputs.fetched_source import FetchedSource, keep_files, read_debian
+from pipeline.inputs.local_packages import NONE, Fetch, LocalPackages, read_local
 from pipeline.lock import NAME, PACKAGE, SUITE
+from pipeline.store import Store
 
 LIST_LIMIT = 1024 * 1024
 COMPONENT = re.compile(r"[a-z][a-z0-9-]*")
@@ -75,10 +78,11 @@ class Request:
         return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
 
 
-def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path) -> Request:
+def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path, store: Store) -> Request:
     """Read what the source `tree` asks for; `builder_lists` serve if it has none of its own.
 
-    Raise UsageError that names the file and line at fault.
+    Source packages that it names by hash are fetched to the store. Raise UsageError that names the
+    file and line at fault, and what a download raises.
     """
     folder = tree / "images" / "live" / image
     if not NAME.fullmatch(image) or not folder.is_dir():
@@ -99,17 +103,24 @@ def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path) -> Req
         (*builder_names, Asked(BUILDER_ALWAYS, "the builder itself", 0)),
         tuple(_preferences(folder / "preferences")),
         farm.archives,
-        read_local_of(tree, image),
+        read_local_of(tree, image, partial(_fetch, farm.archives, store)),
     )
 
 
-def read_local_of(tree: Path, image: str) -> LocalPackages:
-    """Return the packages that an image of the source `tree` brings itself.
+def read_local_of(tree: Path, image: str, fetch: Fetch | None = None) -> LocalPackages:
+    """Return the packages that an image of the source `tree` brings itself, as `read_local` does.
 
     Raise UsageError for what is not as it must be.
     """
     folder = tree / "images" / "live" / image
-    return read_local(folder, load_image(folder / "image.yaml").architecture)
+    return read_local(folder, load_image(folder / "image.yaml").architecture, fetch)
+
+
+def _fetch(
+    archives: Mapping[str, Archive], store: Store, source: FetchedSource, shown: str
+) -> Mapping[str, bytes]:
+    keep_files(source, archives, store)
+    return read_debian(source, store, shown)
 
 
 def _check_archives(archives: Mapping[str, Archive]) -> None:

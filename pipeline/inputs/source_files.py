@@ -16,7 +16,7 @@ from pipeline.files import sha256_bytes
 
 MEMBERS = (
     r"images/live/{image}/(?:lock|image\.yaml|(?:package-lists|preferences)/[\w.+-]+"
-    r"|packages/(?:[^./][^/]*\.deb|[^./][^/]*/debian/(?:control|changelog))"
+    r"|packages/(?:[^./][^/]*\.(?:deb|dsc|urls)|[^./][^/]*/debian/(?:control|changelog))"
     r"|packages\.chroot/[^./][^/]*)"
 )
 OF_SOURCES = r"images/live/{image}/packages/((?!README)[^./][^/]*)/(.+)"

@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.config import Farm, Image, load_image
 from pipeline.errors import InputsUnverified, UsageError
-from pipeline.files import read_json, sha256_file, write_json
+from pipeline.files import read_json, sha256_bytes, sha256_file, write_json
 from pipeline.immutable import refuse_changed
 from pipeline.inputs import earlier
 from pipeline.inputs.archive_files import open_archives, suite_of
@@ -51,7 +52,7 @@ def run_inputs(
     packages that a release has with other content, and what `earlier.choose` raises.
     """
     begin = time.monotonic()
-    lock, lock_sha256, image, request = _locked(run, farm, builder_lists)
+    lock, lock_sha256, image, request = _locked(run, farm, builder_lists, store)
     tag = run.request().tag
     snapshot = snapshots / tag if tag and (snapshots / tag).is_dir() else None
     reads = {
@@ -82,7 +83,9 @@ def run_inputs(
     run.complete(STAGE, reads, [run.inputs_json], since=begin)
 
 
-def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str, Image, Request]:
+def _locked(
+    run: Run, farm: Farm, builder_lists: Path, store: Store
+) -> tuple[Lock, str, Image, Request]:
     """Return the lock of the run's commit and its digest, if it is what is asked for now.
 
     Return the image.yaml and what is asked for, too.
@@ -94,7 +97,7 @@ def _locked(run: Run, farm: Farm, builder_lists: Path) -> tuple[Lock, str, Image
     with TemporaryDirectory(prefix="twinbuild-") as folder:
         tree = Path(folder)
         take_out(run.source_tar, image, tree)
-        request = read_request(tree, image, farm, builder_lists)
+        request = read_request(tree, image, farm, builder_lists, store)
         try:
             lock, digest = read(lock_path(tree / "images" / "live", image))
         except UsageError:
@@ -138,7 +141,8 @@ def _local(run: Run, request: Request) -> dict[str, Any] | None:
     """Return what `inputs.json` says of the packages that the image brings itself."""
     local = request.local
     digests = source_digests(run.source_tar, request.image)
-    if odd := sorted(digests.keys() ^ {source.name for source in local.sources}):
+    files = {fetched.name: fetched.files for fetched in local.fetched}
+    if odd := sorted(digests.keys() ^ {source.name for source in local.sources} - files.keys()):
         raise UsageError(
             f"images/live/{request.image}/packages/{odd[0]} is no source package",
             remedy="it must be a folder with debian/control and debian/changelog",
@@ -150,7 +154,9 @@ def _local(run: Run, request: Request) -> dict[str, Any] | None:
             "name": source.name,
             "version": source.version,
             "epoch": source.epoch,
-            "sha256": digests[source.name],
+            "sha256": digests.get(source.name) or sha256_bytes(repr(files[source.name]).encode()),
+            "dsc": source.dsc,
+            "files": [asdict(file) for file in files.get(source.name, ())],
         }
         for source in local.sources
     ]

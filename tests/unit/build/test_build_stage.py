@@ -212,9 +212,13 @@ def test_an_images_own_packages_go_through_the_build(
         edit(run.inputs_json, local=local)
         assert not seen & set(keys(run, workspace))
         seen |= set(keys(run, workspace))
+    file = {"name": "x.tar.gz", "size": 9, "sha256": workspace.store.add_bytes(b"a package")}
+    fetched = {**LOCAL["sources"][0], "files": [file]}
+    edit(run.inputs_json, local={**LOCAL, "sources": [fetched]})
     begun = [*made_layers()]
     disk = attempts.input_disk(plan(run, workspace), workspace, begun, tmp_path / "input.tar")
     with tarfile.open(disk) as tar:
+        assert "sources/x.tar.gz" in tar.getnames()
         names = [name for name in tar.getnames() if name.startswith(f"{protocol.REPOSITORY}/")]
     assert {name for name in names if name.endswith(("Packages", ".deb"))} == {
         "repository/dists/trixie/build/binary-amd64/Packages",

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def built(job: Job, monkeypatch: pytest.MonkeyPatch, make: Build = good) -> dict
         root: Path, _: object, env: dict[str, str], argv: list[str], **__: object
     ) -> None:
         folder = root / next(a for a in argv if a.startswith("--chdir=/")).removeprefix("--chdir=/")
+        if "dpkg-source" in argv:  # as it does, as far as it matters here
+            assert (folder / argv[-2]).stat().st_uid == packages.USER
+            seen["unpacked"] = sorted(path.name for path in folder.iterdir())
+            (folder / argv[-1] / "debian").mkdir(parents=True)
+            (folder / argv[-1] / "debian/rules").touch()
+            return
         rules = (folder / "debian/rules").stat()
         seen.update(env=env, argv=argv, folder=folder.relative_to(root), rules=rules)
         seen["above"] = [stat.S_IMODE(p.stat().st_mode) for p in folder.parents if p > root]
@@ -93,7 +100,8 @@ def built(job: Job, monkeypatch: pytest.MonkeyPatch, make: Build = good) -> dict
     before = os.umask(0o077)
     try:
         env = {"SOURCE_DATE_EPOCH": "1", "LC_ALL": "C"}
-        seen["made"] = packages.build(job, Told(), env, SOURCE)  # type: ignore[arg-type]
+        source = job.sources[0]
+        seen["made"] = packages.build(job, Told(), env, source)  # type: ignore[arg-type]
     finally:
         os.umask(before)
     return seen
@@ -112,6 +120,23 @@ def test_a_source_is_built_by_a_user_from_files_of_one_time(
     assert seen["made"] == {name: job.artifacts / name for name in sorted(NAMES)}
     assert tuple(sorted(p.name for p in job.artifacts.iterdir())) == tuple(sorted(NAMES))
     assert sorted(job.names.built) == sorted(NAMES)
+
+
+def test_a_source_that_was_fetched_is_unpacked_first(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(job.image_folder / "packages/greeter")
+    (job.image_folder / "packages/greeter.dsc").write_text("Source: greeter\n")
+    (job.work / "sources").mkdir()
+    (job.work / "sources/greeter.tar.gz").write_text("a source")
+    files = [{"name": "greeter.tar.gz", "size": 8, "sha256": "a" * 64}]
+    source = {**SOURCE, "dsc": "greeter.dsc", "files": files}
+    local = {**job.document["local"], "sources": [source]}
+    job = replace(job, document={**job.document, "local": local})
+    seen = built(job, monkeypatch)
+    assert seen["unpacked"] == ["greeter.dsc", "greeter.tar.gz"]
+    assert (seen["rules"].st_uid, seen["rules"].st_mtime) == (packages.USER, EPOCH)
+    assert sorted(seen["made"]) == sorted(NAMES)
 
 
 def _less(folder: Path) -> None:

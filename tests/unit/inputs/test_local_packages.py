@@ -190,7 +190,7 @@ def test_a_new_version_needs_no_new_lock_and_a_new_relation_does(shop: Workshop)
     lock = shop.lock()
 
     def ask() -> None:
-        request = read_request(shop.tree, "mini", shop.farm, shop.builder_lists)
+        request = read_request(shop.tree, "mini", shop.farm, shop.builder_lists, shop.store)
         refuse_stale(lock, request)
 
     source(image_of(shop), version="1.3")
@@ -230,7 +230,8 @@ def test_a_build_is_told_what_to_make(shop: Workshop) -> None:
     said = shop.stage(run)
     local = json.loads(run.inputs_json.read_text())["local"]
     digest = local["sources"][0].pop("sha256")
-    assert local["sources"] == [{"name": "greeter", "version": "1.2", "epoch": 1_700_000_000}]
+    greeter = {"name": "greeter", "version": "1.2", "epoch": 1_700_000_000}
+    assert local["sources"] == [{**greeter, "dsc": None, "files": []}]
     assert [(p["name"], p["architecture"], p["wanted"]) for p in local["packages"]] == [
         ("addon", "all", True),
         ("greeter", "amd64", True),

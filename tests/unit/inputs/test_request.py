@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.inputs.request import Request, read_request
+from pipeline.store import Store
 from tests.archive_server import ArchiveServer
 from tests.debian_archive import DebianArchive, SigningKey
 from tests.unit.inputs.conftest import IMAGE_YAML, farm_of
@@ -22,7 +23,9 @@ def request_of(image: Path, name: str = "mini", **archive: object) -> Request:
     server = ArchiveServer(Path("/nowhere"), url="http://127.0.0.1:1")
     signed = DebianArchive(Path("/nowhere"), SigningKey(Path("/nowhere"), ""))
     tree = image.parents[2]
-    return read_request(tree, name, farm_of(server, signed, **archive), tree / "none")
+    return read_request(
+        tree, name, farm_of(server, signed, **archive), tree / "none", Store(tree / "store")
+    )
 
 
 def test_lists_are_those_of_live_build(image: Path) -> None:

@@ -1,0 +1,130 @@
+"""Source packages that a commit names by hash: a `.dsc`, whose files are had from archives.
+
+Where they are is no secret and no matter: the `.dsc` has their sizes and SHA-256. Looked at are the
+pools of the archives in `farm.yaml`, and first the addresses in a file `.urls` beside the `.dsc`.
+"""
+
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from debian.deb822 import Dsc
+
+from pipeline.config import Archive
+from pipeline.errors import InputsUnverified, UsageError
+from pipeline.inputs.addresses import join
+from pipeline.inputs.archive_files import open_archives
+from pipeline.inputs.debian_source import TEXT_LIMIT
+from pipeline.lock import PACKAGE, SHA256, VERSION
+from pipeline.store import Store
+
+DSC_LIMIT = 1024 * 1024
+FILE_LIMIT = 4 * 1024**3
+FILES_LIMIT = 20
+FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.~_%-]{0,199}")
+URL = re.compile(r"https?://[^\s?#]+")
+TAR = re.compile(r".*\.tar\.(?:xz|gz|bz2)")
+DEBIAN_TAR = re.compile(r".*\.debian\.tar\.(?:xz|gz|bz2)")
+OF_DEBIAN = re.compile(r"(?:\./)?(?:[^/]+/)?debian/(control|changelog)")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that a `.dsc` names."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FetchedSource:
+    """A `.dsc`: its source package, the files that belong to it, and where these are, too."""
+
+    name: str
+    version: str
+    binaries: tuple[str, ...]
+    files: tuple[SourceFile, ...]
+    addresses: tuple[str, ...]
+
+
+def read_dsc(path: Path, shown: str) -> FetchedSource:
+    """Read a `.dsc` and the `.urls` beside it; raise UsageError if one is not what it must be."""
+    fields = Dsc(_text(path, shown))
+    try:
+        files = tuple(
+            SourceFile(entry["name"], int(entry["size"]), entry["sha256"])
+            for entry in fields["Checksums-Sha256"]
+        )
+        name, version = fields["Source"], fields["Version"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsageError(f"{shown} is no .dsc with Checksums-Sha256: {error!r}") from error
+    if not PACKAGE.fullmatch(name) or not VERSION.fullmatch(version):
+        raise UsageError(f"{shown} says that it is {name[:80]!r} {version[:80]!r}")
+    odd = [file.name for file in files if not _is_possible(file)]
+    if odd or not 0 < len(files) <= FILES_LIMIT or len({f.name for f in files}) != len(files):
+        raise UsageError(f"{shown} names files that cannot be: {', '.join(odd)[:200]}")
+    binaries = tuple(word.strip() for word in fields.get("Binary", "").split(",") if word.strip())
+    urls = path.with_suffix(".urls")
+    addresses = _text(urls, f"{shown[:-4]}.urls").split() if urls.exists() else []
+    for address in addresses:
+        if not URL.fullmatch(address):
+            raise UsageError(f"{shown[:-4]}.urls: {address[:200]!r} is no http or https address")
+    return FetchedSource(name, version, binaries, files, tuple(a.rstrip("/") for a in addresses))
+
+
+def keep_files(source: FetchedSource, archives: Mapping[str, Archive], store: Store) -> None:
+    """Have the files of a source package in the store; raise what a download raises."""
+    absent = [f for f in source.files if not store.has(f.sha256, f.size) or store.damaged(f.sha256)]
+    if not absent:
+        return
+    prefix = source.name[: 4 if source.name.startswith("lib") else 1]
+    with open_archives(archives, store) as opened:
+        for file in absent:
+            urls = [*join(source.addresses, file.name)]
+            for name, archive in archives.items():
+                for component in archive.components:
+                    pool = f"pool/{component}/{prefix}/{source.name}/{file.name}"
+                    urls += join(opened.bases[name], pool)
+            with store.receiving(file.sha256) as out:
+                size, sha256 = file.size, file.sha256
+                opened.client.download(urls, out, size=size, sha256=sha256, limit=size)
+
+
+def read_debian(source: FetchedSource, store: Store, shown: str) -> dict[str, bytes]:
+    """Return `control` and `changelog` of a source package whose files are in the store.
+
+    Raise UsageError for a format that has no `debian/` in a tar archive.
+    """
+    tars = [file for file in source.files if TAR.fullmatch(file.name)]
+    of_debian = [file for file in tars if DEBIAN_TAR.fullmatch(file.name)] or tars
+    has_diff = any(file.name.endswith(".diff.gz") for file in source.files)
+    if len(of_debian) != 1 or has_diff:
+        remedy = "only the formats 3.0 (quilt) and 3.0 (native) are supported"
+        raise UsageError(f"{shown} has no debian/ in a tar archive of its own", remedy=remedy)
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(store.path(of_debian[0].sha256), "r:*") as tar:
+            for member in tar:
+                match = OF_DEBIAN.fullmatch(member.name)
+                file = tar.extractfile(member) if match and member.isreg() else None
+                if match and file and match[1] not in found:
+                    found[match[1]] = file.read(TEXT_LIMIT + 1)
+                if len(found) == 2:
+                    return found
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputsUnverified(f"{of_debian[0].name} cannot be read: {error}") from error
+    raise UsageError(f"{shown}: {of_debian[0].name} has no debian/control and debian/changelog")
+
+
+def _is_possible(file: SourceFile) -> bool:
+    right = FILE.fullmatch(file.name) and SHA256.fullmatch(file.sha256)
+    return bool(right) and 0 < file.size <= FILE_LIMIT
+
+
+def _text(path: Path, shown: str) -> str:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > DSC_LIMIT:
+        raise UsageError(f"{shown} is not a plain file of at most {DSC_LIMIT} bytes")
+    return path.read_text(encoding="utf-8", errors="replace")
