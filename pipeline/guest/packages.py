@@ -81,7 +81,8 @@ def _lay_out(
     if dsc := source.get("dsc"):
         shutil.copyfile(packages / dsc, outside / dsc)
         for file in source["files"]:
-            shutil.copyfile(job.work / protocol.SOURCES / file["name"], outside / file["name"])
+            fetched = job.work / protocol.SOURCES / file["sha256"]
+            shutil.copyfile(fetched, outside / file["name"])
         _hand_to_user(outside)
         # Their hashes were checked; a signature of the .dsc is nobody's whom we know.
         argv = ["dpkg-source", "--no-check", "--extract", dsc, folder.name]

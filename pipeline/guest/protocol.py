@@ -110,10 +110,11 @@ def earlier_files(kit: Mapping[str, Any]) -> dict[str, str]:
 def source_files(job: Mapping[str, Any]) -> dict[str, str]:
     """Return the SHA-256 of the files of source packages that a job names by hash, by their paths.
 
-    Files of one name are one file.
+    They are named by their hash: two sources may call different files the same.
     """
     sources = (job.get("local") or {}).get("sources", ())
-    return {f"{SOURCES}/{f['name']}": f["sha256"] for s in sources for f in s.get("files", ())}
+    found = [file["sha256"] for source in sources for file in source.get("files", ())]
+    return {f"{SOURCES}/{sha256}": sha256 for sha256 in found}
 
 
 def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:

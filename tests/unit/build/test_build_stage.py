@@ -218,7 +218,7 @@ def test_an_images_own_packages_go_through_the_build(
     begun = [*made_layers()]
     disk = attempts.input_disk(plan(run, workspace), workspace, begun, tmp_path / "input.tar")
     with tarfile.open(disk) as tar:
-        assert "sources/x.tar.gz" in tar.getnames()
+        assert f"sources/{file['sha256']}" in tar.getnames()
         names = [name for name in tar.getnames() if name.startswith(f"{protocol.REPOSITORY}/")]
     assert {name for name in names if name.endswith(("Packages", ".deb"))} == {
         "repository/dists/trixie/build/binary-amd64/Packages",

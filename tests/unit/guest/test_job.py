@@ -199,15 +199,16 @@ def test_other_earlier_releases_are_refused(
 
 
 def test_files_of_sources_are_those_that_the_job_names(job: Job, disk: Path) -> None:
+    name = f"sources/{digest(b'x')}"
     files = [{"name": "x.tar.gz", "size": 1, "sha256": digest(b"x")}]
     local = {"sources": [{"name": "x", "files": files}], "packages": []}
     job = replace(job, document={**job.document, "local": local})
-    for odd in ({}, {"sources/x.tar.gz": b"y"}, {"sources/x.tar.gz": b"x", "sources/y": b"x"}):
+    for odd in ({}, {name: b"y"}, {name: b"x", "sources/y": b"x"}):
         write(disk, {**members(), **odd})
         assert refused(job).what.startswith("sources/")
-    write(disk, {**members(), "sources/x.tar.gz": b"x"})
+    write(disk, {**members(), name: b"x"})
     unpack_inputs(job)
-    assert (job.work / "sources/x.tar.gz").read_bytes() == b"x"
+    assert (job.work / name).read_bytes() == b"x"
 
 
 @pytest.mark.parametrize(

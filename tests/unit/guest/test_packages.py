@@ -128,7 +128,7 @@ def test_a_source_that_was_fetched_is_unpacked_first(
     shutil.rmtree(job.image_folder / "packages/greeter")
     (job.image_folder / "packages/greeter.dsc").write_text("Source: greeter\n")
     (job.work / "sources").mkdir()
-    (job.work / "sources/greeter.tar.gz").write_text("a source")
+    (job.work / "sources" / ("a" * 64)).write_text("a source")
     files = [{"name": "greeter.tar.gz", "size": 8, "sha256": "a" * 64}]
     source = {**SOURCE, "dsc": "greeter.dsc", "files": files}
     local = {**job.document["local"], "sources": [source]}
