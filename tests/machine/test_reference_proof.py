@@ -1,6 +1,7 @@
 """The whole proof of the image `reference`: it is built twice, and its desktop is looked at.
 
 It takes an hour and a half without KVM. `invoke test --level proof` runs it; no other level does.
+The pictures of the screen stay in `.cache/pictures/`.
 """
 
 import os
@@ -27,10 +28,13 @@ BOOT_S = 1200.0
 
 @pytest.fixture(scope="module")
 def run(workspace: Workspace) -> Run:
-    """The last commit, built in both environments as it is for a merge request, from nothing."""
-    environments = tuple(workspace.farm.environments)
+    """The last commit, built in both environments with all that a release varies, from nothing."""
     request = Request(
-        image=IMAGE, commit="HEAD", source=os.fspath(CHECKOUT), environments=environments
+        image=IMAGE,
+        commit="HEAD",
+        source=os.fspath(CHECKOUT),
+        vary="all",
+        environments=tuple(workspace.farm.environments),
     )
     made = flow.start(workspace, request)
     flow.build(workspace, made, display(), fresh=True)
