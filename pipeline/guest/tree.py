@@ -54,7 +54,6 @@ REMOVED = (
     "var/lib/dbus/machine-id",
     "var/cache/ldconfig/aux-cache",  # holds inode numbers and change times
     "var/lib/systemd/random-seed",
-    "var/lib/systemd/catalog/database",  # made again by systemd-journal-catalog-update.service
 )
 CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists", "run", "tmp", "var/tmp")
 
