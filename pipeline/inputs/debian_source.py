@@ -141,7 +141,7 @@ def relations(text: str, architecture: str) -> list[str]:
         alternatives = [
             kept
             for words in clause.split("|")
-            if words.strip() and (kept := _alternative(words.strip(), architecture))
+            if words.strip() and (kept := _alternative(" ".join(words.split()), architecture))
         ]
         if alternatives:
             found.append(" | ".join(alternatives))

@@ -138,7 +138,7 @@ def test_whatever_stands_there_is_read_or_refused(control: bytes, changelog: byt
             assert binary.stanza.count("\n\n") == 0
 
 
-@given(st.text(alphabet="ab <>[]()!|,:${} =.", max_size=60))
+@given(st.text(alphabet="ab\n <>[]()!|,:${} =.", max_size=60))
 def test_no_relation_breaks_out_of_its_line(text: str) -> None:
     try:
         found = relations(text, "amd64")
