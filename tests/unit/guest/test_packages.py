@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.guest import local_archive, packages, protocol, tree
+from pipeline.guest import local_archive, main, packages, protocol, tree
 from pipeline.guest.job import Job
 from pipeline.guest.report import StepFailed
 
@@ -295,3 +295,17 @@ def test_only_locked_and_local_packages_may_be_installed(tmp_path: Path) -> None
         say(*found)
         with pytest.raises(StepFailed, match="greeter"):
             tree.check_installed(tmp_path / "root", [greeter], [greeter])
+
+
+def test_packages_are_built_before_the_bootstrap_and_only_if_there_are_any(job: Job) -> None:
+    (job.work / protocol.LOCK).write_text("")
+    document = {**job.document, "epoch": EPOCH, "kits": []}
+
+    def steps(**changes: Any) -> list[str]:
+        made = replace(job, document={**document, **changes})
+        nothing: Any = None
+        return [name for name, _ in main._steps(made, nothing, {}, (), nothing, nothing)]
+
+    assert steps()[:3] == ["15-packages", "15-packages/greeter", "20-bootstrap"]
+    assert steps(local=None) == steps()[2:]
+    assert all(name < protocol.BOOTSTRAP for name in steps()[:2])  # as the machine tells them apart
