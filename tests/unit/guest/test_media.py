@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,34 @@ def test_the_tree_that_is_packed_has_no_kernel(job: Job) -> None:
     module = squashfs.with_suffix(".module")
     assert module.name == "0~3.3+1.module"
     assert module.read_text() == "0~3.3+1.squashfs\n"
+
+
+def test_threads_and_the_order_of_folders_do_not_show(tmp_path: Path) -> None:
+    """Row 4 of docs/determinism.md; without SOURCE_DATE_EPOCH the super block tells the time."""
+    cpus = os.sched_getaffinity(0)
+    squashfs = packed(tmp_path / "a", range(40))
+    try:
+        os.sched_setaffinity(0, {min(cpus)})
+        other = packed(tmp_path / "b", reversed(range(40)), TZ="Pacific/Kiritimati")
+    finally:
+        os.sched_setaffinity(0, cpus)
+    assert other == squashfs
+    assert int.from_bytes(squashfs[8:12], "little") == EPOCH
+    assert int.from_bytes(packed(tmp_path / "c", [1], SOURCE_DATE_EPOCH="")[8:12], "little") > EPOCH
+
+
+def packed(work: Path, order: Iterable[int], **varied: str) -> bytes:
+    """Return the SquashFS of a tree that was filled in this order: fragments and whole blocks."""
+    job = make_job(work)
+    for number in order:
+        path = job.tree / "etc" / f"{number}"
+        path.write_bytes(f"{number} ".encode() * 4**9 if number % 7 == 0 else b"%d" % number)
+        path.chmod(0o644)
+        os.utime(path, (EPOCH, EPOCH))
+    os.utime(job.tree / "etc", (EPOCH, EPOCH))
+    variables = {name: value for name, value in env(**varied).items() if value}
+    (path,) = media.make_squashfs(job, Quiet(), variables).values()
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize("wrong", ["none", "two", "link", "folder"])
