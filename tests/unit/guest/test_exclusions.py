@@ -8,10 +8,13 @@ import pytest
 
 from pipeline.guest import protocol
 from pipeline.guest.exclusions import exclude, parse
+from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import Job
 from pipeline.guest.report import StepFailed
 
 NAME = "images/live/mini/exclude"
+ROOT = Path(__file__).parents[3]
+IMAGES = sorted(path.parent for path in ROOT.glob("images/live/*/image.yaml"))
 
 
 class Log:
@@ -141,3 +144,11 @@ def test_a_list_that_is_no_text_is_refused_or_finds_nothing(job: Job) -> None:
     exclude(job, log)
     assert left(job) == {"a"}
     assert parse("[[]\n", NAME)["[[]"].fullmatch("[")
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.name)
+def test_our_own_images_bring_what_the_build_takes(image: Path) -> None:
+    listed = image / "exclude"
+    if listed.exists():
+        assert parse(listed.read_text(), listed.name)
+    check_hook_links(image / "hooks", ROOT)
