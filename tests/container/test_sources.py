@@ -1,0 +1,200 @@
+"""The reference image's own packages, each built in two containers that vary on purpose.
+
+The containers differ in path, user, umask, time zone, locale, host name, processors, the order of
+folders and the day. Without its measure a package differs, in the files that are named here; as it
+is committed it is the same, bit for bit.
+"""
+
+import hashlib
+import io
+import secrets
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import pytest
+from docker import DockerClient
+
+from pipeline import flow
+from pipeline.build import engine, host
+from pipeline.config import load_environment
+from pipeline.workspace import open_workspace
+
+pytestmark = pytest.mark.container
+
+HERE = Path(__file__).parent / "sources"
+SOURCES = Path(__file__).parents[2] / "images/live/reference/packages"
+LIBFAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+TIMEOUT_S = 300
+AS_IT_IS, WITHOUT = "as-it-is", "without"
+
+Packages = dict[str, bytes]  # a file *.deb, by the group of sources and its name
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What of a source's file keeps its package the same, and what stands there without it."""
+
+    file: str
+    measure: str
+    without: str
+    differs: frozenset[str]
+
+
+MEASURES = {
+    "clock": Measure(
+        "debian/rules",
+        "%:\n",
+        "export DEB_BUILD_MAINT_OPTIONS = reproducible=-all\n%:\n",
+        frozenset({"usr/bin/clock"}),
+    ),
+    "extension": Measure(
+        "debian/rules",
+        "%:\n",
+        "override_dh_strip_nondeterminism:\n\n%:\n",
+        frozenset({"usr/share/webext/checked@example.org.xpi"}),
+    ),
+    "greeter": Measure(
+        "po/update",
+        '    cmp -s "$new/before" "$new/after" || cp ',
+        "    cp ",
+        frozenset(f"usr/share/greeter/{name}" for name in ("de.po", "fr.po", "greeter.pot")),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """How one of the two containers differs from the other; `days` is where its clock goes."""
+
+    user: str
+    host_name: str
+    processors: str
+    in_memory: str  # a folder that lies in memory, with its own order of files
+    variables: dict[str, str]
+    days: int
+
+
+PLACES = {
+    "alpha": Place(
+        "ada",
+        "alpha-host",
+        "",
+        "",
+        {
+            "FOLDER": "/srv/alpha/twinbuild/work",
+            "UMASK": "0022",
+            "ORDER": "--unique",
+            "TZ": "Pacific/Kiritimati",
+            "LC_ALL": "C.UTF-8",
+        },
+        213,
+    ),
+    "beta": Place(
+        "barbara",
+        "b",
+        "0",
+        "/b",
+        {
+            "FOLDER": "/b",
+            "UMASK": "0027",
+            "ORDER": "--reverse",
+            "TZ": "America/Anchorage",
+            "LC_ALL": "C",
+        },
+        398,
+    ),
+}
+
+
+def files_of(name: str, measure: Measure) -> Iterator[tuple[str, Path | bytes]]:
+    """Give the files of a source, as they are and without its measure."""
+    for path in sorted(path for path in (SOURCES / name).rglob("*") if path.is_file()):
+        shown = str(path.relative_to(SOURCES / name))
+        yield f"{AS_IT_IS}/{name}/{shown}", path
+        content = path.read_text()
+        if shown == measure.file:
+            assert measure.measure in content
+            content = content.replace(measure.measure, measure.without)
+            if name == "greeter":  # xgettext takes it for the day
+                content = content.replace("set -eu\n", "set -eu\nunset SOURCE_DATE_EPOCH\n")
+        yield f"{WITHOUT}/{name}/{shown}", content.encode()
+
+
+def build(client: DockerClient, image: str, run_id: str, name: str) -> Packages:
+    """Build every source in a container, as it is and without its measure."""
+    place = PLACES[name]
+    fake = f"LD_PRELOAD={LIBFAKETIME} FAKETIME=+{place.days}d NO_FAKE_STAT=1"
+    container = client.containers.create(
+        image,
+        ["sh", "/in/builder.sh"],
+        labels={engine.LABEL: "test", engine.RUN_LABEL: f"{run_id}/{name}"},
+        network_mode="none",
+        hostname=place.host_name,
+        cpuset_cpus=place.processors,
+        tmpfs={place.in_memory: "exec"} if place.in_memory else {},
+        environment={**place.variables, "NAME": place.user, "FAKE": fake},
+    )
+    files: dict[str, Path | bytes] = {"in/builder.sh": HERE / "builder.sh"}
+    for source, measure in MEASURES.items():
+        files |= {f"in/sources/{path}": file for path, file in files_of(source, measure)}
+    engine.put(container, PurePosixPath("/"), files)
+    container.start()
+    status = engine.wait(container, TIMEOUT_S)
+    assert status == 0, container.logs().decode(errors="replace")[-5000:]
+    built = {}
+    for group in (AS_IT_IS, WITHOUT):
+        for source in MEASURES:
+            path = PurePosixPath("/out", f"{group}-{source}.deb")
+            with engine.get(container, path) as file:
+                built[f"{group}/{source}"] = file.read()
+    return built
+
+
+@pytest.fixture(scope="module")
+def built(client: DockerClient) -> Iterator[list[Packages]]:
+    """The packages of the two containers."""
+    workspace = open_workspace(HERE.parents[2])
+    alpha = workspace.hosts / "alpha"
+    variation = load_environment(alpha / "environment.yaml")
+    described = host.Host("sources", HERE, variation, workspace.farm.archives)
+    image = host.ensure(client, described, partial(flow.mirrors, workspace))[0]
+    run_id = f"test-{secrets.token_hex(4)}"
+    try:
+        with ThreadPoolExecutor() as pool:
+            yield list(pool.map(partial(build, client, image, run_id), PLACES))
+    finally:
+        for name in PLACES:
+            engine.sweep(client, run_id, name)
+
+
+def contents(package: bytes, folder: Path) -> dict[str, str]:
+    """Return the hash of each file that a package installs."""
+    (folder / "a.deb").write_bytes(package)
+    argv = ["dpkg-deb", "--fsys-tarfile", folder / "a.deb"]
+    done = subprocess.run(argv, capture_output=True, check=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        return {
+            member.name.removeprefix("./"): hashlib.sha256(file.read()).hexdigest()
+            for member in tar
+            if (file := tar.extractfile(member))
+        }
+
+
+@pytest.mark.parametrize("source", MEASURES)
+def test_without_its_measure_a_package_differs(
+    source: str, built: list[Packages], tmp_path: Path
+) -> None:
+    alpha, beta = (contents(packages[f"{WITHOUT}/{source}"], tmp_path) for packages in built)
+    assert alpha.keys() == beta.keys()
+    assert {path for path in alpha if alpha[path] != beta[path]} == MEASURES[source].differs
+
+
+@pytest.mark.parametrize("source", MEASURES)
+def test_a_package_is_the_same_bit_for_bit(source: str, built: list[Packages]) -> None:
+    alpha, beta = (packages[f"{AS_IT_IS}/{source}"] for packages in built)
+    assert alpha == beta
