@@ -32,7 +32,8 @@ def compare(tmp_path: Path, expected: Any, *more: str, tag: str | None = None) -
     }
     run = make_run(tmp_path, trees)
     asked = read_json(run.folder / "run.json", failure=UsageError)
-    write_json(run.folder / "run.json", {**asked, "tag": tag})
+    released = {"tag": tag, "vary": "all"} if tag else {}
+    write_json(run.folder / "run.json", {**asked, **released})
     for name in trees:
         job = run.environment(name) / "job.json"
         document = read_json(job, failure=UsageError)
