@@ -57,7 +57,7 @@ def test_columns_stand_below_each_other(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path),
         make_run(tmp_path, commit="feature/long-name"),
-        make_run(tmp_path, tag="3.3"),
+        make_run(tmp_path, tag="3.3", vary="all"),
     ]
     lines = list_lines(runs, now=NOW)
     assert len({line.index("started") for line in lines}) == 1

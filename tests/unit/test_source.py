@@ -59,6 +59,8 @@ class Repo:
 
     def run(self, farm: Farm, **asked: object) -> Run:
         fields = {"image": "mini", "commit": "HEAD", "environments": ("alpha", "beta"), **asked}
+        if "tag" in asked:
+            fields["vary"] = "all"
         run = create(self.runs, Request.of(fields))
         run_source(run, farm, self.path, notify=self.told.append)
         return run
