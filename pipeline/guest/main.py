@@ -107,7 +107,7 @@ def _steps(
         yield step, partial(packages.build, job, report, env, source)
     yield protocol.BOOTSTRAP, partial(_bootstrap, job, report, of_lock, locked)
     yield "30-includes", partial(tree.add_includes, job)
-    for hook in tree.hooks(job.image_folder / "hooks", ".hook.chroot"):
+    for hook in tree.hooks(job.image_folder / "hooks", ".chroot"):
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
     yield INITRAMFS, partial(tree.make_initramfs, job, report, env)
     yield "60-clean", partial(_clean, job, report, times)

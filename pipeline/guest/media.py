@@ -77,7 +77,7 @@ def complete_partition(job: Job, report: Report, env: Mapping[str, str]) -> None
     (job.binary / ".disk" / "info").write_text(info)
     grub.add_efi_files(job)
     tree.include(job.image_folder / "includes.binary", job.binary)
-    for hook in tree.hooks(job.image_folder / "hooks", ".hook.binary"):
+    for hook in tree.hooks(job.image_folder / "hooks", ".binary"):
         hook.chmod(0o755)
         run(
             report,

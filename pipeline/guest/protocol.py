@@ -59,6 +59,26 @@ BOOTSTRAP = "20-bootstrap"  # the first step of the tree, which depends on the l
 
 LAST_KEPT = "50-initramfs"  # what follows is fast, and settles times as no kept tree shows
 
+# The parts of a live-build configuration tree that a build or its lock applies.
+IMAGE_PARTS = frozenset(
+    {
+        "apt",
+        "archives",
+        "exclude",
+        "hooks",
+        "image.yaml",
+        "includes.binary",
+        "includes.chroot",
+        "includes.chroot_after_packages",
+        "lock",
+        "package-lists",
+        "packages",
+        "packages.chroot",
+        "preferences",
+        "README.md",
+    }
+)
+
 STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS = 3, 4, 5
 
 

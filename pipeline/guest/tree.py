@@ -13,22 +13,6 @@ from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
 from .report import Report, StepFailed
 from .times import Times
 
-# The parts of a live-build configuration tree that this build applies or that the lock has applied.
-KNOWN = {
-    "exclude",
-    "hooks",
-    "image.yaml",
-    "includes.binary",
-    "includes.chroot",
-    "includes.chroot_after_packages",
-    "lock",
-    "package-lists",
-    "packages",
-    "packages.chroot",
-    "preferences",
-    "README.md",
-}
-
 # It wonders, a line a file, about packages that are younger than a clock which is behind.
 QUIET_TAR = {"TAR_OPTIONS": "--warning=no-timestamp"}
 
@@ -60,7 +44,8 @@ CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists", "run", "tmp", "var/t
 
 def check_configuration(job: Job) -> None:
     """Raise StepFailed if the image's folder holds what this build would ignore or must not use."""
-    unknown = sorted(p.name for p in job.image_folder.iterdir() if p.name not in KNOWN)
+    present = {path.name for path in job.image_folder.iterdir()}
+    unknown = sorted(present - protocol.IMAGE_PARTS)
     if unknown:
         what = f"images/live/{job.image_folder.name}/{unknown[0]} is not supported"
         raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(unknown))
@@ -202,6 +187,7 @@ def hooks(folder: Path, suffix: str) -> list[Path]:
     """Return the hooks of a live-build configuration tree in the order in which they run.
 
     As in live-build those of `normal/` come first, then those of `live/`; any others follow.
+    A suffix without `.hook` serves the names of older configurations too.
     """
     first = {"normal": 0, "live": 1}
     return sorted(

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.config import Archive, Farm, load_image
 from pipeline.errors import UsageError
 from pipeline.files import sha256_bytes
+from pipeline.inputs.configuration import LISTS, PINS, files_in, refuse_unsupported
 from pipeline.inputs.fetched_source import FetchedSource, keep_files, read_debian
 from pipeline.inputs.local_packages import NONE, Fetch, LocalPackages, read_local
 from pipeline.lock import NAME, PACKAGE, SUITE
@@ -87,12 +88,13 @@ def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path, store:
     folder = tree / "images" / "live" / image
     if not NAME.fullmatch(image) or not folder.is_dir():
         raise UsageError(f"there is no image {image!r}", remedy=f"make images/live/{image}/")
+    refuse_unsupported(image, files_in(folder))
     described = load_image(folder / "image.yaml")
     _check_archives(farm.archives)
     if described.suite not in {s for a in farm.archives.values() for s in a.suites}:
         raise UsageError(f"no archive in farm.yaml has the suite {described.suite} of {image}")
     own_lists = tree / BUILDER_LISTS
-    image_names = tuple(_names(folder / "package-lists", (".list.chroot", ".list")))
+    image_names = tuple(_names(folder / "package-lists", LISTS))
     builder_names = tuple(_names(own_lists if own_lists.is_dir() else builder_lists, (".list",)))
     if not image_names:
         raise UsageError(f"image {image} has no packages", remedy="write a *.list.chroot for it")
@@ -101,7 +103,7 @@ def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path, store:
         described.architecture,
         image_names,
         (*builder_names, Asked(BUILDER_ALWAYS, "the builder itself", 0)),
-        tuple(_preferences(folder / "preferences")),
+        tuple(_preferences(folder)),
         farm.archives,
         read_local_of(tree, image, partial(_fetch, farm.archives, store)),
     )
@@ -151,9 +153,13 @@ def _names(folder: Path, endings: tuple[str, ...]) -> Iterator[Asked]:
 
 
 def _preferences(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if path.name.endswith((".pref", ".pref.chroot")):
-            yield path.name.removesuffix(".chroot"), _text(path)
+    """Give the pins of an image under names of their own, which apt takes for those of pins."""
+    for part, prefix in (("preferences", ""), ("archives", "archives-")):
+        for path in sorted((folder / part).glob("*")):
+            if path.name.endswith(PINS) and not path.name.startswith((".", "README")):
+                yield prefix + path.name.removesuffix(".chroot"), _text(path)
+    if (folder / "apt/preferences").exists():
+        yield "apt-preferences", _text(folder / "apt/preferences")
 
 
 def _text(path: Path) -> str:

@@ -15,7 +15,7 @@ from pipeline.errors import InputsUnverified, UsageError
 from pipeline.files import sha256_bytes
 
 MEMBERS = (
-    r"images/live/{image}/(?:lock|image\.yaml|(?:package-lists|preferences)/[\w.+-]+"
+    r"images/live/{image}/(?:lock|image\.yaml|(?:package-lists|preferences|archives|apt)/[\w.+-]+"
     r"|packages/(?:[^./][^/]*\.(?:deb|dsc|urls)|[^./][^/]*/debian/(?:control|changelog))"
     r"|packages\.chroot/[^./][^/]*)"
 )
@@ -47,6 +47,20 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
         raise UsageError(f"{member.name} is not a plain file of at most {MEMBER_LIMIT} bytes")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file.read())
+
+
+def paths_in(source_tar: Path, image: str) -> list[str]:
+    """Return what is in the folder of `image` and no folder itself, relative to it.
+
+    Raise InputsUnverified if the archive cannot be read.
+    """
+    folder = f"images/live/{image}/"
+    try:
+        with tarfile.open(source_tar, "r|") as tar:
+            names = [member.name for member in tar if not member.isdir()]
+    except (tarfile.TarError, EOFError) as error:
+        raise InputsUnverified(f"{source_tar} cannot be read: {error}") from error
+    return [name.removeprefix(folder) for name in names if name.startswith(folder)]
 
 
 def source_digests(source_tar: Path, image: str) -> dict[str, str]:

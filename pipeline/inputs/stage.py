@@ -14,11 +14,12 @@ from pipeline.files import read_json, sha256_bytes, sha256_file, write_json
 from pipeline.immutable import refuse_changed
 from pipeline.inputs import earlier
 from pipeline.inputs.archive_files import open_archives, suite_of
+from pipeline.inputs.configuration import refuse_unsupported
 from pipeline.inputs.local_packages import NONE
 from pipeline.inputs.locking import refuse_stale
 from pipeline.inputs.package_list import build_index
 from pipeline.inputs.request import Request, read_request
-from pipeline.inputs.source_files import source_digests, take_out
+from pipeline.inputs.source_files import paths_in, source_digests, take_out
 from pipeline.lock import Lock, Package, lock_path, read
 from pipeline.published import Location
 from pipeline.run import Run
@@ -96,6 +97,7 @@ def _locked(
     image = run.request().image
     with TemporaryDirectory(prefix="twinbuild-") as folder:
         tree = Path(folder)
+        refuse_unsupported(image, paths_in(run.source_tar, image))
         take_out(run.source_tar, image, tree)
         request = read_request(tree, image, farm, builder_lists, store)
         try:

@@ -140,13 +140,14 @@ def test_hooks_run_in_live_builds_order(job: Job) -> None:
         "normal/10-a.hook.binary",
         "live/05-c.hook.chroot",
         "00-d.hook.chroot",
+        "01-old.chroot",
         "README",
         "normal/notes.txt",
     ):
         (hooks / name).parent.mkdir(parents=True, exist_ok=True)
         (hooks / name).touch()
-    names = [hook.name.partition(".")[0] for hook in tree.hooks(hooks, ".hook.chroot")]
-    assert names == ["10-a", "20-b", "05-c", "00-d"]
+    names = [hook.name.partition(".")[0] for hook in tree.hooks(hooks, ".chroot")]
+    assert names == ["10-a", "20-b", "05-c", "00-d", "01-old"]
     assert [hook.name for hook in tree.hooks(hooks, ".hook.binary")] == ["10-a.hook.binary"]
     assert tree.hooks(job.image_folder / "none", ".hook.chroot") == []
 
@@ -156,8 +157,10 @@ def test_a_configuration_that_would_be_ignored_is_refused(job: Job) -> None:
         (job.image_folder / name).touch()
     (job.image_folder / "package-lists").mkdir()
     tree.check_configuration(job)
-    (job.image_folder / "archives").mkdir()
-    with pytest.raises(StepFailed, match=r"images/live/mini/archives is not supported") as caught:
+    (job.image_folder / "bootloaders").mkdir()
+    with pytest.raises(
+        StepFailed, match=r"images/live/mini/bootloaders is not supported"
+    ) as caught:
         tree.check_configuration(job)
     assert caught.value.status == protocol.STATUS_BUILD_FAILED
 

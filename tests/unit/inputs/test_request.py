@@ -59,11 +59,29 @@ def test_anything_but_names_is_refused_with_its_line(image: Path, line: str) -> 
         request_of(image)
 
 
-@pytest.mark.parametrize("name", ["b.list.binary", "b.list.chroot_live", "b.txt"])
+@pytest.mark.parametrize("name", ["b.list.binary", "b.txt"])
 def test_an_unknown_kind_of_list_is_told(image: Path, name: str) -> None:
     (image / "package-lists" / name).write_text("dash\n")
-    with pytest.raises(UsageError, match="no kind of package list"):
+    with pytest.raises(UsageError, match=f"package-lists/{name} is not supported"):
         request_of(image)
+
+
+@pytest.mark.parametrize("ending", [".list", ".list.chroot_live", ".list.chroot_install"])
+def test_every_list_of_the_system_counts(image: Path, ending: str) -> None:
+    (image / f"package-lists/b{ending}").write_text("live-boot\n")
+    assert [asked.name for asked in request_of(image).image_names] == ["dash", "live-boot"]
+
+
+def test_pins_stand_where_live_build_has_them(image: Path) -> None:
+    pins = {"preferences/a.pref": "1", "archives/a.pref.chroot": "2", "apt/preferences": "3"}
+    for name, text in pins.items():
+        (image / name).parent.mkdir(exist_ok=True)
+        (image / name).write_text(text)
+    assert request_of(image).preferences == (
+        ("a.pref", "1"),
+        ("archives-a.pref", "2"),
+        ("apt-preferences", "3"),
+    )
 
 
 def test_a_list_must_be_a_plain_file_and_text(image: Path) -> None:

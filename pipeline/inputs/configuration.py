@@ -1,0 +1,84 @@
+"""What of a live-build configuration tree an image may have; the rest is named before a download.
+
+A part that a build would ignore is refused with the first of its files and what to do instead.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline.errors import UsageError
+from pipeline.guest import protocol
+
+LISTS = (".list.chroot", ".list", ".list.chroot_install", ".list.chroot_live")
+PINS = (".pref", ".pref.chroot")
+OF_LB_CONFIG = "it holds what lb config wrote: set it in image.yaml and farm.yaml, then remove it"
+OF_INSTALLER = "no installer is built: remove it"
+# What live-build knows and this build does not, and what to do about it.
+REMEDIES = {
+    "auto": "set what it says in image.yaml and farm.yaml, then remove it",
+    "binary": OF_LB_CONFIG,
+    "bootloaders": "put files of the boot menu into includes.binary/",
+    "bootstrap": OF_LB_CONFIG,
+    "build": OF_LB_CONFIG,
+    "chroot": OF_LB_CONFIG,
+    "common": OF_LB_CONFIG,
+    "config": "move its content up, beside image.yaml",
+    "debian-installer": OF_INSTALLER,
+    "includes": "put its files into includes.chroot/ or includes.binary/",
+    "includes.bootstrap": "put its files into includes.chroot/, or into a package in packages/",
+    "includes.chroot_before_packages": "put its files into includes.chroot/, or, if packages need"
+    " them while they are installed, into a package in packages/",
+    "includes.installer": OF_INSTALLER,
+    "includes.source": "the commit is the source: remove it",
+    "packages.binary": "no pool is made on the medium: remove it",
+    "preseed": "answer debconf in a package in packages/, or set it up in a hook",
+    "rootfs": "the tree is a SquashFS: remove it",
+    "source": OF_LB_CONFIG,
+}
+# How the files of some parts are called, and what to do with others.
+NAMES = {
+    "apt": (("preferences",), "settings of apt go into includes.chroot/etc/apt/apt.conf.d/"),
+    "archives": (PINS, "add the archive, with its keyring, to archives in farm.yaml"),
+    "hooks": ((".chroot", ".binary"), "name a hook *.hook.chroot or *.hook.binary"),
+    "package-lists": (LISTS, f"name it *{LISTS[0]}"),
+    "preferences": (PINS, f"name it *{PINS[1]}"),
+}
+
+
+def refuse_unsupported(image: str, paths: Iterable[str]) -> None:
+    """Raise UsageError for the first of `paths`, in the folder of `image`, that is of no use here.
+
+    They are its files and links, relative to it; the detail of the error lists all of these.
+    """
+    faults = list(_faults(sorted(paths)))
+    if faults:
+        shown = [f"images/live/{image}/{path} is not supported" for path, _ in faults]
+        lines = [f"{what}; {remedy}" for what, (_, remedy) in zip(shown, faults, strict=True)]
+        raise UsageError(shown[0], remedy=faults[0][1], detail="\n".join(lines))
+
+
+def files_in(folder: Path) -> Iterator[str]:
+    """Give the files and links below an image's folder, relative to it."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_dir():
+            yield path.relative_to(folder).as_posix()
+
+
+def _faults(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Give the first path of each unknown part, all wrong ones of known parts, with remedies."""
+    told = set()
+    for path in paths:
+        part, _, below = path.partition("/")
+        name = path.rpartition("/")[2]
+        if name.startswith((".", "README")):
+            continue
+        if part not in protocol.IMAGE_PARTS and part not in told:
+            told.add(part)
+            yield path, REMEDIES.get(part, "remove it: a build would ignore it")
+        elif part in NAMES and not _fits(part, below):
+            yield path, NAMES[part][1]
+
+
+def _fits(part: str, below: str) -> bool:
+    """Tell whether a file is called as those of its part are; only hooks have folders."""
+    return below.endswith(NAMES[part][0]) and ("/" not in below or part == "hooks")
