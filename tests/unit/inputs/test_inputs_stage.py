@@ -216,17 +216,27 @@ def test_what_is_no_plain_file_is_refused(workshop: Workshop, kind: bytes) -> No
         workshop.stage(run)
 
 
-def test_members_that_climb_stay_inside(workshop: Workshop) -> None:
+def _with_member(workshop: Workshop, name: str) -> Run:
     workshop.locked()
     run = workshop.run()
     with tarfile.open(run.source_tar, "a") as tar:
-        for name in ("images/live/mini/package-lists/../../../../../../x", "/tmp/twinbuild-x"):
-            member = tarfile.TarInfo(name)
-            member.size = 1
-            tar.addfile(member, BytesIO(b"x"))
+        member = tarfile.TarInfo(name)
+        member.size = 1
+        tar.addfile(member, BytesIO(b"x"))
     write_json(run.source_json, {"tar_sha256": sha256_file(run.source_tar)})
-    workshop.stage(run)
+    return run
+
+
+def test_members_with_absolute_paths_stay_inside(workshop: Workshop) -> None:
+    workshop.stage(_with_member(workshop, "/tmp/twinbuild-x"))
     assert not Path("/tmp/twinbuild-x").exists()
+
+
+def test_members_that_climb_are_refused(workshop: Workshop) -> None:
+    run = _with_member(workshop, "images/live/mini/package-lists/../../../../../../twinbuild-x")
+    with pytest.raises(UsageError, match="twinbuild-x is not supported"):
+        workshop.stage(run)
+    assert not list(workshop.tree.parents[1].rglob("twinbuild-x"))
 
 
 # --- several at once
