@@ -31,6 +31,10 @@ OUTPUT = WORK / "output.raw"
 # Without KVM a busy Engine starves the emulated timer, which the kernel takes for a broken one.
 KERNEL_PARAMETERS = "console=ttyS0 panic=-1 quiet mitigations=off no_timer_check"
 SCRATCH_SIZE = "32G"  # sparse
+FULL_REMEDY = (
+    f"it has {SCRATCH_SIZE[:-1]} GiB, or half of memory_mib where it is in memory: take content out"
+    " of the image, or raise memory_mib in farm.yaml"
+)
 OUTPUT_SIZE = "16G"  # sparse
 TREES, LAYERS = "trees.raw", "layers.raw"  # kept trees that go in and come out
 LAYERS_BYTES = 16 * 1024**3  # sparse
@@ -229,7 +233,8 @@ def _failure(last: Record, status: int | None) -> TwinbuildError:
     kind = kind or InfrastructureFailed
     what = plain(str(last.get("what")))
     detail = "\n".join(plain(line) for line in str(last.get("detail"))[:10000].splitlines())
-    return kind(f"step {plain(str(last.get('step')))}: {what}", detail=detail)
+    remedy = FULL_REMEDY if protocol.SCRATCH_FULL in what else ""
+    return kind(f"step {plain(str(last.get('step')))}: {what}", remedy=remedy, detail=detail)
 
 
 def last_words(console: Path) -> tuple[str | None, str]:

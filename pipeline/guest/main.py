@@ -1,5 +1,6 @@
 """Turns a job into artifacts: the steps in order, and what is handed back."""
 
+import errno
 import json
 import os
 import platform
@@ -32,7 +33,8 @@ def main() -> None:
     except StepFailed as failure:
         _failed(report, failure.status, failure.what, failure.detail)
     except OSError as error:
-        what = f"{type(error).__name__}: {error}"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = f"{protocol.SCRATCH_FULL if full else type(error).__name__}: {error}"
         _failed(report, protocol.STATUS_INFRASTRUCTURE, what, traceback.format_exc())
     except Exception as error:  # noqa: BLE001  a bug of ours must reach the log, not vanish
         what = f"the machine's own programs failed: {error!r}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from . import grub, protocol, tree
 from .digest import sha256_file
 from .fat import files_below, make_fat
+from .hook_failure import telling
 from .job import Job
 from .ledger import XATTRS
 from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
@@ -79,15 +80,16 @@ def complete_partition(job: Job, report: Report, env: Mapping[str, str]) -> None
     tree.include(job.image_folder / "includes.binary", job.binary)
     for hook in tree.hooks(job.image_folder / "hooks", ".binary"):
         hook.chmod(0o755)
-        run(
-            report,
-            [os.fspath(hook)],
-            env=env,
-            cwd=job.binary,
-            umask=SCRIPT_UMASK,
-            blame=f"hook {hook.name}",
-            limit_s=SCRIPT_LIMIT_S,
-        )
+        with telling(hook, job.work / "source"):
+            run(
+                report,
+                [os.fspath(hook)],
+                env=env,
+                cwd=job.binary,
+                umask=SCRIPT_UMASK,
+                blame=f"hook {hook.name}",
+                limit_s=SCRIPT_LIMIT_S,
+            )
     _check_partition(job)
     _settle(job.binary, job.epoch)
 

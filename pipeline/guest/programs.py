@@ -91,7 +91,7 @@ def _failure(name: str, status: int, detail: str) -> StepFailed:
         what = f"{name} was killed: the machine has too little memory"
         return StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
     if "No space left on device" in detail:
-        what = f"{name}: the scratch disk is full"
+        what = f"{name}: {protocol.SCRATCH_FULL}"
         return StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
     what = f"{name} failed with status {status}"
     return StepFailed(protocol.STATUS_BUILD_FAILED, what, detail)

@@ -79,6 +79,8 @@ IMAGE_PARTS = frozenset(
     }
 )
 
+SCRATCH_FULL = "the scratch disk is full"
+
 STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS = 3, 4, 5
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import protocol
+from .hook_failure import telling
 from .hook_links import check_hook_links
 from .job import Job, Local, Locked
 from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
@@ -203,7 +204,8 @@ def run_chroot_hook(job: Job, report: Report, env: Mapping[str, str], hook: Path
     inside.chmod(0o755)
     try:
         argv = [f"/root/{hook.name}"]
-        in_chroot(job.tree, report, {**env, "HOME": "/root"}, argv, blame=f"hook {hook.name}")
+        with telling(hook, job.work / "source"):
+            in_chroot(job.tree, report, {**env, "HOME": "/root"}, argv, blame=f"hook {hook.name}")
     finally:
         inside.unlink(missing_ok=True)
 

@@ -133,6 +133,15 @@ def test_a_failure_has_one_of_three_statuses(status: object, kind: type[Twinbuil
     assert caught.value.detail == "d"
 
 
+def test_a_full_scratch_disk_is_told_with_its_size_and_what_to_do() -> None:
+    what = "mksquashfs: the scratch disk is full"
+    with pytest.raises(InfrastructureFailed) as caught:
+        follow(line(record="failed", status=4, step="70-squashfs", what=what))
+    assert str(caught.value).startswith("step 70-squashfs: mksquashfs: the scratch disk is full; ")
+    assert "32 GiB" in caught.value.remedy
+    assert "memory_mib in farm.yaml" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     "fields",
     [

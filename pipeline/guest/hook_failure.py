@@ -1,0 +1,66 @@
+"""Says why a hook failed: the file and line at fault, and the network that a build has not."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import protocol
+from .report import StepFailed
+
+NO_NETWORK = re.compile(
+    r"could ?n[o']t resolve|unable to resolve|temporary failure (?:in name resolution|resolving)"
+    r"|network is unreachable|name or service not known|no address associated with hostname"
+    r"|failed to establish a new connection|could not connect to server",
+    re.IGNORECASE,
+)
+HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+[a-z]{2,}\b", re.IGNORECASE)
+# Programs whose complaints begin with another word than their name.
+CALLED = {"fatal": "git", "E": "apt|apt-get", "W": "apt|apt-get", "Err": "apt|apt-get"}
+REMEDY = "a build has no network; commit the file or put it into a package"
+
+
+@contextmanager
+def telling(hook: Path, source: Path) -> Iterator[None]:
+    """Have a StepFailed that a hook of the `source` causes name its file, and the line if known."""
+    try:
+        yield
+    except StepFailed as failure:
+        if failure.status != protocol.STATUS_BUILD_FAILED:
+            raise
+        text = hook.read_text(errors="replace") if hook.is_file() else ""
+        what = _told(failure, hook.name, text, hook.relative_to(source).as_posix())
+        raise StepFailed(failure.status, what, failure.detail) from failure
+
+
+def _told(failure: StepFailed, name: str, text: str, shown: str) -> str:
+    said = failure.detail.splitlines()
+    complaint = next((line for line in reversed(said) if NO_NETWORK.search(line)), "")
+    number = _line_told(name, failure.detail)
+    if complaint:
+        number = number or _line_asking(complaint, text)
+    where = f"{shown}:{number}" if number else shown
+    return f"{failure.what} ({where})" + (f": {REMEDY}" if complaint else "")
+
+
+def _line_told(name: str, detail: str) -> int:
+    """Return the line that a shell or Python blamed last; 0 if none did."""
+    path = rf"\S*{re.escape(name)}"
+    shell = rf"^{path}: (?:line )?(\d+): |^\s*File \"{path}\", line (\d+)"
+    found = re.findall(shell, detail, re.MULTILINE)
+    return int("".join(found[-1])) if found else 0
+
+
+def _line_asking(complaint: str, text: str) -> int:
+    """Return the one line of a hook that ran what complains, if there is but one; otherwise 0."""
+    word = re.split(r"[:\s]", complaint.strip(), maxsplit=1)[0]
+    program = re.compile(rf"(?<![\w.-])(?:{CALLED.get(word) or re.escape(word)})(?![\w.-])")
+    hosts = {host.lower() for host in HOST.findall(complaint)}
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.splitlines(), 1)
+        if program.search(line) and not line.lstrip().startswith("#")
+    ]
+    with_host = [one for one in lines if any(host in one[1].lower() for host in hosts)]
+    likely = with_host or lines
+    return likely[0][0] if len(likely) == 1 else 0
