@@ -17,12 +17,30 @@ from .times import Times
 # It wonders, a line a file, about packages that are younger than a clock which is behind.
 QUIET_TAR = {"TAR_OPTIONS": "--warning=no-timestamp"}
 
-# Mounts are private to the program and vanish with it; so do the processes it leaves behind.
+# Mounts are private to the program and vanish with it; so do the processes it leaves behind. Of the
+# machine it sees no disk and no port, and its kernel's settings cannot be written.
 IN_CHROOT = """
 set -e
 mount -t proc proc "$1/proc"
+for name in sys sysrq-trigger; do
+    [ -e "$1/proc/$name" ] || continue
+    mount --bind "$1/proc/$name" "$1/proc/$name"
+    mount -o remount,bind,ro "$1/proc/$name"
+done
 mount -t sysfs -o ro sysfs "$1/sys"
-mount --rbind /dev "$1/dev"
+mount -t tmpfs -o mode=755 tmpfs "$1/dev"
+for name in null zero full random urandom tty; do
+    : >"$1/dev/$name"
+    mount --bind "/dev/$name" "$1/dev/$name"
+done
+mkdir "$1/dev/pts" "$1/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=666,mode=620,gid=5 devpts "$1/dev/pts"
+mount -t tmpfs -o mode=1777 tmpfs "$1/dev/shm"
+ln -s pts/ptmx "$1/dev/ptmx"
+ln -s /proc/self/fd "$1/dev/fd"
+ln -s fd/0 "$1/dev/stdin"
+ln -s fd/1 "$1/dev/stdout"
+ln -s fd/2 "$1/dev/stderr"
 mount -t tmpfs -o mode=755 tmpfs "$1/run"
 mount -t tmpfs -o mode=1777 tmpfs "$1/tmp"
 exec chroot "$@"

@@ -1,0 +1,84 @@
+"""What a hook can reach: a real shell in a tree of its own, trying to get out of it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.guest.report import StepFailed
+from pipeline.guest.tree import in_chroot
+
+BUSYBOX = shutil.which("busybox")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or BUSYBOX is None, reason="only root can mount; needs a static busybox"
+)
+ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+class Lines:
+    """A report that keeps what a program prints."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    for name in ("bin", "proc", "sys", "dev", "run", "tmp", "root"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(str(BUSYBOX), folder / "bin/busybox")
+    return folder
+
+
+def play(root: Path, script: str) -> list[str]:
+    report = Lines()
+    shell = ["/bin/busybox", "sh", "-c", f"set -e; alias b=/bin/busybox; {script}"]
+    in_chroot(root, report, ENV, shell, blame="hook x")  # type: ignore[arg-type]
+    return report.lines
+
+
+def test_a_hook_has_the_devices_that_programs_expect(root: Path) -> None:
+    said = play(
+        root,
+        "echo x >/dev/null; /bin/busybox head -c 4 /dev/zero | /bin/busybox wc -c;"
+        " echo y >/dev/stdout; echo z >/dev/shm/z; /bin/busybox cat /dev/fd/0 </dev/shm/z;"
+        " /bin/busybox test -c /dev/ptmx; /bin/busybox ls /dev",
+    )
+    assert said[:3] == ["4", "y", "z"]
+    devices = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
+    assert sorted(" ".join(said[3:]).split()) == devices.split()
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo 7 >/proc/sys/kernel/printk", "Read-only file system"),
+        ("echo host >/proc/sys/kernel/hostname", "Read-only file system"),
+        ("echo add >/sys/class/mem/null/uevent", "Read-only file system"),
+        ("/bin/busybox cat /dev/vda", "No such file"),
+        ("/bin/busybox cat /dev/disk/by-id/virtio-scratch", "No such file"),
+    ],
+)
+def test_a_hook_that_reaches_out_of_its_tree_fails(root: Path, script: str, why: str) -> None:
+    with pytest.raises(StepFailed, match="hook x failed") as caught:
+        play(root, f"echo begun; {script}")
+    assert caught.value.detail.startswith("begun")
+    assert why in caught.value.detail
+
+
+def test_the_root_of_its_first_process_is_the_tree(root: Path) -> None:
+    play(root, "echo x >/proc/1/root/../../written; echo x >/../../written-too")
+    assert (root / "written").exists()
+    assert (root / "written-too").exists()
+
+
+def test_nothing_stays_mounted_and_nothing_of_dev_in_the_tree(root: Path) -> None:
+    play(root, "echo x >/dev/shm/x; echo x >/tmp/x; echo x >/root/kept")
+    left = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+    assert left == ["bin/busybox", "root/kept"]
+    assert str(root) not in Path("/proc/self/mounts").read_text()
