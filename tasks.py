@@ -143,10 +143,13 @@ def lock(
 
 
 def _print_proof(proof: Proof) -> None:
+    from pipeline.inputs.validity import days_left
+
     for suite in proof.suites:
         whose = "Debian" if suite.is_debian else "the archive's own key, not Debian,"
         when = f"{suite.signed:%Y-%m-%d %H:%M} UTC"
         print(f"{suite.archive} {suite.suite}: signed by {whose} {when}; {suite.packages} packages")
+        print(f"{suite.archive} {suite.suite}: {days_left(suite.valid_until)}")
     for package in proof.foreign:
         print(f"not Debian's: {package.name} {package.version} ({package.archive})")
 

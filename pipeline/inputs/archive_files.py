@@ -66,23 +66,35 @@ class Archives:
                 remedy="write the lock anew, or set snapshot_urls in farm.yaml",
                 detail=error.detail,
             ) from error
-        release = read_release(
-            self.store.path(suite.inrelease_sha256).read_bytes(),
-            keyring=self.entries[suite.archive].keyring,
-            suite=suite.suite,
-            now=suite.date,
-        )
+        release = self._locked_release(suite)
         for index in suite.indices:
             if release.files.get(index.path) != index:
                 raise InputsUnverified(f"the lock's {index.path} is not that of its InRelease")
 
-    def _fetch_locked(self, suite: Suite) -> None:
-        found = self._all_bases(suite.archive, suite.date)
+    def signed_release(self, suite: Suite) -> SignedRelease | None:
+        """Return the InRelease that a lock names, verified; None if no address has it any more."""
+        try:
+            self._fetch_inrelease(suite)
+        except (Missing, InputsUnverified):
+            return None
+        return self._locked_release(suite)
+
+    def _locked_release(self, suite: Suite) -> SignedRelease:
+        content = self.store.path(suite.inrelease_sha256).read_bytes()
+        keyring = self.entries[suite.archive].keyring
+        return read_release(content, keyring=keyring, suite=suite.suite, now=suite.date)
+
+    def _fetch_inrelease(self, suite: Suite) -> None:
         sha256 = suite.inrelease_sha256
         if not self.store.has(sha256):
+            found = self._all_bases(suite.archive, suite.date)
             urls = join(found, f"dists/{suite.suite}/InRelease")
             with self.store.receiving(sha256) as file:
                 self.client.download(urls, file, sha256=sha256, limit=INRELEASE_LIMIT)
+
+    def _fetch_locked(self, suite: Suite) -> None:
+        self._fetch_inrelease(suite)
+        found = self._all_bases(suite.archive, suite.date)
         for index in suite.indices:
             self._fetch_index(suite.suite, index, found)
 

@@ -12,6 +12,7 @@ from pipeline.inputs.history import refuse_changed
 from pipeline.inputs.packages_index import Catalogue, catalogue, find_packages
 from pipeline.inputs.request import Request, read_request
 from pipeline.inputs.resolve import Chosen, check_names, check_needs, private_apt
+from pipeline.inputs.validity import tell_validity
 from pipeline.lock import Lock, Package, Suite, dump, load, lock_path, read
 from pipeline.store import Store
 
@@ -119,8 +120,9 @@ def check_lock(
 ) -> Lock:
     """Return the lock of `image` if it fits what is asked for and all of it can be had.
 
-    Raise UsageError if it is stale, InfrastructureFailed that lists the packages which neither
-    the store nor any address has.
+    Until when its signed indices are valid is told, a line for each suite. Raise UsageError if it
+    is stale, InfrastructureFailed that lists the packages which neither the store nor any address
+    has.
     """
     request = read_request(tree, image, farm, builder_lists, store)
     lock, _ = read(lock_path(tree / "images" / "live", image))
@@ -136,12 +138,15 @@ def check_lock(
 
     with open_archives(farm.archives, store) as archives:
         archives.client.in_parallel(absent, ask)
+        validity = [tell_validity(archives.signed_release(suite), suite) for suite in lock.suites]
     if gone:
         raise InfrastructureFailed(
             f"{len(gone)} locked packages cannot be had",
             remedy=f"invoke lock --image {image}, or set snapshot_urls in farm.yaml",
             detail="\n".join(sorted(gone)),
         )
+    for line in validity:
+        notify(line)
     return lock
 
 

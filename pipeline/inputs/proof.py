@@ -30,6 +30,7 @@ class ProvenSuite:
     archive: str
     suite: str
     signed: datetime
+    valid_until: datetime | None  # None if what was signed states no end
     is_debian: bool  # one of Debian's own archive keys signed it
     packages: int  # how many of the lock's packages it vouches for
 
@@ -59,7 +60,7 @@ def prove(
         raise UsageError(f"there is no snapshot {snapshot}", remedy=remedy)
     with tempfile.TemporaryDirectory(prefix="twinbuild-proof-") as folder:
         store = Store(Path(folder))
-        debian = {
+        judged = {
             (suite.archive, suite.suite): _prove_suite(
                 suite, snapshot, archives, debian_keyring, store
             )
@@ -73,12 +74,12 @@ def prove(
             suite.archive,
             suite.suite,
             suite.date,
-            debian[suite.archive, suite.suite],
+            *judged[suite.archive, suite.suite],
             sum((p.archive, p.suite) == (suite.archive, suite.suite) for p in lock.packages),
         )
         for suite in lock.suites
     )
-    foreign = tuple(p for p in lock.packages if not debian[p.archive, p.suite])
+    foreign = tuple(p for p in lock.packages if not judged[p.archive, p.suite][1])
     return Proof(suites, foreign)
 
 
@@ -88,8 +89,11 @@ def _prove_suite(
     archives: Mapping[str, Archive],
     debian_keyring: Path,
     store: Store,
-) -> bool:
-    """Verify an InRelease and its indices, and take them to the store; tell if it is Debian's."""
+) -> tuple[datetime | None, bool]:
+    """Verify an InRelease and its indices, and take them to the store.
+
+    Return until when it was valid, and whether it is Debian's.
+    """
     if suite.archive not in archives:
         raise UsageError(f"farm.yaml has no archive {suite.archive}, which the lock names")
     dists = snapshot / suite.archive / "dists" / suite.suite
@@ -106,7 +110,7 @@ def _prove_suite(
         _check_file(dists / index.path, index.size, index.sha256)
         with (dists / index.path).open("rb") as file:
             store.add(index.sha256, index.size, iter(lambda: file.read(PIECE), b""))
-    return is_debian
+    return release.valid_until, is_debian
 
 
 def _judge(

@@ -2,13 +2,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import InfrastructureFailed, InputsUnverified, TwinbuildError, UsageError
 from pipeline.inputs.locking import check_lock
+from pipeline.inputs.validity import days_left
 from pipeline.lock import Lock, dump, read
 from tests.archive_server import archive_server
 from tests.debian_archive import DAY, SigningKey, sha256
@@ -349,6 +350,38 @@ def test_a_repository_without_commits_has_no_history(workshop: Workshop) -> None
 def test_a_fresh_lock_passes_the_check(workshop: Workshop) -> None:
     lock = workshop.locked()
     assert check(workshop) == lock
+
+
+def told(workshop: Workshop) -> str:
+    said: list[str] = []
+    lists = workshop.builder_lists
+    check_lock(workshop.tree, "mini", workshop.farm, workshop.store, lists, said.append)
+    (line,) = [line for line in said if line.startswith("debian trixie: ")]
+    return line
+
+
+def test_the_check_tells_how_long_the_signed_index_is_valid(workshop: Workshop) -> None:
+    now = datetime.now(UTC)
+    workshop.archive.publish(date=now - DAY, valid_for=7 * DAY)
+    workshop.lock()
+    until = f"{now + 6 * DAY:%Y-%m-%d %H:%M} UTC"
+    assert told(workshop).endswith(f", valid until {until}: 5 days left")
+    workshop.archive.publish(date=now, valid_for=None)
+    workshop.lock()
+    assert told(workshop).endswith(", valid without end")
+
+
+def test_the_check_tells_that_a_signed_index_is_gone(workshop: Workshop) -> None:
+    workshop.locked()
+    shutil.rmtree(workshop.store.root)
+    workshop.archive.publish(date=datetime.now(UTC) + timedelta(seconds=5))
+    assert "is gone, and no snapshot can be made; lock anew" in told(workshop)
+
+
+def test_an_index_that_has_expired_is_told() -> None:
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    assert "expired, so lock anew" in days_left(now - timedelta(seconds=1), now)
+    assert days_left(now + timedelta(seconds=1), now).endswith(": 0 days left")
 
 
 def _another_package(workshop: Workshop) -> None:

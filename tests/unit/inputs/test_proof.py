@@ -42,6 +42,8 @@ def test_debians_packages_are_proven(workshop: Workshop, lock: Lock, snapshot: P
     (suite,) = proven.suites
     assert (suite.archive, suite.suite, suite.signed) == ("debian", "trixie", lock.suites[0].date)
     assert suite.is_debian
+    assert suite.valid_until
+    assert suite.valid_until > suite.signed
     assert suite.packages == len(lock.packages)
     assert proven.foreign == ()
 
