@@ -37,6 +37,15 @@ def test_a_clean_tree_passes_every_check(tree: Path) -> None:
         ("images/a.list.orig", "text\n", 0o644),
         ("images/live/mini/.gitattributes", "VERSION export-subst\n", 0o644),
         ("images/live/mini/po/de.mo", "text\n", 0o644),
+        ("images/live/mini/image.yaml~", "text\n", 0o644),
+        ("images/live/mini/includes.chroot/usr/share/x/gschemas.compiled", "text\n", 0o644),
+        ("images/live/mini/includes.chroot/etc/ld.so.cache", "text\n", 0o644),
+        (".gitattributes", "*.bin filter=lfs -text\n", 0o644),
+        ("images/live/mini/hooks/10-old.chroot", "#!/bin/sh\n", 0o644),
+        ("images/live/mini/hooks/normal/10-a.hook.binary", "#!/bin/sh\n", 0o644),
+        ("hooks/chroot/10-shared.hook.chroot", "#!/bin/sh\n", 0o644),
+        ("images/live/mini/includes.chroot/usr/sbin/tool", "#!/bin/sh\n", 0o644),
+        ("images/live/mini/includes.chroot/etc/motd", "hello\n", 0o755),
         ("images/live/mini/hooks/normal/10-a.hook.chroot", "#!/bin/sh\n", 0o644),
         ("images/live/mini/image.yaml", "text\n", 0o755),
     ],
@@ -46,6 +55,22 @@ def test_a_surprise_is_refused_by_its_path(tree: Path, name: str, content: str, 
     with pytest.raises(BuildFailed) as caught:
         check_source(HOOKS, tree, notify=lambda _: None)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode"),
+    [
+        (".gitattributes", "# no export-subst and no filter=x here\n*.txt text\n", 0o644),
+        ("images/live/mini/includes.chroot/usr/bin/tool", "#!/bin/sh\n", 0o755),
+        ("images/live/mini/includes.chroot/usr/bin/elf", "\x7fELF...", 0o755),
+        ("images/live/mini/includes.chroot/usr/lib/part.sh", "#!/bin/sh\n", 0o644),
+        ("images/live/mini/packages/x/debian/odd", "text\n", 0o755),
+        ("images/live/mini/includes.chroot/etc/ä name", "text\n", 0o644),
+    ],
+)
+def test_what_is_as_it_should_be_passes(tree: Path, name: str, content: str, mode: int) -> None:
+    add(tree, name, content, mode=mode)
+    check_source(HOOKS, tree, notify=lambda _: None)
 
 
 def test_paths_that_differ_in_case_are_refused(tree: Path) -> None:
