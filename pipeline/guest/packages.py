@@ -21,7 +21,6 @@ USER = 1000  # number of the user who builds, and of his group
 # A root directory may have file systems mounted anywhere but here.
 BUILD_FOLDER = "build"
 DAY = 86400
-SHOW = "--showformat=${Package} ${Version} ${Architecture}\\n"
 
 
 def make_build_root(job: Job, report: Report, env: Mapping[str, str]) -> None:
