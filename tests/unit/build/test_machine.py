@@ -348,6 +348,8 @@ def test_the_accelerator_decides_on_the_cpu() -> None:
     assert options(tcg, "-accel") == ["tcg,tb-size=512"]
     assert options(tcg, "-cpu") == ["Nehalem,-cx16"]
     assert (options(kvm, "-accel"), options(kvm, "-cpu")) == (["kvm"], ["Nehalem"])
+    slow, fast = (set(options(argv, "-append")[0].split()) for argv in (tcg, kvm))
+    assert slow - fast == {machine.TCG_PARAMETERS}
 
 
 @pytest.mark.parametrize(
