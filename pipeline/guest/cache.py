@@ -62,7 +62,7 @@ class Trees:
         self._report = report
         self._times = times
         layers = disk(protocol.LAYERS_DISK)
-        self._keeper = Keeper(tree, layers, report, times.started, self._made) if keep else None
+        self._keeper = Keeper(tree, layers, report, times.started, times.made) if keep else None
 
     def restore(self, step: str) -> bool:
         """Do what a step did, if the build begins with that, and tell whether it does."""
@@ -89,9 +89,6 @@ class Trees:
             self._keeper.keep(step, change, digest, int(time.time()))
             if step == protocol.LAST_KEPT:
                 self._keeper = None
-
-    def _made(self, mtime: float) -> bool:
-        return self._times.made(mtime, self._times.started, time.time())
 
     @contextmanager
     def _damage_told(self, step: str) -> Iterator[None]:

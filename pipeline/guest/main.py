@@ -19,7 +19,7 @@ from .machine import make_scratch, settle
 from .output_disk import hand_over
 from .programs import environment, output_of
 from .report import Report, StepFailed
-from .times import Times
+from .times import Times, package_times
 
 INITRAMFS, SQUASHFS = "50-initramfs", "70-squashfs"
 Step = Callable[[], Mapping[str, Path] | None]
@@ -57,7 +57,7 @@ def _build(report: Report) -> None:
         tree.check_configuration(job)
         job.artifacts.mkdir()
     by_hand = measure(job, report, env, locked) if machine.get("measure_by_hand") else {}
-    times = Times(job.epoch, started, job.work / protocol.REPOSITORY / "pool")
+    times = Times(job.epoch, started)
     ledger = Ledger(job.tree, job.work / protocol.LEDGER, times.settled)
     trees = cache.Trees(job.tree, begun, report, times, keep=machine["trees"]["keep"])
     stop, packed = machine["trees"]["stop"], False
@@ -107,7 +107,7 @@ def _steps(
     for source in job.sources:
         step = f"{protocol.PACKAGES}/{source['name']}"
         yield step, partial(packages.build, job, report, env, source)
-    yield protocol.BOOTSTRAP, partial(_bootstrap, job, report, of_lock, locked)
+    yield protocol.BOOTSTRAP, partial(_bootstrap, job, report, of_lock, locked, times)
     yield "30-includes", partial(tree.add_includes, job)
     for hook in tree.hooks(job.image_folder / "hooks", ".chroot"):
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
@@ -122,8 +122,12 @@ def _steps(
         yield "88-kits", partial(kits.make_kits, job, report, env)
 
 
-def _bootstrap(job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked]) -> None:
+def _bootstrap(
+    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked], times: Times
+) -> None:
     tree.bootstrap(job, report, env, locked, local_archive.offer(job))
+    pool = job.work / protocol.REPOSITORY / "pool"
+    times.take_package_times(package_times(pool, times.started))
 
 
 def _clean(job: Job, report: Report, times: Times) -> None:

@@ -12,7 +12,6 @@ of the same image, so it takes two more looks:
 An explicit time (`touch --date`) that falls into just these hours is taken for the clock's.
 """
 
-import math
 import os
 import subprocess
 import tarfile
@@ -29,35 +28,27 @@ CHANGED = 2  # the field of shadow(5) with the day of a password's last change
 
 
 class Times:
-    """The times of one build's files; `pool` holds the packages, `started` is in seconds."""
+    """The times of one build's files; `started` is in seconds of this clock."""
 
-    def __init__(self, epoch: int, started: int, pool: Path) -> None:
+    def __init__(self, epoch: int, started: int) -> None:
         self.epoch = epoch
         self.started = started
-        self._pool = pool
-        self._asked_since = math.inf
         self._of_packages: frozenset[int] = frozenset()
         self._passwords: dict[str, frozenset[bytes]] = {}  # the settled lines of each file
 
     def take_package_times(self, seconds: frozenset[int]) -> None:
-        """Take the times of packages from a kept tree: the packages themselves are not there."""
+        """Take the times of the packages' files, which are not the build's."""
         self._of_packages |= seconds
 
     def settled(self, mtime: float) -> float:
         """Return the time in seconds that a file with this time will have in the image."""
-        made = mtime > self.epoch or self.made(mtime, self.started, time.time())
-        return self.epoch if made else mtime
+        return self.epoch if mtime > self.epoch or self.made(mtime) else mtime
 
-    def made(self, mtime: float, started: float, ended: float) -> bool:
-        """Tell whether a build made the file that had these hours, in seconds by this clock."""
-        if not started <= mtime <= ended:
+    def made(self, mtime: float) -> bool:
+        """Tell whether the build made the file that has this time."""
+        if not self.started <= mtime <= time.time():
             return False
-        if mtime != int(mtime):
-            return True
-        if started < self._asked_since:
-            self._asked_since = started
-            self._of_packages |= package_times(self._pool, started)
-        return int(mtime) not in self._of_packages
+        return mtime != int(mtime) or int(mtime) not in self._of_packages
 
     def settle_passwords(self, tree: Path, epoch: int) -> None:
         """Let passwords that were set since the last call be as old as `epoch`, in seconds.

@@ -49,7 +49,7 @@ def main() -> None:
     for row in play["rows"]:
         make_alone(job.tree, row["does"], STRANGE[play["name"]])
         alone[row["name"]] = dict(seen(job.tree, row["files"]))
-    times = Times(job.epoch, started, job.work / "pool")
+    times = Times(job.epoch, started)
     report._find_port = lambda: Path("/dev/stderr")
     build(job, play, Report(), times)
     settled = {row["name"]: dict(seen(job.tree, row["files"])) for row in play["rows"]}

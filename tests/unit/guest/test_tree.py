@@ -13,7 +13,7 @@ from pipeline.guest.report import StepFailed
 from pipeline.guest.times import Times
 
 EPOCH = 1_700_000_000
-TIMES = Times(EPOCH, EPOCH, Path("/nowhere"))
+TIMES = Times(EPOCH, EPOCH)
 
 
 @pytest.fixture
