@@ -23,7 +23,7 @@ from pipeline.inputs import addresses, locking
 from pipeline.inputs.debian_source import Binary
 from pipeline.inputs.locking import make_lock, write_lock
 from pipeline.inputs.proof import Proof, prove
-from pipeline.inputs.request import read_local_of
+from pipeline.inputs.request import read_local_of, with_own_archives
 from pipeline.inputs.snapshot import write_snapshot
 from pipeline.inputs.source_files import take_out
 from pipeline.inputs.stage import run_inputs
@@ -285,13 +285,17 @@ def check_lock(
 def snapshot(workspace: Workspace, tag: str, image: str, *, source: str | None = None) -> Path:
     """Write the tagged snapshot of an image; return its folder."""
     lock = _tagged_lock(workspace, tag, image, source)
-    return write_snapshot(workspace.snapshots, tag, lock, workspace.farm, workspace.store)
+    with _tagged_tree(workspace, tag, image, source) as tree:
+        farm = with_own_archives(tree, lock, workspace.farm)
+        return write_snapshot(workspace.snapshots, tag, lock, farm, workspace.store)
 
 
 def prove_lock(workspace: Workspace, tag: str, image: str, *, source: str | None = None) -> Proof:
     """Prove from the tagged snapshot alone that archives had what a tag's lock names."""
     lock = _tagged_lock(workspace, tag, image, source)
-    return prove(lock, workspace.snapshots / tag, workspace.farm.archives)
+    with _tagged_tree(workspace, tag, image, source) as tree:
+        farm = with_own_archives(tree, lock, workspace.farm)
+        return prove(lock, workspace.snapshots / tag, farm.archives)
 
 
 def own_packages(
@@ -304,13 +308,20 @@ def own_packages(
     if tag is None:
         tree = Path(source) if source else workspace.checkout
         return read_local_of(tree, image).binaries
+    with _tagged_tree(workspace, tag, image, source) as tree:
+        return read_local_of(tree, image).binaries
+
+
+@contextmanager
+def _tagged_tree(workspace: Workspace, tag: str, image: str, source: str | None) -> Iterator[Path]:
+    """Give a folder with what concerns the inputs of an image as it was tagged."""
     path = f"images/live/{image}"
     archive = ("archive", "--format=tar", f"--prefix={path}/")
     with TemporaryDirectory(prefix="twinbuild-") as folder:
         exported = Path(folder, "image.tar")
         exported.write_bytes(_ask_tag(workspace, tag, path, source, archive))
         take_out(exported, image, Path(folder))
-        return read_local_of(Path(folder), image).binaries
+        yield Path(folder)
 
 
 def _tagged_lock(workspace: Workspace, tag: str, image: str, source: str | None) -> Lock:

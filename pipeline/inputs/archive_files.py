@@ -25,7 +25,7 @@ Advance = Callable[[int], None]  # bytes gained; negative when some are thrown a
 
 @dataclass(frozen=True)
 class Archives:
-    """The archives of `farm.yaml` with their addresses on this machine, and how to reach them."""
+    """Archives with their addresses on this machine, and how to reach them."""
 
     entries: Mapping[str, Archive]
     bases: Mapping[str, tuple[str, ...]]
@@ -166,7 +166,7 @@ def _wanted_indices(release: SignedRelease, archive: Archive, architecture: str)
         if not packages:
             raise InputsUnverified(
                 f"{release.codename} has no {component} for {architecture}",
-                remedy="correct the components in farm.yaml",
+                remedy="correct its components in farm.yaml, or in the image's archives/",
             )
         yield packages
         translation = release.index(f"{component}/i18n/Translation-en")

@@ -11,6 +11,9 @@ from pipeline.guest import protocol
 
 LISTS = (".list.chroot", ".list", ".list.chroot_install", ".list.chroot_live")
 PINS = (".pref", ".pref.chroot")
+ARCHIVE_LISTS = (".list.chroot", ".list")
+ARCHIVE_KEYS = (".key.chroot", ".key")
+TEXT_LIMIT = 1024 * 1024
 OF_LB_CONFIG = "it holds what lb config wrote: set it in image.yaml and farm.yaml, then remove it"
 OF_INSTALLER = "no installer is built: remove it"
 # What live-build knows and this build does not, and what to do about it.
@@ -38,7 +41,13 @@ REMEDIES = {
 # How the files of some parts are called, and what to do with others.
 NAMES = {
     "apt": (("preferences",), "settings of apt go into includes.chroot/etc/apt/apt.conf.d/"),
-    "archives": (PINS, "add the archive, with its keyring, to archives in farm.yaml"),
+    "archives": (
+        (*ARCHIVE_LISTS, *ARCHIVE_KEYS, *PINS),
+        (
+            f"name it *{ARCHIVE_LISTS[0]}, *{ARCHIVE_KEYS[0]} or *{PINS[1]}; what apt asks in the"
+            " finished system goes into includes.chroot/etc/apt/"
+        ),
+    ),
     "hooks": ((".chroot", ".binary"), "name a hook *.hook.chroot or *.hook.binary"),
     "package-lists": (LISTS, f"name it *{LISTS[0]}"),
     "preferences": (PINS, f"name it *{PINS[1]}"),
@@ -62,6 +71,24 @@ def files_in(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
         if path.is_symlink() or not path.is_dir():
             yield path.relative_to(folder).as_posix()
+
+
+def read_text(path: Path) -> str:
+    """Return a text of the configuration; raise UsageError for what `read_plain` refuses."""
+    try:
+        return read_plain(path).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+
+
+def read_plain(path: Path) -> bytes:
+    """Return a small file; raise UsageError if it is a link, something else, or large."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > TEXT_LIMIT:
+        raise UsageError(f"{path} is not a plain file of at most {TEXT_LIMIT} bytes")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _faults(paths: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
 from pipeline.files import write_bytes
 from pipeline.inputs.archive_files import Archives, open_archives, suite_of
 from pipeline.inputs.history import refuse_changed
-from pipeline.inputs.packages_index import Catalogue, catalogue, find_packages
+from pipeline.inputs.packages_index import catalogue, find_packages
 from pipeline.inputs.request import Request, read_request
 from pipeline.inputs.resolve import Chosen, check_names, check_needs, private_apt
 from pipeline.inputs.validity import tell_validity
@@ -41,12 +41,11 @@ def make_lock(
     request = read_request(tree, image, farm, builder_lists, store)
     path = lock_path(tree / "images" / "live", image)
     before = read(path)[0] if path.exists() else None
-    with open_archives(farm.archives, store) as archives:
+    with open_archives(request.archives, store) as archives:
         suites = _read_suites(archives, request, before, notify)
-    found = catalogue(store, suites)
     places = {
         user: chosen.places
-        for user, chosen in _resolve(request, suites, found, store, cache, notify).items()
+        for user, chosen in _resolve(request, suites, store, cache, notify).items()
     }
     wanted = {place for chosen in places.values() for place in chosen}
     packages = _merge(places, find_packages(store, suites, wanted))
@@ -58,28 +57,30 @@ def make_lock(
 def _resolve(
     request: Request,
     suites: Sequence[Suite],
-    found: Catalogue,
     store: Store,
     cache: Path,
     notify: Notify,
 ) -> dict[str, Chosen]:
     """Return what each user of the lock takes; "build" is one only if there is something to build.
 
-    Raise UsageError for what cannot be met.
+    The builder knows the farm's archives alone. Raise UsageError for what cannot be met.
     """
+    of_farm = catalogue(store, [s for s in suites if s.archive not in request.own_keys])
+    of_image = catalogue(store, [s for s in suites if s.archive in request.own_keys])
+    found = of_farm.joined(of_image)
     own = {binary.name for binary in request.local.binaries}
     with_own = replace(found, names=found.names | own)
     chosen: dict[str, Chosen] = {}
     with private_apt(cache, store, suites, request) as apt:
         notify("resolving the packages of the builder")
-        check_names(request.builder_names, found)
+        check_names(request.builder_names, of_farm)
         names = {word.name for word in request.builder_names}
-        chosen["builder"] = apt.packages_for(found.essential | names)
+        chosen["builder"] = apt.packages_for(of_farm.essential | names)
         notify("resolving the packages of the image")
         check_names(request.image_names, with_own)
         names = {word.name for word in request.image_names} | request.installed_local
         chosen["image"] = apt.packages_for(
-            found.essential | names, request.preferences, with_local=bool(own)
+            found.essential | names, request.preferences, for_image=True
         )
         _refuse_passed_over(request, chosen["image"].local)
         if request.local.sources:
@@ -136,7 +137,7 @@ def check_lock(
         if not archives.offers_package(suite_of(lock, package), package):
             gone.append(package.file_name)
 
-    with open_archives(farm.archives, store) as archives:
+    with open_archives(request.archives, store) as archives:
         archives.client.in_parallel(absent, ask)
         validity = [tell_validity(archives.signed_release(suite), suite) for suite in lock.suites]
     if gone:

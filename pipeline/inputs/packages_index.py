@@ -41,6 +41,14 @@ class Catalogue:
     provided: set[str] = field(default_factory=set)
     essential: set[str] = field(default_factory=set)
 
+    def joined(self, other: "Catalogue") -> "Catalogue":
+        """Return the names in these indices and in the other ones."""
+        return Catalogue(
+            self.names | other.names,
+            self.provided | other.provided,
+            self.essential | other.essential,
+        )
+
 
 def paragraphs(store: Store, index: Index) -> Iterator[bytes]:
     """Give the paragraphs of an index in the store; raise InputsUnverified past the limits."""

@@ -51,9 +51,9 @@ def prove(
 ) -> Proof:
     """Prove that each package of `lock` was in its archive at the time that the lock states.
 
-    `snapshot` is the folder of a tagged snapshot; the keyrings of `archives` judge what Debian's
-    own keyring does not. Raise UsageError if there is no such snapshot or archive, InputsUnverified
-    for anything that is missing from it or not as it should be.
+    `snapshot` is the folder of a tagged snapshot; the keyrings of `archives` judge, and Debian's
+    own tells what is Debian's. Raise UsageError if there is no such snapshot or archive,
+    InputsUnverified for anything that is missing from it or not as it should be.
     """
     if not snapshot.is_dir():
         remedy = f"invoke snapshot --tag {snapshot.name}, or copy it there"
@@ -95,7 +95,8 @@ def _prove_suite(
     Return until when it was valid, and whether it is Debian's.
     """
     if suite.archive not in archives:
-        raise UsageError(f"farm.yaml has no archive {suite.archive}, which the lock names")
+        what = f"neither farm.yaml nor the image has the archive {suite.archive} of the lock"
+        raise UsageError(what)
     dists = snapshot / suite.archive / "dists" / suite.suite
     path = dists / "InRelease"
     _check_file(path, None, suite.inrelease_sha256)
@@ -116,12 +117,13 @@ def _prove_suite(
 def _judge(
     content: bytes, suite: Suite, keyring: Path, debian_keyring: Path
 ) -> tuple[SignedRelease, bool]:
-    """Verify an InRelease, by Debian's own keyring if that can, and tell if it could."""
+    """Verify an InRelease by its archive's keyring, and tell if Debian's own would do, too."""
+    release = read_release(content, keyring=keyring, suite=suite.suite, now=suite.date)
     try:
-        by_debian = read_release(content, keyring=debian_keyring, suite=suite.suite, now=suite.date)
+        read_release(content, keyring=debian_keyring, suite=suite.suite, now=suite.date)
     except (InputsUnverified, UsageError):  # another archive's, or a machine without the keyring
-        return read_release(content, keyring=keyring, suite=suite.suite, now=suite.date), False
-    return by_debian, True
+        return release, False
+    return release, True
 
 
 def _check_file(path: Path, size: int | None, sha256: str) -> None:

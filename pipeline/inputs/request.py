@@ -3,21 +3,26 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from pipeline.config import Archive, Farm, load_image
 from pipeline.errors import UsageError
 from pipeline.files import sha256_bytes
-from pipeline.inputs.configuration import LISTS, PINS, files_in, refuse_unsupported
+from pipeline.inputs.configuration import (
+    LISTS,
+    PINS,
+    files_in,
+    read_text,
+    refuse_unsupported,
+)
 from pipeline.inputs.fetched_source import FetchedSource, keep_files, read_debian
+from pipeline.inputs.image_archives import COMPONENT, read_archives
 from pipeline.inputs.local_packages import NONE, Fetch, LocalPackages, read_local
-from pipeline.lock import NAME, PACKAGE, SUITE
+from pipeline.lock import NAME, PACKAGE, SUITE, Lock
 from pipeline.store import Store
 
-LIST_LIMIT = 1024 * 1024
-COMPONENT = re.compile(r"[a-z][a-z0-9-]*")
 BUILDER_LISTS = Path("images/builder/package-lists")
 # live-build's conditions look like comments and are not.
 DIRECTIVE = re.compile(r"\s*#(?:if|nif|else|elif|endif)\b")
@@ -38,7 +43,8 @@ class Asked:
 class Request:
     """What a lock is made for. `preferences` are apt's pins for the image: file name and text.
 
-    `local` are the packages that the image brings itself.
+    `local` are the packages that the image brings itself, `own_keys` the SHA-256 of the keys of
+    those of its `archives` that it names itself.
     """
 
     image: str
@@ -48,6 +54,7 @@ class Request:
     preferences: tuple[tuple[str, str], ...]
     archives: Mapping[str, Archive]
     local: LocalPackages = NONE
+    own_keys: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def installed_local(self) -> frozenset[str]:
@@ -72,6 +79,8 @@ class Request:
                 for name, archive in self.archives.items()
             },
         }
+        if self.own_keys:
+            asked["keys"] = dict(self.own_keys)
         if self.local != NONE:  # not their versions: a new one needs no new lock
             needs = {need.relation for source in self.local.sources for need in source.needs}
             told = [[b.name, b.architecture, bool(b.source), b.fields] for b in self.local.binaries]
@@ -93,6 +102,8 @@ def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path, store:
     _check_archives(farm.archives)
     if described.suite not in {s for a in farm.archives.values() for s in a.suites}:
         raise UsageError(f"no archive in farm.yaml has the suite {described.suite} of {image}")
+    own = read_archives(folder, described.architecture, farm.archives)
+    archives = {**farm.archives, **{name: one.archive for name, one in own.items()}}
     own_lists = tree / BUILDER_LISTS
     image_names = tuple(_names(folder / "package-lists", LISTS))
     builder_names = tuple(_names(own_lists if own_lists.is_dir() else builder_lists, (".list",)))
@@ -104,9 +115,21 @@ def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path, store:
         image_names,
         (*builder_names, Asked(BUILDER_ALWAYS, "the builder itself", 0)),
         tuple(_preferences(folder)),
-        farm.archives,
-        read_local_of(tree, image, partial(_fetch, farm.archives, store)),
+        archives,
+        read_local_of(tree, image, partial(_fetch, archives, store)),
+        {name: one.key_sha256 for name, one in own.items()},
     )
+
+
+def with_own_archives(tree: Path, lock: Lock, farm: Farm) -> Farm:
+    """Return the farm with the archives that the image of `lock` names itself in the source `tree`.
+
+    Raise UsageError for what `read_archives` refuses.
+    """
+    folder = tree / "images" / "live" / lock.image
+    own = read_archives(folder, lock.architecture, farm.archives)
+    archives = {**farm.archives, **{name: one.archive for name, one in own.items()}}
+    return farm.model_copy(update={"archives": archives})
 
 
 def read_local_of(tree: Path, image: str, fetch: Fetch | None = None) -> LocalPackages:
@@ -144,7 +167,7 @@ def _names(folder: Path, endings: tuple[str, ...]) -> Iterator[Asked]:
         if not path.name.endswith(endings):
             remedy = f"name it *{endings[0]}"
             raise UsageError(f"{shown} is no kind of package list known here", remedy=remedy)
-        for number, line in enumerate(_text(path).splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             for word in [line] if DIRECTIVE.match(line) else line.partition("#")[0].split():
                 if not PACKAGE.fullmatch(word):
                     remedy = "write names of packages alone"
@@ -157,15 +180,6 @@ def _preferences(folder: Path) -> Iterator[tuple[str, str]]:
     for part, prefix in (("preferences", ""), ("archives", "archives-")):
         for path in sorted((folder / part).glob("*")):
             if path.name.endswith(PINS) and not path.name.startswith((".", "README")):
-                yield prefix + path.name.removesuffix(".chroot"), _text(path)
+                yield prefix + path.name.removesuffix(".chroot"), read_text(path)
     if (folder / "apt/preferences").exists():
-        yield "apt-preferences", _text(folder / "apt/preferences")
-
-
-def _text(path: Path) -> str:
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > LIST_LIMIT:
-        raise UsageError(f"{path} is not a plain file of at most {LIST_LIMIT} bytes")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
+        yield "apt-preferences", read_text(folder / "apt/preferences")

@@ -30,6 +30,8 @@ APT_TIMEOUT_S = 300
 URI_LINE = re.compile(r"'file:([^']+)' (\S+) (\d+) ?\S*")
 NEAREST = 3
 LOCAL, LOCAL_PARTS = "local", "local-parts"  # in the private folder
+# What apt reads if nothing else is said, and what the image's own archives stand in, too.
+FARMS_SOURCES, ALL_SOURCES = "sources.list", "all.list"
 # apt reads this before anything else, and through it nothing else.
 APT_CONF = """
 Dir "{root}";
@@ -74,27 +76,30 @@ class Resolver:
         names: Collection[str],
         preferences: Sequence[tuple[str, str]] = (),
         *,
-        with_local: bool = False,
+        for_image: bool = False,
     ) -> Chosen:
         """Return what it takes to install `names` on an empty system.
 
-        `preferences` are apt's pins; local packages are known only `with_local`. Raise UsageError,
-        with what apt said, if the names cannot be installed together.
+        `preferences` are apt's pins; the image's own archives and local packages are known only
+        `for_image`. Raise UsageError, with what apt said, if these cannot be installed together.
         """
         with tempfile.TemporaryDirectory(dir=self.root) as pins:
             for name, text in preferences:
                 Path(pins, name).write_text(text, encoding="utf-8")
             options = ["-o", f"Dir::Etc::preferencesparts={pins}"]
-            if with_local:
-                options += ["-o", f"Dir::Etc::sourceparts={self.root}/{LOCAL_PARTS}"]
+            if for_image:
+                options += [*self._all_archives, *self._local]
             return self._chosen(options, ["install", "--", *sorted(names)])
 
     def packages_to_build(self, names: Collection[str], relations: Collection[str]) -> Chosen:
         """Return what it takes to meet `relations` on an empty system with `names`.
 
-        Raise UsageError, with what apt said, if that cannot be.
+        The image's own archives are known, local packages are not. Raise UsageError, with what apt
+        said, if that cannot be.
         """
-        return self._chosen([], ["satisfy", "--", *sorted(names), *sorted(relations)])
+        return self._chosen(
+            self._all_archives, ["satisfy", "--", *sorted(names), *sorted(relations)]
+        )
 
     def _chosen(self, options: Sequence[str], action: Sequence[str]) -> Chosen:
         completed = self._apt("-qq", *options, "--yes", "--print-uris", *action)
@@ -114,10 +119,18 @@ class Resolver:
     def update(self) -> None:
         """Let apt read the indices."""
         # Without the cache of packages, which the next call makes anyway.
-        parts = ["-o", f"Dir::Etc::sourceparts={self.root}/{LOCAL_PARTS}"]
-        completed = self._apt("-qq", "-o", "pkgCacheFile::Generate=false", *parts, "update")
+        options = ["-o", "pkgCacheFile::Generate=false", *self._all_archives, *self._local]
+        completed = self._apt("-qq", *options, "update")
         if completed.status:
             raise InfrastructureFailed("apt cannot read the indices", detail=completed.tail)
+
+    @property
+    def _all_archives(self) -> list[str]:
+        return ["-o", f"Dir::Etc::sourcelist={self.root}/etc/{ALL_SOURCES}"]
+
+    @property
+    def _local(self) -> list[str]:
+        return ["-o", f"Dir::Etc::sourceparts={self.root}/{LOCAL_PARTS}"]
 
     def _apt(self, *arguments: str) -> command.Completed:
         return command.run(
@@ -151,8 +164,10 @@ def private_apt(
         (root / "status").touch()
         conf = APT_CONF.format(root=root, architecture=request.architecture)
         (root / "apt.conf").write_text(conf, encoding="utf-8")
-        sources = [_lay_out(root, store, suite, request) for suite in suites]
-        (root / "etc" / "sources.list").write_text("".join(sources), encoding="utf-8")
+        lines = {suite: _lay_out(root, store, suite, request) for suite in suites}
+        of_farm = [line for suite, line in lines.items() if suite.archive not in request.own_keys]
+        (root / "etc" / FARMS_SOURCES).write_text("".join(of_farm), encoding="utf-8")
+        (root / "etc" / ALL_SOURCES).write_text("".join(lines.values()), encoding="utf-8")
         if request.local.binaries:
             _lay_out_local(root, request.local)
         resolver = Resolver(root)

@@ -78,12 +78,15 @@ def verified_text(content: bytes, keyring: Path) -> bytes:
             env={"GNUPGHOME": folder},
             accept=(0, 1, 2),
         )
-        judge(completed.text, said=completed.tail)
+        judge(completed.text, keyring, said=completed.tail)
         return text.read_bytes()
 
 
-def judge(status: str, *, said: str = "") -> None:
-    """Judge the status lines of gpgv; raise InputsUnverified unless they prove a good signature."""
+def judge(status: str, keyring: Path, *, said: str = "") -> None:
+    """Judge what gpgv said with a keyring; raise InputsUnverified unless a signature is good.
+
+    `status` holds its status lines, `said` what is for people.
+    """
     signatures: list[set[str]] = []
     texts = 0
     for line in status.splitlines():
@@ -108,7 +111,7 @@ def judge(status: str, *, said: str = "") -> None:
             reason = "is signed by a revoked key"
         raise InputsUnverified(
             f"the InRelease {reason}",
-            remedy="check the archive's keyring in farm.yaml",
+            remedy=f"check the archive's keyring {keyring}",
             detail=said,
         )
 
@@ -134,9 +137,13 @@ def _binary_keyring(keyring: Path, folder: Path) -> Path:
         return keyring.absolute()
     binary = folder / "keyring.gpg"
     dearmor = ["gpg", "--homedir", str(folder), "--batch", "--no-options", "--dearmor"]
-    command.run(
-        [*dearmor, "--output", str(binary), str(keyring.absolute())], timeout_s=GPG_TIMEOUT_S
+    completed = command.run(
+        [*dearmor, "--output", str(binary), str(keyring.absolute())],
+        timeout_s=GPG_TIMEOUT_S,
+        accept=(0, 2),
     )
+    if completed.status:
+        raise UsageError(f"{keyring} holds no OpenPGP key", detail=completed.tail)
     return binary
 
 

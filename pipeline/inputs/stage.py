@@ -75,7 +75,7 @@ def run_inputs(
     local = _local(run, request)
     if local and tag:
         refuse_changed(locate(), tag, local)
-    _fill(store, farm, lock, snapshot, progress)
+    _fill(store, request, lock, snapshot, progress)
     index_sha256 = store.add_bytes(build_index(store, lock.packages))
     document = _document(lock, lock_sha256, index_sha256, snapshot, kits)
     write_json(run.inputs_json, document | {"local": local})
@@ -177,10 +177,12 @@ def _local(run: Run, request: Request) -> dict[str, Any] | None:
     return {"sources": sources, "packages": packages}
 
 
-def _fill(store: Store, farm: Farm, lock: Lock, snapshot: Path | None, progress: Progress) -> None:
+def _fill(
+    store: Store, request: Request, lock: Lock, snapshot: Path | None, progress: Progress
+) -> None:
     """Verify the packages that the store has, and have the rest there too."""
     counter = _Counter(sum(package.size for package in lock.packages), progress)
-    with open_archives(farm.archives, store) as archives:
+    with open_archives(request.archives, store) as archives:
 
         def keep(package: Package) -> None:
             if store.has(package.sha256, package.size) and not store.damaged(package.sha256):

@@ -59,8 +59,11 @@ def test_a_configuration_from_elsewhere_is_locked_and_accepted(workshop: Worksho
         ("preseed/a.cfg", "debconf"),
         ("rootfs/extra", "SquashFS"),
         ("debian-installer/a", "no installer"),
-        ("archives/own.list.chroot", "farm.yaml"),
-        ("archives/own.key.chroot", "farm.yaml"),
+        ("archives/own.list.binary", "includes.chroot/etc/apt"),
+        ("archives/own.key.binary", "includes.chroot/etc/apt"),
+        ("archives/own.sources", "name it *.list.chroot"),
+        ("archives/own.conf.chroot", "includes.chroot/etc/apt"),
+        ("archives/keyring.deb", "*.key.chroot"),
         ("apt/apt.conf", "apt.conf.d"),
         ("hooks/normal/10-a.hook.chroot_early", "name a hook"),
         ("hooks/normal/10-a.sh", "name a hook"),
@@ -86,13 +89,13 @@ def test_what_is_not_supported_is_named_before_any_download(
 
 
 def test_all_of_it_is_told_at_once_but_each_part_only_once() -> None:
-    paths = ["auto/build", "auto/config", "archives/b.key", "archives/a.list"]
+    paths = ["auto/build", "auto/config", "archives/b.deb", "archives/a.sources"]
     with pytest.raises(UsageError) as caught:
         refuse_unsupported("mini", paths)
     told = [
         line.partition(" ")[0].rpartition("mini/")[2] for line in caught.value.detail.split("\n")
     ]
-    assert told == ["archives/a.list", "archives/b.key", "auto/build"]
+    assert told == ["archives/a.sources", "archives/b.deb", "auto/build"]
 
 
 @pytest.mark.parametrize("part", sorted(REMEDIES))

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InputsUnverified
 from pipeline.inputs.signed_release import judge
 
+KEYRING = Path("keyring.gpg")
 TEXT = "[GNUPG:] PLAINTEXT 74 0 \n"
 NEW = "[GNUPG:] NEWSIG\n"
 GOOD = f"{NEW}[GNUPG:] GOODSIG 1 Archive\n[GNUPG:] VALIDSIG A 2026-01-01 1 0 4 0 1 8 01 A\n"
@@ -15,7 +18,7 @@ WORDS = ["GOODSIG", "VALIDSIG", "BADSIG", "ERRSIG", "EXPSIG", "EXPKEYSIG", "REVK
 
 @pytest.mark.parametrize("status", [TEXT + GOOD, TEXT + UNKNOWN + GOOD, TEXT + GOOD + UNKNOWN])
 def test_one_good_signature_is_enough(status: str) -> None:
-    judge(status)
+    judge(status, KEYRING)
 
 
 @pytest.mark.parametrize(
@@ -40,14 +43,14 @@ def test_one_good_signature_is_enough(status: str) -> None:
 )
 def test_anything_less_is_refused(status: str, says: str) -> None:
     with pytest.raises(InputsUnverified, match=says):
-        judge(status)
+        judge(status, KEYRING)
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=12))
 def test_what_passes_has_a_good_and_valid_signature_and_no_bad_one(words: list[str]) -> None:
     status = TEXT + "".join(f"[GNUPG:] {word} 1 x\n" for word in words)
     try:
-        judge(status)
+        judge(status, KEYRING)
     except InputsUnverified:
         return
     groups = " ".join(words).split("NEWSIG")[1:]
@@ -58,4 +61,4 @@ def test_what_passes_has_a_good_and_valid_signature_and_no_bad_one(words: list[s
 @given(st.text(max_size=200))
 def test_no_text_does_more_than_be_refused(status: str) -> None:
     with pytest.raises(InputsUnverified):
-        judge(status)
+        judge(status, KEYRING)
