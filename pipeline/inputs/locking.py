@@ -152,7 +152,10 @@ def check_lock(
 
 
 def refuse_stale(lock: Lock, request: Request) -> None:
-    """Raise UsageError if a lock was made for something else than what is asked for now."""
+    """Raise UsageError if a lock was made for something else than what is asked for now.
+
+    Raise InputsUnverified if its builder has a package of an archive that the image names itself.
+    """
     remedy = f"invoke lock --image {request.image}, then commit it"
     if lock.image != request.image or lock.architecture != request.architecture:
         raise UsageError(f"the lock is that of {lock.image} for {lock.architecture}", remedy=remedy)
@@ -161,6 +164,10 @@ def refuse_stale(lock: Lock, request: Request) -> None:
             f"the lock of {request.image} is stale: packages, pins or archives changed since",
             remedy=remedy,
         )
+    for package in lock.used_by("builder"):
+        if package.archive in request.own_keys:
+            what = f"the lock's builder has {package.name} of the image's archive {package.archive}"
+            raise InputsUnverified(what, remedy=remedy)
 
 
 def _read_suites(

@@ -1,22 +1,26 @@
 """An image's own archives: what is locked from them, by whose key, and what is refused."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import flow
 from pipeline.config import Archive
 from pipeline.errors import InputsUnverified, UsageError
 from pipeline.inputs.image_archives import OwnArchive, read_archives
-from pipeline.inputs.locking import check_lock
+from pipeline.inputs.locking import check_lock, write_lock
 from pipeline.inputs.proof import prove
 from pipeline.inputs.request import with_own_archives
 from pipeline.inputs.snapshot import write_snapshot
 from pipeline.lock import Lock
+from pipeline.workspace import Workspace
 from tests.debian_archive import DebianArchive, SigningKey
 from tests.unit.inputs.conftest import Workshop
 
@@ -369,6 +373,41 @@ def test_another_key_makes_the_lock_stale(workshop: Workshop, keys: dict[str, Si
     name_it(workshop, keys["archive"])
     with pytest.raises(UsageError, match="stale"):
         workshop.stage(workshop.run())
+
+
+@pytest.mark.usefixtures("own")
+def test_a_lock_that_gives_such_packages_to_the_builder_is_refused(workshop: Workshop) -> None:
+    lock = workshop.lock()
+    packages = [
+        replace(p, used_by=("builder", "image")) if p.archive == "own" else p for p in lock.packages
+    ]
+    write_lock(workshop.tree, replace(lock, packages=tuple(packages)))
+    with pytest.raises(InputsUnverified, match=r"builder has (kiosk|odd-tool) of the image's"):
+        workshop.stage(workshop.run())
+
+
+@pytest.mark.usefixtures("own")
+def test_a_tag_brings_its_own_key(
+    workshop: Workshop, keys: dict[str, SigningKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWINBUILD_CACHE", str(workshop.tree.parent / "cache"))
+    lock = workshop.lock()
+    commit_and_tag(workshop.tree, "3.3")
+    name_it(workshop, keys["archive"])  # later, in the working tree
+    workspace = Workspace(workshop.tree, workshop.farm)
+    assert flow.snapshot(workspace, "3.3", "mini").is_dir()
+    proven = flow.prove_lock(workspace, "3.3", "mini")
+    assert {package.archive for package in lock.packages} == {s.archive for s in proven.suites}
+    commit_and_tag(workshop.tree, "3.4")
+    shutil.copytree(workspace.snapshots / "3.3", workspace.snapshots / "3.4")
+    with pytest.raises(InputsUnverified, match=r"known key; .*archives/own\.key\.chroot"):
+        flow.prove_lock(workspace, "3.4", "mini")
+
+
+def commit_and_tag(tree: Path, tag: str) -> None:
+    git = ["git", "-C", str(tree), "-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    for arguments in (["init", "-q"], ["add", "images"], ["commit", "-q", "-m", tag], ["tag", tag]):
+        subprocess.run([*git, *arguments], check=True)
 
 
 def test_of_one_version_the_farms_package_is_taken(workshop: Workshop, own: DebianArchive) -> None:
