@@ -1,7 +1,7 @@
 """Source packages that a commit names by hash: a `.dsc`, whose files are had from archives.
 
 Where they are is no secret and no matter: the `.dsc` has their sizes and SHA-256. Looked at are the
-pools of the farm's and the image's archives, and first the addresses in a file `.urls` beside the `.dsc`.
+pools of the farm's and the image's archives, and first the addresses in a file `.urls` beside it.
 """
 
 import re
