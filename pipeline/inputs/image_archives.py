@@ -73,7 +73,7 @@ def read_archives(
             remedy = f"put its public key into archives/{name}{ARCHIVE_KEYS[0]} of the image"
             raise UsageError(f"{_shown(path)} has no key", remedy=remedy)
         found[name] = _own(sources, keys[name])
-    for name in keys.keys() - lists.keys():
+    for name in sorted(keys.keys() - lists.keys()):
         remedy = f"name it as its list; a list is called <name>{ARCHIVE_LISTS[0]}"
         raise UsageError(f"{_shown(keys[name])} is the key of no list", remedy=remedy)
     if sum(len(own.archive.suites) for own in found.values()) > SUITES_LIMIT:
@@ -130,6 +130,9 @@ def _source(said: str, where: str, architecture: str) -> _Source:
     if not match:
         remedy = "write deb ADDRESS SUITE COMPONENT"
         raise UsageError(f"{where}: {said[:80]!r} is no source of packages", remedy=remedy)
+    if "@" in match["url"]:
+        what = f"{where}: an address with a user name or a password is not supported"
+        raise UsageError(what, remedy="such an archive goes into farm.yaml")
     for option in (match["options"] or "").split():
         if option != f"arch={architecture}":
             remedy = f"remove it: the key that counts is the image's archives/*{ARCHIVE_KEYS[0]}"
@@ -199,10 +202,9 @@ def _own(sources: Sequence[_Source], key: Path) -> OwnArchive:
 def _refuse_address(source: _Source) -> None:
     match = ADDRESS.fullmatch(source.url)
     if not match or match["host"].lower().endswith(LOCAL_DOMAINS):
-        shown = source.url.rpartition("@")[2]  # no password in a log
         raise UsageError(
-            f"{source.where}: {shown[:80]!r} is not the http or https address of a public host",
-            remedy="an archive without a public name, or with a password, goes into farm.yaml",
+            f"{source.where}: {source.url[:80]!r} is not the http or https address of a public host",
+            remedy="an archive without a public name goes into farm.yaml",
         )
 
 
