@@ -203,7 +203,7 @@ def _refuse_address(source: _Source) -> None:
     match = ADDRESS.fullmatch(source.url)
     if not match or match["host"].lower().endswith(LOCAL_DOMAINS):
         raise UsageError(
-            f"{source.where}: {source.url[:80]!r} is not the http or https address of a public host",
+            f"{source.where}: {source.url[:80]!r} is no http or https address of a public host",
             remedy="an archive without a public name goes into farm.yaml",
         )
 
