@@ -1,8 +1,8 @@
 """The reference image's own packages, each built in two containers that vary on purpose.
 
 The containers differ in path, user, umask, time zone, locale, host name, processors, the order of
-folders and the day. Without its measure a package differs, in the files that are named here; as it
-is committed it is the same, bit for bit.
+folders, the day, and with it the time of all files. Without its measure a package differs, in the
+files that are named here; as it is committed it is the same, bit for bit.
 """
 
 import hashlib
@@ -37,32 +37,44 @@ Packages = dict[str, bytes]  # a file *.deb, by the group of sources and its nam
 
 @dataclass(frozen=True)
 class Measure:
-    """What of a source's file keeps its package the same, and what stands there without it."""
+    """What keeps a source's package the same: by file and text, what stands there without it."""
 
-    file: str
-    measure: str
-    without: str
+    without: dict[str, dict[str, str]]
     differs: frozenset[str]
 
 
+LANGUAGES = ("de", "en", "fr")
+PAGES = ("check", "index", "news/languages", "news/twice", "tags/building", "tags/languages")
+PICTURES = tuple(f"{page}/240x-twice.png" for page in ("index", "index.de", "index.fr"))
+
 MEASURES = {
     "clock": Measure(
-        "debian/rules",
-        "%:\n",
-        "export DEB_BUILD_MAINT_OPTIONS = reproducible=-all\n%:\n",
+        {"debian/rules": {"%:\n": "export DEB_BUILD_MAINT_OPTIONS = reproducible=-all\n%:\n"}},
         frozenset({"usr/bin/clock"}),
     ),
     "extension": Measure(
-        "debian/rules",
-        "%:\n",
-        "override_dh_strip_nondeterminism:\n\n%:\n",
+        {"debian/rules": {"%:\n": "override_dh_strip_nondeterminism:\n\n%:\n"}},
         frozenset({"usr/share/webext/checked@example.org.xpi"}),
     ),
     "greeter": Measure(
-        "po/update",
-        '    cmp -s "$new/before" "$new/after" || cp ',
-        "    cp ",
+        {
+            "po/update": {
+                '    cmp -s "$new/before" "$new/after" || cp ': "    cp ",
+                "set -eu\n": "set -eu\nunset SOURCE_DATE_EPOCH\n",  # xgettext takes it for the day
+            }
+        },
         frozenset(f"usr/share/greeter/{name}" for name in ("de.po", "fr.po", "greeter.pot")),
+    ),
+    "website": Measure(
+        {
+            "website.setup": {"templatedir: templates\n": ""},
+            # Without it `deterministic` alone leaves the time of the build in a picture.
+            "Makefile": {"\tikiwiki ": "\tenv --unset=SOURCE_DATE_EPOCH ikiwiki "},
+        },
+        frozenset(
+            f"usr/share/website/{name}"
+            for name in (*PICTURES, *(f"{page}.{ll}.html" for page in PAGES for ll in LANGUAGES))
+        ),
     ),
 }
 
@@ -116,13 +128,11 @@ def files_of(name: str, measure: Measure) -> Iterator[tuple[str, Path | bytes]]:
     for path in sorted(path for path in (SOURCES / name).rglob("*") if path.is_file()):
         shown = str(path.relative_to(SOURCES / name))
         yield f"{AS_IT_IS}/{name}/{shown}", path
-        content = path.read_text()
-        if shown == measure.file:
-            assert measure.measure in content
-            content = content.replace(measure.measure, measure.without)
-            if name == "greeter":  # xgettext takes it for the day
-                content = content.replace("set -eu\n", "set -eu\nunset SOURCE_DATE_EPOCH\n")
-        yield f"{WITHOUT}/{name}/{shown}", content.encode()
+        content = path.read_bytes()
+        for kept, without in measure.without.get(shown, {}).items():
+            assert kept.encode() in content
+            content = content.replace(kept.encode(), without.encode())
+        yield f"{WITHOUT}/{name}/{shown}", content
 
 
 def build(client: DockerClient, image: str, run_id: str, name: str) -> Packages:
@@ -181,7 +191,7 @@ def contents(package: bytes, folder: Path) -> dict[str, str]:
         return {
             member.name.removeprefix("./"): hashlib.sha256(file.read()).hexdigest()
             for member in tar
-            if (file := tar.extractfile(member))
+            if member.isfile() and (file := tar.extractfile(member))
         }
 
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from pipeline.check import check_source
 from pipeline.errors import BuildFailed, UsageError
 
-HOOKS = Path(__file__).parent.parent.parent / "hooks" / "source"
+ROOT = Path(__file__).parent.parent.parent
+HOOKS = ROOT / "hooks" / "source"
+WEBSITE = Path("images/live/reference/packages/website")
 
 
 @pytest.fixture
@@ -181,3 +184,40 @@ def test_a_page_without_a_date_is_refused_by_file_and_line(
     add(tree, "website/site.setup")
     add(tree, "website/news/a.mdwn", page)
     assert f"website/news/a.mdwn:{line}: " in refused(tree)
+
+
+@pytest.mark.parametrize(
+    ("file", "stated", "instead", "said"),
+    [
+        (
+            "news/twice.mdwn",
+            '[[!meta date="2026-11-22 20:00:00 +0000"]]',
+            "",
+            ":1: the page has no",
+        ),
+        (
+            "tags/building.mdwn",
+            "20:00:00",
+            "25:00:00",
+            ":3: '2026-11-22 25:00:00 +0000' is no date",
+        ),
+        (
+            "news/languages.fr.po",
+            'msgstr "[[!meta date=\\"Mon, 23 Nov',
+            'msgstr "[[!meta date=\\"Lun, 23 nov',
+            ": the date ",
+        ),
+    ],
+)
+def test_the_reference_images_website_is_checked(
+    tree: Path, file: str, stated: str, instead: str, said: str
+) -> None:
+    shutil.copytree(ROOT / WEBSITE / "src", tree / WEBSITE / "src")
+    add(tree, os.fspath(WEBSITE / "website.setup"))
+    check_source(HOOKS, tree, notify=lambda _: None)
+    content = (tree / WEBSITE / "src" / file).read_text()
+    assert stated in content
+    add(tree, os.fspath(WEBSITE / "src" / file), content.replace(stated, instead))
+    (found,) = refused(tree).splitlines()
+    assert f"{WEBSITE}/src/{file}" in found
+    assert said in found

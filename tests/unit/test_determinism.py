@@ -49,6 +49,10 @@ def test_the_table_has_every_row() -> None:
     assert list(table(PAGE.read_text())) == list(range(1, 33))
 
 
+def test_every_row_is_proven() -> None:
+    assert [number for number, text in table(PAGE.read_text()).items() if not proofs(text)] == []
+
+
 def test_every_proof_exists() -> None:
     text = PAGE.read_text()
     assert missing(text) == []

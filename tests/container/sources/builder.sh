@@ -8,6 +8,8 @@ mkdir -p "/home/$NAME" "$FOLDER" /out
 cd /in/sources
 find . -mindepth 1 | sort "$ORDER" | tar --create --no-recursion --files-from=- |
     tar --extract --directory="$FOLDER"
+# shellcheck disable=SC2086 # several variables
+find "$FOLDER" -exec touch --date="@$(env $FAKE date +%s)" {} + # the day of the checkout
 find "$FOLDER" -type f -exec grep -q '^#!' {} \; -exec chmod 755 {} +
 chown -R 1000:1000 "/home/$NAME" "$FOLDER"
 chmod 755 "$FOLDER"
