@@ -166,13 +166,18 @@ def build(client: DockerClient, image: str, run_id: str, name: str) -> Packages:
 
 
 @pytest.fixture(scope="module")
-def built(client: DockerClient) -> Iterator[list[Packages]]:
-    """The packages of the two containers."""
+def image(client: DockerClient) -> str:
+    """A container image with what builds the packages."""
     workspace = open_workspace(HERE.parents[2])
     alpha = workspace.hosts / "alpha"
     variation = load_environment(alpha / "environment.yaml")
     described = host.Host("sources", HERE, variation, workspace.farm.archives)
-    image = host.ensure(client, described, partial(flow.mirrors, workspace))[0]
+    return host.ensure(client, described, partial(flow.mirrors, workspace))[0]
+
+
+@pytest.fixture(scope="module")
+def built(client: DockerClient, image: str) -> Iterator[list[Packages]]:
+    """The packages of the two containers."""
     run_id = f"test-{secrets.token_hex(4)}"
     try:
         with ThreadPoolExecutor() as pool:
@@ -208,3 +213,38 @@ def test_without_its_measure_a_package_differs(
 def test_a_package_is_the_same_bit_for_bit(source: str, built: list[Packages]) -> None:
     alpha, beta = (packages[f"{AS_IT_IS}/{source}"] for packages in built)
     assert alpha == beta
+
+
+CATALOGUES = f"""
+export LD_PRELOAD={LIBFAKETIME} FAKETIME=+213d NO_FAKE_STAT=1
+cd /greeter
+sha256sum po/*.po po/greeter.pot >before
+sed -i '2i # A line more, and each message is on another.' greeter.py
+po/update
+sha256sum --check --quiet before
+sed -i 's/Welcome[.]/Welcome back./' greeter.py
+po/update
+for file in po/*.po po/greeter.pot; do
+    grep -q 'Welcome back' "$file"
+    grep -q '^"POT-Creation-Date: 2' "$file"
+done
+"""
+
+
+def test_catalogues_change_only_when_a_message_does(client: DockerClient, image: str) -> None:
+    """Neither another day nor other numbers of lines change them."""
+    container = client.containers.create(
+        image, ["sh", "-euc", CATALOGUES], labels={engine.LABEL: "test"}, network_mode="none"
+    )
+    try:
+        files = {
+            f"greeter/{path.relative_to(SOURCES / 'greeter')}": path
+            for path in (SOURCES / "greeter").rglob("*")
+            if path.is_file()
+        }
+        engine.put(container, PurePosixPath("/"), files)
+        container.start()
+        status = engine.wait(container, TIMEOUT_S)
+        assert status == 0, container.logs().decode(errors="replace")
+    finally:
+        engine.remove(container)
