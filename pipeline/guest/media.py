@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import grub, protocol, tree
+from . import grub, protocol, squashfs_sort, tree
 from .digest import sha256_file
 from .fat import files_below, make_fat
 from .hook_failure import telling
@@ -42,7 +42,7 @@ def make_squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[s
     """Move kernel and initramfs out of the tree, and pack the tree; return the SquashFS.
 
     They are on the system partition alone, under names that say their content, so that an upgrade
-    adds its own beside them.
+    adds its own beside them. The image's `squashfs.sort` says which files come first.
     """
     live = job.binary / "live"
     live.mkdir(parents=True)
@@ -54,7 +54,8 @@ def make_squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[s
     options = SQUASHFS_OPTIONS[str(job.document["compression"])]
     quiet = ["-noappend", "-no-progress", "-quiet", "-no-recovery", "-mem", f"{MEMORY_MIB}M"]
     argv = ["mksquashfs", os.fspath(job.tree), os.fspath(squashfs)]
-    run(report, [*argv, *quiet, *options, *xattrs], env=env)
+    order = squashfs_sort.options(job, report)
+    run(report, [*argv, *quiet, *options, *xattrs, *order], env=env)
     squashfs.with_suffix(".module").write_text(f"{squashfs.name}\n")
     grub.add_configuration(job, *moved)
     return {f"live/{squashfs.name}": squashfs}

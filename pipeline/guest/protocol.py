@@ -59,6 +59,8 @@ BOOTSTRAP = "20-bootstrap"  # the first step of the tree, which depends on the l
 
 LAST_KEPT = "50-initramfs"  # what follows is fast, and settles times as no kept tree shows
 
+SORT_FILE = "squashfs.sort"  # of an image: which files come first in its SquashFS
+
 # The parts of a live-build configuration tree that a build or its lock applies.
 IMAGE_PARTS = frozenset(
     {
@@ -76,6 +78,7 @@ IMAGE_PARTS = frozenset(
         "packages.chroot",
         "preferences",
         "README.md",
+        SORT_FILE,
     }
 )
 

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import protocol
+from . import protocol, squashfs_sort
 from .hook_failure import telling
 from .hook_links import check_hook_links
 from .job import Job, Local, Locked
@@ -69,6 +69,7 @@ def check_configuration(job: Job) -> None:
         what = f"images/live/{job.image_folder.name}/{unknown[0]} is not supported"
         raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(unknown))
     check_hook_links(job.image_folder / "hooks", job.work / "source")
+    squashfs_sort.read(job)  # it is used last, and what is wrong with it is told first
 
 
 def bootstrap(

@@ -100,7 +100,7 @@ def make_job(work: Path) -> Job:
         path.chmod(0o755)
         os.utime(path, (EPOCH, EPOCH))
     job.artifacts.mkdir()
-    job.image_folder.mkdir(parents=True)
+    job.image_folder.mkdir(parents=True, exist_ok=True)
     return job
 
 
@@ -204,6 +204,14 @@ def packed(work: Path, order: Iterable[int], **varied: str) -> bytes:
     variables = {name: value for name, value in env(**varied).items() if value}
     (path,) = media.make_squashfs(job, Quiet(), variables).values()
     return path.read_bytes()
+
+
+def test_the_image_says_which_files_come_first(tmp_path: Path) -> None:
+    plain, job = packed(tmp_path / "a", range(8)), tmp_path / "b"
+    sort = job / "source/images/live/mini/squashfs.sort"
+    sort.parent.mkdir(parents=True)
+    sort.write_text("etc/7 2\netc/gone 1\n")
+    assert packed(job, range(8)) != plain
 
 
 @pytest.mark.parametrize("wrong", ["none", "two", "link", "folder"])

@@ -1,0 +1,75 @@
+"""The image's file `squashfs.sort`: which files come first in the SquashFS, as a boot reads them.
+
+A line is a path from the root and a priority, as `mksquashfs -sort` has them: the highest first, 0
+for what is not listed. White space, quotes and backslashes in a path have a backslash before them.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+
+from . import protocol
+from .job import Job
+from .report import Report, StepFailed
+
+LINE = re.compile(r'[ \t]*((?:[^\s"\\]|\\.)+)[ \t]+(-?[0-9]{1,5})[ \t]*', re.DOTALL)
+PRIORITIES = range(-(2**15), 2**15)
+
+
+def options(job: Job, report: Report) -> list[str]:
+    """Return what mksquashfs is told about the order of files; nothing if the image says nothing.
+
+    A path that the tree does not have is logged: it may have become useless. Raise StepFailed for
+    a malformed line.
+    """
+    name, lines = f"images/live/{job.image_folder.name}/{protocol.SORT_FILE}", read(job)
+    if not lines:
+        return []
+    present = {path: n for path, n in lines.items() if os.path.lexists(job.tree / path)}
+    for path in lines:
+        if path not in present:
+            report.log(f"{name}: {path!a} is not in the tree")
+    report.log(f"{name}: {len(present)} of {len(lines)} paths are in the tree")
+    # What mksquashfs gets is written anew: it reads no line in a way of its own.
+    told = job.work / protocol.SORT_FILE
+    text = "".join(f"{escaped(path)} {priority}\n" for path, priority in present.items())
+    told.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return ["-sort", os.fspath(told)]
+
+
+def read(job: Job) -> Mapping[str, int]:
+    """Return the priorities of the image's paths, none if it has no such file."""
+    listed = job.image_folder / protocol.SORT_FILE
+    if not listed.is_file():
+        return {}
+    text = listed.read_bytes().decode("utf-8", "surrogateescape")
+    return parse(text, f"images/live/{job.image_folder.name}/{protocol.SORT_FILE}")
+
+
+def parse(text: str, name: str) -> Mapping[str, int]:
+    """Return the priorities by path; errors call the file `name` and give the line."""
+    priorities: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = LINE.fullmatch(line)
+        path = re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL) if found else ""
+        why = ""
+        if not found:
+            why = "give a path and a number, with a backslash before spaces in the path"
+        elif {"", ".", ".."} & set(path.split("/")):
+            why = "give the path from the root, as usr/bin/env"
+        elif int(found[2]) not in PRIORITIES:
+            why = f"a priority is at least {PRIORITIES[0]} and at most {PRIORITIES[-1]}"
+        elif path in priorities:
+            why = "this path is there before"
+        if why or not found:
+            what = f"{name}:{number}: {line!a} orders nothing: {why}"
+            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+        priorities[path] = int(found[2])
+    return priorities
+
+
+def escaped(path: str) -> str:
+    """Return a path as it stands in a line."""
+    return re.sub(r'([\s"\\#])', r"\\\1", path)
