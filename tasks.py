@@ -353,6 +353,33 @@ def check(_c: Context, source: str | None = None) -> None:
 
 
 @_task
+def profile_boot(
+    _c: Context,
+    image: str = "mini",
+    iso: str | None = None,
+    seconds: int | None = None,
+    source: str | None = None,
+) -> None:
+    """Boot an image's newest ISO and write in which order it reads its files: squashfs.sort.
+
+    --iso boots this one, which says which image it is. --seconds ends the boot after so long,
+    instead of when the system announces itself on its console. --source is the working tree of
+    another repository that holds the image.
+    """
+    from pipeline import profile_boot as profiles
+
+    path = profiles.profile_boot(
+        _workspace(),
+        image,
+        _display(),
+        iso=Path(iso) if iso else None,
+        seconds=seconds,
+        tree=Path(source).absolute() if source else None,
+    )
+    print(f"{path} is written; commit it, and the next build packs these files first")
+
+
+@_task
 def bisect(_c: Context, run: str) -> None:
     """Find which factor decides what differs in a run, by doing the step again with fewer of them.
 
@@ -601,7 +628,7 @@ def stage_release(_c: Context, run: str) -> None:
 
 namespace = Collection(
     *(new_image, lock, check, build, release, snapshot, verify, keygen),
-    *(runs, show, clean, doctor, demo, bench, test, lint, locate, bisect),
+    *(runs, show, clean, doctor, demo, bench, test, lint, locate, bisect, profile_boot),
 )
 kits = Collection("kit")
 for name, action in (

@@ -3,13 +3,13 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.command import run_until
-from pipeline.errors import UsageError
+from pipeline.command import run, run_until
+from pipeline.errors import InfrastructureFailed, UsageError
 
 Firmware = Literal["bios", "uefi"]
 Medium = Literal["cdrom", "disk"]
@@ -20,6 +20,17 @@ WORDS = re.compile(
     rb"twinbuild: image=(?P<image>\S+) version=(?P<version>\S+)"
     rb" commit=(?P<commit>[0-9a-f]+) squashfs=(?P<squashfs>[0-9]+)"
 )
+MACHINE = (
+    "qemu-system-x86_64",
+    *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
+    *("-machine", "q35", "-accel", "tcg", "-cpu", "max"),
+    *("-smp", "2", "-m", str(MEMORY_MIB), "-serial", "stdio", "-monitor", "none"),
+)
+# QEMU's trace of what a machine asks of its disk, in sectors.
+TRACE = "virtio_blk_handle_read"
+READ = re.compile(rf"{TRACE} .*\bsector ([0-9]{{1,12}}) nsectors ([0-9]{{1,6}})$")
+TRACE_SECTOR = 512
+STOPPED, GRACE_S = 124, 60.0  # timeout(1): its status, and what it may take longer
 OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
 
 
@@ -48,16 +59,42 @@ def boot_image(
     """
     with tempfile.TemporaryDirectory(prefix="twinbuild-boot-") as scratch:
         argv = [
-            "qemu-system-x86_64",
-            *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
-            *("-machine", "q35", "-accel", "tcg", "-cpu", "max"),
-            *("-smp", "2", "-m", str(MEMORY_MIB), "-serial", "stdio", "-monitor", "none"),
+            *MACHINE,
             *_medium(image, medium, writable=writable),
             *(uefi(Path(scratch)) if firmware == "uefi" else ()),
         ]
         said = run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
     words = {name: value.decode() for name, value in said.groupdict().items()}
     return Announcement(words["image"], words["version"], words["commit"], int(words["squashfs"]))
+
+
+def watch_boot(iso: Path, log: Path, *, seconds: int | None = None) -> list[tuple[int, int]]:
+    """Boot an ISO as a disk; return which of its bytes were read, in order: start and end.
+
+    It ends when the system announces itself, or after so many seconds. What is printed goes to
+    `log`. Raise InfrastructureFailed if the machine ends by itself or does not announce itself.
+    """
+    with tempfile.TemporaryDirectory(prefix="twinbuild-boot-") as scratch:
+        trace = Path(scratch) / "trace"
+        argv = [*MACHINE, *_medium(iso, "disk", writable=False), "-trace", TRACE, "-D", str(trace)]
+        if seconds is None:
+            run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
+        else:
+            argv = ["timeout", str(seconds), *argv]
+            run(argv, timeout_s=seconds + GRACE_S, stdout_to=log, accept=(STOPPED,))
+        with trace.open(encoding="utf-8", errors="replace") as lines:
+            reads = list(_reads(lines))
+    if not reads:
+        raise InfrastructureFailed(f"{iso} was not read at all", remedy=f"see {log}")
+    return reads
+
+
+def _reads(lines: Iterator[str]) -> Iterator[tuple[int, int]]:
+    """Give what a trace says was read, in bytes; what else it says is left out."""
+    for line in lines:
+        if found := READ.search(line.rstrip()):
+            start, count = int(found[1]), int(found[2])
+            yield start * TRACE_SECTOR, (start + count) * TRACE_SECTOR
 
 
 def _medium(image: Path, medium: Medium, *, writable: bool) -> Sequence[str]:

@@ -59,7 +59,9 @@ BOOTSTRAP = "20-bootstrap"  # the first step of the tree, which depends on the l
 
 LAST_KEPT = "50-initramfs"  # what follows is fast, and settles times as no kept tree shows
 
-SORT_FILE = "squashfs.sort"  # of an image: which files come first in its SquashFS
+# Of an image: which files come first in its SquashFS, a path and a priority a line.
+SORT_FILE = "squashfs.sort"
+PRIORITIES = range(-(2**15), 2**15)
 
 # The parts of a live-build configuration tree that a build or its lock applies.
 IMAGE_PARTS = frozenset(
@@ -90,6 +92,11 @@ STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS = 3, 4, 5
 def switch(version: str, previous: str = "") -> bytes:
     """Return the sector that says which release boots, and which one was there before."""
     return f"set version={version}\nset previous={previous}\n".encode().ljust(SWITCH_SIZE, b"\n")
+
+
+def sort_line(path: str, priority: int) -> str:
+    """Return a line of an image's SORT_FILE, in which a backslash stands before what is special."""
+    return re.sub(r'([\s"\\#])', r"\\\1", path) + f" {priority}\n"
 
 
 def without_digest(path: str) -> str:

@@ -13,7 +13,6 @@ from .job import Job
 from .report import Report, StepFailed
 
 LINE = re.compile(r'[ \t]*((?:[^\s"\\]|\\.)+)[ \t]+(-?[0-9]{1,5})[ \t]*', re.DOTALL)
-PRIORITIES = range(-(2**15), 2**15)
 
 
 def options(job: Job, report: Report) -> list[str]:
@@ -32,7 +31,7 @@ def options(job: Job, report: Report) -> list[str]:
     report.log(f"{name}: {len(present)} of {len(lines)} paths are in the tree")
     # What mksquashfs gets is written anew: it reads no line in a way of its own.
     told = job.work / protocol.SORT_FILE
-    text = "".join(f"{escaped(path)} {priority}\n" for path, priority in present.items())
+    text = "".join(protocol.sort_line(*line) for line in present.items())
     told.write_bytes(text.encode("utf-8", "surrogateescape"))
     return ["-sort", os.fspath(told)]
 
@@ -49,6 +48,7 @@ def read(job: Job) -> Mapping[str, int]:
 def parse(text: str, name: str) -> Mapping[str, int]:
     """Return the priorities by path; errors call the file `name` and give the line."""
     priorities: dict[str, int] = {}
+    least, most = protocol.PRIORITIES[0], protocol.PRIORITIES[-1]
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -59,8 +59,8 @@ def parse(text: str, name: str) -> Mapping[str, int]:
             why = "give a path and a number, with a backslash before spaces in the path"
         elif {"", ".", ".."} & set(path.split("/")):
             why = "give the path from the root, as usr/bin/env"
-        elif int(found[2]) not in PRIORITIES:
-            why = f"a priority is at least {PRIORITIES[0]} and at most {PRIORITIES[-1]}"
+        elif int(found[2]) not in protocol.PRIORITIES:
+            why = f"a priority is from {least} to {most}"
         elif path in priorities:
             why = "this path is there before"
         if why or not found:
@@ -68,8 +68,3 @@ def parse(text: str, name: str) -> Mapping[str, int]:
             raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
         priorities[path] = int(found[2])
     return priorities
-
-
-def escaped(path: str) -> str:
-    """Return a path as it stands in a line."""
-    return re.sub(r'([\s"\\#])', r"\\\1", path)

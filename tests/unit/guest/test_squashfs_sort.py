@@ -13,7 +13,7 @@ from pipeline.guest import protocol
 from pipeline.guest.job import Job
 from pipeline.guest.programs import run
 from pipeline.guest.report import StepFailed
-from pipeline.guest.squashfs_sort import escaped, options, parse
+from pipeline.guest.squashfs_sort import options, parse
 from pipeline.guest.tree import check_configuration
 
 NAME = "images/live/mini/squashfs.sort"
@@ -89,7 +89,7 @@ def test_a_path_that_is_not_there_is_only_said(tmp_path: Path) -> None:
 
 
 def test_strange_names_are_found_too(tmp_path: Path) -> None:
-    lines = [f"{escaped(name)} {9 - number}\n" for number, name in enumerate(STRANGE)]
+    lines = [protocol.sort_line(name, 9 - number) for number, name in enumerate(STRANGE)]
     image, said = packed(make_job(tmp_path / "work", ["a", *STRANGE], "".join(lines)))
     assert sorted(wanted := places(image, [*STRANGE, "a"])) == wanted
     assert said == [f"{NAME}: 7 of 7 paths are in the tree"]
@@ -125,8 +125,8 @@ def test_processors_and_the_order_of_folders_do_not_show(tmp_path: Path) -> None
         ("usr/../../etc/shadow 1", "from the root"),
         ("./usr 1", "from the root"),
         ("usr/bin/ 1", "from the root"),
-        ("usr/bin/env 32768", "at least -32768"),
-        ("usr/bin/env -32769", "at least -32768"),
+        ("usr/bin/env 32768", "from -32768 to 32767"),
+        ("usr/bin/env -32769", "from -32768 to 32767"),
         ("usr/bin/sh 2", "there before"),
     ],
 )
@@ -150,4 +150,4 @@ PATHS = st.lists(
 
 @given(PATHS, st.integers(-(2**15), 2**15 - 1))
 def test_what_is_written_is_what_is_read(path: str, priority: int) -> None:
-    assert parse(f"{escaped(path)} {priority}\n", NAME) == {path: priority}
+    assert parse(protocol.sort_line(path, priority), NAME) == {path: priority}
