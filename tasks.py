@@ -357,7 +357,7 @@ def profile_boot(
     _c: Context,
     image: str = "mini",
     iso: str | None = None,
-    seconds: int | None = None,
+    seconds: int = 0,
     source: str | None = None,
 ) -> None:
     """Boot an image's newest ISO and write in which order it reads its files: squashfs.sort.
@@ -373,7 +373,7 @@ def profile_boot(
         image,
         _display(),
         iso=Path(iso) if iso else None,
-        seconds=seconds,
+        seconds=seconds or None,
         tree=Path(source).absolute() if source else None,
     )
     print(f"{path} is written; commit it, and the next build packs these files first")

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from invoke.parser import Parser
 
+import tasks
 from pipeline.compare.layout import read_layout
 from pipeline.config import load_farm
 from pipeline.display import Display
@@ -134,3 +136,9 @@ def test_an_iso_that_does_not_boot_writes_nothing(
         profile_boot(workspace, "mini", display, iso=iso, seconds=5)
     assert not (workspace.checkout / "images/live/mini/squashfs.sort").exists()
     assert [path.name for path in workspace.cache.iterdir()] == ["profile-boot.log"]
+
+
+def test_seconds_are_a_number() -> None:
+    words = ["profile-boot", "--iso", "a.iso", "--seconds", "30"]
+    (task,) = Parser(contexts=tasks.namespace.to_contexts()).parse_argv(words)
+    assert task.args["seconds"].value == 30
