@@ -8,6 +8,7 @@ from pathlib import Path
 
 SECTOR = 512
 ORIGIN, BUFFER, COM1 = 0x7C00, 0x8000, 0x3F8
+FILLER = 4 * 1024 * 1024  # the BIOS reads no disk that is smaller than one of its cylinders
 AT_ONCE = 64  # sectors that the BIOS is asked for
 WORDS = b"twinbuild: image=mini version=1 commit=c0ffee squashfs=1\n"
 
@@ -31,6 +32,7 @@ def make_iso(
     for path in (medium / "live", medium / ".disk"):
         path.mkdir(parents=True)
     (medium / ".disk/info").write_text(f"{image} 1 amd64 c0ffee\n")
+    (medium / "filler").write_bytes(bytes(FILLER))
     squashfs, iso = medium / "live/1.squashfs", folder / "made.iso"
     said = {"check": True, "capture_output": True}
     subprocess.run(["mksquashfs", tree, squashfs, "-noappend", "-quiet", *options], **said)
