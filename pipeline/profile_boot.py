@@ -13,7 +13,7 @@ from pipeline.build.boot import watch_boot
 from pipeline.command import run
 from pipeline.compare.layout import Layout, Piece, read_layout
 from pipeline.display import Display
-from pipeline.errors import UsageError
+from pipeline.errors import InfrastructureFailed, UsageError
 from pipeline.files import write_bytes
 from pipeline.guest.protocol import PRIORITIES, SORT_FILE, sort_line
 from pipeline.lock import NAME
@@ -37,6 +37,7 @@ def profile_boot(
 
     `seconds` end a boot that does not announce itself, or goes on afterwards; `tree` is the working
     tree of another repository that holds the image. With an `iso`, this says which image it is.
+    Raise InfrastructureFailed if it does not boot, or not far enough to read a file.
     """
     iso = iso or newest_iso(workspace.runs, image)
     layout = read_layout(iso)
@@ -51,6 +52,9 @@ def profile_boot(
         loose = loosened(iso, layout, Path(scratch))
         display.say(f"booting it; the console is in {log}")
         pieces = read_layout(loose).pieces(watch_boot(loose, log, seconds=seconds))
+    if not pieces:
+        remedy = f"see {log}; --seconds gives it another time"
+        raise InfrastructureFailed("the boot read no file of the image", remedy=remedy)
     path = folder / SORT_FILE
     write_bytes(path, sort_file(pieces).encode("utf-8", "surrogateescape"))
     for line in describe(layout, pieces):

@@ -46,6 +46,16 @@ def test_files_are_put_in_the_order_of_their_reads(
     assert "a boot reads 3 of 4 files" in console.export_text()
 
 
+def test_a_boot_that_reads_no_file_keeps_the_list(tmp_path: Path, workspace: Workspace) -> None:
+    iso = make_iso(tmp_path, FILES)
+    let_it_read(iso, [(0, 512)])
+    kept = workspace.checkout / "images/live/mini/squashfs.sort"
+    kept.write_text("etc/a 1\n")
+    with pytest.raises(InfrastructureFailed, match="the boot read no file of the image"):
+        profile_boot(workspace, "mini", Display(Console(record=True)), iso=iso)
+    assert kept.read_text() == "etc/a 1\n"
+
+
 def test_what_is_read_is_told_in_its_order(tmp_path: Path) -> None:
     iso = make_iso(tmp_path, FILES)
     let_it_read(iso, [(51_200, 102_400), (2_048, 2_560)])
