@@ -76,7 +76,9 @@ def watch_boot(iso: Path, log: Path, *, seconds: int | None = None) -> list[tupl
     """
     with tempfile.TemporaryDirectory(prefix="twinbuild-boot-") as scratch:
         trace = Path(scratch) / "trace"
-        argv = [*MACHINE, *_medium(iso, "disk", writable=False), "-trace", TRACE, "-D", str(trace)]
+        # A desktop does not come up without a screen, though nobody looks at it.
+        argv = [*MACHINE, "-vga", "std", *_medium(iso, "disk", writable=False)]
+        argv += ["-trace", TRACE, "-D", str(trace)]
         if seconds is None:
             run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
         else:
