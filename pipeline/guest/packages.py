@@ -18,8 +18,6 @@ from .local_archive import check_identity
 from .report import Report, StepFailed
 
 USER = 1000  # number of the user who builds, and of his group
-# A root directory may have file systems mounted anywhere but here.
-BUILD_FOLDER = "build"
 DAY = 86400
 
 
@@ -49,7 +47,7 @@ def build(
     Raise StepFailed if that fails, or if it makes other packages than the job names.
     """
     name, upstream = source["name"], _upstream(source["version"])
-    outside = _root(job) / BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
+    outside = _root(job) / protocol.BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
     folder = outside / f"{name}-{upstream}"
     outside.mkdir(parents=True)
     for above in (outside, *outside.parents):

@@ -55,6 +55,9 @@ SWITCH_SIZE = 512  # bytes
 KIT_FORMAT = "twinbuild-kit/1"
 
 PACKAGES = "15-packages"  # what builds the image's own packages; a step for each source follows
+# Where sources lie in the tree that builds them, the build path below it: a root directory may have
+# file systems mounted anywhere but here.
+BUILD_FOLDER = "build"
 BOOTSTRAP = "20-bootstrap"  # the first step of the tree, which depends on the lock alone
 
 LAST_KEPT = "50-initramfs"  # what follows is fast, and settles times as no kept tree shows

@@ -110,3 +110,4 @@ def test_a_package_that_is_built_otherwise_is_named(
     assert (first["step"], first["path"]) == ("15-packages/greeter", "greeter-data_1.2_all.deb")
     explained = json.loads((run.folder / "explanation.json").read_text())["files"][0]
     assert [place["path"] for place in explained["inside"]] == ["md5sums", GREETING]
+    assert [cause["name"] for cause in explained["inside"][1]["causes"]] == ["build-path"]

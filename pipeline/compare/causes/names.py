@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from pipeline.compare.causes.facts import Cause, Facts, Pair
 from pipeline.compare.causes.spots import Spot
+from pipeline.guest.protocol import BUILD_FOLDER
 
 PARALLEL = re.compile(r"cpu|core|proc|job|thread|worker|parallel|-j|smp", re.IGNORECASE)
 ESCAPED = 10  # characters that may stand for one that a locale lacks
@@ -17,9 +18,9 @@ OUT = "\0"  # stands where a value was; no text has it
 
 def _values(facts: Facts) -> dict[str, list[str]]:
     """Return the values to look for by cause, longer ones first."""
-    kernel = facts.kernel or ""
+    kernel, path = facts.kernel or "", facts.build_path
     found: dict[str, list[str | None]] = {
-        "build-path": [facts.build_path],
+        "build-path": [f"/{BUILD_FOLDER}{path}" if path else None, path],
         "kernel": [kernel, kernel.partition("+")[0], re.split(r"[+-]", kernel)[0]],
         "host-name": [facts.host_name],
         "user": [facts.user],

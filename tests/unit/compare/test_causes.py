@@ -276,6 +276,11 @@ def test_what_an_environment_is_called(name: str) -> None:
     assert name not in names_of("x", *NOT_NAMED[name])
 
 
+def test_the_path_in_the_tree_that_builds_packages() -> None:
+    left, right = b"/build/srv/alpha/twinbuild/work/greeter-1.2\n", b"/build/b/greeter-1.2\n"
+    assert names_of("x", left, right) == ["build-path"]
+
+
 def test_two_facts_in_one_line() -> None:
     left, right = b"ada@alpha-host:/srv/alpha/twinbuild/work\n", b"barbara@b:/b\n"
     assert set(names_of("x", left, right)) == {"host-name", "user", "build-path"}
