@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.build.accelerator import EMULATED
 from pipeline.build.boot import Firmware, uefi
 
 EVERY_S = 5.0
@@ -92,7 +93,7 @@ def booted(iso: Path, folder: Path, firmware: Firmware) -> Iterator[Screen]:
     argv = [
         "qemu-system-x86_64",
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
-        *("-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2048"),
+        *("-machine", "q35", "-accel", EMULATED, "-cpu", "max", "-smp", "2", "-m", "2048"),
         *("-vga", "std", "-device", "usb-ehci", "-device", "usb-tablet"),
         *("-drive", f"if=none,id=medium,format=raw,readonly=on,file={iso}"),
         *("-device", "ide-cd,drive=medium"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.build.accelerator import EMULATED
 from pipeline.command import run, run_until
 from pipeline.errors import InfrastructureFailed, UsageError
 
@@ -23,7 +24,7 @@ WORDS = re.compile(
 MACHINE = (
     "qemu-system-x86_64",
     *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
-    *("-machine", "q35", "-accel", "tcg", "-cpu", "max"),
+    *("-machine", "q35", "-accel", EMULATED, "-cpu", "max"),
     *("-smp", "2", "-m", str(MEMORY_MIB), "-serial", "stdio", "-monitor", "none"),
 )
 # QEMU's trace of what a machine asks of its disk, in sectors.

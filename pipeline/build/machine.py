@@ -16,7 +16,7 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 
 from pipeline.build import engine
-from pipeline.build.accelerator import DEVICE, Accelerator
+from pipeline.build.accelerator import DEVICE, EMULATED, Accelerator
 from pipeline.build.builder import MOUNTED, OUT, Builder
 from pipeline.build.engine import BUILDER_USER, LABEL, LOG, RUN_LABEL
 from pipeline.config import EnvironmentEntry, Variation, Vary
@@ -102,7 +102,7 @@ class Machine:
     def argv(self, now: datetime) -> list[str]:
         """Return QEMU's arguments."""
         tcg = self.accelerator.name == "tcg"
-        cache = f",tb-size={TRANSLATION_CACHE_MIB}" if tcg else ""
+        accelerator = f"{EMULATED},tb-size={TRANSLATION_CACHE_MIB}" if tcg else "kvm"
         parameters = f"{KERNEL_PARAMETERS} {TCG_PARAMETERS}" if tcg else KERNEL_PARAMETERS
         return [
             "qemu-system-x86_64",
@@ -110,7 +110,7 @@ class Machine:
             "-sandbox",
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
             *("-machine", self.variation.machine_type),
-            *("-accel", f"{self.accelerator.name}{cache}"),
+            *("-accel", accelerator),
             *("-cpu", self.cpu_model),
             *("-smp", str(self.entry.cpus), "-m", str(self.entry.memory_mib)),
             *("-rtc", f"base={self.clock(now)}"),

@@ -345,7 +345,7 @@ def test_qemu_is_confined() -> None:
 
 def test_the_accelerator_decides_on_the_cpu() -> None:
     tcg, kvm = made("beta").argv(NOW), made("beta", Accelerator("kvm", 107)).argv(NOW)
-    assert options(tcg, "-accel") == ["tcg,tb-size=512"]
+    assert options(tcg, "-accel") == ["tcg,thread=single,tb-size=512"]
     assert options(tcg, "-cpu") == ["Nehalem,-cx16"]
     assert (options(kvm, "-accel"), options(kvm, "-cpu")) == (["kvm"], ["Nehalem"])
     slow, fast = (set(options(argv, "-append")[0].split()) for argv in (tcg, kvm))
