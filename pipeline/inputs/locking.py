@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.config import Farm
 from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
@@ -82,7 +82,7 @@ def _resolve(
         chosen["image"] = apt.packages_for(
             found.essential | names, request.preferences, for_image=True
         )
-        _refuse_passed_over(request, chosen["image"].local)
+        _refuse_passed_over(request, chosen["image"])
         if request.local.sources:
             notify("resolving what builds the image's own packages")
             check_needs(request.local, found)
@@ -93,14 +93,18 @@ def _resolve(
     return chosen
 
 
-def _refuse_passed_over(request: Request, taken: Collection[str]) -> None:
+def _refuse_passed_over(request: Request, chosen: Chosen) -> None:
     """Raise UsageError if apt takes an archive's package where the image brings its own."""
-    for binary in request.local.binaries:
-        if binary.name in request.installed_local - set(taken):
-            raise UsageError(
-                f"{binary.file}: apt takes the {binary.name} of an archive, not {binary.version}",
-                remedy="raise the version in debian/changelog, or pin it",
-            )
+    taken = {PurePosixPath(file).name: archive for archive, _, file in chosen.places}
+    for own in request.local.binaries:
+        if own.name not in request.installed_local - chosen.local:
+            continue
+        theirs = [f"{file} of {taken[file]}" for file in taken if file.startswith(f"{own.name}_")]
+        raise UsageError(
+            f"{own.file}: apt takes {''.join(theirs) or 'another package'}, not {own.version}",
+            remedy=f"raise the version in debian/changelog, or pin it in preferences/: 'Package:"
+            f" {own.name}', 'Pin: version {own.version}', 'Pin-Priority: 1001'",
+        )
 
 
 def _tell_unused(request: Request, taken: Collection[str], notify: Notify) -> None:

@@ -219,8 +219,24 @@ def test_nothing_builds_upon_what_is_built(shop: Workshop) -> None:
 def test_an_archive_has_a_later_one(shop: Workshop) -> None:
     shop.archive.add("greeter", "2.0")
     shop.archive.publish()
-    with pytest.raises(UsageError, match=r"apt takes the greeter of an archive, not 1\.2; raise"):
+    with pytest.raises(UsageError) as caught:
         shop.make()
+    assert str(caught.value) == (
+        "mini/packages/greeter/debian/control: apt takes greeter_2.0_all.deb of debian, not 1.2;"
+        " raise the version in debian/changelog, or pin it in preferences/:"
+        " 'Package: greeter', 'Pin: version 1.2', 'Pin-Priority: 1001'"
+    )
+
+
+def test_an_older_one_can_be_pinned(shop: Workshop) -> None:
+    shop.archive.add("greeter", "2.0")
+    shop.archive.publish()
+    pins = image_of(shop) / "preferences"
+    pins.mkdir()
+    (pins / "own.pref.chroot").write_text(
+        "Package: greeter\nPin: version 1.2\nPin-Priority: 1001\n"
+    )
+    assert "greeter" not in {package.name for package in shop.make().used_by("image")}
 
 
 def test_a_build_is_told_what_to_make(shop: Workshop) -> None:
