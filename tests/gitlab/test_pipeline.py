@@ -15,8 +15,9 @@ CHECKS = {"lint", "unit", "check"}
 EVERY_TIME = CHECKS | {"source", "inputs", "build: [alpha]", "build: [beta]", "compare"}
 MERGE_REQUEST = {"CI_PIPELINE_SOURCE": "merge_request_event"}
 TAG = {"CI_COMMIT_TAG": "3.3"}
+SCHEDULE = {"CI_PIPELINE_SOURCE": "schedule", "CI_COMMIT_BRANCH": "main"}
 # gitlab-ci-local warns of a variable that it thinks is its own.
-OWN = "CI_COMMIT_TAG,CI_PIPELINE_SOURCE,FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR"
+OWN = "CI_COMMIT_BRANCH,CI_COMMIT_TAG,CI_PIPELINE_SOURCE,FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def jobs(checkout: Checkout, variables: dict[str, str]) -> set[str]:
         (MERGE_REQUEST, set()),
         (TAG, {"release"}),
         (TAG | {"TWINBUILD_PAGES": "yes"}, {"release", "pages"}),
+        (SCHEDULE, {"proof"}),
     ],
 )
 def test_each_event_has_its_jobs(checkout: Checkout, event: dict[str, str], more: set[str]) -> None:
@@ -104,6 +106,12 @@ def test_a_tag_is_released_with_its_pages(checkout: Checkout) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASS  pages" in done.stdout
     assert checkout.artifact("pages", "public/3.3/SHA256SUMS").is_file()
+
+
+def test_a_schedule_keeps_the_pictures_of_its_proof(checkout: Checkout) -> None:
+    done = checkout.pipeline(**SCHEDULE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert checkout.artifact("proof", ".cache/pictures/reference-uefi.png").is_file()
 
 
 def test_a_difference_keeps_the_verdict_and_releases_nothing(checkout: Checkout) -> None:

@@ -39,18 +39,20 @@ def test_it_obeys_gitlabs_schema(tmp_path: Path) -> None:
     assert check(wrong) == 1
 
 
-def test_only_merge_requests_and_tags_have_pipelines(pipeline: dict[str, Any]) -> None:
-    merge_request, tag, rest = pipeline["workflow"]["rules"]
+def test_only_merge_requests_tags_and_schedules_have_pipelines(pipeline: dict[str, Any]) -> None:
+    merge_request, tag, schedule, rest = pipeline["workflow"]["rules"]
     assert merge_request["if"] == '$CI_PIPELINE_SOURCE == "merge_request_event"'
     assert tag["if"] == "$CI_COMMIT_TAG"
+    # On a tag it would release with the runners that review.
+    assert schedule["if"] == '$CI_PIPELINE_SOURCE == "schedule" && $CI_COMMIT_BRANCH'
     assert rest == {"when": "never"}
 
 
 def test_what_a_merge_request_brings_never_runs_where_releases_are_made(
     pipeline: dict[str, Any], jobs: dict[str, dict[str, Any]]
 ) -> None:
-    pools = [rule["variables"]["POOL"] for rule in pipeline["workflow"]["rules"][:2]]
-    assert pools == ["review", "release"]
+    pools = [rule["variables"]["POOL"] for rule in pipeline["workflow"]["rules"][:-1]]
+    assert pools == ["review", "release", "review"]
     for name, job in jobs.items():
         assert "$POOL" in job.get("tags", pipeline["default"]["tags"]), name
 
@@ -108,6 +110,11 @@ def test_logs_and_verdict_are_kept_whatever_happens(
     for name in ("source", "inputs", "build", "compare"):
         assert jobs[name]["extends"] == ".run"
         assert jobs[name].get("artifacts", {}).keys() <= {"reports"}, name
+
+
+def test_the_pictures_of_a_proof_are_kept(jobs: dict[str, dict[str, Any]]) -> None:
+    artifacts = jobs["proof"]["artifacts"]
+    assert (artifacts["when"], artifacts["paths"]) == ("always", [".cache/pictures/"])
 
 
 def test_the_docker_executors_umask_is_switched_off(pipeline: dict[str, Any]) -> None:
