@@ -89,6 +89,7 @@ ROWS = (
     Row(
         8,
         "apt-caches",
+        "touch --date=@$(date +%s) /var/lib/dpkg/status; "  # as dpkg does, but by this clock
         "apt-cache gencaches",
         ("var/cache/apt/*.bin",),
         DIFFERS,
