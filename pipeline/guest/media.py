@@ -11,7 +11,7 @@ from .fat import files_below, make_fat
 from .hook_failure import telling
 from .job import Job
 from .ledger import XATTRS
-from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
+from .programs import run
 from .report import Report, StepFailed
 
 SQUASHFS_OPTIONS = {
@@ -82,15 +82,7 @@ def complete_partition(job: Job, report: Report, env: Mapping[str, str]) -> None
     for hook in tree.hooks(job.image_folder / "hooks", ".binary"):
         hook.chmod(0o755)
         with telling(hook, job.work / "source"):
-            run(
-                report,
-                [os.fspath(hook)],
-                env=env,
-                cwd=job.binary,
-                umask=SCRIPT_UMASK,
-                blame=f"hook {hook.name}",
-                limit_s=SCRIPT_LIMIT_S,
-            )
+            tree.in_folder(job.binary, report, env, [os.fspath(hook)], blame=f"hook {hook.name}")
     _check_partition(job)
     _settle(job.binary, job.epoch)
 

@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from . import protocol
@@ -27,7 +26,6 @@ def run(
     argv: Sequence[str],
     *,
     env: Mapping[str, str],
-    cwd: Path | None = None,
     umask: int = -1,
     blame: str = "",
     limit_s: float = LIMIT_S,
@@ -43,7 +41,6 @@ def run(
         process = subprocess.Popen(
             argv,
             env=dict(env),
-            cwd=cwd,
             umask=umask,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,15 +20,13 @@ QUIET_TAR = {"TAR_OPTIONS": "--warning=no-timestamp"}
 
 # Mounts are private to the program and vanish with it; so do the processes it leaves behind. Of the
 # machine it sees no disk and no port, and its kernel's settings cannot be written.
-IN_CHROOT = """
-set -e
+WITHOUT_DEVICES = """
 mount -t proc proc "$1/proc"
 for name in sys sysrq-trigger; do
     [ -e "$1/proc/$name" ] || continue
     mount --bind "$1/proc/$name" "$1/proc/$name"
     mount -o remount,bind,ro "$1/proc/$name"
 done
-mount -t sysfs -o ro sysfs "$1/sys"
 mount -t tmpfs -o mode=755 tmpfs "$1/dev"
 for name in null zero full random urandom tty; do
     : >"$1/dev/$name"
@@ -41,8 +40,31 @@ ln -s /proc/self/fd "$1/dev/fd"
 ln -s fd/0 "$1/dev/stdin"
 ln -s fd/1 "$1/dev/stdout"
 ln -s fd/2 "$1/dev/stderr"
+"""
+IN_CHROOT = f"""
+set -e
+{WITHOUT_DEVICES}
+mount -t sysfs -o ro sysfs "$1/sys"
 mount -t tmpfs -o mode=755 tmpfs "$1/run"
 mount -t tmpfs -o mode=1777 tmpfs "$1/tmp"
+exec chroot "$@"
+"""
+# A second view of the machine, in which a folder and /tmp alone can be written. The kernel writes a
+# space in a path as \040; what another mount hides is no mount point, and cannot be reached.
+IN_FOLDER = f"""
+set -e
+folder=$1
+shift
+mount --rbind / "$1"
+while read -r _ _ _ _ at _; do
+    at=$(printf %b "$at")
+    case $at in "$1" | "$1"/*) ;; *) continue ;; esac
+    mountpoint --quiet "$at" || continue
+    mount -o remount,bind,ro "$at"
+done </proc/self/mountinfo
+{WITHOUT_DEVICES}
+mount --bind /tmp "$1/tmp"
+mount --bind "$folder" "$1$folder"
 exec chroot "$@"
 """
 
@@ -233,9 +255,25 @@ def in_chroot(
     tree: Path, report: Report, env: Mapping[str, str], argv: Sequence[str], *, blame: str
 ) -> None:
     """Run a program with a tree as its root directory."""
-    script = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", IN_CHROOT, "sh"]
-    argv = [*script, os.fspath(tree), *argv]
-    run(report, argv, env=env, umask=SCRIPT_UMASK, blame=blame, limit_s=SCRIPT_LIMIT_S)
+    _run_apart(IN_CHROOT, [os.fspath(tree), *argv], report, env, blame=blame)
+
+
+def in_folder(
+    folder: Path, report: Report, env: Mapping[str, str], argv: Sequence[str], *, blame: str
+) -> None:
+    """Run a program in a folder: of the machine's files it sees all and can write these alone."""
+    place = os.fspath(folder)
+    with tempfile.TemporaryDirectory(prefix="machine-") as view:
+        argv = [place, view, "env", f"--chdir={place}", *argv]
+        _run_apart(IN_FOLDER, argv, report, env, blame=blame)
+
+
+def _run_apart(
+    script: str, argv: Sequence[str], report: Report, env: Mapping[str, str], *, blame: str
+) -> None:
+    """Run a shell script that mounts, and then becomes a program, both told by its arguments."""
+    shell = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"]
+    run(report, [*shell, *argv], env=env, umask=SCRIPT_UMASK, blame=blame, limit_s=SCRIPT_LIMIT_S)
 
 
 def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:

@@ -41,8 +41,17 @@ def test_a_hook_that_writes_the_time_is_found(workspace: Workspace, tiny: Tiny) 
     assert not workspace.public.exists()
 
 
+STAYS_IN_ITS_FOLDER = """#!/bin/sh
+set -e
+echo note >note
+if touch ../written /etc/written || [ -e /dev/vda ]; then exit 9; fi
+"""
+
+
 def test_a_killed_run_goes_on_and_matches(workspace: Workspace, tiny: Tiny) -> None:
-    run = start(workspace, tiny, tiny.commit({"includes.chroot/etc/motd": "Welcome\n"}))
+    run = start(
+        workspace, tiny, tiny.commit({"hooks/normal/10-in.hook.binary": STAYS_IN_ITS_FOLDER})
+    )
     argv = invoke(workspace, "build", f"--run={run.id}")
     log = run.environment("alpha") / "progress.jsonl"
     with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.DEVNULL) as process:

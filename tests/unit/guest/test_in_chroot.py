@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.guest.report import StepFailed
-from pipeline.guest.tree import in_chroot
+from pipeline.guest.tree import in_chroot, in_folder
 
 BUSYBOX = shutil.which("busybox")
 pytestmark = pytest.mark.skipif(
@@ -82,3 +84,48 @@ def test_nothing_stays_mounted_and_nothing_of_dev_in_the_tree(root: Path) -> Non
     left = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
     assert left == ["bin/busybox", "root/kept"]
     assert str(root) not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.fixture
+def apart() -> Iterator[Path]:
+    """A folder for a binary hook; /tmp is no place for it, that a hook can write."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="twinbuild test ") as name:
+        (Path(name) / "binary").mkdir()
+        (Path(name) / "source").mkdir()
+        yield Path(name) / "binary"
+
+
+def play_binary(folder: Path, script: str) -> list[str]:
+    report = Lines()
+    in_folder(folder, report, ENV, ["sh", "-ec", script], blame="hook x")  # type: ignore[arg-type]
+    return report.lines
+
+
+def test_a_binary_hook_has_its_folder_and_reads_what_is_beside_it(apart: Path) -> None:
+    (apart.parent / "source/text").write_text("beside\n")
+    said = play_binary(
+        apart, "pwd; cat ../source/text | tee note; file=$(mktemp); echo x >/dev/null; rm $file"
+    )
+    assert said == [str(apart), "beside"]
+    assert (apart / "note").read_text() == "beside\n"
+    assert str(apart) not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo x >../source/x", "Read-only file system"),
+        ("rm -r ../source", "Read-only file system"),
+        ("touch /etc/x", "Read-only file system"),
+        ("echo 7 >/proc/sys/kernel/printk", "Read-only file system"),
+        ("cat /dev/vda", "No such file"),
+    ],
+)
+def test_a_binary_hook_that_writes_elsewhere_fails(apart: Path, script: str, why: str) -> None:
+    with pytest.raises(StepFailed, match="hook x failed") as caught:
+        play_binary(apart, f"echo begun; {script}")
+    assert caught.value.detail.startswith("begun")
+    assert why in caught.value.detail
+    assert (apart.parent / "source").is_dir()
+    assert list((apart.parent / "source").iterdir()) == []
+    assert not Path("/etc/x").exists()

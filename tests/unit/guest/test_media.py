@@ -230,6 +230,10 @@ def test_an_image_has_one_kernel(wrong: str, job: Job) -> None:
     assert caught.value.status == protocol.STATUS_BUILD_FAILED
 
 
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+
+
+@ROOT_ONLY
 def test_an_image_may_bring_its_own_menu(job: Job) -> None:
     own = job.image_folder / "includes.binary/boot/grub/grub.cfg"
     own.parent.mkdir(parents=True)
@@ -244,6 +248,7 @@ def test_an_image_may_bring_its_own_menu(job: Job) -> None:
     assert {path.stat().st_mtime for path in job.binary.rglob("*")} == {EPOCH}
 
 
+@ROOT_ONLY
 @pytest.mark.parametrize(
     ("command", "why"),
     [
@@ -260,6 +265,17 @@ def test_what_upgrades_rest_on_is_not_changed(command: str, why: str, job: Job) 
     with pytest.raises(StepFailed, match=f"on the system partition boot/grub/{why}") as caught:
         media.complete_partition(job, Quiet(), env())
     assert caught.value.status == protocol.STATUS_BUILD_FAILED
+
+
+@ROOT_ONLY
+def test_a_hook_that_writes_outside_its_folder_is_told_with_its_line(job: Job) -> None:
+    hook = job.image_folder / "hooks/normal/10-out.hook.binary"
+    hook.parent.mkdir(parents=True)
+    hook.write_text("#!/bin/sh\nset -e\necho x >/etc/written\n")
+    media.make_squashfs(job, Quiet(), env())
+    with pytest.raises(StepFailed, match=r"\(images/.*/10-out\.hook\.binary:3\)") as caught:
+        media.complete_partition(job, Quiet(), env())
+    assert caught.value.detail.rstrip().endswith("Read-only file system")
 
 
 def test_an_output_disk_that_is_full_is_told(tmp_path: Path) -> None:
