@@ -44,6 +44,13 @@ ROWS = (
         {"etc/locale.gen": "de_DE.UTF-8 UTF-8\n"},
     ),
     Row(
+        5,
+        "machine-id",
+        "rm -f /etc/machine-id; systemd-machine-id-setup",
+        ("etc/machine-id",),
+        DIFFERS,
+    ),
+    Row(
         6,
         "passwords",
         "userdel row6 2>/dev/null || :; useradd --system row6",

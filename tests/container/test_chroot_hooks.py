@@ -1,5 +1,6 @@
 """What the shared hooks refuse, in a real Debian system: case by case."""
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,7 @@ FRESH = """
 rm -rf /home /opt /root /etc/ssh /etc/ssl /etc/x.pem /etc/krb5.keytab
 rm -rf /var/k /var/lib/x /var/lib/systemd
 mkdir -p /home /opt /root
-cp /in/passwd /in/group /etc
+cp /in/passwd /in/group /in/shadow /in/gshadow /etc
 """
 PEM = "printf '%s\\n' '-----BEGIN {}PRIVATE KEY-----' MIIE '-----END {}PRIVATE KEY-----' >"
 SECRET = "a secret that all who use the image would share"
@@ -41,7 +42,8 @@ def box(client: DockerClient, host_image: str) -> Iterator[Any]:
     try:
         engine.put(made, PurePosixPath("/"), {f"in/{path.name}": path for path in HOOKS.iterdir()})
         made.start()
-        assert made.exec_run(["cp", "/etc/passwd", "/etc/group", "/in"]).exit_code == 0
+        files = [f"/etc/{name}" for name in ("passwd", "group", "shadow", "gshadow")]
+        assert made.exec_run(["cp", *files, "/in"]).exit_code == 0
         yield made
     finally:
         engine.sweep(client, run_id, "alpha")
@@ -89,6 +91,19 @@ def test_accounts_are_those_of_the_list(
     status, words = hook("90-accounts", ACCOUNTS + change)
     assert status == (1 if said else 0), words
     assert said in words.splitlines() or not (said or words)
+
+
+def test_another_order_of_installation_is_refused(
+    hook: Callable[[str, str], tuple[int, str]],
+) -> None:
+    """Each takes the next free number: what packages do when they make a user of their own."""
+    one = "useradd --system one\nuseradd --system two\n"
+    other = "userdel one\nuserdel two\nuseradd --system two\nuseradd --system one\n"
+    assert hook("90-accounts", one + ACCOUNTS) == (0, "")
+    status, words = hook("90-accounts", one + ACCOUNTS + other)
+    assert status == 1
+    said = re.findall(r"^(user|group) (one|two) has number", words, re.MULTILINE)
+    assert len(said) == len(words.splitlines()) == 4
 
 
 def test_what_packages_make_is_removed(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -256,6 +257,12 @@ def test_umask_times_and_configuration_of_a_clone_do_not_matter(repo: Repo, tmp_
     (other.path / ".git/hooks").mkdir(exist_ok=True)
     for path in other.path.rglob("*"):
         os.utime(path, (1, 1), follow_symlinks=False)
+    argv = ("archive", "--format=tar", "HEAD", "sub")
+    plain = [clone.git(*argv, HOME="/nonexistent") for clone in (repo, other)]
+    refs = [re.search(r"\(HEAD[^)]*\)", text) for text in plain]
+    assert refs[0]
+    assert refs[1]
+    assert refs[0][0] != refs[1][0]  # what git alone writes there
     mark.unlink(missing_ok=True)
     here, there = repo.run(FARM), other.run(FARM)
     assert here.source_tar.read_bytes() == there.source_tar.read_bytes()
