@@ -102,6 +102,22 @@ ROWS = (
         DIFFERS,
     ),
     Row(
+        8,
+        "apt-lists",
+        "mkdir /tmp/$(hostname); cd /tmp/$(hostname); : >Packages; "  # each builds at another path
+        'echo "deb [trusted=yes] copy:$PWD ./" >/tmp/own.list; apt-get update --quiet '
+        "--option Dir::Etc::SourceList=/tmp/own.list --option Dir::Etc::SourceParts=-",
+        ("var/lib/apt/lists/**",),
+        DIFFERS,
+    ),
+    Row(
+        8,
+        "kernel-hooks",
+        "run-parts --arg=6.12.0-row --arg=/boot/vmlinuz-6.12.0-row /etc/kernel/postinst.d",
+        ("etc/kernel/**", "etc/apt/apt.conf.d/*"),
+        EQUAL,
+    ),
+    Row(
         9,
         "fontconfig",
         "rm -rf /var/cache/fontconfig/*; fc-cache --system-only",

@@ -80,7 +80,8 @@ REMOVED = (
     "var/cache/ldconfig/aux-cache",  # holds inode numbers and change times
     "var/lib/systemd/random-seed",
 )
-CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists", "run", "tmp", "var/tmp")
+EMPTY = ("run", "tmp", "var/tmp", "var/log/journal")  # a journal's folder has the machine's number
+CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists")  # packages ship the folders below
 
 
 def check_configuration(job: Job) -> None:
@@ -297,8 +298,10 @@ def clean(job: Job, times: Times) -> None:
             path.write_bytes(b"")
     for name in REMOVED:
         (job.tree / name).unlink(missing_ok=True)
+    for name in EMPTY:
+        _clear(job.tree / name, whole=True)
     for name in CLEARED:
-        _clear(job.tree / name, whole=name in ("run", "tmp", "var/tmp"))
+        _clear(job.tree / name, whole=False)
     settle_times(job.tree, times.settled)
 
 

@@ -179,6 +179,7 @@ def test_the_initramfs_has_no_times(job: Job, monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_a_system_makes_for_itself_is_removed(job: Job) -> None:
     removed = ["var/lib/dbus/machine-id", "var/log/apt/x.log", "var/cache/apt/a", "tmp/a/b"]
+    removed += ["var/lib/apt/lists/a", "var/log/journal/0123/system.journal"]
     kept = ["var/lib/dpkg/status", "etc/hostname", "etc/machine-id"]
     for name in (*removed, *kept):
         (job.tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -189,6 +190,7 @@ def test_what_a_system_makes_for_itself_is_removed(job: Job) -> None:
     assert (job.tree / "etc/machine-id").read_bytes() == b""
     assert (job.tree / "var/log/apt").is_dir()  # packages ship it
     assert not (job.tree / "tmp/a").exists()
+    assert not (job.tree / "var/log/journal/0123").exists()
 
 
 def test_cleaning_makes_nothing(job: Job) -> None:
