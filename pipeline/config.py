@@ -6,7 +6,6 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -18,6 +17,7 @@ from pydantic import (
 
 from pipeline.errors import UsageError
 from pipeline.plain import plain
+from pipeline.yaml_reader import SIZE_LIMIT, parse_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}([0-9A-F]{24})?$")]
@@ -31,7 +31,6 @@ ReleaseTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{7,39}$")]
 Seed = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 VariableValue = Annotated[str, StringConstraints(pattern=r"^[ -~]{0,200}$")]
-CONFIGURATION_LIMIT = 1024 * 1024
 Vary = Literal["none", "default", "all"]
 DRAWN = frozenset({"directory_seed", "environment_variables"})  # for each run, not configured
 
@@ -172,16 +171,6 @@ class Image(_Model):
         return self
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads 3.10 as a version: no key of ours is a fraction, and 3.1 is another release."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    letter: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:float"]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def load_farm(path: Path) -> Farm:
     """Read `farm.yaml`; raise UsageError that names the key at fault."""
     return _load(Farm, path)
@@ -205,18 +194,15 @@ def parse_image(content: bytes, path: str) -> Image:
 def _load(model: type[Model], path: Path) -> Model:
     try:
         with path.open("rb") as file:
-            return _parse(model, file.read(CONFIGURATION_LIMIT + 1), str(path))
+            return _parse(model, file.read(SIZE_LIMIT + 1), str(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _parse(model: type[Model], content: bytes, path: str) -> Model:
-    if len(content) > CONFIGURATION_LIMIT:
-        raise UsageError(f"{path} is larger than {CONFIGURATION_LIMIT} bytes")
+    document = parse_yaml(content, path)
     try:
-        return model.model_validate(yaml.load(content.decode(), Loader=_Loader))  # noqa: S506
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(plain(f"{path} is not YAML: {' '.join(str(error).split())}")) from error
+        return model.model_validate(document)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise UsageError(plain(f"{path}: {'; '.join(faults)}")) from error

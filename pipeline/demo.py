@@ -15,16 +15,15 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import yaml
-
 import verify
 from pipeline import command, dsse, flow
 from pipeline.build.boot import Announcement, boot_image
 from pipeline.display import Display
 from pipeline.errors import ExitStatus, InfrastructureFailed, UsageError
-from pipeline.files import write_bytes
+from pipeline.files import write_bytes, write_json
 from pipeline.run import Request
 from pipeline.workspace import Workspace, open_workspace
+from pipeline.yaml_reader import parse_yaml
 
 TAG, IMAGE = "3.3", "mini"
 SIGNER = "Twinbuild demo (throw-away) <demo@twinbuild.invalid>"
@@ -195,10 +194,10 @@ def _make_release_key(home: Path, folder: Path) -> str:
 def _pin_keys(demo: Demo) -> None:
     """Write the throw-away keys into the clone's farm.yaml."""
     path = demo.farm / "farm.yaml"
-    farm = yaml.safe_load(path.read_text())
+    farm = parse_yaml(path.read_bytes(), str(path))
     farm["keys"] = {
         "release": demo.fingerprint,
         "environments": dict(demo.environment_keys),
         "tags": {"signed": True, "signers": [demo.fingerprint]},
     }
-    write_bytes(path, yaml.safe_dump(farm, sort_keys=False).encode())
+    write_json(path, farm)  # JSON is YAML, too
