@@ -1,5 +1,6 @@
 """Ctrl-C while builds are at work: nothing of them stays, here or on the Engine."""
 
+import secrets
 import shutil
 import signal
 import socket
@@ -23,7 +24,9 @@ from tests.prepared_run import ROOT, make_farm, make_run
 
 pytestmark = pytest.mark.container
 
+# A script's background job, and what it starts, ignores SIGINT.
 BUILD = """
+import signal
 import sys
 from pathlib import Path
 from rich.console import Console
@@ -31,6 +34,7 @@ from pipeline import flow
 from pipeline.display import Display
 from pipeline.run import open_run
 from pipeline.workspace import open_workspace
+signal.signal(signal.SIGINT, signal.default_int_handler)
 workspace = open_workspace(Path(sys.argv[1]))
 flow.build_all(workspace, open_run(workspace.runs, sys.argv[2]), Display(Console()), keep=False)
 """
@@ -68,11 +72,8 @@ def workspace(
     answer = made.cache / "accelerators" / f"{engine_id}-{host_image[-16:]}.json"
     write_json(answer, {"name": "tcg", "kvm_group": None})
     client.images.get(host_image).tag("twinbuild-host-beta", alpha.key)
-    kept = builders(client)
     yield made
     client.images.remove(f"twinbuild-host-beta:{alpha.key}")
-    for name in builders(client) - kept:
-        engine.remove_volume(client, name)
 
 
 @pytest.fixture
@@ -83,9 +84,17 @@ def run(workspace: Workspace, client: DockerClient) -> Iterator[Run]:
         engine.sweep(client, made.id, name)
 
 
-def builders(client: DockerClient) -> set[str]:
-    found = client.volumes.list(filters={"label": f"{engine.LABEL}=builder"})
-    return {str(volume.name) for volume in found}
+@pytest.fixture
+def builders(client: DockerClient) -> Iterator[set[str]]:
+    """The volumes of the builders that the test has seen at work; gone afterwards."""
+    seen: set[str] = set()
+    yield seen
+    for name in seen:
+        engine.remove_volume(client, name)
+
+
+def exist(client: DockerClient, names: set[str]) -> set[str]:
+    return names & {str(volume.name) for volume in client.volumes.list()}
 
 
 def of_run(client: DockerClient, run: Run) -> list[Any]:
@@ -98,7 +107,8 @@ def of_run(client: DockerClient, run: Run) -> list[Any]:
 
 
 def write_builder(workspace: Workspace, script: str) -> None:
-    (workspace.builder / "make-builder").write_text(script)
+    """Give the farm a builder that no other test, and no killed one of before, has too."""
+    (workspace.builder / "make-builder").write_text(f"{script}# {secrets.token_hex(8)}\n")
 
 
 def interrupted(workspace: Workspace, run: Run, at_work: Callable[[], object]) -> str:
@@ -118,8 +128,11 @@ def interrupted(workspace: Workspace, run: Run, at_work: Callable[[], object]) -
     return out
 
 
-def starts(client: DockerClient, run: Run, kind: str) -> Callable[[], None]:
-    """Return what waits until each environment has a container of this kind at work."""
+def starts(client: DockerClient, run: Run, kind: str, volumes: set[str]) -> Callable[[], None]:
+    """Return what waits until each environment has a container of this kind at work.
+
+    The names of the volumes that these containers use are added to `volumes`.
+    """
     labels = [f"{engine.LABEL}={kind}"]
     events = client.events(
         decode=True, filters={"type": "container", "event": "start", "label": labels}
@@ -128,24 +141,32 @@ def starts(client: DockerClient, run: Run, kind: str) -> Callable[[], None]:
     def wait() -> None:
         waiting = {f"{run.id}/alpha", f"{run.id}/beta"}
         while waiting:
-            waiting.discard(next(events)["Actor"]["Attributes"][engine.RUN_LABEL])
+            actor = next(events)["Actor"]
+            if actor["Attributes"][engine.RUN_LABEL] in waiting:
+                waiting.remove(actor["Attributes"][engine.RUN_LABEL])
+                mounts = client.containers.get(actor["ID"]).attrs["Mounts"]
+                volumes.update(m["Name"] for m in mounts if m["Type"] == "volume")
         events.close()
 
     return wait
 
 
-def test_while_the_builders_are_made(client: DockerClient, workspace: Workspace, run: Run) -> None:
+def test_while_the_builders_are_made(
+    client: DockerClient, workspace: Workspace, run: Run, builders: set[str]
+) -> None:
     write_builder(workspace, HANGS)
-    kept = builders(client)
-    interrupted(workspace, run, starts(client, run, "builder"))
+    interrupted(workspace, run, starts(client, run, "builder", builders))
     assert of_run(client, run) == []
-    assert builders(client) == kept
+    assert len(builders) == 2
+    assert exist(client, builders) == set()
 
 
-def test_while_the_machines_run(client: DockerClient, workspace: Workspace, run: Run) -> None:
+def test_while_the_machines_run(
+    client: DockerClient, workspace: Workspace, run: Run, builders: set[str]
+) -> None:
     write_builder(workspace, BOOTS)
-    said = interrupted(workspace, run, starts(client, run, "machine"))
-    assert "machine (tcg)" in said
+    output = interrupted(workspace, run, starts(client, run, "machine", builders))
+    assert "machine (tcg)" in output
     assert of_run(client, run) == []
     assert not run.verdict_json.exists()
 

@@ -51,16 +51,16 @@ def pool(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("mtime", "settled"),
     [
-        (EPOCH + 1, EPOCH),
-        (EPOCH, EPOCH),
-        (EPOCH - DAY, EPOCH - DAY),  # a package's, younger than this clock says it is
-        (STARTED - 0.5, STARTED - 0.5),
-        (STARTED + 0.5, EPOCH),  # written by the build
-        (STARTED + 7, EPOCH),  # whole seconds that a program took from the clock
-        (UNPACKED, UNPACKED),  # whole seconds that a package brought
-        (UNPACKED + 0.25, EPOCH),
-        (1_000_000_000, 1_000_000_000),
-        (-5, -5),
+        pytest.param(EPOCH + 1, EPOCH, id="after the epoch"),
+        pytest.param(EPOCH, EPOCH, id="the epoch"),
+        pytest.param(EPOCH - DAY, EPOCH - DAY, id="a package's, ahead of this clock"),
+        pytest.param(STARTED - 0.5, STARTED - 0.5, id="before the build"),
+        pytest.param(STARTED + 0.5, EPOCH, id="written by the build"),
+        pytest.param(STARTED + 7, EPOCH, id="whole seconds that a program took from the clock"),
+        pytest.param(UNPACKED, UNPACKED, id="whole seconds that a package brought"),
+        pytest.param(UNPACKED + 0.25, EPOCH, id="a fraction after a package's second"),
+        pytest.param(1_000_000_000, 1_000_000_000, id="long ago"),
+        pytest.param(-5, -5, id="before 1970"),
     ],
 )
 def test_a_clock_before_the_epoch(pool: Path, mtime: float, settled: float) -> None:

@@ -1,0 +1,92 @@
+"""A new user's machine: a Debian with git and nothing else sets itself up and runs the unit tests.
+
+The container has this machine's way to package archives and indices (addresses, certificates,
+proxies), and nothing else of it: what `./farm` forgets to install is missing there.
+"""
+
+import os
+import re
+import secrets
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+from docker.models.containers import Container
+
+from pipeline import flow
+from pipeline.build import engine
+from pipeline.build.host import Host
+from pipeline.config import Archive, load_environment
+from pipeline.workspace import open_workspace
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(2400)]
+
+ROOT = Path(__file__).parents[2]
+# How pip, npm and their TLS reach what this machine uses.
+SETTINGS = ("/etc/pip.conf", "/etc/xdg/pip", "/root/.config/pip", "/etc/npmrc", "/root/.npmrc")
+CERTIFICATES = "/usr/local/share/ca-certificates"
+VARIABLES = re.compile(r"(PIP|NPM|npm)_.*|.*_CERTS?|.*_CERT_FILE|.*_CA_BUNDLE|.*_(proxy|PROXY)")
+SCRIPT = """set -eu
+git clone --quiet /in/checkout.bundle /work
+cd /work
+./farm test --level unit
+"""
+
+
+@pytest.fixture(params=["bookworm", "trixie"])
+def bare(request: pytest.FixtureRequest, client: DockerClient, tmp_path: Path) -> Iterator[str]:
+    """A container image of a Debian release: its essential packages, apt and git."""
+    name = f"twinbuild-test-bare:{secrets.token_hex(4)}"
+    workspace = open_workspace(ROOT)
+    mirrors = flow.mirrors(workspace)
+    variation = load_environment(workspace.hosts / "alpha" / "environment.yaml")
+    host = Host("bare", tmp_path, variation.model_copy(update={"suite": request.param}), archives())
+    sources = host.sources(mirrors.bases)
+    tree = tmp_path / "bare.tar"
+    argv = ["mmdebstrap", "--variant=apt", "--include=git", request.param, tree, *sources]
+    env = {**os.environ, **{f"{k}_proxy": v for k, v in mirrors.proxies.items() if "/" not in k}}
+    subprocess.run(argv, check=True, capture_output=True, env=env)
+    repository, _, tag = name.partition(":")
+    client.api.import_image_from_file(str(tree), repository=repository, tag=tag)
+    tree.unlink()
+    yield name
+    client.images.remove(name)
+
+
+def archives() -> dict[str, Archive]:
+    return dict(open_workspace(ROOT).farm.archives)
+
+
+@pytest.fixture
+def machine(bare: str, client: DockerClient, tmp_path: Path) -> Iterator[Container]:
+    """A container that runs the README's test command on this commit."""
+    (tmp_path / "in").mkdir()
+    bundle = tmp_path / "in" / "checkout.bundle"
+    subprocess.run(["git", "bundle", "create", "--quiet", bundle, "HEAD"], cwd=ROOT, check=True)
+    readable = [str(bundle.parent), *filter(os.path.exists, [*SETTINGS, CERTIFICATES])]
+    find_links = os.environ.get("PIP_FIND_LINKS", "")
+    readable += [path for path in find_links.split() if Path(path).is_dir()]
+    volumes = {path: {"bind": path, "mode": "ro"} for path in readable}
+    volumes[str(bundle.parent)]["bind"] = "/in"
+    made = client.containers.run(
+        bare,
+        ["sh", "-c", SCRIPT],
+        detach=True,
+        privileged=True,  # the tests mount file systems
+        network_mode="host",
+        environment={k: v for k, v in os.environ.items() if VARIABLES.fullmatch(k)},
+        volumes=volumes,
+        labels={engine.LABEL: "test"},
+    )
+    yield made
+    made.remove(force=True, v=True)
+
+
+def test_the_unit_tests_pass_on_a_machine_that_has_git_alone(machine: Container) -> None:
+    status = machine.wait(timeout=2300)["StatusCode"]
+    log = machine.logs().decode(errors="replace")
+    assert status == 0, log[-8000:]
+    assert re.search(r"\d{3,} passed", log), log[-2000:]
+    assert "skipped" not in log, [line for line in log.splitlines() if "SKIPPED" in line]

@@ -1,0 +1,53 @@
+"""Run the tests of a level: `python -m tests.levels LEVEL [PATH]`.
+
+Unit tests run in parallel, the others one after the other: they share an Engine and the machine's
+memory. Ends with status 0 if all passed and, for all tests, every test function had an outcome.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import outcomes
+
+ROOT = Path(__file__).parents[1]
+REPORTS = Path(".cache/tests")
+UNIT = "not container and not machine"
+LEVELS = {
+    "unit": [UNIT],
+    "container": [UNIT, "container and not machine"],
+    "all": [UNIT, "(container or machine) and not proof"],
+    "proof": ["proof"],
+}
+MOST_WORKERS = 4  # each has tools at work beside it
+NO_TESTS = 5  # pytest's status when it found none
+
+
+def run(level: str, only: str) -> bool:
+    """Run a level's tests, or those below the path `only`; return whether all is well."""
+    reports = [REPORTS / f"{level}-{number}.xml" for number in range(len(LEVELS[level]))]
+    statuses = [_pytest(marks, r, only) for marks, r in zip(LEVELS[level], reports, strict=True)]
+    passed = set(statuses) <= {0, NO_TESTS} if only else set(statuses) == {0}
+    if level != "all" or only:
+        return passed and 0 in statuses
+    without = outcomes.missing(ROOT, reports)
+    for test in without:
+        print(f"no outcome: {test}")
+    return passed and not without
+
+
+def _pytest(marks: str, report: Path, only: str) -> int:
+    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    at_once = [f"-n{workers}", "--dist=worksteal"] if marks == UNIT else []
+    argv = [sys.executable, "-m", "pytest", *at_once, "-m", marks, f"--junitxml={report}"]
+    with subprocess.Popen([*argv, *filter(None, [only])], cwd=ROOT) as child:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue  # it has the signal too, and stops its machines before it ends
+
+
+if __name__ == "__main__":
+    sys.exit(0 if run(sys.argv[1], "".join(sys.argv[2:3])) else 1)
