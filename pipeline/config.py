@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -20,8 +21,36 @@ from pipeline.plain import plain
 from pipeline.yaml_reader import SIZE_LIMIT, parse_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}([0-9A-F]{24})?$")]
-Ed25519Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FINGERPRINT = re.compile(r"[0-9A-F]{40}([0-9A-F]{24})?")
+ED25519_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def fingerprint(written: object) -> str:
+    """Return an OpenPGP fingerprint in its one form, capital letters without spaces.
+
+    People copy it as gpg prints it: in groups, or in small letters. Raise ValueError for anything
+    else, a key id too.
+    """
+    plain_form = "".join(written.split()).upper() if isinstance(written, str) else ""
+    if not FINGERPRINT.fullmatch(plain_form):
+        raise ValueError(
+            "not an OpenPGP fingerprint, which has 40 hexadecimal digits (a key id is not enough):"
+            " `gpg --list-secret-keys` prints it"
+        )
+    return plain_form
+
+
+def _ed25519_key(written: object) -> str:
+    plain_form = "".join(written.split()).lower() if isinstance(written, str) else ""
+    if not ED25519_KEY.fullmatch(plain_form):
+        raise ValueError(
+            "not an ed25519 public key, which has 64 hexadecimal digits: `./farm keygen` prints it"
+        )
+    return plain_form
+
+
+Fingerprint = Annotated[str, BeforeValidator(fingerprint)]
+Ed25519Key = Annotated[str, BeforeValidator(_ed25519_key)]
 SnapshotTime = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z$")]
 PinnedImage = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./:_-]*@sha256:[0-9a-f]{64}$")

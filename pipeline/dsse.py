@@ -7,6 +7,7 @@ is named by the SHA-256 of its raw public half; `farm.yaml` pins that half itsel
 import copy
 import json
 import os
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
+from pipeline import private_file
 from pipeline.errors import SignatureInvalid, UsageError
 from pipeline.files import json_bytes, sha256_bytes
 
@@ -43,35 +45,44 @@ def key_path(environment: str) -> Path:
 def make_key(path: Path) -> str:
     """Make a private key (PEM, PKCS #8, readable by its owner only); return its public half in hex.
 
-    Raise UsageError if there is a file already: a key is never overwritten.
+    The file is whole or not there. Raise UsageError if there is one already: a key is never
+    overwritten; and SignatureInvalid if others can write into its folder.
     """
     signer = CryptoSigner.generate_ed25519()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_file.check_folder(path.parent, f"the key {path.name}")
+        _write_new(path, signer.private_bytes)
     except FileExistsError:
         remedy = "use it, or move it away first"
         raise UsageError(f"there is a key {path} already", remedy=remedy) from None
     except OSError as error:
         raise UsageError(f"cannot write the key {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(signer.private_bytes)
-        file.flush()
-        os.fsync(descriptor)
     return public_hex(signer)
 
 
-def load_key(path: Path) -> CryptoSigner:
-    """Read a private key; raise SignatureInvalid if there is none or it is not an ed25519 key."""
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a private file that must not exist; its name appears once its content is on disk."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
-        with path.open("rb") as file:
-            key = load_pem_private_key(file.read(KEY_FILE_LIMIT), None)
-    except OSError as error:
-        raise SignatureInvalid(
-            f"cannot read the key {path}: {error.strerror}",
-            remedy="invoke keygen --environment NAME makes one",
-        ) from error
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.link(temporary, path)  # unlike a rename, it fails where there is a file
+    finally:
+        Path(temporary).unlink()
+
+
+def load_key(path: Path) -> CryptoSigner:
+    """Read a private key.
+
+    Raise SignatureInvalid if there is none, it is not an ed25519 key, or others can read it.
+    """
+    remedy = "restore it, or make one with ./farm keygen --environment NAME"
+    content = private_file.read(path, "the key", limit=KEY_FILE_LIMIT, remedy=remedy)
+    try:
+        key = load_pem_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SignatureInvalid(f"{path} is not a PEM private key without passphrase") from error
     if not isinstance(key, Ed25519PrivateKey):

@@ -51,8 +51,9 @@ def test_defaults_are_the_careful_ones(tmp_path: Path) -> None:
         ({"archives": {"debian": {**ARCHIVE, "urls": ["ftp://example.org"]}}}, "debian.urls.0"),
         ({"archives": {"debian": {**ARCHIVE, "at": "yesterday"}}}, "debian.at"),
         ({"keys": {"release": "ABCD"}}, "keys.release"),
-        ({"keys": {"release": "a" * 40}}, "keys.release"),
-        ({"keys": {"tags": {"signers": ["A" * 40 + "\n"]}}}, "keys.tags.signers.0"),
+        ({"keys": {"release": "0123456789ABCDEF"}}, "a key id is not enough"),
+        ({"keys": {"release": 12}}, "keys.release"),
+        ({"keys": {"tags": {"signers": ["A" * 39 + "G"]}}}, "keys.tags.signers.0"),
         ({"keys": {"environments": {"alpha": "zz"}}}, "keys.environments.alpha"),
         ({"key": {}}, "key: Extra inputs"),
     ],
@@ -85,6 +86,20 @@ def test_what_is_no_configuration_is_refused(tmp_path: Path, content: bytes, sai
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match=said):
         parse_image(content, "image.yaml")
+
+
+def test_fingerprints_are_taken_as_gpg_prints_them(tmp_path: Path) -> None:
+    grouped = "4b1d 0c2e 9a7f 5b3d 8e6a  1c0f 9b2d 4e6a 8c0e 2f41"
+    plain = "4B1D0C2E9A7F5B3D8E6A1C0F9B2D4E6A8C0E2F41"
+    keys = {
+        "release": grouped,
+        "environments": {"alpha": "AB" * 32},
+        "tags": {"signers": [plain.lower(), f" {plain}\n"]},
+    }
+    farm = load_farm(write(tmp_path / "farm.yaml", {**FARM, "keys": keys}))
+    assert farm.keys.release == plain
+    assert farm.keys.tags.signers == [plain, plain]
+    assert farm.keys.environments == {"alpha": "ab" * 32}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -119,3 +119,20 @@ def test_the_pictures_of_a_proof_are_kept(jobs: dict[str, dict[str, Any]]) -> No
 
 def test_the_docker_executors_umask_is_switched_off(pipeline: dict[str, Any]) -> None:
     assert pipeline["variables"]["FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR"] == "true"
+
+
+def test_keys_are_made_private_before_they_are_read(
+    pipeline: dict[str, Any], tmp_path: Path
+) -> None:
+    """GitLab writes variables of type File with mode 0644 or 0666."""
+    files = [tmp_path / name for name in ("alpha", "release", "passphrase")]
+    for file in files:
+        file.touch()
+        file.chmod(0o666)
+    names = ("KEY_ALPHA", "RELEASE_KEY", "RELEASE_PASSPHRASE_FILE")
+    env = {f"TWINBUILD_{n}": str(f) for n, f in zip(names, files, strict=True)}
+    (script,) = pipeline[".keys"]["before_script"]
+    subprocess.run(["sh", "-eu", "-c", script], env=env, check=True)
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    for name in ("build", "release"):
+        assert ".keys" in pipeline[name]["extends"], name
