@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 from docker.models.containers import Container
+from docker.types import Mount
 
 from pipeline import flow
 from pipeline.build import engine
@@ -65,23 +66,31 @@ def machine(bare: str, client: DockerClient, tmp_path: Path) -> Iterator[Contain
     (tmp_path / "in").mkdir()
     bundle = tmp_path / "in" / "checkout.bundle"
     subprocess.run(["git", "bundle", "create", "--quiet", bundle, "HEAD"], cwd=ROOT, check=True)
-    readable = [str(bundle.parent), *filter(os.path.exists, [*SETTINGS, CERTIFICATES])]
+    readable = list(filter(os.path.exists, [*SETTINGS, CERTIFICATES]))
     find_links = os.environ.get("PIP_FIND_LINKS", "")
     readable += [path for path in find_links.split() if Path(path).is_dir()]
-    volumes = {path: {"bind": path, "mode": "ro"} for path in readable}
-    volumes[str(bundle.parent)]["bind"] = "/in"
-    made = client.containers.run(
+    mounts = [Mount("/in", str(bundle.parent), type="bind", read_only=True)]
+    mounts += [Mount(path, path, type="bind", read_only=True) for path in readable]
+    mounts += [Mount("/dev", "/dev", type="bind")]  # loop devices
+    mounts += [Mount(folder, None) for folder in ("/tmp", "/work")]  # no overlay over an overlay
+    made = client.containers.create(
         bare,
         ["sh", "-c", SCRIPT],
-        detach=True,
-        privileged=True,  # the tests mount file systems
+        # Privileged but for what this machine may lack itself: the tests mount file systems.
+        cap_add=["ALL"],
+        cap_drop=["SYS_RESOURCE"],
+        security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+        device_cgroup_rules=["a *:* rwm"],
         network_mode="host",
         environment={k: v for k, v in os.environ.items() if VARIABLES.fullmatch(k)},
-        volumes=volumes,
+        mounts=mounts,
         labels={engine.LABEL: "test"},
     )
-    yield made
-    made.remove(force=True, v=True)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.remove(force=True, v=True)
 
 
 def test_the_unit_tests_pass_on_a_machine_that_has_git_alone(machine: Container) -> None:
