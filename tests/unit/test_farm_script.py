@@ -127,8 +127,9 @@ def test_what_needs_no_machine_asks_for_no_engine(checkout: Path) -> None:
     assert farm(checkout / "farm", "build", "--help", DOCKER_HOST=nobody).stderr == ""
 
 
-def test_an_ordinary_user_without_sudo_is_told_what_to_install(tmp_path: Path) -> None:
-    """A PATH of its own, with just what the script itself uses."""
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """./farm for a user without sudo, in a PATH with just what the script itself uses."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("readlink", "dirname", "apt-get"):
@@ -141,9 +142,34 @@ def test_an_ordinary_user_without_sudo_is_told_what_to_install(tmp_path: Path) -
     program = tmp_path / "farm"
     program.write_text(script.replace(fixed, f"PATH='{tools}'"))
     program.chmod(0o755)
-    done = farm(program, "hello")
+    return program
+
+
+def test_an_ordinary_user_without_sudo_is_told_what_to_install(bare: Path) -> None:
+    done = farm(bare, "hello")
     assert done.returncode == 2
     assert "as root: apt-get install git gnupg" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed", "not_needed"),
+    [
+        ("bench --what kit", {"rsync", "squashfs-tools"}, {"qemu-system-x86"}),
+        ("bench --what=locate", {"xorriso", "squashfs-tools"}, {"qemu-system-x86"}),
+        ("bench --what build", {"qemu-system-x86", "mmdebstrap"}, {"chromium"}),
+        ("bench build", {"qemu-system-x86"}, {"chromium"}),
+        ("test --level unit", {"rsync", "zip"}, {"qemu-system-x86", "chromium"}),
+        ("test", {"qemu-system-x86", "chromium", "rsync", "zip"}, set()),
+        ("verify --file build", set(), {"qemu-system-x86", "rsync"}),
+    ],
+)
+def test_each_task_has_what_it_needs(
+    bare: Path, arguments: str, needed: set[str], not_needed: set[str]
+) -> None:
+    named = set(farm(bare, *arguments.split()).stderr.split())
+    # What is found by its file may be on this machine.
+    assert needed - named <= {"ovmf", "fonts-dejavu-core"}
+    assert not_needed & named == set()
 
 
 @pytest.mark.parametrize("script", ["farm", ".ci/run", "tests/gitlab/farm"])
