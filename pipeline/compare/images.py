@@ -9,15 +9,15 @@ follow its format is compared as mere bytes and told to be malformed.
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.compare.formats.container import Container, Entry, Format, Structure, sort_key
 from pipeline.compare.formats.ranges import Ranges, Span
-from pipeline.compare.formats.scan import describe, scan
-from pipeline.compare.formats.source import File, Malformed, Memory, Source, Spool, Watched
+from pipeline.compare.formats.scan import describe, exact, scan
+from pipeline.compare.formats.source import File, Malformed, Memory, NotRead, Source, Spool, Watched
 from pipeline.compare.places import (
     REFUSED,
     Place,
@@ -152,8 +152,13 @@ class _Descent:
         if len(self.places) >= self.limit:
             raise _Enough
 
-    def contents(self, at: _Position, left: Source, right: Source, outer: Ranges) -> bool:
-        """Compare two contents; return whether they differ."""
+    def contents(
+        self, at: _Position, left: Source, right: Source, outer: Ranges, note: str = ""
+    ) -> bool:
+        """Compare two contents; return whether they differ.
+
+        With a `note`, which says why, they are not looked into.
+        """
         try:
             ranges = scan(left, right, left.against(right, outer), self.spool)
         except REFUSED as error:
@@ -162,8 +167,8 @@ class _Descent:
             return True
         if not len(ranges) and left.size == right.size:
             return False
-        if not self._inside(at, left, right, ranges):
-            self.bytes_found(at, left, right, ranges)
+        if note or not self._inside(at, left, right, ranges):
+            self.bytes_found(at, left, right, ranges, note=note or self._say_opaque(left, right))
         return True
 
     def bytes_found(
@@ -173,11 +178,11 @@ class _Descent:
         right: Source,
         ranges: Ranges,
         kind: str = "content",
-        reason: str | None = None,
+        note: str = "",
     ) -> None:
         """Keep the place of bytes that differ and were not, or cannot be, looked into."""
         sides, found = (left, right), describe(left, right, ranges)
-        self.found(content_place(at.where, at.path, sides, found, kind, reason), sides)
+        self.found(content_place(at.where, at.path, sides, found, kind, note), sides)
 
     def _inside(self, at: _Position, left: Source, right: Source, ranges: Ranges) -> bool:
         """Look into two contents that differ; return whether the difference was found there."""
@@ -191,11 +196,22 @@ class _Descent:
             with self.spool.nested() as spool:
                 pair = _Pair(self, _Position(at.into(here.name), "", at.depth + 1), spool)
                 pair.compare(here, left, right, ranges)
+        except NotRead as error:
+            self.bytes_found(at, left, right, ranges, note=say_reason(error))
         except REFUSED as error:
             self.bytes_found(at, left, right, ranges, "malformed", say_reason(error))
         if len(self.places) == before:
             self.bytes_found(at, left, right, ranges, "layout")
         return True
+
+    def _say_opaque(self, left: Source, right: Source) -> str:
+        """Say of which known kind the contents are, if it is one that is not looked into."""
+        from pipeline.compare.formats.opaque import say_opaque  # as with the readers
+
+        try:
+            return say_opaque(left) or say_opaque(right)
+        except REFUSED:
+            return ""
 
     def _format(self, source: Source) -> Format | None:
         from pipeline.compare.formats.known import recognise  # equal files need no reader
@@ -229,7 +245,7 @@ class _Pair:
             for entry in first.entries():
                 content = entry.content
                 if content and any(ranges.touches(*span) for span in content.stored()):
-                    self._content(entry, content, content.elsewhere(right), ranges)
+                    self._content(entry, content, content.elsewhere(right), ranges, entry.note)
         else:
             consequences = self._structures(first.structures, second.structures)
             for ours, theirs in _matched(first.entries(), second.entries()):
@@ -245,6 +261,8 @@ class _Pair:
     def _read(self, here: Format, source: Source, side: int) -> Container:
         try:
             return here.read(source, self.spool)
+        except NotRead as error:
+            raise NotRead(f"{here.name} {error}") from error
         except REFUSED as error:
             reason = f"{self.descent.names[side]} is no {here.name} that can be read"
             raise Malformed(f"{reason}: {say_reason(error)}") from error
@@ -289,8 +307,9 @@ class _Pair:
                 if one != other:
                     place = fact_place(self.at.where, ours.path, name, one, other)
                     self.descent.found(place)
+        note = ours.note or theirs.note
         if same_type and self._content(
-            ours, ours.content or EMPTY, theirs.content or EMPTY, ranges
+            ours, ours.content or EMPTY, theirs.content or EMPTY, ranges, note
         ):
             records = [entry.record for entry in (ours, theirs) if entry.record]
             self.explained += records  # sizes and checksums are there
@@ -304,10 +323,12 @@ class _Pair:
         self.descent.found(Place(self.at.where, entry.path, kind, sizes=sizes))
         self.explained += entry.content.stored() if entry.content else ()
 
-    def _content(self, entry: Entry, ours: Source, theirs: Source, ranges: Ranges) -> bool:
+    def _content(
+        self, entry: Entry, ours: Source, theirs: Source, ranges: Ranges, note: str
+    ) -> bool:
         """Compare an entry's contents; return whether they differ."""
         at = _Position(self.at.where, entry.path, self.at.depth)
-        differs = self.descent.contents(at, ours, theirs, ranges)
+        differs = self.descent.contents(at, ours, theirs, ranges, note)
         spans = ours.stored(), theirs.stored()
         moved = spans[0] != spans[1]
         self.moved |= moved
@@ -338,23 +359,21 @@ class _Pair:
         told = [r.span for r in regions if r.metadata and self.metadata_explained]
         remaining = ranges.without([*self.explained, *told])
         for region in regions:
-            spans = [*remaining.within(*region.span)]
-            if spans:
-                self._region(region.name, left, right, Ranges(spans))
+            self._region(region.name, left, right, remaining.within(*region.span))
         remaining = remaining.without([region.span for region in regions])
         if not len(remaining):
             return
         records = [entry.record for entry in container.entries() if entry.record]
         headers = [part for record in sorted(records) for part in remaining.within(*record)]
-        if headers:
-            self._region("headers of entries", left, right, Ranges(headers))
-        unused = remaining.without(records)
-        if len(unused):
-            self._region("unused space", left, right, unused)
+        self._region("headers of entries", left, right, headers)
+        self._region("unused space", left, right, remaining.without(records))
 
-    def _region(self, name: str, left: Source, right: Source, spans: Ranges) -> None:
-        at = _Position(self.at.where, f"[{name}]", self.at.depth)
-        self.descent.bytes_found(at, left, right, spans, "layout")
+    def _region(self, name: str, left: Source, right: Source, spans: Iterable[Span]) -> None:
+        """Tell the bytes that differ in `spans`: what was scanned is known by blocks only."""
+        differing = exact(left, right, spans)
+        if len(differing):
+            at = _Position(self.at.where, f"[{name}]", self.at.depth)
+            self.descent.bytes_found(at, left, right, differing, "layout")
 
 
 def _same_but_digest(left: str, right: str) -> bool:

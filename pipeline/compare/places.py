@@ -25,7 +25,8 @@ class Place:
     as `first`.
     `offset` is the first byte that differs, in the path's content or, for structures, in the
     container; `bytes` how many differ of those that both sides have; `sizes` are in bytes.
-    `first` and `second` are the values, or the first bytes that differ in hexadecimal.
+    `first` and `second` are the values, or the first bytes that differ in hexadecimal. `note` says
+    why a content was not looked into, where that would say more.
     """
 
     where: str
@@ -36,13 +37,15 @@ class Place:
     sizes: tuple[int | None, int | None] = (None, None)
     first: str = ""
     second: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
         at = f": {self.bytes} bytes from {self.offset} on" if self.offset is not None else ""
         sizes = f", sizes {self.sizes[0]} and {self.sizes[1]}" * (self.sizes[0] != self.sizes[1])
         values = f": {self.first or '–'} / {self.second or '–'}" * bool(self.first or self.second)
         within = f"{self.where}: " if self.where else ""
-        return plain(f"{within}{self.path or '.'}: {self.kind}{at}{sizes}{values}")
+        note = f" ({self.note})" if self.note else ""
+        return plain(f"{within}{self.path or '.'}: {self.kind}{at}{sizes}{values}{note}")
 
 
 def content_place(
@@ -51,12 +54,17 @@ def content_place(
     sides: tuple[Source, Source],
     found: Bytes,
     kind: str = "content",
-    reason: str | None = None,
+    note: str = "",
 ) -> Place:
-    """Return the place of bytes that differ; `reason` says why they were not looked into."""
-    first, second = (found.first.hex(), found.second.hex()) if reason is None else (reason, "")
+    """Return the place of bytes that differ; `note` says why they were not looked into.
+
+    Of what is malformed that is told in place of the bytes.
+    """
+    first, second = found.first.hex(), found.second.hex()
+    if kind == "malformed":
+        first, second, note = note, "", ""
     sizes = (sides[0].size, sides[1].size)
-    return Place(where, path, kind, found.offset, found.count, sizes, first, second)
+    return Place(where, path, kind, found.offset, found.count, sizes, first, second, note)
 
 
 def structure_place(where: str, one: Structure, other: Structure) -> Place:

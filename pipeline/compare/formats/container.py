@@ -35,13 +35,14 @@ class Entry:
 
     `facts` says all that is known of it by kind of difference (mode, owner, time, target, ...);
     what it is more exactly may follow the kind, after a space. `record` is where the facts are
-    stored, if they lie in one piece.
+    stored, if they lie in one piece. `note` is why its content is not looked into, if it cannot be.
     """
 
     path: str
     facts: dict[str, Fact]
     content: Source | None = None
     record: Span | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,79 @@
-"""Files that are one content, compressed: gzip (RFC 1952), xz, zstd, bzip2."""
+"""Files that are one content, compressed: gzip (RFC 1952), xz, lzma, zstd (RFC 8878), bzip2."""
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from pipeline.compare.formats import compression
+from pipeline.compare.formats.compression import Streams
 from pipeline.compare.formats.container import Container, Entry, Format, Structure, name_of
-from pipeline.compare.formats.source import Source, Spool, pieces
+from pipeline.compare.formats.ranges import Ranges, Span
+from pipeline.compare.formats.source import Extents, Source, Spool, pieces
 
 GZIP_EXTRA, GZIP_NAME, GZIP_COMMENT = 4, 8, 16
 HEADER_LIMIT = 4096
+CONTENT = "content"
+OUTSIDE = "[outside the streams]"
+SKIPPED_LIMIT = 16  # frames that a zstd file may skip before its first stream
+LZMA_PROPERTIES = 0x5D
+LZMA_DICTIONARIES = frozenset(2**log + half for log in range(12, 31) for half in (0, 2**log // 2))
+BZIP2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 
 Header = Callable[[bytes], list[Structure]]
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """A kind of compressed file: its streams, what its header says, and how it begins."""
+
+    name: str
+    streams: Streams
+    header: Header
+    matches: Callable[[Source], bool]
+
+    def format(self) -> Format:
+        return Format(self.name, self.matches, partial(_read, self), packs=True)
+
+
+def _read(packing: _Packing, source: Source, spool: Spool) -> Container:
+    streams: list[Span] = []
+    content = spool.keep(packing.streams.unpack(pieces(source), spool, streams))
+    structures = packing.header(source.read(0, min(source.size, HEADER_LIMIT)))
+    entries = [Entry(CONTENT, {}, content)]
+    outside = _outside(source, streams)
+    if outside:
+        entries.insert(0, Entry(OUTSIDE, {}, Extents(source, outside)))
+    return Container(structures, lambda: iter(entries))
+
+
+def _outside(source: Source, streams: list[Span]) -> list[Span]:
+    """Return what belongs to no stream: padding, skipped frames, and what follows the last.
+
+    The frame in which pzstd says how long the next one is follows from that, and is left out.
+    """
+    gaps = Ranges([(0, source.size)]).without(streams)
+    lengths = {start: end - start for start, end in streams}
+    return [(start, end) for start, end in gaps if not _tells_length(source, start, end, lengths)]
+
+
+def _tells_length(source: Source, start: int, end: int, lengths: dict[int, int]) -> bool:
+    if end - start != 12 or end not in lengths:
+        return False
+    frame = source.read(start, 12)
+    told = int.from_bytes(frame[8:], "little")
+    return (
+        compression.is_skippable(frame[:8]) and frame[4:8] == b"\4\0\0\0" and told == lengths[end]
+    )
 
 
 def _gzip_header(raw: bytes) -> list[Structure]:
     """Return what a gzip header says beside its content."""
     (time,) = struct.unpack_from("<I", raw, 4)
+    further = GZIP_EXTRA | GZIP_NAME | GZIP_COMMENT  # are there if their fields are
     found = [
         Structure("header time", (4, 8), raw[4:8], "time", str(time)),
-        Structure("header flags", (3, 4), raw[3:4]),
+        Structure("header flags", (3, 4), bytes([raw[3] & ~further])),
         Structure("header level", (8, 9), raw[8:9]),
         Structure("header system", (9, 10), raw[9:10]),
     ]
@@ -45,36 +99,63 @@ def _bzip2_header(raw: bytes) -> list[Structure]:
     return [Structure("block size", (3, 4), raw[3:4])]
 
 
+def _lzma_header(raw: bytes) -> list[Structure]:
+    return [Structure("parameters", (0, 5), raw[:5])]
+
+
 def _no_header(_: bytes) -> list[Structure]:
     return []
 
 
-def _read(
-    new: Callable[[], compression.Unpacker],
-    magic: bytes,
-    header: Header,
-    source: Source,
-    spool: Spool,
-) -> Container:
-    content = spool.keep(compression.unpack_stream(new, pieces(source), magic))
-    structures = header(source.read(0, min(source.size, HEADER_LIMIT)))
-    return Container(structures, lambda: iter([Entry("content", {}, content)]))
+def _begins(magic: bytes, source: Source) -> bool:
+    return source.size > len(magic) and source.read(0, len(magic)) == magic
 
 
-def _matches(magic: bytes, source: Source) -> bool:
-    return source.size >= 18 and source.read(0, len(magic)) == magic
+def _is_zstd(source: Source) -> bool:
+    """Whether a zstd stream is the first thing that is not to be skipped."""
+    at = 0
+    for _ in range(SKIPPED_LIMIT):
+        head = source.read(at, min(8, max(0, source.size - at)))
+        if not compression.is_skippable(head):
+            return head.startswith(ZSTD)
+        at += 8 + int.from_bytes(head[4:], "little")
+        if at > source.size:
+            return False
+    return False
 
 
-def _format(
-    name: str, magic: bytes, new: Callable[[], compression.Unpacker], header: Header
-) -> Format:
-    read = partial(_read, new, magic, header)
-    return Format(name, partial(_matches, magic), read, packs=True)
+def _is_bzip2(source: Source) -> bool:
+    if source.size < 14:
+        return False
+    head = source.read(0, 10)
+    return head[:3] == b"BZh" and head[3:4] in b"123456789" and head[4:] in BZIP2_BLOCKS
 
 
-PACKED = (
-    _format("gzip", b"\x1f\x8b\x08", compression.new_gzip, _gzip_header),
-    _format("xz", b"\xfd7zXZ\0", compression.new_xz, _xz_header),
-    _format("zstd", b"\x28\xb5\x2f\xfd", compression.new_zstd, _no_header),
-    _format("bzip2", b"BZh", compression.new_bzip2, _bzip2_header),
+def _is_lzma(source: Source) -> bool:
+    """Whether a content begins as lzma-utils write it; nothing but likely fields tells."""
+    if source.size < 18:
+        return False
+    properties, dictionary, size, first = struct.unpack("<BIQB", source.read(0, 14))
+    likely = properties == LZMA_PROPERTIES and dictionary in LZMA_DICTIONARIES and first == 0
+    return likely and (size == 2**64 - 1 or size < 2**38)
+
+
+GZIP, XZ, ZSTD, BZIP2 = b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"BZh"
+PACKINGS = (
+    _Packing("gzip", Streams(GZIP, compression.new_gzip), _gzip_header, partial(_begins, GZIP)),
+    _Packing(
+        "xz",
+        Streams(XZ, compression.new_xz, compression.xz_padding),
+        _xz_header,
+        partial(_begins, XZ),
+    ),
+    _Packing(
+        "zstd",
+        Streams(ZSTD, compression.new_zstd, compression.zstd_skippable),
+        _no_header,
+        _is_zstd,
+    ),
+    _Packing("bzip2", Streams(BZIP2, compression.new_bzip2), _bzip2_header, _is_bzip2),
+    _Packing("lzma", Streams(b"", compression.new_lzma, several=False), _lzma_header, _is_lzma),
 )
+PACKED = tuple(packing.format() for packing in PACKINGS)

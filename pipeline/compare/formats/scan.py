@@ -37,6 +37,18 @@ def scan(first: Source, second: Source, where: Iterable[Span], spool: Spool) -> 
     return ranges
 
 
+def exact(first: Source, second: Source, ranges: Iterable[Span]) -> Ranges:
+    """Return what of each range lies between its first and its last byte that differ."""
+    found = Ranges()
+    for start, end in ranges:
+        for at in range(start, end, PIECE):
+            length = min(PIECE, end - at)
+            begin, stop = _edges(first.read(at, length), second.read(at, length))
+            if stop:
+                found.add(at + begin, at + stop)
+    return found
+
+
 def _narrow(left: bytes, right: bytes, offset: int, ranges: Ranges) -> None:
     """Add the runs of blocks that differ; only their outer blocks are looked at more closely."""
     run: int | None = None

@@ -22,6 +22,10 @@ class Malformed(Exception):
     """Something is not what its format demands, or goes beyond a limit; says what."""
 
 
+class NotRead(Malformed):
+    """Something follows its format in a way that is not read here; says which."""
+
+
 class Source(Protocol):
     """Bytes that can be read at any place.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.compare.formats import compression
 from pipeline.compare.formats.container import Fact, name_of
-from pipeline.compare.formats.source import Malformed, Source, Spool
+from pipeline.compare.formats.source import Malformed, NotRead, Source, Spool
 
 MAGIC = b"hsqs"
 SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
@@ -137,7 +137,7 @@ def read_tables(source: Source, spool: Spool) -> Tables:
     new = UNPACKERS.get(head.compression)
     if new is None:
         name = COMPRESSIONS.get(head.compression, f"number {head.compression}")
-        raise Malformed(f"it is compressed with {name}, which is not read here")
+        raise NotRead(f"compressed with {name}, which is not read here")
     reader = _Reader(source, new)
     fragments, first = reader.lookup(head.fragment_table, head.fragments, 16)
     ids, first_id = reader.lookup(head.id_table, head.ids, 4)
@@ -163,7 +163,7 @@ def read_super(source: Source) -> Super:
         *(inodes, time, block_size, fragments, compressor, flags, ids, (major, minor)), *places
     )
     if magic != MAGIC or head.version != (4, 0):
-        raise Malformed(f"its version is {major}.{minor}; 4.0 is read here")
+        raise NotRead(f"version {major}.{minor}; only 4.0 is read here")
     if block_size not in BLOCK_SIZES or block_size != 1 << log:
         raise Malformed(f"its blocks have {block_size} bytes")
     if not SUPERBLOCK.size <= head.inode_table < head.directory_table < head.used <= source.size:

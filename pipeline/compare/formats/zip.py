@@ -1,9 +1,12 @@
-"""zip archives, whose directory the standard library reads."""
+"""zip archives, whose directory the standard library reads.
+
+Source: PKWARE's APPNOTE.TXT 6.3.10; for extra fields, Info-ZIP's extrafld.txt.
+"""
 
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from pipeline.compare.formats import compression
@@ -17,15 +20,22 @@ from pipeline.compare.formats.container import (
     file_type,
     listed,
 )
+from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.reader import Reader
 from pipeline.compare.formats.source import Extents, Malformed, Packed, Source, Spool
 
 LOCAL = struct.Struct("<4s5HIIIHH")
+ENCRYPTED, SIZES_FOLLOW = 0x01, 0x08
+STORED, ZSTD, XZ = 0, 93, 95
+METHODS = {9: "deflate64", 14: "lzma", 96: "JPEG", 97: "WavPack", 98: "PPMd"}  # not read here
 ERRORS = (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, zlib.error)
 UNPACKERS: dict[int, Callable[[], compression.Unpacker]] = {
     zipfile.ZIP_DEFLATED: compression.new_deflate,
     zipfile.ZIP_BZIP2: compression.new_bzip2,
+    ZSTD: compression.new_zstd,
+    XZ: compression.new_xz,
 }
+ZIP64, TIMES, OWNER = 0x0001, 0x5455, 0x7875
 
 
 def _matches(source: Source) -> bool:
@@ -39,39 +49,140 @@ def _read(source: Source, spool: Spool) -> Container:
             directory = Region("central directory", (archive.start_dir, source.size))
     except ERRORS as error:
         raise Malformed(f"it cannot be read: {error}") from error
-    ordered, order = listed(_entry(source, spool, member) for member in members)
+    regions = [directory]
+    ordered, order = listed(_entry(source, spool, member, regions) for member in members)
     structures = [Structure("comment", (source.size - len(comment), source.size), comment)]
-    return Container(structures, lambda: iter(ordered), [directory], order)
+    return Container(structures, lambda: iter(ordered), regions, order)
 
 
 ZIP = Format("zip", _matches, _read)
 
 
-def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo) -> Entry:
+def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo, regions: list[Region]) -> Entry:
+    """Return a member; add the region of its data descriptor, which may follow its data."""
     mode = member.external_attr >> 16
-    year, month, day, *clock = member.date_time
+    start = member.header_offset
+    header = LOCAL.unpack(source.read(start, LOCAL.size))
+    if header[0] != b"PK\3\4":
+        raise Malformed(f"{member.filename[:80]} is not where the directory says")
+    name, extra = header[-2:]
+    data = start + LOCAL.size + name + extra
+    local = source.read(data - extra, extra)
     facts: dict[str, Fact] = {
         "type": file_type(mode) if mode >> 12 else "dir" if member.is_dir() else "file",
         "mode": mode & 0o7777,
-        "time": f"{year}-{month:02}-{day:02} " + ":".join(f"{part:02}" for part in clock),
-        "structure method": member.compress_type,
-        "structure extra": member.extra.hex(),
+        "mode attributes": f"{member.external_attr & 0xFFFF:#06x}",
+        "structure internal attributes": f"{member.internal_attr:#06x}",
+        "time": _dos_time(member),
+        "structure method": f"{member.compress_type} version {member.extract_version}",
         "structure system": f"{member.create_system} {member.create_version}",
         "structure flags": member.flag_bits,
         "structure comment": member.comment.hex(),
+        "structure local header": _local_differs(header, member),
+        **_extra_facts(member.extra, local),
     }
-    start = member.header_offset
-    magic, *_, name, extra = LOCAL.unpack(source.read(start, LOCAL.size))
-    if magic != b"PK\3\4":
-        raise Malformed(f"{member.filename[:80]} is not where the directory says")
-    data = start + LOCAL.size + name + extra
-    span, path = (data, data + member.compress_size), member.filename.rstrip("/")
+    if member.flag_bits & SIZES_FOLLOW:
+        descriptor = _descriptor(source, data + member.compress_size, member)
+        facts["structure data descriptor"] = "" if descriptor else "none"
+        regions += [Region("data descriptor", descriptor)] if descriptor else []
+    entry = Entry(member.filename.rstrip("/"), facts, None, (start, data))
+    entry.content, entry.note = _content(source, spool, member, data)
+    return entry
+
+
+def _descriptor(source: Source, start: int, member: zipfile.ZipInfo) -> Span | None:
+    """Return where the checksum and sizes of the directory stand again, behind a member's data."""
+    values = member.CRC, member.compress_size, member.file_size
+    layouts = ("<IQQ",) if max(values) >= 2**32 else ("<III", "<IQQ")
+    for layout in layouts:
+        for signature in (b"PK\x07\x08", b""):
+            expected = signature + struct.pack(layout, *values)
+            end = start + len(expected)
+            if end <= source.size and source.read(start, len(expected)) == expected:
+                return start, end
+    return None
+
+
+def _content(
+    source: Source, spool: Spool, member: zipfile.ZipInfo, start: int
+) -> tuple[Source, str]:
+    """Return a member's content, or its stored bytes and why they stay packed."""
+    span = (start, start + member.compress_size)
     new = UNPACKERS.get(member.compress_type)
-    content: Source = Extents(source, [span])
+    if member.flag_bits & ENCRYPTED:
+        return Extents(source, [span]), "encrypted"
     if new is not None:
-        content = Packed(source, span, member.file_size, partial(_unpack, new), spool)
-    return Entry(path, facts, content, (start, data))
+        unpack = partial(compression.unpack_one, new)
+        return Packed(source, span, member.file_size, unpack, spool), ""
+    if member.compress_type == STORED:
+        return Extents(source, [span]), ""
+    method = METHODS.get(member.compress_type, f"method {member.compress_type}")
+    return Extents(source, [span]), f"compressed with {method}, which is not read here"
 
 
-def _unpack(new: Callable[[], compression.Unpacker], packed: Iterable[bytes]) -> Iterable[bytes]:
-    return compression.unpack_stream(new, packed, b"")
+def _dos_time(member: zipfile.ZipInfo) -> str:
+    year, month, day, *clock = member.date_time
+    return f"{year}-{month:02}-{day:02} " + ":".join(f"{part:02}" for part in clock)
+
+
+def _local_differs(header: tuple[bytes | int, ...], member: zipfile.ZipInfo) -> Fact:
+    """Return the fields in which a member's own header says something else than the directory."""
+    _, version, flags, method, time, day, crc, packed, size, _, _ = header
+    year, month, date, hour, minute, second = member.date_time
+    fields: list[tuple[str, object, object]] = [
+        ("version", version, member.extract_version),
+        ("flags", flags, member.flag_bits),
+        ("method", method, member.compress_type),
+        ("time", time, hour << 11 | minute << 5 | second // 2),
+        ("day", day, year - 1980 << 9 | month << 5 | date),
+    ]
+    if not member.flag_bits & SIZES_FOLLOW:
+        fields += [("checksum", crc, member.CRC)]
+    if not member.flag_bits & SIZES_FOLLOW and 2**32 - 1 not in (packed, size):
+        fields += [("packed size", packed, member.compress_size), ("size", size, member.file_size)]
+    return tuple((name, str(ours)) for name, ours, theirs in fields if ours != theirs)
+
+
+def _extra_facts(central: bytes, local: bytes) -> dict[str, Fact]:
+    """Return what extra fields say: times, owners, and others by number."""
+    times: list[tuple[str, str]] = []
+    owners: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for where, raw in (("", central), ("local ", local)):
+        for number, data in _extra_fields(raw):
+            if number == TIMES and data:
+                stamps = struct.iter_unpack("<i", data[1 : 1 + (len(data) - 1) // 4 * 4])
+                names = [
+                    n for bit, n in enumerate(("modified", "read", "made")) if data[0] >> bit & 1
+                ]
+                times += [(f"{where}{n}", str(t)) for n, (t,) in zip(names, stamps, strict=False)]
+            elif number == OWNER:
+                owners.append((f"{where}ids", _say_owner(data)))
+            elif number != ZIP64:  # sizes and places
+                others.append((f"{where}{number:#06x}", data.hex() or "empty"))
+    found: dict[str, Fact] = {}
+    for fact, values in (("time extra", times), ("owner", owners), ("structure extra", others)):
+        if values:
+            found[fact] = tuple(values)
+    return found
+
+
+def _say_owner(data: bytes) -> str:
+    """Return the numbers of user and group that a field of Info-ZIP's has."""
+    if len(data) < 3 or data[0] != 1:
+        return data.hex()
+    user, group = data[2 : 2 + data[1]], data[3 + data[1] :]
+    return ":".join(str(int.from_bytes(number, "little")) for number in (user, group))
+
+
+def _extra_fields(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """Give number and data of every extra field; what is no field has the number -1."""
+    at = 0
+    while at + 4 <= len(raw):
+        number, length = struct.unpack_from("<HH", raw, at)
+        if at + 4 + length > len(raw):
+            break
+        yield number, raw[at + 4 : at + 4 + length]
+        at += 4 + length
+    if at < len(raw):
+        yield -1, raw[at:]
