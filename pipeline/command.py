@@ -30,6 +30,7 @@ POLL_S = 0.5
 PASSED_ON = ("HOME", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "TMPDIR")
 
 PACKAGE_OF = {
+    "bwrap": "bubblewrap",
     "git": "git",
     "gpg": "gnupg",
     "gpgv": "gpgv",

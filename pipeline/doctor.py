@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline import dsse, git, published
 from pipeline.build import engine
+from pipeline.compare import diffoscope
 from pipeline.config import Archive, Farm, TagPolicy, load_farm
 from pipeline.errors import ExitStatus, InfrastructureFailed, TwinbuildError, UsageError
 from pipeline.inputs import addresses
@@ -56,6 +57,7 @@ def examine(checkout: Path) -> Iterator[Finding]:
         yield _look(f"engine {address}".strip(), partial(engine_version, address or None))
     if "" in engines:
         yield _look("accelerator", accelerator)
+    yield _look("diffoscope", comparison_by_diffoscope)
     yield _look("disk", partial(disk, [checkout, default_cache(), Path("/var/lib/docker")]))
     yield _look("memory", partial(memory, farm))
     yield _look("git", partial(repository, checkout))
@@ -96,6 +98,11 @@ def accelerator(device: Path = Path("/dev/kvm")) -> str:
     except OSError:
         return "none: machines run under TCG, about ten times slower"
     return "KVM present, proven at the first build"
+
+
+def comparison_by_diffoscope() -> str:
+    """Return what part diffoscope will have in explaining differences; none is no error."""
+    return diffoscope.unusable() or "runs in a sandbox, on what nothing else explains"
 
 
 def disk(folders: Iterable[Path]) -> str:

@@ -1,7 +1,8 @@
-"""diffoscope on one pair of contents, where it is installed: bounded, and never needed.
+"""diffoscope on one pair of contents, where it is installed: in a sandbox, bounded, never needed.
 
-It starts programs of its own on contents that come from a build: each has limits on memory, time
-and what it writes, and all of them end with it.
+It starts programs of others on contents that come from a build. They run in a sandbox without
+network, home or anything to write to; each has limits on memory, time and what it writes, and all
+of them end with it. Where there can be no sandbox it is not run.
 """
 
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import command
+from pipeline.compare import sandbox
 from pipeline.errors import InfrastructureFailed, UsageError
 from pipeline.plain import plain
 
@@ -21,6 +23,7 @@ OPTIONS = (
 TIMEOUT_S = 20.0
 MEMORY_LIMIT = 1024**3  # of each program that it starts
 FILE_LIMIT = 64 * 1024**2
+SCRATCH_LIMIT = 256 * 1024**2  # of all that they write, which is kept in memory
 LINES_LIMIT = 60
 LINE_LIMIT = 300
 NAME = re.compile(r"[A-Za-z0-9._-]{0,60}\Z")
@@ -37,13 +40,14 @@ class Said:
     note: str = ""
 
 
-def installed() -> bool:
-    """Whether there is a diffoscope."""
+def unusable() -> str:
+    """Return why diffoscope cannot be asked, in a sentence; nothing if it can."""
     try:
         command.find(PROGRAM)
     except UsageError:
-        return False
-    return True
+        return MISSING
+    refusal = sandbox.refusal()
+    return plain(f"diffoscope was not run: {refusal}") if refusal else ""
 
 
 def ask(name: str, contents: tuple[bytes, bytes]) -> Said:
@@ -51,18 +55,22 @@ def ask(name: str, contents: tuple[bytes, bytes]) -> Said:
     kept = NAME.search(name)
     limits = [f"--as={MEMORY_LIMIT}", f"--fsize={FILE_LIMIT}", f"--cpu={TIMEOUT_S:.0f}", "--core=0"]
     with tempfile.TemporaryDirectory(prefix="twinbuild-") as folder:
-        scratch, paths = Path(folder), []
+        given, paths = Path(folder) / "given", []
         for side, content in zip(("first", "second"), contents, strict=True):
-            paths.append(scratch / side / f"x{kept[0] if kept else ''}")
-            paths[-1].parent.mkdir()
+            paths.append(given / side / f"x{kept[0] if kept else ''}")
+            paths[-1].parent.mkdir(parents=True)
             paths[-1].write_bytes(content)
-        out, errors = scratch / "out", scratch / "errors"
+        out, errors = Path(folder) / "out", Path(folder) / "errors"
         try:
+            program = command.find(PROGRAM)
+            inside: list[str | Path] = [program, *OPTIONS, *paths]
+            readable = [program.resolve(), given]
             command.run(
-                ["prlimit", *limits, PROGRAM, *OPTIONS, *paths],
+                [
+                    *("prlimit", *limits),
+                    *sandbox.wrapped(inside, readable, scratch_limit=SCRATCH_LIMIT),
+                ],
                 timeout_s=TIMEOUT_S,
-                env={"TMPDIR": folder, "HOME": folder},
-                cwd=scratch,
                 stdout_to=out,
                 stderr_to=errors,
                 accept=(DIFFERENT,),

@@ -135,19 +135,19 @@ class _Diffoscope:
     """Asks diffoscope about binary contents whose difference nothing explains, the first few."""
 
     def __init__(self) -> None:
-        self._there = diffoscope.installed()
+        self._unusable = diffoscope.unusable()
         self._asked = 0
 
     @property
     def part(self) -> str:
         """What it had to do with an explanation."""
-        if not self._there:
-            return diffoscope.MISSING
+        if self._unusable:
+            return self._unusable
         return f"diffoscope looked at {self._asked} of the differences, which had no known cause"
 
     def say(self, found: Explained, leaf: Leaf | None) -> Said | None:
         known = any(not cause.weak for cause in found.causes)
-        if not self._there or known or leaf is None or not leaf.whole:
+        if self._unusable or known or leaf is None or not leaf.whole:
             return None
         contents = leaf.sides[0].data, leaf.sides[1].data
         if self._asked >= ASKED_LIMIT or all(map(is_text, contents)):
