@@ -1,14 +1,14 @@
 """The checks of `hooks/source/`, before a build: they read a repository and run nothing of it.
 
 They are the farm's own, also when another repository is built: what a repository brings along runs
-only in a machine.
+only in a machine. Nor does git, in a check, read what the repository configures.
 """
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import command
+from pipeline import command, git
 from pipeline.errors import BuildFailed, UsageError
 from pipeline.plain import plain
 
@@ -18,18 +18,25 @@ TIMEOUT_S = 600.0
 def check_source(hooks: Path, repository: Path, *, notify: Callable[[str], None]) -> int:
     """Run every check of the folder `hooks` on a working tree; return how many there are.
 
-    A check gets the tree as its argument and prints a line for each finding. Raise BuildFailed
-    with all of them if a check does not end with status 0.
+    A check gets the tree as its argument, and an environment in which git knows the tree by a
+    neutral repository. It prints a line for each finding. Raise BuildFailed with all of them if a
+    check does not end with status 0, UsageError if the tree is in no repository.
     """
     checks = sorted(path for path in hooks.iterdir() if os.access(path, os.X_OK))
     if not checks:
         raise UsageError(f"{hooks} holds no executable check")
+    opened = git.open_tree(repository)
+    if opened is None:
+        raise UsageError(f"{repository} is in no git repository", remedy="git init, git add")
     found: list[str] = []
-    for check in checks:
-        done = command.run([check, repository], timeout_s=TIMEOUT_S, accept=range(256))
-        notify(f"{check.name}: {'fine' if done.status == 0 else 'NOT fine'}")
-        if done.status:
-            found += [f"{check.name}: {plain(line)}" for line in done.tail.splitlines()]
+    with git.worktree(opened) as env:
+        # A check that cannot list the files would find nothing.
+        git.git(repository, "ls-files", env=env, failure=UsageError)
+        for check in checks:
+            done = command.run([check, repository], env=env, timeout_s=TIMEOUT_S, accept=range(256))
+            notify(f"{check.name}: {'fine' if done.status == 0 else 'NOT fine'}")
+            if done.status:
+                found += [f"{check.name}: {plain(line)}" for line in done.tail.splitlines()]
     if found:
         raise BuildFailed(
             f"{found[0]}",

@@ -16,7 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import verify
-from pipeline import command, dsse, flow
+from pipeline import command, dsse, flow, git
 from pipeline.build.boot import Announcement, boot_image
 from pipeline.display import Display
 from pipeline.errors import ExitStatus, InfrastructureFailed, UsageError
@@ -81,7 +81,7 @@ def prepare(workspace: Workspace, folder: Path, display: Display) -> Demo:
     folder.mkdir(mode=0o700)
     display.say(f"a throw-away clone and throw-away keys in {folder}")
     farm = folder / "farm"
-    _git(folder, "clone", "--quiet", workspace.checkout, farm)
+    _clone(workspace.checkout, farm)
     with _gpg_home() as home:
         fingerprint = _make_release_key(home, folder)
         keys = {name: dsse.make_key(folder / f"{name}.pem") for name in workspace.farm.environments}
@@ -157,11 +157,22 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+def _clone(checkout: Path, farm: Path) -> None:
+    """Make a clone of what is committed; it has no remote, so it is where its farm lives."""
+    farm.mkdir()
+    _git(farm, "init", "--quiet", "--initial-branch=main")
+    with git.opened(git.open_checkout(checkout)) as reader:
+        options = ("--quiet", "--depth=1", "--update-shallow")
+        _git(farm, "fetch", *options, reader, "+HEAD:refs/remotes/checkout/main")
+    _git(farm, "checkout", "--quiet", "--no-track", "-B", "main", "refs/remotes/checkout/main")
+
+
 def _git(
     folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None
 ) -> command.Completed:
-    identity = ["-c", "user.name=Twinbuild demo", "-c", "user.email=demo@twinbuild.invalid"]
-    return command.run(["git", *identity, *arguments], cwd=folder, env=env, timeout_s=GIT_S)
+    settings = ("user.name=Twinbuild demo", "user.email=demo@twinbuild.invalid")
+    env = {"GIT_DIR": os.fspath(folder / ".git"), **(env or {})}
+    return git.git(folder, *arguments, settings=settings, env=env, timeout_s=GIT_S)
 
 
 @contextmanager

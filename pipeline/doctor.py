@@ -136,14 +136,15 @@ def memory(farm: Farm, meminfo: Path = Path("/proc/meminfo")) -> str:
 
 def repository(checkout: Path) -> str:
     """Return git's version, the repository and what would be built from it now."""
-    version = git.git(checkout, "--version").text.removeprefix("git version ")
-    opened = git.open_checkout(checkout)
-    head = git.ask(opened, "rev-parse", "--verify", "--short=12", "HEAD")
+    found = git.open_checkout(checkout)
+    with git.opened(found) as reader:
+        verify = ("rev-parse", "--verify", "--short=12", "HEAD")
+        head = git.git(reader, *verify, accept=range(256))
     if head.status:
         raise UsageError("the repository has no commit", remedy="git commit: builds use commits")
-    changed = bool(git.ask(opened, "status", "--porcelain", "--untracked-files=normal").text)
+    changed = git.is_dirty(found)
     state = "with changes that no build sees before they are committed" if changed else "clean"
-    return f"{version}; {opened.name} at {head.text}, {state}"
+    return f"{git.version()}; {found.name} at {head.text}, {state}"
 
 
 def release_key(fingerprint: str | None) -> str:

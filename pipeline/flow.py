@@ -339,7 +339,8 @@ def _ask_tag(
         if source
         else git.open_checkout(workspace.checkout)
     )
-    found = git.ask(repository, *question, f"refs/tags/{tag}:{path}")
+    with git.opened(repository) as reader:
+        found = git.git(reader, *question, f"refs/tags/{tag}:{path}", accept=range(256))
     if found.status:
         raise UsageError(f"there is no {path} in a tag {tag!r}", detail=found.tail)
     return found.stdout

@@ -3,7 +3,6 @@
 import difflib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pipeline import tag
 from pipeline.config import Farm
 from pipeline.errors import UsageError
 from pipeline.files import json_bytes, put_in_place, sha256_bytes, sha256_file, write_json
-from pipeline.git import OBJECT_ID, Repository, ask, fetch, git, neutral, open_checkout
+from pipeline.git import OBJECT_ID, Repository, fetch, git, is_dirty, open_checkout, opened
 from pipeline.run import Request, Run
 from pipeline.store import default_cache
 
@@ -69,10 +68,10 @@ def run_source(
         repository = open_checkout(checkout)
     else:
         repository = fetch(source or request.source, default_cache() / "git")
-    with neutral(repository) as reader:
+    with opened(repository) as reader:
         chosen = _choose(repository, reader, request, farm, checkout / "keys")
         document = _describe(repository, reader, chosen, request.image)
-        dirty = _is_dirty(repository, reader)
+        dirty = is_dirty(repository)
         _export(reader, chosen.commit, run.source_tar)
     if dirty:
         notify(
@@ -90,48 +89,49 @@ def _choose(
 ) -> Chosen:
     """Resolve what was asked for, once, to the commit that is built."""
     if request.tag is None:
-        return _commit(repository, request.commit)
+        return _commit(repository, reader, request.commit)
     tag.check_name(request.tag)
-    found = _resolve(repository, f"refs/tags/{request.tag}")
+    found = _resolve(reader, f"refs/tags/{request.tag}")
     if found is None:
-        raise _unknown(repository, "tag", request.tag, "refs/tags")
+        raise _unknown(repository, reader, "tag", request.tag, "refs/tags")
     verified = tag.verify(reader, found, request.tag, farm.keys.tags, keys)
     return Chosen(request.tag, verified.commit, verified.name, verified)
 
 
-def _commit(repository: Repository, ref: str) -> Chosen:
+def _commit(repository: Repository, reader: Path, ref: str) -> Chosen:
     """Resolve a commit-ish; raise UsageError if it names no commit, or two."""
     if not COMMIT_ISH.fullmatch(ref) or not ref.isprintable():
         raise UsageError(f"{ref!r} is no name of a commit", remedy="give a tag, branch or hash")
     here = re.sub(r"^(HEAD|@)(?![^~^])", repository.head, ref)
-    commit = _resolve(repository, here + "^{commit}")
+    commit = _resolve(reader, here + "^{commit}")
     if commit is None:
-        raise _unknown(repository, "commit", ref, "refs/tags", "refs/heads")
-    tagged, branch = (_resolve(repository, f"refs/{k}/{ref}^{{commit}}") for k in ("tags", "heads"))
+        raise _unknown(repository, reader, "commit", ref, "refs/tags", "refs/heads")
+    tagged, branch = (_resolve(reader, f"refs/{k}/{ref}^{{commit}}") for k in ("tags", "heads"))
     if tagged and branch and tagged != branch:
         raise UsageError(f"{ref} is a tag and a branch", remedy=f"say tags/{ref} or heads/{ref}")
     name = re.sub(r"^(refs/)?tags/", "", ref)
-    is_tag = tag.TAG_NAME.fullmatch(name) and _resolve(repository, f"refs/tags/{name}^{{commit}}")
+    is_tag = tag.TAG_NAME.fullmatch(name) and _resolve(reader, f"refs/tags/{name}^{{commit}}")
     return Chosen(ref, commit, name if is_tag == commit else f"0~{commit[:12]}", None)
 
 
-def _resolve(repository: Repository, expression: str) -> str | None:
+def _resolve(reader: Path, expression: str) -> str | None:
     """Return the object that `expression` names."""
-    found = ask(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", expression)
-    if found.status:
-        return None
-    if not OBJECT_ID.fullmatch(found.text):
-        raise UsageError(f"{repository.name} does not name its objects by SHA-1, which is needed")
-    return found.text
+    argv = ("rev-parse", "--verify", "--quiet", "--end-of-options", expression)
+    found = git(reader, *argv, accept=range(256))
+    return found.text if found.status == 0 and OBJECT_ID.fullmatch(found.text) else None
 
 
-def _unknown(repository: Repository, what: str, name: str, *below: str) -> UsageError:
+def _unknown(repository: Repository, reader: Path, what: str, name: str, *below: str) -> UsageError:
     """Make the error for a name that the repository does not know, with those most like it."""
-    listed = ask(
-        repository, "for-each-ref", f"--count={NAMES_LIMIT}", "--format=%(refname:lstrip=2)", *below
-    )
+    options = (f"--count={NAMES_LIMIT}", "--format=%(refname:lstrip=2)")
+    listed = git(reader, "for-each-ref", *options, *below, accept=range(256))
     near = difflib.get_close_matches(name, listed.text.splitlines(), n=3, cutoff=0.5)
-    remedy = f"did you mean {' or '.join(near)}?" if near else "git fetch --tags may bring it"
+    if near:
+        remedy = f"did you mean {' or '.join(near)}?"
+    elif repository.layout.shallow:
+        remedy = "its history is cut: git fetch --unshallow brings the rest"
+    else:
+        remedy = "git fetch --tags may bring it"
     return UsageError(f"{repository.name} has no {what} {name!r}", remedy=remedy)
 
 
@@ -184,26 +184,6 @@ def _check_files(reader: Path, chosen: Chosen, image: str) -> None:
             f"{chosen.ref} has no image {image!r}",
             remedy=f"it has {', '.join(map(repr, sorted(images)))}" if images else "",
         )
-
-
-def _is_dirty(repository: Repository, reader: Path) -> bool:
-    """Tell whether the working tree is not its HEAD; nothing that it configures is obeyed."""
-    if repository.worktree is None:
-        return False
-    head = _resolve(repository, f"{repository.head}^{{commit}}")
-    if head is None:
-        return False
-    with tempfile.TemporaryDirectory(prefix="twinbuild-index-") as folder:
-        env = {
-            "GIT_DIR": os.fspath(reader),
-            "GIT_WORK_TREE": os.fspath(repository.worktree),
-            "GIT_INDEX_FILE": f"{folder}/index",
-        }
-        worktree = repository.worktree
-        git(reader, "update-ref", "--no-deref", "HEAD", head)
-        git(worktree, "read-tree", "HEAD", env=env)
-        status = git(worktree, "status", "--porcelain", "--ignore-submodules=all", env=env)
-    return bool(status.stdout)
 
 
 def _export(reader: Path, commit: str, path: Path) -> None:

@@ -3,15 +3,15 @@
 Looked at are the locks of all images as they stand in the tree and in all of its history.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline import command
+from pipeline import git
 from pipeline.errors import InputsUnverified
 from pipeline.lock import Lock, Package
 
-GIT_TIMEOUT_S = 120
 LOCKS = "images/live/*/lock"
 FIELDS = ("Package", "Version", "Architecture", "Archive", "SHA256")
 
@@ -39,24 +39,33 @@ def _locked_before(tree: Path) -> Iterator[tuple[Identity, str]]:
     for path in sorted(tree.glob(LOCKS)):
         with path.open(encoding="utf-8", errors="replace") as file:
             yield from _identities(file)
-    if not any(
-        (folder / ".git").exists() for folder in (tree.absolute(), *tree.absolute().parents)
-    ):
+    repository = git.open_tree(tree)
+    if repository is None:
         return
-    git = ["git", "-C", str(tree)]
-    head = command.run([*git, "rev-parse", "-q", "--verify", "HEAD"], timeout_s=60, accept=(0, 1))
-    if head.status:
-        return
-    log = [*git, "log", "-m", "--raw", "--no-abbrev", "--no-renames", "--format="]
-    raw = command.run([*log, "--", f":(glob){LOCKS}"], timeout_s=GIT_TIMEOUT_S).text
-    blobs = {line.split()[3] for line in raw.splitlines() if line.startswith(":")}
-    wanted = "".join(f"{blob}\n" for blob in sorted(blobs) if set(blob) != {"0"})
-    with TemporaryDirectory(prefix="twinbuild-") as folder:
+    with git.opened(repository) as reader, TemporaryDirectory(prefix="twinbuild-") as folder:
+        verify = ("rev-parse", "--quiet", "--verify", "HEAD")
+        if git.git(reader, *verify, accept=(0, 1)).status:
+            return
         printed = Path(folder, "locks")
-        batch = [*git, "cat-file", "--batch"]
-        command.run(batch, timeout_s=GIT_TIMEOUT_S, stdin=wanted.encode(), stdout_to=printed)
+        wanted = "".join(f"{blob}\n" for blob in _blobs(reader, _locks(repository, tree)))
+        git.git(reader, "cat-file", "--batch", stdin=wanted.encode(), stdout_to=printed)
         with printed.open(encoding="utf-8", errors="replace") as file:
             yield from _identities(file)
+
+
+def _locks(repository: git.Repository, tree: Path) -> str:
+    """Return what names the locks of `tree` in its repository, as a pathspec."""
+    below = tree.resolve().relative_to(repository.worktree or tree.resolve())
+    prefix = re.sub(r"([][*?\\])", r"\\\1", f"{below.as_posix()}/" if below.parts else "")
+    return f":(top,glob){prefix}{LOCKS}"
+
+
+def _blobs(reader: Path, locks: str) -> list[str]:
+    """Return all that ever was a lock in the history of HEAD."""
+    log = ("log", "-m", "--raw", "--no-abbrev", "--no-renames", "--format=")
+    raw = git.git(reader, *log, "HEAD", "--", locks).text
+    blobs = {line.split()[3] for line in raw.splitlines() if line.startswith(":")}
+    return sorted(blob for blob in blobs if set(blob) != {"0"})
 
 
 def _identities(lines: Iterable[str]) -> Iterator[tuple[Identity, str]]:

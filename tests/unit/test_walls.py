@@ -106,6 +106,25 @@ def subprocess_outside_command(modules: list[Module]) -> list[str]:
     ]
 
 
+def git_outside_git(modules: list[Module]) -> list[str]:
+    """Return who begins a list of arguments with git, or looks for where it is."""
+    return [
+        module.name
+        for module in modules
+        if module.name != "pipeline.git"
+        for node in ast.walk(module.tree)
+        for first in _first_words(node)
+        if isinstance(first, ast.Constant) and re.match(r"(.*/)?git(-|$)", str(first.value))
+    ]
+
+
+def _first_words(node: ast.AST) -> Iterator[ast.expr]:
+    if isinstance(node, (ast.List, ast.Tuple)):
+        yield from node.elts[:1]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("find", "which"):
+        yield from node.args[:1]
+
+
 def http_outside_transfer(modules: list[Module]) -> list[tuple[str, str]]:
     found = importers(modules, *HTTP)
     return [(name, what) for name, what in found if name not in ("pipeline.transfer", "verify")]
@@ -204,6 +223,25 @@ def test_only_command_starts_programs() -> None:
     assert subprocess_outside_command(MODULES) == []
 
 
+def test_only_git_starts_git() -> None:
+    assert git_outside_git(MODULES) == []
+
+
+def test_no_script_starts_git_but_the_checks() -> None:
+    """Those get a neutral repository in their environment, and refuse to run without one."""
+    scripts = [ROOT / "farm", *(ROOT / "hooks").rglob("*"), *(ROOT / ".ci").glob("*")]
+    scripts += [*(ROOT / "images/builder").rglob("*"), *(ROOT / "images/hosts").rglob("*")]
+    command = re.compile(
+        r"""(^|[|&;(]|\bexec|\bthen|\bdo|\$\()\s*git\s+[a-z-]|["']git["'],""", re.MULTILINE
+    )
+    found = {
+        path.relative_to(ROOT).parts[:2]
+        for path in scripts
+        if path.is_file() and command.search(path.read_bytes().decode(errors="replace"))
+    }
+    assert found <= {("hooks", "source")}
+
+
 def test_only_transfer_speaks_http() -> None:
     assert http_outside_transfer(MODULES) == []
 
@@ -255,6 +293,8 @@ BREACHES = {
     "pipeline/kit.py": ("run(['qemu-system-x86_64'])", docker_outside_build),
     "pipeline/files.py": ("def f():\n    from subprocess import run", subprocess_outside_command),
     "tasks.py": ("import subprocess as s", subprocess_outside_command),
+    "pipeline/tag.py": ("run(['git', '-C', 'x'])", git_outside_git),
+    "pipeline/inputs/history.py": ("git = ('/usr/bin/git', 'log')", git_outside_git),
     "pipeline/store.py": ("from urllib import request", http_outside_transfer),
     "pipeline/git.py": ("import http.client", http_outside_transfer),
     "pipeline/config.py": ("import yaml.nodes", yaml_outside_its_reader),
