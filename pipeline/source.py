@@ -13,6 +13,7 @@ from pipeline.config import Farm
 from pipeline.errors import UsageError
 from pipeline.files import json_bytes, put_in_place, sha256_bytes, sha256_file, write_json
 from pipeline.git import OBJECT_ID, Repository, fetch, git, is_dirty, open_checkout, opened
+from pipeline.job import EARLIEST, LATEST
 from pipeline.run import Request, Run
 from pipeline.store import default_cache
 
@@ -20,8 +21,6 @@ FORMAT = "twinbuild-source/1"
 EXPORT_S = 900.0
 # A branch, tag or hash as git allows them, then steps to an ancestor.
 COMMIT_ISH = re.compile(r"(?!-)(?!.*\.\.)(?!.*@\{)[^\s~^:?*\[\\]{1,250}(?:[~^][0-9]{0,6}){0,20}")
-EARLIEST = 315532800  # 1980-01-01: the FAT file system of the EFI image knows no earlier time
-LATEST = 2**32 - 1  # SquashFS keeps times in 32 bits
 NAMES_LIMIT = 5000
 
 

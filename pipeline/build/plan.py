@@ -1,6 +1,5 @@
 """What one environment will do, decided before anything is started."""
 
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ from pipeline.config import Image, parse_image
 from pipeline.errors import UsageError
 from pipeline.files import read_json, sha256_bytes, sha256_file
 from pipeline.guest import protocol
+from pipeline.job import committed, make_job
 from pipeline.lock import Package
 from pipeline.run import Run
 from pipeline.variation import Choice, choose
 from pipeline.workspace import Workspace
 
-FORMAT = "twinbuild-job/1"
-COMMITTED_LIMIT = 64 * 1024 * 1024
 GUEST = Path(__file__).parent.parent / "guest"
 
 
@@ -105,7 +103,8 @@ def make_plan(
     choice = choose(workspace.farm, workspace.hosts, run.id, run.request())[environment]
     pinned = choice.entry.host_image
     host = Host(environment, folder, choice.variation, workspace.farm.archives, pinned)
-    job = _job(run, source, inputs, image)
+    compression = run.request().compression
+    job = make_job(source, inputs, image, compression=compression, guest_sha256=_guest_sha256())
     limits = output.expected(protocol.artifact_names(job))
     return Plan(
         run,
@@ -141,44 +140,6 @@ def _check_store(run: Run, workspace: Workspace, inputs: Mapping[str, Any]) -> N
     if missing:
         what = f"the store lacks {len(missing)} of the files that run {run.id} needs"
         raise UsageError(what, remedy=f"invoke stage.inputs --run {run.id}")
-
-
-def _job(
-    run: Run, source: Mapping[str, Any], inputs: Mapping[str, Any], image: Image
-) -> dict[str, Any]:
-    """Return `job.json`: what every environment is given alike."""
-    return {
-        "format": FORMAT,
-        "image": inputs["image"],
-        "architecture": image.architecture,
-        "suite": image.suite,
-        "volume_id": image.volume_id,
-        "kernel_parameters": image.kernel_parameters,
-        "expected_differences": [e.model_dump(mode="json") for e in image.expected_differences],
-        "version": source["version"],
-        "commit": source["commit"],
-        "epoch": source["epoch"],
-        "compression": run.request().compression,
-        "lock_sha256": inputs["lock_sha256"],
-        "source_sha256": source["tar_sha256"],
-        "index_sha256": inputs["index_sha256"],
-        "kits": inputs["kits"],
-        "local": inputs.get("local"),
-        "upgrade": image.upgrade,
-        "guest_sha256": _guest_sha256(),
-    }
-
-
-def committed(source_tar: Path, path: str) -> bytes:
-    """Return a file as it is in the commit; raise UsageError if it is not there."""
-    with tarfile.open(source_tar) as tar:
-        try:
-            file = tar.extractfile(path)
-        except KeyError:
-            file = None
-        if file is None:
-            raise UsageError(f"the commit has no file {path}")
-        return file.read(COMMITTED_LIMIT)
 
 
 def guest_files() -> dict[str, Path]:
