@@ -5,7 +5,6 @@ is named by the SHA-256 of its raw public half; `farm.yaml` pins that half itsel
 """
 
 import copy
-import json
 import os
 import tempfile
 from collections.abc import Collection, Mapping
@@ -21,7 +20,7 @@ from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from pipeline import private_file
 from pipeline.errors import SignatureInvalid, UsageError
-from pipeline.files import json_bytes, sha256_bytes
+from pipeline.files import json_bytes, parse_json, sha256_bytes
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PAYLOAD_LIMIT = 4 * 1024 * 1024
@@ -167,9 +166,9 @@ def _is_text(value: object) -> bool:
 
 def _document(payload: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(payload)
+        document = parse_json(payload)
     except (ValueError, RecursionError) as error:
-        raise SignatureInvalid("the payload of a statement is not JSON") from error
+        raise SignatureInvalid(f"the payload of a statement is not JSON: {error}"[:300]) from error
     if not isinstance(document, dict):
         raise SignatureInvalid("the payload of a statement is not a JSON object")
     return document

@@ -106,8 +106,30 @@ def read_json(path: Path, *, failure: type[TwinbuildError], limit: int = DOCUMEN
             content = file.read(limit + 1)
         if len(content) > limit:
             raise failure(f"{path} is larger than {limit} bytes")
-        return json.loads(content)
+        return parse_json(content)
     except OSError as error:
         raise failure(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise failure(f"{path} is not a JSON document: {error}") from error
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse a JSON document; raise ValueError or RecursionError if it is not one.
+
+    What readers may understand differently is refused: a key that an object has twice, and the
+    numbers that JSON does not know (NaN and the infinities).
+    """
+    return json.loads(content, object_pairs_hook=_object, parse_constant=_no_number)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key {twice!r:.80} twice")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
