@@ -117,7 +117,7 @@ class Location:
         except verify.Refused as error:
             failure = FAILURES.get(error.status, InputsUnverified)
             raise failure(plain(f"the release {tag} at {self.address}: {error}")) from error
-        return _published(tag, said.job, digests)
+        return describe(tag, said.job, digests)
 
     def keep(
         self,
@@ -283,8 +283,11 @@ class _Job(BaseModel):
     local: OwnPackages | None = None
 
 
-def _published(tag: str, stated: Mapping[str, Any], files: Mapping[str, str]) -> Published:
-    """Return a release as its verified statements describe it."""
+def describe(tag: str, stated: Mapping[str, Any], files: Mapping[str, str]) -> Published:
+    """Return a release as its statements' job describes it; `files` are its digests by name.
+
+    Raise InputsUnverified if the job is malformed or of another release.
+    """
     try:
         job = _Job.model_validate(stated)
     except ValidationError as error:

@@ -41,8 +41,8 @@ from pipeline.errors import TwinbuildError, UsageError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.git import without_password
 
-# folders of a run that are no environment's
-TAKEN = frozenset({"bisect", "release", "report", "stages"})
+# what a run or a release has of its own beside the environments' folders
+TAKEN = frozenset({"bisect", "lock", "release", "report", "stages", "statements"})
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9-]{1,40}-[0-9a-f]{4}")
 

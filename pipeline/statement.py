@@ -143,6 +143,8 @@ def _check(statement: Statement) -> None:
         raise ValueError("it names no artifact")
     if set(statement.byproducts) != set(BYPRODUCTS):
         raise ValueError(f"its by-products are not {', '.join(BYPRODUCTS)}")
+    if statement.finished < statement.started:
+        raise ValueError("it was finished before it was started")
 
 
 def _files(entries: Any) -> dict[str, str]:

@@ -2,22 +2,21 @@
 
 import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import openpgp
-from pipeline.errors import InputsUnverified
-from pipeline.files import sha256_bytes, sha256_file, write_bytes
+from pipeline.errors import Differs
+from pipeline.files import sha256_bytes, write_bytes
 from pipeline.openpgp import Gpg
 from pipeline.release.checks import Checked
+from pipeline.release.statements import is_plain_file
 from pipeline.run import Run
 
 MANIFEST = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.asc"
 STAGING = ".release-"
-LOCK_LIMIT = 64 * 1024 * 1024
 
 
 def assemble(run: Run, checked: Checked, gpg: Gpg, fingerprint: str) -> list[Path]:
@@ -44,13 +43,17 @@ def manifest_bytes(digests: Mapping[str, str]) -> bytes:
     return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
 
 
-def manifest_names(manifest: bytes) -> list[str]:
-    """Return the paths in a manifest that `manifest_bytes` has made."""
-    return [line.partition("  ")[2] for line in manifest.decode().splitlines()]
+def manifest_digests(manifest: bytes) -> dict[str, str]:
+    """Return the digests by path in a manifest that `manifest_bytes` has made."""
+    lines = (line.partition("  ") for line in manifest.decode().splitlines())
+    return {name: digest for digest, _, name in lines}
 
 
 def _collect(run: Run, checked: Checked, staging: Path) -> dict[str, str]:
-    """Fill the staging folder; return the digests by relative path, the statements' own first."""
+    """Fill the staging folder; return the digests by relative path.
+
+    They are what was checked: files that were changed since do not verify before publication.
+    """
     digests: dict[str, str] = dict(checked.artifacts)
     first = run.environment(checked.environments[0])
     for name in checked.artifacts:
@@ -60,38 +63,18 @@ def _collect(run: Run, checked: Checked, staging: Path) -> dict[str, str]:
         for name, digest in stated.byproducts.items():
             _link(folder / name, staging / environment / name)
             digests[f"{environment}/{name}"] = digest
-        name = f"statements/{environment}.json"
-        _link(folder / "statement.json", staging / name)
-        digests[name] = sha256_file(staging / name)
-    write_bytes(staging / "lock", _lock(run, checked))
-    _link(run.verdict_json, staging / "verdict.json")
-    digests["lock"] = checked.lock_sha256
-    digests["verdict.json"] = sha256_file(staging / "verdict.json")
+    for name, content in checked.documents.items():
+        write_bytes(staging / name, content)
+        digests[name] = sha256_bytes(content)
     return digests
 
 
 def _link(source: Path, target: Path) -> None:
-    """Put a file under a second name, or copy it where the file system cannot."""
+    """Put a plain file under a second name, or copy it where the file system cannot."""
+    if not is_plain_file(source):
+        raise Differs(f"{source} was changed after the build", remedy="build again")
     target.parent.mkdir(exist_ok=True)
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
     except OSError:
-        shutil.copyfile(source, target)
-
-
-def _lock(run: Run, checked: Checked) -> bytes:
-    """Return the lock from the exported source, if it is the one that the statements name."""
-    member = f"images/live/{checked.image}/lock"
-    content = b""
-    try:
-        with tarfile.open(run.source_tar, "r:") as tar:
-            file = tar.extractfile(member)
-            content = file.read(LOCK_LIMIT) if file else b""
-    except (OSError, KeyError, tarfile.TarError) as error:
-        raise InputsUnverified(f"cannot read {member} in {run.source_tar}: {error}") from error
-    if sha256_bytes(content) != checked.lock_sha256:
-        raise InputsUnverified(
-            f"{member} in {run.source_tar} is not the lock that was built from",
-            remedy="run the source stage and the builds again",
-        )
-    return content
+        shutil.copyfile(source, target, follow_symlinks=False)

@@ -1,152 +1,153 @@
-"""What must hold before anything is signed: verdict, statements, every byte of the builds."""
+"""What must hold before anything is signed: documents, verdict, statements, every byte of builds.
 
-import stat
-from collections.abc import Mapping
+The documents of a run are written by several machines and can be changed by whoever carries them,
+so none is believed alone: they must agree with each other, with what each environment has signed,
+with the farm's policy and with the files that are there. What is published of them is kept here as
+it was checked.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from datetime import UTC, datetime
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from pipeline import dsse, statement
+from pipeline import tag as tags
 from pipeline.config import Farm
-from pipeline.errors import BuildFailed, Differs, InfrastructureFailed, SignatureInvalid, UsageError
-from pipeline.files import read_json, sha256_file
-from pipeline.run import Run
-from pipeline.statement import FILE_NAME, Statement
+from pipeline.errors import BuildFailed, Differs, SignatureInvalid, UsageError
+from pipeline.files import json_bytes
+from pipeline.published import describe
+from pipeline.release.apart import check_apart, check_folders
+from pipeline.release.documents import Inputs, Source, Verdict, read
+from pipeline.release.exported import Exported, open_exported
+from pipeline.release.statements import Signed, check_files, check_signed, read_signed
+from pipeline.run import Request, Run
+from pipeline.statement import Statement
 
 # The public tree has files of its own beside the releases.
 RESERVED_TAGS = ("index.json", "index.html", "upgrades", "verify.py")
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class _Tag(_Document):
-    name: str
-
-
-class _Source(_Document):
-    format: Literal["twinbuild-source/1"]
-    repository: str
-    commit: str
-    tag: _Tag | None
-
-
-class _Inputs(_Document):
-    format: Literal["twinbuild-inputs/1"]
-    image: str
-    lock_sha256: str
-
-
-class _Artifact(_Document):
-    name: str
-    size: int
-    sha256: str | None
-
-
-class _Verdict(_Document):
-    format: Literal["twinbuild-verdict/1"]
-    verdict: Literal["match", "differ", "failed"]
-    environments: list[str]
-    artifacts: list[_Artifact]
-
-
-Document = TypeVar("Document", bound=_Document)
-
-
 @dataclass(frozen=True)
 class Checked:
-    """A run that may be released: all that its statements and its verdict agree on."""
+    """A run that may be released: all that its statements and its verdict agree on.
+
+    `artifacts` are SHA-256 digests by name; `documents` are the lock, the verdict and the
+    statements by their paths in the release, the very bytes that were checked.
+    """
 
     tag: str
-    image: str
-    lock_sha256: str
-    environments: tuple[str, ...]
     statements: Mapping[str, Statement]
     artifacts: Mapping[str, str]
+    documents: Mapping[str, bytes]
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """The environments that have built it."""
+        return tuple(self.statements)
 
     @property
     def local(self) -> Mapping[str, Any] | None:
         """What the job says of the packages that the image brings itself."""
-        local: Mapping[str, Any] | None = next(iter(self.statements.values())).job.get("local")
+        local: Mapping[str, Any] | None = next(iter(self.statements.values())).job["local"]
         return local
 
     @property
     def has_kits(self) -> bool:
         """Whether it has upgrade kits from earlier releases."""
-        return any(stated.job.get("kits") for stated in self.statements.values())
+        return any(stated.job["kits"] for stated in self.statements.values())
 
 
 def check(run: Run, farm: Farm) -> Checked:
     """Return what is to be released.
 
-    Raise UsageError if the run is not one of a tag, Differs or BuildFailed if the builds do not
-    match or a file was changed since, SignatureInvalid if a key or a good statement is missing.
+    Raise UsageError if the run is not one of a tag, InfrastructureFailed if a document is damaged,
+    InputsUnverified if the exported source is not what was built, Differs or BuildFailed if the
+    builds do not match or a file was changed since, SignatureInvalid if a key or a good statement
+    is missing, or if the statements are not of two builds.
     """
-    source = _read(_Source, run.source_json)
-    inputs = _read(_Inputs, run.inputs_json)
-    verdict = _read(_Verdict, run.verdict_json)
-    tag = _tag(source, run)
-    _check_verdict(verdict, run)
+    request = run.request()
+    source, source_document = read(Source, run.source_json)
+    tag = _check_source(source, request, run)
+    _check_policy(source, farm)
+    inputs, inputs_document = read(Inputs, run.inputs_json)
+    verdict, verdict_document = read(Verdict, run.verdict_json)
+    _check_verdict(verdict, request, run)
+    exported = open_exported(run, request.image, source, inputs)
     keys = _pinned_keys(verdict.environments, farm)
-    statements = {name: _statement(run, name, key) for name, key in keys.items()}
-    expected = {
-        "repository": source.repository,
-        "commit": source.commit,
-        "tag": tag,
-        "image": inputs.image,
-        "lock_sha256": inputs.lock_sha256,
-    }
-    for name, stated in statements.items():
-        _check_statement(name, stated, expected)
+    check_folders(run, keys)
+    signed = {name: read_signed(run, name, key) for name, key in keys.items()}
+    expected = _expected(run, request, tag, source, inputs)
+    job = exported.job(source_document, inputs_document, request.compression)
+    for name, by in signed.items():
+        check_signed(name, by.statement, expected, job, since=run.started, now=datetime.now(UTC))
+    statements = {name: by.statement for name, by in signed.items()}
+    check_apart(run, statements)
     artifacts = _common_artifacts(statements, verdict)
+    _check_failures(run, statements)
     for name, stated in statements.items():
-        _check_files(run.environment(name), stated)
-    return Checked(tag, inputs.image, inputs.lock_sha256, tuple(statements), statements, artifacts)
+        check_files(run, name, stated, {a.name: a.size for a in verdict.artifacts})
+    describe(tag, next(iter(statements.values())).job, artifacts)
+    return Checked(tag, statements, artifacts, _documents(exported, verdict_document, signed))
 
 
-def _read(model: type[Document], path: Path) -> Document:
-    document: Any = read_json(path, failure=UsageError)
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InfrastructureFailed(
-            f"{path} is damaged: {where}: {first['msg']}", remedy="run its stage again"
-        ) from error
-
-
-def _tag(source: _Source, run: Run) -> str:
-    if source.tag is None:
+def _check_source(source: Source, request: Request, run: Run) -> str:
+    """Return the tag; raise UsageError unless the run is one of a tag that can be published."""
+    if source.tag is None or request.tag is None:
         raise UsageError(
             f"the run {run.id} is not one of a tag", remedy="invoke release --tag TAG makes one"
         )
     name = source.tag.name
-    if not FILE_NAME.fullmatch(name) or name in RESERVED_TAGS:
+    if name.casefold() in RESERVED_TAGS:
         raise UsageError(
             f"the tag {name!r} cannot be the name of a folder in the public tree",
-            remedy="choose a tag of letters, digits and . _ + ~ -",
+            remedy="choose another tag",
+        )
+    tags.check_name(name)
+    if not name == source.version == request.tag:
+        raise UsageError(
+            f"source.json is of the tag {name} and of the version {source.version!r:.80},"
+            f" the run {run.id} of the tag {request.tag!r:.80}",
+            remedy="start a new run",
         )
     return name
 
 
-def _check_verdict(verdict: _Verdict, run: Run) -> None:
+def _check_policy(source: Source, farm: Farm) -> None:
+    """Raise SignatureInvalid if the tag's signer is not one that the farm lists now."""
+    policy, signer = farm.keys.tags, source.tag and source.tag.signer
+    if policy.signed and signer not in policy.signers:
+        who = f"was signed by {signer}, which" if signer else "has no signer, who"
+        raise SignatureInvalid(
+            f"the tag {source.version} {who} keys.tags.signers of farm.yaml does not list",
+            remedy="run the source stage again, which verifies the tag",
+        )
+
+
+def _check_verdict(verdict: Verdict, request: Request, run: Run) -> None:
     remedy = f"see {run.verdict_json}"
     if verdict.verdict == "failed":
         raise BuildFailed("a build has failed: there is nothing to release", remedy=remedy)
-    if verdict.verdict != "match":
+    told = verdict.reasons or verdict.differences or verdict.expected or verdict.only_expected
+    if verdict.verdict != "match" or told:
         raise Differs("the builds differ: nothing is released", remedy=remedy)
     names = verdict.environments
     if len(set(names)) < 2 or len(set(names)) != len(names):
         raise SignatureInvalid("a release needs builds of two environments or more", remedy=remedy)
+    if sorted(names) != sorted(request.environments):
+        raise SignatureInvalid(
+            f"the verdict is on {', '.join(names)},"
+            f" and the run is of {', '.join(request.environments)}",
+            remedy="compare again",
+        )
 
 
-def _pinned_keys(environments: list[str], farm: Farm) -> dict[str, str]:
+def _pinned_keys(environments: Sequence[str], farm: Farm) -> dict[str, str]:
     """Return the public key of every environment; one key may not stand for two of them."""
     pinned = farm.keys.environments
+    if unknown := sorted(set(environments) - set(farm.environments)):
+        raise SignatureInvalid(
+            f"farm.yaml has no environment {unknown[0]!r:.80}", remedy="build in those that it has"
+        )
     missing = sorted(set(environments) - set(pinned))
     if missing:
         raise SignatureInvalid(
@@ -161,39 +162,29 @@ def _pinned_keys(environments: list[str], farm: Farm) -> dict[str, str]:
     return keys
 
 
-def _statement(run: Run, environment: str, key: str) -> Statement:
-    path = run.environment(environment) / "statement.json"
-    try:
-        envelope = read_json(path, failure=SignatureInvalid, limit=2 * dsse.PAYLOAD_LIMIT)
-        return statement.check(dsse.verify(envelope, [key]))
-    except SignatureInvalid as error:
-        what = f"the statement of {environment} cannot be trusted: {error.what}"
-        raise SignatureInvalid(what, remedy=error.remedy) from error
+def _expected(
+    run: Run, request: Request, tag: str, source: Source, inputs: Inputs
+) -> Mapping[str, str]:
+    """Return what every statement must say, by the names of its fields."""
+    return {
+        "run_id": run.id,
+        "repository": source.repository,
+        "commit": source.commit,
+        "tag": tag,
+        "image": request.image,
+        "compression": request.compression,
+        "lock_sha256": inputs.lock_sha256,
+    }
 
 
-def _check_statement(name: str, stated: Statement, expected: Mapping[str, str]) -> None:
-    if stated.environment != name:
-        raise SignatureInvalid(f"the statement of {name} is by {stated.environment}")
-    for field, value in expected.items():
-        found = getattr(stated, field)
-        if found != value:
-            raise SignatureInvalid(
-                f"the statement of {name} is of another {field}: {found}, not {value}",
-                remedy="build again",
-            )
-    if stated.machine.get("kept_trees") != []:
-        raise SignatureInvalid(
-            f"the build of {name} began with a kept tree, or does not say that it did not",
-            remedy="invoke release --tag TAG builds without",
-        )
-
-
-def _common_artifacts(statements: Mapping[str, Statement], verdict: _Verdict) -> Mapping[str, str]:
+def _common_artifacts(statements: Mapping[str, Statement], verdict: Verdict) -> Mapping[str, str]:
     """Return the artifacts on which the statements and the verdict agree."""
     judged = {artifact.name: artifact.sha256 for artifact in verdict.artifacts}
+    if len(judged) != len(verdict.artifacts):
+        raise Differs("the verdict has an artifact twice", remedy="compare again")
     first = next(iter(statements.values()))
     for name, stated in statements.items():
-        if stated.job != first.job:
+        if stated.job != first.job:  # in its guest: the rest was looked at
             raise SignatureInvalid(f"{first.environment} and {name} were given different jobs")
         if stated.artifacts != first.artifacts or stated.artifacts != judged:
             raise Differs(
@@ -203,23 +194,15 @@ def _common_artifacts(statements: Mapping[str, Statement], verdict: _Verdict) ->
     return first.artifacts
 
 
-def _check_files(folder: Path, stated: Statement) -> None:
-    """Hash all that an environment gave back; raise Differs if it is not what was signed."""
-    artifacts = folder / "artifacts"
-    present = {path.name for path in artifacts.iterdir()} if artifacts.is_dir() else set()
-    odd = sorted(present ^ set(stated.artifacts))
-    if odd:
-        which = "was added" if odd[0] in present else "is missing"
-        raise Differs(f"{artifacts / odd[0]} {which} after the build", remedy="build again")
-    signed = {artifacts / name: digest for name, digest in stated.artifacts.items()}
-    signed |= {folder / name: digest for name, digest in stated.byproducts.items()}
-    for path, digest in signed.items():
-        if not _is_plain_file(path) or sha256_file(path) != digest:
-            raise Differs(f"{path} was changed after the build", remedy="build again")
+def _check_failures(run: Run, environments: Mapping[str, Statement]) -> None:
+    """Raise BuildFailed if a build has failed after the comparison."""
+    for name in environments:
+        if (run.environment(name) / "failure.json").exists():
+            raise BuildFailed(f"the build in {name} has failed since", remedy="build again")
 
 
-def _is_plain_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
-        return False
+def _documents(
+    exported: Exported, verdict: Mapping[str, Any], signed: Mapping[str, Signed]
+) -> Mapping[str, bytes]:
+    statements = {f"statements/{name}.json": by.content for name, by in signed.items()}
+    return {"lock": exported.lock, "verdict.json": json_bytes(verdict), **statements}

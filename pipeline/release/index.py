@@ -34,10 +34,18 @@ class Entry:
     kits: tuple[str, ...]  # names of files
 
 
+def read_entries(public: Path) -> list[Entry]:
+    """Return the releases in a public tree, the newest first.
+
+    Raise InfrastructureFailed for a folder that looks like a release and is damaged.
+    """
+    found = [release for folder in sorted(public.iterdir()) if (release := _read(folder))]
+    return sorted(found, key=lambda release: (release.epoch, release.tag), reverse=True)
+
+
 def write_index(public: Path) -> list[Entry]:
     """Write both forms of the index; return the releases, the newest first."""
-    found = [release for folder in sorted(public.iterdir()) if (release := _read(folder))]
-    found.sort(key=lambda release: (release.epoch, release.tag), reverse=True)
+    found = read_entries(public)
     document = {"format": FORMAT, "releases": [asdict(release) for release in found]}
     _replace(public / "index.json", json_bytes(document))
     _replace(public / "index.html", _page(public, found).encode())

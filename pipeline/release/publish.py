@@ -6,6 +6,7 @@ anyone would: with a keyring that holds just the release key, and with the envir
 
 import fcntl
 import filecmp
+import hashlib
 import json
 import os
 import shutil
@@ -16,12 +17,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline import command
-from pipeline.errors import Differs, InfrastructureFailed, SignatureInvalid, TwinbuildError
+from pipeline.errors import (
+    Differs,
+    InfrastructureFailed,
+    SignatureInvalid,
+    TwinbuildError,
+    UsageError,
+)
 from pipeline.files import new_file, write_bytes, write_pieces
-from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_names
-from pipeline.release.index import write_index
+from pipeline.immutable import refuse_changed
+from pipeline.published import Location
+from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_digests
+from pipeline.release.index import read_entries, write_index
 from pipeline.release.upgrades import FOLDER
 
 VERIFIER = Path(__file__).resolve().parents[2] / "verify.py"
@@ -50,7 +60,9 @@ def publish(release: Path, tag: str, public: Path, trust: Trust) -> bool:
     public.mkdir(parents=True, exist_ok=True)
     with alone(public):
         _clean(public)
+        read_entries(public)  # the index must be possible afterwards, too
         target = public / tag
+        _refuse_twin(target)
         new = not os.path.lexists(target)
         if new:
             _publish(release, target, trust)
@@ -98,38 +110,88 @@ def _publish(release: Path, target: Path, trust: Trust) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
     try:
         copy = temporary / target.name
-        for name in _files(release):
-            _copy(release / name, copy / name)
+        for name, digest in _files(release).items():
+            _copy(release / name, copy / name, digest)
         for folder in (copy, *(path for path in copy.rglob("*") if path.is_dir())):
             folder.chmod(0o755)
             sync_folder(folder)
         verify(temporary, target.name, trust)
+        _read_as_others_will(temporary, target, trust)
         copy.rename(target)
         sync_folder(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _files(release: Path) -> list[str]:
-    """Return what a release folder publishes: the manifest, its signature, and what it names."""
+def _refuse_twin(target: Path) -> None:
+    """Raise UsageError for a name that another has, where upper and lower case are the same."""
+    for other in target.parent.iterdir():
+        if other.name != target.name and other.name.casefold() == target.name.casefold():
+            raise UsageError(
+                f"{other} is there: {target.name} differs from it in upper and lower case alone",
+                remedy="choose another tag",
+            )
+
+
+def _read_as_others_will(temporary: Path, target: Path, trust: Trust) -> None:
+    """Raise what a later release, a kit or the index would: then it must not be published."""
+    release = Location(os.fspath(temporary), trust.keyring, trust.fingerprint).open(target.name)
+    if not read_entries(temporary):
+        raise InfrastructureFailed(f"the release {target.name} does not belong into an index")
+    if local := release.job.get("local"):  # others may have been published since this was checked
+        public = Location(os.fspath(target.parent), trust.keyring, trust.fingerprint)
+        refuse_changed(public, release.version, local, release.files)
+
+
+def _files(release: Path) -> dict[str, str | None]:
+    """Return what a release folder publishes: the manifest, its signature, and what it names.
+
+    What the manifest names has its digest there.
+    """
     try:
-        return [MANIFEST, SIGNATURE, *manifest_names((release / MANIFEST).read_bytes())]
+        manifest = (release / MANIFEST).read_bytes()
     except OSError as error:
         raise InfrastructureFailed(f"cannot read {release}: {error.strerror}") from error
+    return {MANIFEST: None, SIGNATURE: None, **manifest_digests(manifest)}
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a plain file of any size, in pieces; it is on the disk when this returns."""
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as content, new_file(target) as file:
+def _copy(source: Path, target: Path, digest: str | None) -> None:
+    """Copy a plain file of any size, in pieces; it is on the disk when this returns.
+
+    Raise Differs unless what was copied has this SHA-256, if one is given.
+    """
+    found = hashlib.sha256()
+
+    def pieces(content: BinaryIO) -> Iterator[bytes]:
+        while piece := content.read(PIECE):
+            found.update(piece)
+            yield piece
+
+    with _plain(source) as content, new_file(target) as file:
+        write_pieces(file, pieces(content))
+        if digest not in (None, found.hexdigest()):
+            raise Differs(
+                f"{source} was changed after it was checked: it is not what {MANIFEST} says",
+                remedy="build again",
+            )
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[BinaryIO]:
+    """Open a file; raise Differs if there is none, or a link or anything else odd."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise Differs(f"{path} is not a file any more: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as content:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Differs(f"{source} is not a plain file")
-        write_pieces(file, iter(lambda: content.read(PIECE), b""))
+            raise Differs(f"{path} is not a plain file")
+        yield content
 
 
 def _check_identical(release: Path, target: Path) -> None:
     """Raise Differs unless `target` has the same files; a signature may have been made anew."""
-    expected = set(_files(release))
+    expected = _files(release).keys()
     present = {str(p.relative_to(target)) for p in target.rglob("*") if not p.is_dir()}
     differing = sorted(expected ^ present) or [
         name for name in sorted(expected - {SIGNATURE}) if not _same(release / name, target / name)

@@ -25,7 +25,14 @@ from pipeline.release.stage import run_release
 from pipeline.store import Store
 from tests.installed import make_disk, switch
 from tests.random_trees import Node, Tree, record, write
-from tests.unit.release.conftest import ENVIRONMENTS, EPOCH, FakeRun, make_farm
+from tests.unit.release.conftest import (
+    ENVIRONMENTS,
+    EPOCH,
+    FakeRun,
+    kit_from,
+    make_farm,
+    publish_by_hand,
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make such trees")
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
@@ -97,13 +104,22 @@ def public(tmp_path_factory, signer):
     def publish(
         tag: str, artifacts: dict[str, bytes], fact: str = FACT, to: str = "public"
     ) -> Path:
+        """Publish a release; one that lacks an artifact is of a farm without a gate."""
         if to != "public":  # a tree of its own, with the other release as it was
             (other,) = {"3.1", "3.3"} - {tag}
             (folder / to).mkdir()
             subprocess.run(["cp", "-rl", folder / "public" / other, folder / to], check=True)
-        fake = FakeRun(folder / "runs", keys, tag, artifacts=artifacts, job={"kits": []})
+        kits = [kit_from("3.1")] if KIT in artifacts else []
+        fake = FakeRun(folder / "runs", keys, tag, artifacts=artifacts, kits=kits)
         for name in ENVIRONMENTS:
-            fake.write_statement(name, machine={"kept_trees": [], "facts": {"mksquashfs": fact}})
+            facts = {"mksquashfs": fact}
+            fake.write_statement(name, machine={**fake.machine(name), "facts": facts})
+        if not artifacts.keys() >= {f"mini-amd64-{tag}.partition"}:
+            fake.artifacts.pop(f"mini-amd64-{tag}.partition")
+            for name in ENVIRONMENTS:
+                fake.write_statement(name)
+            publish_by_hand(folder / to, fake, gpg_home, fingerprint)
+            return folder / to
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GNUPGHOME", gpg_home.path)
             patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import json
 import os
 import re
 import shutil
@@ -12,14 +13,17 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline import dsse, statement
-from pipeline.config import Farm
+from pipeline.config import Farm, parse_image
 from pipeline.files import write_json
+from pipeline.guest.protocol import artifact_names
+from pipeline.job import make_job
+from pipeline.release.assemble import manifest_bytes
 from pipeline.release.stage import run_release
 from pipeline.run import Request, Run, create
 
@@ -27,6 +31,8 @@ COMMIT = "c0ffee" * 6 + "cafe"
 EPOCH = 1766400000
 ENVIRONMENTS = ("alpha", "beta")
 LOCK = b"Format: twinbuild-lock/1\n"
+IMAGE = b"description: A test\nvolume_id: TEST\n"
+SIGNER = "5" * 40  # of tags
 
 
 def sha256(content):
@@ -132,6 +138,7 @@ def make_farm(keys, release):
             "archives": {"debian": {"suites": ["x"], "components": ["main"], "keyring": "k.gpg"}},
             "keys": {
                 "release": release,
+                "tags": {"signers": [SIGNER]},
                 "environments": {name: dsse.public_hex(keys[name]) for name in ENVIRONMENTS},
             },
         }
@@ -149,43 +156,55 @@ def farm_with(environment_keys):
     return lambda release: make_farm(environment_keys, release)
 
 
-def artifacts_of(tag, image="mini"):
-    stem = f"{image}-amd64-{tag}"
+def kit_from(tag):
+    """Return what the inputs say of an upgrade kit."""
+    digests = {"ledger_sha256": sha256(b"ledger"), "partition_sha256": sha256(b"partition")}
+    return {"from": tag, **digests, "image_sha256": None}
+
+
+def artifacts_of(job):
+    """Return content for each artifact of a job."""
+    names = artifact_names(job)
     return {
-        f"{stem}.iso": b"iso " * 4096 + tag.encode(),
-        f"{stem}.packages": b"adduser 3.152 all 00\n",
-        f"{stem}.ledger.jsonl.gz": b"\x1f\x8b ledger",
+        **{name: f"{name} ".encode() * 100 for name in names.all()},
+        names.iso: b"iso " * 4096 + job["version"].encode(),
+        names.ledger: b"\x1f\x8b ledger",
     }
 
 
 class FakeRun:
     """A run whose documents can be changed and signed again."""
 
-    def __init__(self, runs, keys, tag, image="mini", epoch=EPOCH, artifacts=(), job=()):
+    def __init__(
+        self,
+        runs,
+        keys,
+        tag,
+        image="mini",
+        epoch=EPOCH,
+        artifacts=(),
+        kits=(),
+        local=None,
+        environments=ENVIRONMENTS,
+    ):
         self.tag, self.image, self.keys, self.epoch = tag, image, keys, epoch
-        self.more_of_job = dict(job)
-        self.run: Run = create(
-            runs,
-            Request(
-                image=image,
-                commit=tag,
-                tag=tag,
-                compression="strong",
-                vary="all",
-                environments=ENVIRONMENTS,
-            ),
-        )
+        self.kits, self.local = list(kits), local
+        self.environments = environments
+        asked = {"compression": "strong", "vary": "all", "environments": environments}
+        self.run: Run = create(runs, Request(image=image, commit=tag, tag=tag, **asked))
         self.write_source()
-        self.artifacts = {**artifacts_of(tag, image), **dict(artifacts)}
-        for name in ENVIRONMENTS:
+        self.write_inputs()
+        self.artifacts = {**artifacts_of(self.job()), **dict(artifacts)}
+        for name in environments:
             self.write_build(name)
         self.write_verdict()
 
     def write_source(self, **changes):
         with tarfile.open(self.run.source_tar, "w") as tar:
-            member = tarfile.TarInfo(f"images/live/{self.image}/lock")
-            member.size = len(LOCK)
-            tar.addfile(member, io.BytesIO(LOCK))
+            for name, content in {"lock": LOCK, "image.yaml": IMAGE}.items():
+                member = tarfile.TarInfo(f"images/live/{self.image}/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
         document = {
             "format": "twinbuild-source/1",
             "repository": "file:///srv/mini.git",
@@ -194,20 +213,24 @@ class FakeRun:
             "tree": "7" * 40,
             "epoch": self.epoch,
             "version": self.tag,
-            "tag": {"name": self.tag, "object": "8" * 40, "signer": None},
+            "tag": {"name": self.tag, "object": "8" * 40, "signer": SIGNER},
             "tar_sha256": sha256(self.run.source_tar.read_bytes()),
             "dirty": False,
         }
         write_json(self.run.source_json, document | changes)
-        inputs = {
+
+    def write_inputs(self, **changes):
+        document = {
             "format": "twinbuild-inputs/1",
             "image": self.image,
             "lock_sha256": sha256(LOCK),
             "snapshot": None,
             "packages": [],
             "index_sha256": "9" * 64,
+            "kits": self.kits,
+            "local": self.local,
         }
-        write_json(self.run.inputs_json, inputs)
+        write_json(self.run.inputs_json, document | changes)
 
     def write_build(self, name):
         folder = self.run.environment(name)
@@ -220,22 +243,18 @@ class FakeRun:
         self.write_statement(name)
 
     def job(self):
-        return {
-            "format": "twinbuild-job/1",
-            "image": self.image,
-            "architecture": "amd64",
-            "version": self.tag,
-            "commit": COMMIT,
-            "epoch": self.epoch,
-            "compression": "strong",
-            "lock_sha256": sha256(LOCK),
-            "source_sha256": "1" * 64,
-            "index_sha256": "9" * 64,
-            "guest_sha256": "2" * 64,
-            **self.more_of_job,
-        }
+        source, inputs = (
+            json.loads(path.read_bytes()) for path in (self.run.source_json, self.run.inputs_json)
+        )
+        image = parse_image(IMAGE, "image.yaml")
+        return make_job(source, inputs, image, compression="strong", guest_sha256="2" * 64)
+
+    def machine(self, name):
+        varied = {"host_name": name, "directory_seed": name}
+        return {"cpus": len(name), "kept_trees": [], "vary": "all", "varied": varied}
 
     def write_statement(self, name, *, key=None, **changes):
+        """Sign what an environment states, with some of it changed."""
         folder = self.run.environment(name)
         values = {
             "environment": name,
@@ -247,11 +266,11 @@ class FakeRun:
             "compression": "strong",
             "lock_sha256": sha256(LOCK),
             "job": self.job(),
-            "machine": {"cpus": len(name), "kept_trees": []},
+            "machine": self.machine(name),
             "artifacts": {file: sha256(content) for file, content in self.artifacts.items()},
             "byproducts": {f: sha256((folder / f).read_bytes()) for f in statement.BYPRODUCTS},
-            "started": datetime(2026, 11, 22, 18, tzinfo=UTC),
-            "finished": datetime(2026, 11, 22, 19, tzinfo=UTC),
+            "started": self.run.started,
+            "finished": self.run.started + timedelta(seconds=1),
         }
         document = statement.make(statement.Statement(**(values | changes)))
         write_json(folder / "statement.json", dsse.sign(document, self.keys[key or name]))
@@ -264,12 +283,30 @@ class FakeRun:
         document = {
             "format": "twinbuild-verdict/1",
             "verdict": "match",
-            "environments": list(ENVIRONMENTS),
+            "environments": list(self.environments),
             "artifacts": artifacts,
             "reasons": [],
             "differences": [],
         }
         write_json(self.run.verdict_json, document | changes)
+
+
+def publish_by_hand(public, fake, gpg_home, fingerprint):
+    """Publish a run as somebody who has all the keys and no gate: whatever it states."""
+    folder = public / fake.tag
+    for path in ("statements", *fake.environments):
+        (folder / path).mkdir(parents=True)
+    files = {"lock": LOCK, "verdict.json": fake.run.verdict_json.read_bytes(), **fake.artifacts}
+    for name in fake.environments:
+        built = fake.run.environment(name)
+        files[f"statements/{name}.json"] = (built / "statement.json").read_bytes()
+        files |= {f"{name}/{file}": (built / file).read_bytes() for file in statement.BYPRODUCTS}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    manifest = manifest_bytes({name: sha256(content) for name, content in files.items()})
+    (folder / "SHA256SUMS").write_bytes(manifest)
+    signature = gpg_home.sign(manifest, fingerprint, "--detach-sign")
+    (folder / "SHA256SUMS.asc").write_bytes(signature)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def release(make_run, farm, tmp_path):
     def run(tag, content, image="mini", **more):
         stated = local(**more)
         name = NAME.replace("1.2", stated["sources"][0]["version"])
-        fake = make_run(tag, image=image, artifacts={name: content}, job={"local": stated})
+        fake = make_run(tag, image=image, artifacts={name: content}, local=stated)
         return run_release(fake.run, farm, tmp_path / "public", notify=lambda _: None)
 
     return run

@@ -16,13 +16,16 @@ from pipeline.config import Farm
 from pipeline.errors import (
     BuildFailed,
     Differs,
+    InfrastructureFailed,
     InputsUnverified,
     SignatureInvalid,
     TwinbuildError,
     UsageError,
 )
 from pipeline.release import publish as publishing
+from pipeline.release import stage
 from pipeline.release.stage import run_release
+from tests.unit.release.conftest import LOCK, SIGNER, kit_from, sha256
 
 pytestmark = pytest.mark.usefixtures("caller")
 
@@ -164,7 +167,7 @@ def test_several_tags_and_images(make_run, release, public):
 
 def test_kits_are_published_and_listed(make_run, release, public):
     kits = {f"mini-amd64-{old}-to-3.3.iuk": b"kit from " + old.encode() for old in ("3.1", "3.2")}
-    release(make_run("3.3", artifacts=kits))
+    release(make_run("3.3", artifacts=kits, kits=[kit_from(old) for old in ("3.1", "3.2")]))
     for name, content in kits.items():
         assert (public / "3.3" / name).read_bytes() == content
     (entry,) = json.loads((public / "index.json").read_text())["releases"]
@@ -201,11 +204,13 @@ def test_a_run_without_a_tag(make_run, refused):
     refused(fake, UsageError, "not one of a tag")
 
 
-@pytest.mark.parametrize("tag", ["../3.3", ".3", "a/b", "index.json", "upgrades", "3 3", ""])
+@pytest.mark.parametrize(
+    "tag", ["../3.3", ".3", "a/b", "index.json", "Index.HTML", "upgrades", "3 3", "", "3~1"]
+)
 def test_a_tag_that_is_no_folder_name(make_run, refused, tag):
     fake = make_run()
-    fake.write_source(tag={"name": tag})
-    refused(fake, UsageError, "cannot be the name of a folder")
+    fake.write_source(tag={"name": tag, "object": "8" * 40, "signer": SIGNER}, version=tag)
+    refused(fake, UsageError, "cannot be (a release|the name of a folder)")
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta"])
@@ -333,7 +338,10 @@ def test_a_lock_that_is_not_the_one_built_from(make_run, refused):
     fake = make_run()
     content = fake.run.source_tar.read_bytes()
     fake.run.source_tar.write_bytes(content.replace(b"Format", b"format"))
-    refused(fake, InputsUnverified, "not the lock")
+    refused(fake, InputsUnverified, r"source\.tar was changed")
+    fake.write_source()
+    fake.write_inputs(lock_sha256="d" * 64)
+    refused(fake, InputsUnverified, "is not the lock that was built from")
 
 
 def test_missing_policy_is_a_refusal(make_run, refused, farm_with, farm):
@@ -374,11 +382,71 @@ def test_a_signature_over_something_else_is_not_published(make_run, release, ref
     manifest = fake.run.release / "SHA256SUMS"
     record = fake.run.folder / "stages/release.json"
     old = subprocess.run(["sha256sum", manifest], capture_output=True, check=True).stdout[:64]
-    manifest.write_bytes(manifest.read_bytes() + b"0" * 64 + b"  lock2\n")
+    manifest.write_bytes(manifest.read_bytes() + f"{sha256(b'')}  lock2\n".encode())
     (fake.run.release / "lock2").write_bytes(b"")
     new = subprocess.run(["sha256sum", manifest], capture_output=True, check=True).stdout[:64]
     record.write_bytes(record.read_bytes().replace(old, new))
     refused(fake, SignatureInvalid, "the signature is bad")
+
+
+@pytest.mark.parametrize("name", ["mini-amd64-3.3.iso", "console.log"])
+@pytest.mark.parametrize("trick", ["write", "link"])
+def test_a_file_changed_between_the_check_and_publication(
+    make_run, refused, monkeypatch, name, trick
+):
+    """The attacker can write to the run folder while it is released."""
+    fake = make_run()
+    folder = fake.run.environment("alpha")
+    path = next(p for p in (folder / name, folder / "artifacts" / name) if p.exists())
+
+    def check(*arguments):
+        checked = checking(*arguments)
+        path.unlink()
+        (path.with_name("trojan") if trick == "link" else path).write_bytes(b"trojan")
+        if trick == "link":
+            path.symlink_to("trojan")
+        return checked
+
+    checking = stage.check
+    monkeypatch.setattr(stage, "check", check)
+    refused(fake, Differs, f"{name} was changed after")
+
+
+@pytest.mark.parametrize("name", ["verdict.json", "alpha/statement.json", "source.tar"])
+def test_a_document_changed_between_the_check_and_publication(
+    make_run, release, monkeypatch, name, public
+):
+    """What is published is what was checked."""
+    fake = make_run()
+    path = fake.run.folder / name
+    good = path.read_bytes()
+
+    def check(*arguments):
+        checked = checking(*arguments)
+        path.write_bytes(b"{}")
+        return checked
+
+    checking = stage.check
+    monkeypatch.setattr(stage, "check", check)
+    release(fake)
+    if name == "source.tar":
+        assert (public / "3.3/lock").read_bytes() == LOCK
+    else:
+        there = {"verdict.json": "verdict.json", "alpha/statement.json": "statements/alpha.json"}
+        assert json.loads((public / "3.3" / there[name]).read_bytes()) == json.loads(good)
+
+
+def test_a_release_that_no_index_could_list_stops_the_next_one(make_run, release, refused, public):
+    """Without this it was published first, and ended with status 4 then."""
+    release(make_run("3.2"))
+    (public / "3.2/statements/alpha.json").write_bytes(b"{}")
+    refused(make_run("3.3"), InfrastructureFailed, r"3\.2 is damaged")
+
+
+def test_a_tag_that_differs_in_case_alone(make_run, release, refused, public):
+    """Where upper and lower case are one, it would be the same folder."""
+    release(make_run("3.3-rc"))
+    refused(make_run("3.3-RC"), UsageError, "upper and lower case alone")
 
 
 # --- the key from a file

@@ -21,7 +21,7 @@ from pipeline.kit.description import Trust
 from pipeline.release import stage
 from pipeline.release.stage import describe_again, run_release
 from pipeline.release.upgrades import Signer
-from tests.unit.release.conftest import FakeRun, make_farm
+from tests.unit.release.conftest import FakeRun, kit_from, make_farm
 
 NOW = datetime.now(UTC)
 
@@ -31,7 +31,7 @@ def kits_from(tag, *earlier):
     names = {old: f"mini-amd64-{old}-to-{tag}.iuk" for old in earlier}
     return {
         "artifacts": {name: f"kit {old} to {tag}".encode() for old, name in names.items()},
-        "job": {"kits": [{"from": old} for old in earlier]},
+        "kits": [kit_from(old) for old in earlier],
     }
 
 

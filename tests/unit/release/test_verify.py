@@ -134,7 +134,7 @@ def test_downloads(check, tmp_path, public):
     subprocess.run(
         ["sha256sum", "--quiet", "-c", public / "3.3/SHA256SUMS"], cwd=tmp_path / "d", check=True
     )
-    assert len(said["verified"]) == 16
+    assert len(said["verified"]) == 18
 
 
 def test_a_folder_instead_of_a_server(check, public):

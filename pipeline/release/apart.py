@@ -1,0 +1,76 @@
+"""That the builds of a run are two builds: what one machine made, copied, proves nothing."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+
+from pipeline.config import DRAWN
+from pipeline.errors import SignatureInvalid
+from pipeline.run import Run
+from pipeline.statement import Statement
+
+# What a build says while it runs, with times to fractions of a second: never the same twice.
+LOGS = ("console.log", "progress.jsonl", "timings.json")
+REMEDY = "build again, in each environment by itself"
+
+
+def check_folders(run: Run, environments: Iterable[str]) -> None:
+    """Raise SignatureInvalid if the folder of an environment is a link, perhaps to another's."""
+    for name in environments:
+        for folder in (run.environment(name), run.environment(name) / "artifacts"):
+            if folder.is_symlink():
+                raise SignatureInvalid(
+                    f"{folder} is a symbolic link: {name} has no build of its own", remedy=REMEDY
+                )
+
+
+def check_apart(run: Run, statements: Mapping[str, Statement]) -> None:
+    """Raise SignatureInvalid if two environments have one build: its logs, factors or files."""
+    for one, other in combinations(statements.values(), 2):
+        if why := _why_same(one, other) or _shared_file(run, one, other):
+            raise SignatureInvalid(
+                f"{one.environment} and {other.environment} state one build: {why}", remedy=REMEDY
+            )
+
+
+def _why_same(one: Statement, other: Statement) -> str | None:
+    for name in LOGS:
+        if one.byproducts[name] == other.byproducts[name]:
+            return f"their {name} is the same"
+    if _factors(one) == _factors(other):
+        return "nothing was varied between them"
+    return None
+
+
+def _factors(stated: Statement) -> dict[str, object]:
+    """Return what was varied on purpose: what is drawn by chance says nothing of a machine."""
+    varied = stated.machine["varied"]
+    return {name: varied[name] for name in varied.keys() - DRAWN - {"description"}}
+
+
+def _shared_file(run: Run, one: Statement, other: Statement) -> str | None:
+    """Return how two environments have one file under two names."""
+    paths = {_identity(path): path for path in _files(run, one)}
+    for path in _files(run, other):
+        if same := paths.get(_identity(path)):
+            return f"{path} is {same}"
+    return None
+
+
+def _files(run: Run, stated: Statement) -> Iterator[Path]:
+    folder = run.environment(stated.environment)
+    names = ["job.json", "statement.json", *stated.byproducts]
+    paths = [folder / name for name in names] + [
+        folder / "artifacts" / name for name in stated.artifacts
+    ]
+    return (path for path in paths if os.path.lexists(path))
+
+
+def _identity(path: Path) -> tuple[int, int] | Path:
+    """Return which file it is: a link leads to what it names."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path  # a link into nowhere
+    return found.st_dev, found.st_ino

@@ -1,0 +1,57 @@
+"""The commit as it was exported: of `source.tar` the gate needs the lock and `image.yaml`."""
+
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import Image, parse_image
+from pipeline.errors import InputsUnverified, UsageError
+from pipeline.files import sha256_bytes, sha256_file
+from pipeline.job import committed, make_job
+from pipeline.release.documents import Inputs, Source
+from pipeline.run import Run
+
+REMEDY = "run the source stage and the builds again"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was read of the commit that was built."""
+
+    lock: bytes
+    image: Image
+
+    def job(
+        self, source: Mapping[str, Any], inputs: Mapping[str, Any], compression: str
+    ) -> dict[str, Any]:
+        """Return the job that these documents make; which guest did it, a statement says alone."""
+        made = make_job(source, inputs, self.image, compression=compression, guest_sha256="")
+        del made["guest_sha256"]
+        return made
+
+
+def open_exported(run: Run, image: str, source: Source, inputs: Inputs) -> Exported:
+    """Read what is needed of `source.tar`.
+
+    Raise InputsUnverified unless it is what the source stage wrote, and its lock the one that was
+    built from.
+    """
+    if inputs.image != image:
+        raise InputsUnverified(
+            f"{run.inputs_json} is of the image {inputs.image}, not of {image}",
+            remedy="run the inputs stage again",
+        )
+    folder = f"images/live/{image}"
+    try:
+        if sha256_file(run.source_tar) != source.tar_sha256:
+            raise InputsUnverified(f"{run.source_tar} was changed", remedy=REMEDY)
+        lock = committed(run.source_tar, f"{folder}/lock")
+        described = committed(run.source_tar, f"{folder}/image.yaml")
+    except (OSError, tarfile.TarError, UsageError) as error:
+        raise InputsUnverified(f"cannot read {run.source_tar}: {error}", remedy=REMEDY) from error
+    if sha256_bytes(lock) != inputs.lock_sha256:
+        raise InputsUnverified(
+            f"{folder}/lock in {run.source_tar} is not the lock that was built from", remedy=REMEDY
+        )
+    return Exported(lock, parse_image(described, f"{folder}/image.yaml"))

@@ -1,0 +1,159 @@
+"""One environment's statement at the gate: who signed it, and that it is about this very run."""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pipeline import dsse, statement
+from pipeline.errors import Differs, SignatureInvalid
+from pipeline.files import json_bytes, parse_json, sha256_file
+from pipeline.guest.protocol import artifact_names
+from pipeline.plain import plain
+from pipeline.run import Run
+from pipeline.statement import SHA256, Statement
+
+SIZE_LIMIT = 2 * dsse.PAYLOAD_LIMIT
+CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm, at most
+LEVEL = "all"  # what a release varies
+AGAIN = "build again"
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A statement that its environment's key has signed, and the bytes of its envelope."""
+
+    statement: Statement
+    content: bytes
+
+
+def read_signed(run: Run, environment: str, key: str) -> Signed:
+    """Return the statement of an environment; raise SignatureInvalid unless `key` signed it."""
+    path = run.environment(environment) / "statement.json"
+    try:
+        content = _read(path)
+        return Signed(statement.check(dsse.verify(parse_json(content), [key])), content)
+    except (ValueError, RecursionError) as error:
+        what = f"the statement of {environment} cannot be trusted: {path} is not JSON: {error}"
+        raise SignatureInvalid(plain(what)) from error
+    except SignatureInvalid as error:
+        what = f"the statement of {environment} cannot be trusted: {error.what}"
+        raise SignatureInvalid(what, remedy=error.remedy) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise SignatureInvalid(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > SIZE_LIMIT:
+        raise SignatureInvalid(f"{path} is larger than {SIZE_LIMIT} bytes")
+    return content
+
+
+def check_signed(
+    name: str,
+    stated: Statement,
+    expected: Mapping[str, str],
+    job: Mapping[str, Any],
+    *,
+    since: datetime,
+    now: datetime,
+) -> None:
+    """Raise SignatureInvalid unless `stated` is about a release's build of this run by `name`.
+
+    `expected` are fields of the statement, `job` is the job without its guest; the build must have
+    been made between `since` and `now`.
+    """
+    if stated.environment != name:
+        raise SignatureInvalid(f"the statement of {name} is by {stated.environment}")
+    for field, value in expected.items():
+        found = getattr(stated, field)
+        if found != value:
+            raise SignatureInvalid(
+                f"the statement of {name} is of another {field}: {found}, not {value}",
+                remedy=AGAIN,
+            )
+    _check_job(name, stated, job)
+    if stated.machine.get("kept_trees") != []:
+        raise SignatureInvalid(
+            f"the build of {name} began with a kept tree, or does not say that it did not",
+            remedy="invoke release --tag TAG builds without",
+        )
+    level = stated.machine.get("vary")
+    if level != LEVEL or not isinstance(stated.machine.get("varied"), dict):
+        raise SignatureInvalid(
+            plain(f"the build of {name} varied {level!r:.80}, and a release varies {LEVEL!r}"),
+            remedy="invoke release --tag TAG varies all that can be",
+        )
+    if stated.started < since - CLOCKS_APART or now + CLOCKS_APART < stated.finished:
+        raise SignatureInvalid(
+            f"the build of {name}, from {stated.started:{statement.TIME}} to"
+            f" {stated.finished:{statement.TIME}}, was not made between the run's beginning and"
+            " now",
+            remedy="set the clocks of the farm's machines, and build again",
+        )
+
+
+def _check_job(name: str, stated: Statement, job: Mapping[str, Any]) -> None:
+    """Raise SignatureInvalid unless the stated job is `job`, with some guest, to the last type."""
+    guest = stated.job.get("guest_sha256")
+    expected = {**job, "guest_sha256": guest}
+    if not isinstance(guest, str) or not SHA256.fullmatch(guest):
+        raise SignatureInvalid(f"the job of {name} has no proper guest_sha256")
+    for field in sorted(expected.keys() | stated.job.keys()):
+        if field not in expected or field not in stated.job:
+            what = f"the job of {name} {'lacks' if field in expected else 'has the odd'} {field}"
+            raise SignatureInvalid(plain(what), remedy=AGAIN)
+        values = [json_bytes({field: document[field]}) for document in (stated.job, expected)]
+        if values[0] != values[1]:
+            raise SignatureInvalid(
+                plain(
+                    f"the job of {name} has another {field}: {stated.job[field]!r:.100},"
+                    f" not {expected[field]!r:.100}"
+                ),
+                remedy=AGAIN,
+            )
+    names = artifact_names(stated.job).all()
+    if len(set(names)) != len(names) or set(names) != stated.artifacts.keys():
+        odd = min(set(names) ^ stated.artifacts.keys(), default="two of one name")
+        raise SignatureInvalid(
+            plain(f"the artifacts that {name} states are not those of its job: {odd}"), remedy=AGAIN
+        )
+
+
+def check_files(run: Run, name: str, stated: Statement, sizes: Mapping[str, int | None]) -> None:
+    """Hash all that an environment gave back; raise Differs if it is not what was signed.
+
+    `sizes` are those of the artifacts, in bytes, as the verdict has them.
+    """
+    folder = run.environment(name)
+    artifacts = folder / "artifacts"
+    present = {path.name for path in artifacts.iterdir()} if artifacts.is_dir() else set()
+    odd = sorted(present ^ set(stated.artifacts))
+    if odd:
+        which = "was added" if odd[0] in present else "is missing"
+        raise Differs(plain(f"{artifacts / odd[0]} {which} after the build"), remedy=AGAIN)
+    signed = {artifacts / file: digest for file, digest in stated.artifacts.items()}
+    signed |= {folder / file: digest for file, digest in stated.byproducts.items()}
+    for path, digest in signed.items():
+        if not is_plain_file(path) or sha256_file(path) != digest:
+            raise Differs(f"{path} was changed after the build", remedy=AGAIN)
+    wrong = [a for a, size in sizes.items() if (artifacts / a).stat().st_size != size]
+    if wrong:
+        raise Differs(f"the verdict has another size of {wrong[0]}", remedy="compare again")
+    job = folder / "job.json"
+    if not is_plain_file(job) or job.read_bytes() != json_bytes(stated.job):
+        raise Differs(f"{job} was changed after the build", remedy=AGAIN)
+
+
+def is_plain_file(path: str | os.PathLike[str]) -> bool:
+    """Tell whether there is a file of this name that is not a link or anything else odd."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
