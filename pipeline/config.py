@@ -91,6 +91,10 @@ class Archive(_Model):
     snapshot_urls: list[HttpUrl] = []  # archives in the URL layout of Debian's snapshot archive
 
 
+class ImageArchive(Archive):
+    """An archive that an image's commit names: its address must be one of the public Internet."""
+
+
 class TagPolicy(_Model):
     """Which tags may be released."""
 

@@ -1,32 +1,49 @@
 """The one place that speaks HTTP: addresses in order, patience and limits, resuming, hashing.
 
 A server is hostile input. Whatever it sends is counted against a limit, and what has a known
-SHA-256 is nothing before it matches. Proxies come from the environment (`http_proxy`,
-`https_proxy`, `no_proxy`) or, where that is silent, from whoever makes the client.
+SHA-256 is nothing before it matches. Redirects are followed here and nowhere below: a few, their
+bodies unread, over http(s) alone, never from https to http, and to private networks only where the
+operator named the host. Proxies come from the environment (`http_proxy`, `https_proxy`, `no_proxy`,
+in capitals too) or, where that is silent, from whoever makes the client.
 """
 
-import hashlib
+import re
+import socket
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import BinaryIO, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO, Self, TypeVar
+from urllib.request import getproxies
 
-import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from requests.utils import should_bypass_proxies
+from requests.utils import (
+    DEFAULT_CA_BUNDLE_PATH,
+    get_auth_from_url,
+    get_netrc_auth,
+    prepend_scheme_if_needed,
+    select_proxy,
+    should_bypass_proxies,
+)
+from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 
-from pipeline.errors import InfrastructureFailed, InputsUnverified
+from pipeline.errors import InfrastructureFailed
+from pipeline.fetch_failure import BARRED, Missing, Refused, failure
+from pipeline.part import PIECE, Advance, Part, WrongBytes
+from pipeline.patient_socket import Deadline, Patience, PatientSocket, tls_context
+from pipeline.public_address import open_socket, refuse_private_name
+from pipeline.web_address import Misled, WebAddress, follow, parse_named
 
+__all__ = ["Client", "Missing", "Patience"]
 WORKERS = 4
-PIECE = 128 * 1024
 REDIRECTS = 5
+MOVED = (301, 302, 303, 307, 308)
+HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "twinbuild"}
+LENGTH = re.compile(r"[0-9]{1,18}")
 # Statuses that may be different a moment later.
 PASSING = {
     HTTPStatus.REQUEST_TIMEOUT,
@@ -36,57 +53,43 @@ PASSING = {
 }
 
 Job = TypeVar("Job")
-Advance = Callable[[int], None]  # called with bytes gained; negative when some are thrown away
+Dial = Callable[[str, int], PatientSocket]  # connects to host and port
 
-
-class Missing(InfrastructureFailed):
-    """Every address answered, and none has the file."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a server may take before it counts as down; each address gets `attempts`."""
-
-    connect_s: float = 10.0
-    silence_s: float = 30.0  # without a single byte
-    slowest_bytes_per_s: float = 1024.0  # on average, once `silence_s` have passed
-    attempts: int = 3
-    pause_s: float = 0.5  # before the second attempt; doubled before each further one
-
-
-class _Refused(Exception):
-    """The server's answer will not change: 404 and its like."""
-
-
-class _Wrong(Exception):
-    """The bytes are not those that were asked for."""
-
-
-_NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
+_NETWORK = (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
+_FAULTS = (Refused, WrongBytes, *BARRED, *_NETWORK)
 
 
 class Client:
-    """Fetches over HTTP for several threads at once; a context that ends its connections."""
+    """Fetches over HTTP for several threads at once; a context that ends its connections.
+
+    `named` are the addresses that the operator has named, in farm.yaml, by a variable or in apt's
+    sources; only their hosts may lie on private networks. Without it those that the methods are
+    given count as named, and only what a redirect leads to is judged.
+    """
 
     def __init__(
-        self, *, proxies: Mapping[str, str] | None = None, patience: Patience | None = None
+        self,
+        *,
+        proxies: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
+        named: Iterable[str] | None = None,
     ) -> None:
         self._patience = patience or Patience()
+        self._proxies = dict(proxies or {})
+        self._names_all = named is None
+        self._named = {place for url in named or () for place in parse_named(url).places}
         self._stopped = threading.Event()
-        self._down: set[str] = set()
-        self._session = requests.Session()
-        self._session.proxies.update(proxies or {})
-        self._session.max_redirects = REDIRECTS
-        self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "twinbuild"})
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=WORKERS))
+        self._down: set[tuple[str, int]] = set()
+        self._managers: dict[str | None, urllib3.PoolManager] = {}
+        self._opening = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._session.close()
+        for manager in self._managers.values():
+            manager.clear()
 
     def get(self, urls: Sequence[str], *, limit: int) -> bytes:
         """Return a small document of at most `limit` bytes from the first address that has it.
@@ -97,9 +100,9 @@ class Client:
         for url in self._in_order(urls):
             try:
                 return self._patiently(url, partial(self._whole, url, limit))
-            except (_Refused, _Wrong, *_NETWORK) as error:
+            except _FAULTS as error:
                 problems.append(error)
-        raise _failure(urls, problems)
+        raise failure([parse_named(url) for url in urls], problems)
 
     def download(
         self,
@@ -118,25 +121,25 @@ class Client:
         Raise InputsUnverified if only wrong bytes were to be had, Missing if no address has the
         file, else InfrastructureFailed.
         """
-        part = _Part(file, size, sha256, min(limit, size or limit), advance)
+        part = Part(file, size, sha256, min(limit, size or limit), advance)
         problems: list[Exception] = []
         if part.complete():
             return
         for url in self._in_order(urls):
             try:
                 self._patiently(url, partial(self._receive, url, part))
-            except (_Refused, _Wrong, *_NETWORK) as error:
+            except _FAULTS as error:
                 problems.append(error)
             else:
                 return
-        raise _failure(urls, problems)
+        raise failure([parse_named(url) for url in urls], problems)
 
     def offers(self, urls: Sequence[str], size: int) -> bool:
         """Tell whether some address says that it has a file of `size` bytes there."""
         for url in self._in_order(urls):
             try:
                 found = self._patiently(url, partial(self._length, url))
-            except (_Refused, *_NETWORK):
+            except _FAULTS:
                 continue
             if found == size:
                 return True
@@ -154,182 +157,242 @@ class Client:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _in_order(self, urls: Sequence[str]) -> list[str]:
+    def _in_order(self, urls: Sequence[str]) -> list[WebAddress]:
         """Return `urls` in their order, those of servers found to be down last."""
-        return sorted(urls, key=lambda url: urlsplit(url).netloc in self._down)
+        parsed = [parse_named(url) for url in urls]
+        if self._names_all:
+            self._named.update(place for url in parsed for place in url.places)
+        return sorted(parsed, key=lambda url: url.place in self._down)
 
-    def _patiently(self, url: str, attempt: Callable[[], Job]) -> Job:
+    def _patiently(self, url: WebAddress, attempt: Callable[[], Job]) -> Job:
         """Try until the attempts are used up; remember a server that is down."""
         for turn in range(self._patience.attempts):
             try:
                 return attempt()
             except _NETWORK:
                 if turn + 1 == self._patience.attempts:
-                    self._down.add(urlsplit(url).netloc)
+                    self._down.add(url.place)
                     raise
                 self._stopped.wait(self._patience.pause_s * 2**turn)
         raise AssertionError("an attempt either returns or raises")
 
     @contextmanager
     def _answer(
-        self, url: str, headers: Mapping[str, str] | None = None, method: str = "GET"
-    ) -> Iterator[requests.Response]:
-        with self._session.request(
-            method,
-            url,
-            headers=headers,
-            timeout=(self._patience.connect_s, self._patience.silence_s),
-            stream=True,
-            allow_redirects=True,
-            proxies=_no_proxy(url),
-        ) as response:
-            if response.status_code in PASSING:
-                raise requests.HTTPError(f"{_shown(url)}: {response.status_code} {response.reason}")
-            if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                raise _Refused(f"{_shown(url)}: {response.status_code} {response.reason}")
-            yield response
+        self, url: WebAddress, headers: Mapping[str, str] | None = None, method: str = "GET"
+    ) -> Iterator[HTTPResponse]:
+        """Give the answer to a request, its body to be read; redirects are followed."""
+        there = url
+        for _ in range(REDIRECTS + 1):
+            known = there.place in self._named and there.place == url.place
+            identity = _authorization(url) if known and there.scheme == url.scheme else {}
+            response = self._ask(there, {**(headers or {}), **identity}, method)
+            try:
+                if response.status not in MOVED:
+                    _refuse_status(there, response.status)
+                    yield response
+                    return
+                there = follow(there, response.headers.getlist("Location"))
+            finally:
+                response.close()  # unless all of it was read, the connection ends with it
+        raise Misled(f"{url.url} leads on more than {REDIRECTS} times")
 
-    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
+    def _ask(self, url: WebAddress, headers: Mapping[str, str], method: str) -> HTTPResponse:
+        proxy = self._proxy(url.url)
+        if proxy and url.place not in self._named:
+            refuse_private_name(url.host)
+        response: HTTPResponse = self._manager(proxy).urlopen(  # type: ignore[assignment]
+            method,
+            url.url,
+            headers={**HEADERS, **headers},
+            timeout=urllib3.Timeout(self._patience.connect_s, self._patience.silence_s),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        return response
+
+    def _manager(self, proxy: str | None) -> urllib3.PoolManager:
+        """Return what keeps the connections that go through a proxy, or through none."""
+        with self._opening:
+            if proxy not in self._managers:
+                self._managers[proxy] = manager = _new_manager(proxy)
+                dial = partial(self._dial, proxied=bool(proxy))
+                kinds: Any = {}
+                for scheme, kind, connection in KINDS:
+                    ours = partial(connection, dial=dial, patience=self._patience)
+                    kinds[scheme] = partial(_pool, kind, ours)
+                manager.pool_classes_by_scheme = kinds
+            return self._managers[proxy]
+
+    def _dial(self, host: str, port: int, *, proxied: bool) -> PatientSocket:
+        """Connect to a host, or to a proxy; raise NotPublic for one that only others name."""
+        public = not proxied and (host.strip("[]").removesuffix("."), port) not in self._named
+        opened = open_socket(
+            host, port, public=public, timeout_s=self._patience.connect_s, kind=PatientSocket
+        )
+        opened.deadline = self._patience.answer_deadline()
+        return opened
+
+    def _proxy(self, url: str) -> str | None:
+        """Return the proxy for an address: the environment's, else the one given for its scheme."""
+        if should_bypass_proxies(url, no_proxy=None):
+            return None
+        return select_proxy(url, {**self._proxies, **getproxies()}) or None
+
+    def _pieces(self, url: WebAddress, response: HTTPResponse) -> Iterator[bytes]:
         """Give the body as it comes; raise a network error when it is too slow or stops short."""
+        window = 2 * self._patience.silence_s
         began, received = time.monotonic(), 0
-        # `read1` gives what is there; the usual ways wait, however long, for a whole piece.
-        while piece := response.raw.read1(PIECE, decode_content=False):
+        deadline: Deadline = response.deadline  # type: ignore[attr-defined]
+        while True:
+            # Chunk sizes and trailers that trickle in are a silence, too.
+            deadline.set(self._patience.silence_s)
+            # `read1` gives what is there; the usual ways wait, however long, for a whole piece.
+            piece = response.read1(PIECE, decode_content=False)
+            if not piece:
+                return
             if self._stopped.is_set():
                 raise InfrastructureFailed("a transfer was stopped")
             received += len(piece)
             yield piece
             lasted = time.monotonic() - began
-            slowest = self._patience.slowest_bytes_per_s * lasted
-            if lasted > self._patience.silence_s and received < slowest:
-                raise TimeoutError(f"{_shown(response.url)}: {received} bytes in {lasted:.0f} s")
+            if lasted > window:
+                if received < self._patience.slowest_bytes_per_s * lasted:
+                    raise TimeoutError(f"{url.url}: {received} bytes in {lasted:.0f} s")
+                began, received = time.monotonic(), 0
 
-    def _whole(self, url: str, limit: int) -> bytes:
+    def _whole(self, url: WebAddress, limit: int) -> bytes:
         content = bytearray()
+        end = time.monotonic() + self._patience.document_s
         with self._answer(url) as response:
-            for piece in self._pieces(response):
+            for piece in self._pieces(url, response):
                 content += piece
                 if len(content) > limit:
-                    raise _Wrong(f"{_shown(url)}: more than {limit} bytes")
+                    raise WrongBytes(f"{url.url}: more than {limit} bytes")
+                if time.monotonic() > end:
+                    raise TimeoutError(
+                        f"{url.url}: {self._patience.document_s:.0f} s are not enough"
+                    )
         return bytes(content)
 
-    def _length(self, url: str) -> int | None:
+    def _length(self, url: WebAddress) -> int | None:
         with self._answer(url, method="HEAD") as response:
-            _ = response.content  # there is none; having read it keeps the connection
+            response.read(decode_content=False)  # there is none; that keeps the connection
             stated = response.headers.get("Content-Length", "")
-        return int(stated) if stated.isdecimal() else None
+        return int(stated) if LENGTH.fullmatch(stated) else None
 
-    def _receive(self, url: str, part: "_Part") -> None:
+    def _receive(self, url: WebAddress, part: Part) -> None:
         """Append the rest of the file, and start once more if what was there did not fit."""
         resumed = part.length > 0
         try:
             self._append(url, part)
-            part.check(url)
-        except _Wrong:
+            part.check(url.url)
+        except WrongBytes:
             part.restart()
             if not resumed:
                 raise
             self._append(url, part)
-            part.check(url)
+            part.check(url.url)
 
-    def _append(self, url: str, part: "_Part") -> None:
+    def _append(self, url: WebAddress, part: Part) -> None:
         headers = {"Range": f"bytes={part.length}-"} if part.length else None
         try:
             with self._answer(url, headers) as response:
                 if not _continues(response, part.length):
                     part.restart()
-                for piece in self._pieces(response):
-                    part.append(url, piece)
+                for piece in self._pieces(url, response):
+                    part.append(url.url, piece)
                 if part.is_short() and "Content-Length" not in response.headers:
-                    raise ConnectionError(f"{_shown(url)}: ended after {part.length} bytes")
-        except _Refused:
+                    raise ConnectionError(f"{url.url}: ended after {part.length} bytes")
+        except Refused:
             if not part.length:
                 raise
             # No bytes after the last one is how a server may answer to a part that is too long.
-            raise _Wrong(
-                f"{_shown(url)}: does not continue a part of {part.length} bytes"
+            raise WrongBytes(
+                f"{url.url}: does not continue a part of {part.length} bytes"
             ) from None
 
 
-class _Part:
-    """A file on its way: what has come so far, hashed as it comes."""
+class _Connection:
+    """What connections here do in their own way: how they are opened, and an end to each answer."""
 
-    def __init__(
-        self, file: BinaryIO, size: int | None, sha256: str, limit: int, advance: Advance
-    ) -> None:
-        self._file, self._size, self._sha256 = file, size, sha256
-        self._limit, self._advance = limit, advance
-        self._digest, self.length = hashlib.sha256(), 0
-        file.seek(0)
-        while piece := file.read(PIECE):
-            self._digest.update(piece)
-            self.length += len(piece)
-        advance(self.length)
-        if self.length > limit:
-            self.restart()
+    sock: Any
 
-    def append(self, url: str, piece: bytes) -> None:
-        if self.length + len(piece) > self._limit:
-            raise _Wrong(f"{_shown(url)}: more than {self._limit} bytes")
+    def __init__(self, *args: Any, dial: Dial, patience: Patience, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._dial, self._patience = dial, patience
+
+    def _new_conn(self) -> Any:
+        return self._dial(self._dns_host, self.port)  # type: ignore[attr-defined]
+
+    def getresponse(self) -> Any:
+        sock = self.sock
+        sock.deadline = deadline = self._patience.answer_deadline()
         try:
-            self._file.write(piece)
-        except OSError as error:
-            raise InfrastructureFailed(
-                f"cannot write {self._file.name}: {error.strerror}", remedy="make room on that disk"
-            ) from error
-        self._digest.update(piece)
-        self.length += len(piece)
-        self._advance(len(piece))
-
-    def restart(self) -> None:
-        self._advance(-self.length)
-        self._file.seek(0)
-        self._file.truncate()
-        self._digest, self.length = hashlib.sha256(), 0
-
-    def is_short(self) -> bool:
-        return self._size is not None and self.length < self._size
-
-    def complete(self) -> bool:
-        return self._digest.hexdigest() == self._sha256
-
-    def check(self, url: str) -> None:
-        if not self.complete():
-            got = f"{self._digest.hexdigest()} with {self.length} bytes"
-            raise _Wrong(f"{_shown(url)}: is {got}, not {self._sha256}")
+            response: Any = super().getresponse()  # type: ignore[misc]
+        except BaseException:
+            if sock.fileno() >= 0:  # urllib3 leaves it open when it refuses a header
+                socket.close(sock.detach())
+            raise
+        response.deadline = deadline
+        return response
 
 
-def _shown(url: str) -> str:
-    """Return `url` as it may be printed: without user name and password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+class _HTTPConnection(_Connection, urllib3.connection.HTTPConnection):
+    """Without TLS."""
 
 
-def _no_proxy(url: str) -> dict[str, str] | None:
-    """Return what keeps `url` from any proxy if the environment's `no_proxy` names its host."""
-    if not should_bypass_proxies(url, no_proxy=None):
-        return None
-    parts = urlsplit(url)
-    return {f"{parts.scheme}://{parts.hostname}": ""}
+class _HTTPSConnection(_Connection, urllib3.connection.HTTPSConnection):
+    """With TLS: host name and certificate are those of the address, whatever was connected to."""
 
 
-def _continues(response: requests.Response, offset: int) -> bool:
+KINDS: tuple[tuple[str, Any, Any], ...] = (
+    ("http", HTTPConnectionPool, _HTTPConnection),
+    ("https", HTTPSConnectionPool, _HTTPSConnection),
+)
+
+
+def _pool(kind: Any, connection: Any, host: str, port: int, **more: Any) -> HTTPConnectionPool:
+    """Return a pool of urllib3's whose connections are of our kind."""
+    if kind is HTTPSConnectionPool:
+        more["ssl_context"] = tls_context(DEFAULT_CA_BUNDLE_PATH)
+    pool = kind(host, port, **more)
+    pool.ConnectionCls = connection
+    return pool  # type: ignore[no-any-return]
+
+
+def _new_manager(proxy: str | None) -> urllib3.PoolManager:
+    if not proxy:
+        return urllib3.PoolManager(maxsize=WORKERS)
+    user, password = get_auth_from_url(proxy)
+    headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else {}
+    address: str = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
+    tls = tls_context(DEFAULT_CA_BUNDLE_PATH) if address.startswith("https:") else None
+    return urllib3.ProxyManager(
+        address, proxy_headers=headers, proxy_ssl_context=tls, maxsize=WORKERS
+    )
+
+
+def _authorization(url: WebAddress) -> dict[str, str]:
+    """Return what proves who asks, for the server alone that the operator named."""
+    known = url.credentials or get_netrc_auth(url.url)
+    return (
+        {"Authorization": f"Basic {b64encode(':'.join(known).encode()).decode()}"} if known else {}
+    )
+
+
+def _refuse_status(url: WebAddress, status: int) -> None:
+    """Raise for an answer without the file; the server's own words for it are not repeated."""
+    if status in PASSING:
+        raise urllib3.exceptions.HTTPError(f"{url.url}: status {status}")
+    if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        raise Refused(f"{url.url}: status {status}")
+
+
+def _continues(response: HTTPResponse, offset: int) -> bool:
     """Tell whether an answer begins at `offset`; one without a range begins at 0."""
-    if response.status_code == HTTPStatus.OK:
+    if response.status == HTTPStatus.OK:
         return offset == 0
     stated = response.headers.get("Content-Range", "")
     return stated.startswith(f"bytes {offset}-")
-
-
-def _failure(urls: Sequence[str], problems: Sequence[Exception]) -> Exception:
-    """Return the error for a file that no address gave: wrong bytes weigh most, absence least."""
-    name = urlsplit(urls[0]).path if urls else "a file without any address"
-    detail = "\n".join(str(problem) for problem in problems)
-    if any(isinstance(problem, _Wrong) for problem in problems):
-        return InputsUnverified(
-            f"{name} has wrong bytes at every address that has it", detail=detail
-        )
-    if all(isinstance(problem, _Refused) for problem in problems):
-        return Missing(f"no address has {name}", detail=detail)
-    return InfrastructureFailed(
-        f"{name} could not be fetched", remedy="try again later", detail=detail
-    )

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from pipeline import command
-from pipeline.config import Archive
+from pipeline.config import Archive, ImageArchive
 from pipeline.errors import UsageError
 
 APT_TIMEOUT_S = 60
@@ -84,6 +84,24 @@ def all_bases(
         name: stated[name] or bases_of_apt(name, archive, sources)
         for name, archive in archives.items()
     }
+
+
+def named_bases(
+    archives: Mapping[str, Archive],
+    bases: Mapping[str, Iterable[str]],
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[str, ...]:
+    """Return those addresses that the operator has named, here, in `farm.yaml` or for apt.
+
+    The others come from a commit: the archives that an image names itself.
+    """
+    operators = {
+        name: archive
+        for name, archive in archives.items()
+        if not isinstance(archive, ImageArchive) or environ.get(_variable(name), "").strip()
+    }
+    named = [base for name in operators for base in bases[name]]
+    return (*named, *(url for archive in operators.values() for url in archive.snapshot_urls))
 
 
 def stated_bases(name: str, archive: Archive, environ: Mapping[str, str]) -> tuple[str, ...]:

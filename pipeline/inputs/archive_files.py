@@ -13,6 +13,7 @@ from pipeline.inputs.addresses import (
     all_bases,
     dropped_bases,
     join,
+    named_bases,
     read_proxies,
 )
 from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
@@ -149,9 +150,13 @@ class Archives:
 
 @contextmanager
 def open_archives(entries: Mapping[str, Archive], store: Store) -> Iterator[Archives]:
-    """Give the archives at the addresses and through the proxies of this machine."""
-    with Client(proxies=read_proxies()) as client:
-        yield Archives(entries, all_bases(entries), client, store)
+    """Give the archives at the addresses and through the proxies of this machine.
+
+    Only addresses that the operator has named may lie on private networks.
+    """
+    bases = all_bases(entries)
+    with Client(proxies=read_proxies(), named=named_bases(entries, bases)) as client:
+        yield Archives(entries, bases, client, store)
 
 
 def suite_of(lock: Lock, package: Package) -> Suite:

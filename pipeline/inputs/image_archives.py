@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.config import Archive
+from pipeline.config import Archive, ImageArchive
 from pipeline.errors import UsageError
 from pipeline.files import sha256_bytes
 from pipeline.inputs.configuration import ARCHIVE_KEYS, ARCHIVE_LISTS, read_plain, read_text
 from pipeline.lock import NAME, SUITE
+from pipeline.public_address import LOCAL_DOMAINS
 
 COMPONENT = re.compile(r"[a-z][a-z0-9-]*")
 SUITES_LIMIT = 20
@@ -28,7 +29,6 @@ ADDRESS = re.compile(
     r"https?://(?P<host>(?:[a-z0-9-]+\.)+[a-z][a-z0-9-]*)(?::[0-9]{1,5})?(?:/[\w.+~%/-]*)?",
     re.ASCII | re.IGNORECASE,
 )
-LOCAL_DOMAINS = (".home.arpa", ".internal", ".lan", ".local", ".localdomain", ".localhost")
 USUAL_PORTS = {"http": 80, "https": 443}
 
 
@@ -190,7 +190,7 @@ def _own(sources: Sequence[_Source], key: Path) -> OwnArchive:
     first = sources[0]
     for source in sources:
         _refuse_address(source)
-    archive = Archive(
+    archive = ImageArchive(
         suites=list(dict.fromkeys(source.suite for source in sources)),
         components=list(first.components),
         keyring=key.absolute(),

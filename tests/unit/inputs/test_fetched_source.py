@@ -17,6 +17,7 @@ from pipeline.inputs.local_packages import read_local
 from pipeline.inputs.request import Request, read_request
 from pipeline.store import Store
 from tests.debian_archive import sha256
+from tests.hostile_server import FOUND, answering, hostile_server, moved
 from tests.unit.inputs.conftest import Workshop
 from tests.unit.inputs.test_local_packages import CHANGELOG, CONTROL
 
@@ -96,6 +97,28 @@ def test_it_may_lie_elsewhere(shop: Workshop) -> None:
     offer(shop, source_tar(), "ours")
     (packages(shop) / "greeter_1.2.urls").write_text(f"{shop.server.url}/ours/\n")
     assert ask(shop).local.sources[0].name == "greeter"
+
+
+def test_its_urls_reach_no_service_of_this_machine(shop: Workshop) -> None:
+    """The attacker's commit has a .urls with a service that listens on loopback."""
+    shutil.rmtree(shop.server.root / f"debian/{POOL}")
+    with hostile_server(answering(FOUND)) as victim:
+        (packages(shop) / "greeter_1.2.urls").write_text(f"{victim.url}/ours/\n")
+        with pytest.raises(InfrastructureFailed) as caught:
+            ask(shop)
+        assert not victim.asked
+    assert "127.0.0.1 is 127.0.0.1, which is no public address" in caught.value.detail
+
+
+def test_a_mirrors_redirect_reaches_no_service_of_this_machine(shop: Workshop) -> None:
+    """The attacker holds a mirror that farm.yaml names, on a private network, too."""
+    with hostile_server(answering(FOUND)) as victim:
+        with hostile_server(answering(moved(f"{victim.url}/x".encode()))) as mirror:
+            shop.farm.archives["debian"].urls[:] = [mirror.url]
+            with pytest.raises(InfrastructureFailed):
+                shop.make()
+            assert mirror.asked
+        assert not victim.asked
 
 
 def test_what_is_not_what_the_dsc_says_never_enters_the_store(shop: Workshop) -> None:

@@ -15,7 +15,7 @@ from urllib3.util import parse_url
 
 from pipeline import flow
 from pipeline.config import Archive
-from pipeline.errors import InputsUnverified, UsageError
+from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
 from pipeline.inputs.image_archives import OwnArchive, read_archives
 from pipeline.inputs.locking import check_lock, write_lock
 from pipeline.inputs.proof import prove
@@ -24,6 +24,7 @@ from pipeline.inputs.snapshot import write_snapshot
 from pipeline.lock import Lock
 from pipeline.workspace import Workspace
 from tests.debian_archive import DebianArchive, SigningKey
+from tests.hostile_server import FOUND, answering, hostile_server
 from tests.unit.inputs.conftest import Workshop
 
 ADDRESS = "https://own.example.org/debian"
@@ -286,6 +287,34 @@ def test_the_image_takes_packages_from_its_own_archive_and_the_builder_does_not(
         ("own", "trixie"),
     ]
     assert "example.org" not in workshop.lock_file.read_text()
+
+
+@pytest.mark.usefixtures("own")
+def test_the_name_of_its_host_may_not_lead_into_the_farms_network(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attacker holds the commit and the name: the list is right, the address is loopback."""
+    lock = workshop.lock()
+    ask = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *args, **more: ask(
+            host.replace("own.example.org", "127.0.0.1"), *args, **more
+        ),
+    )
+    monkeypatch.delenv("TWINBUILD_MIRROR_OWN")
+    with hostile_server(answering(FOUND)) as victim:
+        path = workshop.tree / "images/live/mini/archives/own.list.chroot"
+        path.write_text(f"deb http://own.example.org:{victim.port}/debian trixie main\n")
+        with pytest.raises(InfrastructureFailed) as caught:
+            workshop.make()
+        assert "own.example.org is 127.0.0.1, which is no public address" in caught.value.detail
+        shutil.rmtree(workshop.store.root)
+        farm = with_own_archives(workshop.tree, lock, workshop.farm)
+        with pytest.raises(InfrastructureFailed):
+            write_snapshot(workshop.tree.parent / "snapshots", "3.3", lock, farm, workshop.store)
+        assert not victim.asked
 
 
 @pytest.mark.usefixtures("own")
