@@ -7,6 +7,7 @@ needs when it runs: a command that needs few of them starts at once.
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 import signal
 import sys
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 CHECKOUT = Path(__file__).parent.absolute()
+SIGPIPE_STATUS = 128 + signal.SIGPIPE  # as a shell reports a program that its reader left
 PINNED_KEY = CHECKOUT / "keys" / "release.asc"
 
 
@@ -42,7 +44,14 @@ def _task(function: Callable[..., None]) -> Any:
     def told(*args: Any, **kwargs: Any) -> None:
         signal.signal(signal.SIGTERM, _end)
         try:
-            function(*args, **kwargs)
+            try:
+                function(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # not when Python ends: then nobody would say it well
+        except BrokenPipeError:
+            # Who reads what is printed has seen enough: there is nobody to tell anything.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=SIGPIPE_STATUS) from None
         except TwinbuildError as error:
             detail = f"{error.detail}\n" if error.detail else ""
             raise Exit(f"{detail}twinbuild: {error}", code=int(error.status)) from None

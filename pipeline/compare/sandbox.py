@@ -2,7 +2,8 @@
 
 What runs in it sees the system's programs and libraries and the files that it is given, all of them
 read-only, and an empty folder in memory that goes when it ends. It has no network, no home, no
-processes but its own, no terminal, no privileges, and cannot make a namespace to gain some.
+processes but its own, no terminal and no privileges. Where /proc/sys can be written, as outside of
+containers, it cannot make further namespaces, which keeps it from parts of the kernel.
 
 Where the kernel refuses user namespaces (in most containers, or by `user.max_user_namespaces`)
 there is no sandbox, and nothing must be run instead.
@@ -10,6 +11,7 @@ there is no sandbox, and nothing must be run instead.
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from pipeline import command
@@ -20,7 +22,7 @@ SCRATCH = Path("/tmp")  # noqa: S108 -- inside, where it is of nobody else
 PROBE_TIMEOUT_S = 10.0
 SEPARATE = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
-    *("--unshare-cgroup-try", "--disable-userns", "--uid", "65534", "--gid", "65534"),
+    *("--unshare-cgroup-try", "--uid", "65534", "--gid", "65534"),
     *("--cap-drop", "ALL", "--new-session", "--die-with-parent", "--clearenv"),
 )
 ENVIRONMENT = {
@@ -30,6 +32,7 @@ ENVIRONMENT = {
     "HOME": os.fspath(SCRATCH),
     "TMPDIR": os.fspath(SCRATCH),
 }
+NO_FURTHER = "--disable-userns"
 SYSTEM = ("/usr", "/etc/alternatives", "/etc/ld.so.cache")
 MERGED = ("/bin", "/sbin", "/lib", "/lib64", "/lib32")  # links into /usr, or folders of their own
 
@@ -41,6 +44,14 @@ def wrapped(
 
     `scratch_limit` is how many bytes it may write, all of them in memory.
     """
+    further = [NO_FURTHER] if _can(NO_FURTHER, PROGRAM) else []
+    return _wrapped(argv, readable, [*further, "--size", str(scratch_limit)])
+
+
+def _wrapped(
+    argv: Sequence[str | os.PathLike[str]], readable: Sequence[Path], options: Sequence[str]
+) -> list[str]:
+    """Return the line; the last of the options is about the scratch folder."""
     words: list[str] = [PROGRAM, *SEPARATE]
     for name, value in ENVIRONMENT.items():
         words += ["--setenv", name, value]
@@ -49,7 +60,7 @@ def wrapped(
             words += ["--symlink", os.fspath(Path(name).readlink()), name]
         else:
             words += ["--ro-bind-try", name, name]
-    words += ["--dev", "/dev", "--size", str(scratch_limit), "--tmpfs", os.fspath(SCRATCH)]
+    words += ["--dev", "/dev", *options, "--tmpfs", os.fspath(SCRATCH)]
     for path in readable:
         words += ["--ro-bind", os.fspath(path), os.fspath(path)]
     words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", os.fspath(SCRATCH), "--"]
@@ -62,11 +73,20 @@ def refusal() -> str:
         command.find(PROGRAM)
     except UsageError:
         return "bubblewrap is not installed (apt-get install bubblewrap)"
+    failure = _failure([])
+    return failure and f"the kernel refuses its sandbox the namespaces that it needs ({failure})"
+
+
+@cache
+def _can(option: str, _program: str) -> bool:
+    """Whether a sandbox can be made with an option; asked once for each bubblewrap."""
+    return not _failure([option])
+
+
+def _failure(options: Sequence[str]) -> str:
+    """Return what bubblewrap says when no sandbox can be made, nothing if one can."""
     try:
-        command.run(
-            wrapped(["/usr/bin/true"], (), scratch_limit=1024**2), timeout_s=PROBE_TIMEOUT_S
-        )
+        command.run(_wrapped(["/usr/bin/true"], (), options), timeout_s=PROBE_TIMEOUT_S)
     except InfrastructureFailed as error:
-        last = (error.detail or error.what).splitlines()[-1]
-        return f"the kernel refuses its sandbox the namespaces that it needs ({last})"
+        return (error.detail or error.what).splitlines()[-1]
     return ""

@@ -1,12 +1,17 @@
 """`invoke locate`: what it prints, and its exit status."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from invoke.program import Program
 
 import tasks
+
+ROOT = Path(tasks.__file__).parent
 
 
 def locate(*words: str | Path) -> int:
@@ -47,3 +52,14 @@ def test_json(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_file_that_cannot_be_read(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert locate(files / "one", files / "none") == 2
     assert "cannot read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_reader_that_has_seen_enough(options: tuple[str, ...], files: Path) -> None:
+    """As `| head -c 0`: the pipe is closed before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    argv = [sys.executable, "-m", "invoke", "locate", *options, files / "one", files / "other"]
+    ended = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, b"")

@@ -103,10 +103,23 @@ def test_it_sees_and_signals_no_process_but_its_own() -> None:
     assert int(told.split()[0]) < 10
 
 
-def test_it_cannot_gain_privileges() -> None:
-    told = inside("unshare -U id; unshare -m id; mount -t tmpfs x /tmp; chroot / id; echo end")
-    assert "uid=" not in told
-    assert "end" in told
+def test_it_cannot_gain_privileges(secret: Path, tmp_path: Path) -> None:
+    """Not even as root of a namespace of its own, where it can still make one."""
+    given = tmp_path / "given"
+    given.mkdir()
+    script = f"""mount -t tmpfs x /tmp && echo gained
+        chroot / true && echo gained
+        mount -o remount,rw,bind / && echo gained
+        for way in "unshare -rm" "unshare -rmn" "unshare -rmpf"; do
+            $way mount -o remount,rw,bind {given} && echo gained
+            $way sh -c 'umount -l {given}; umount -l /tmp; cat {secret}; echo evil >{given}/new'
+        done
+        echo end"""
+    told = inside(script, given)
+    assert "gained" not in told
+    assert "the key" not in told
+    assert told.startswith("end")
+    assert not [*given.iterdir()]
 
 
 def test_it_ends_with_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
