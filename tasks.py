@@ -38,30 +38,44 @@ PINNED_KEY = CHECKOUT / "keys" / "release.asc"
 
 
 def _task(function: Callable[..., None]) -> Any:
-    """Make a task whose errors are one line and an exit status, and which ends well on SIGTERM."""
+    """Make a task whose errors are one line and an exit status, and which ends well on SIGTERM.
+
+    Whatever it prints, its errors too, is safe for a terminal.
+    """
 
     @functools.wraps(function)
     def told(*args: Any, **kwargs: Any) -> None:
+        from pipeline.plain import plain_output
+
         signal.signal(signal.SIGTERM, _end)
         try:
             try:
-                function(*args, **kwargs)
+                with plain_output():
+                    function(*args, **kwargs)
             finally:
                 sys.stdout.flush()  # not when Python ends: then nobody would say it well
         except BrokenPipeError:
             # Who reads what is printed has seen enough: there is nobody to tell anything.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(code=SIGPIPE_STATUS) from None
-        except TwinbuildError as error:
-            detail = f"{error.detail}\n" if error.detail else ""
-            raise Exit(f"{detail}twinbuild: {error}", code=int(error.status)) from None
-        except OSError as error:
-            where = f": {error.filename}" if error.filename else ""
-            raise Exit(f"twinbuild: {error.strerror or error}{where}", code=4) from error
+        except (TwinbuildError, OSError) as error:
+            raise _exit(error) from error
         except KeyboardInterrupt:
             raise Exit("twinbuild: interrupted; nothing is left running", code=130) from None
 
     return task(told)
+
+
+def _exit(error: TwinbuildError | OSError) -> Exit:
+    """Return what ends a task with an error: its detail, then one line, safe for a terminal."""
+    from pipeline.plain import plain_lines
+
+    if isinstance(error, TwinbuildError):
+        detail = f"{plain_lines(error.detail)}\n" if error.detail else ""
+        line = " ".join(str(error).splitlines())
+        return Exit(f"{detail}twinbuild: {plain_lines(line)}", code=int(error.status))
+    where = f": {error.filename}" if error.filename else ""
+    return Exit(plain_lines(f"twinbuild: {error.strerror or error}{where}"), code=4)
 
 
 def _end(*_: object) -> None:
@@ -79,7 +93,9 @@ def _display() -> Display:
 
     from pipeline.display import Display
 
-    return Display(Console(highlight=False, soft_wrap=True))
+    # The display draws with escape sequences of its own, and cleans the texts that it is given.
+    screen = getattr(sys.stdout, "raw", sys.stdout)
+    return Display(Console(file=screen, highlight=False, soft_wrap=True))
 
 
 def _workspace() -> Workspace:
@@ -411,10 +427,10 @@ def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
     ISO, disk, FAT and SquashFS images and archives are looked into. --json prints one JSON object.
     """
     from pipeline.compare.images import locate_files
-    from pipeline.files import json_bytes
+    from pipeline.files import json_text
 
     compared = locate_files(Path(first), Path(second))
-    print("\n".join(compared.lines()) if not json else json_bytes(compared.document()).decode())
+    print("\n".join(compared.lines()) if not json else json_text(compared.document()))
     if not compared.equal:
         raise Exit(code=int(ExitStatus.DIFFERS))
 

@@ -1,4 +1,7 @@
-"""Shows a run while it works: environments side by side on a terminal, plain lines elsewhere."""
+"""Shows a run while it works: environments side by side on a terminal, plain lines elsewhere.
+
+It draws past `plain_output`, so every text that comes from elsewhere is made `plain` here.
+"""
 
 import threading
 import time
@@ -59,10 +62,11 @@ class Display:
     @contextmanager
     def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """Show a bar while the block runs; it yields what takes bytes done and bytes in all."""
-        columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        words = TextColumn("{task.description}", markup=False)
+        columns = (words, BarColumn(), DownloadColumn(), TimeRemainingColumn())
         watched = self.console.is_terminal
         with Progress(*columns, console=self.console, transient=True, disable=not watched) as bars:
-            task = bars.add_task(what, total=None)
+            task = bars.add_task(plain(what), total=None)
 
             def take(done: int, total: int) -> None:
                 bars.update(task, completed=done, total=total)
@@ -82,7 +86,7 @@ class _Column:
     """One environment: its steps, how long they took, and the last line of its log."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = plain(name)
         self.started = self.step_started = self.told = time.monotonic()
         self.step = "waiting"
         self.last = ""

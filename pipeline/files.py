@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,11 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
+def json_text(document: Mapping[str, Any]) -> str:
+    """Return a JSON document as it may be printed: in ASCII, whatever cannot be seen escaped."""
+    return json.dumps(document, indent=2, sort_keys=True).replace("\x7f", "\\u007f")
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document atomically."""
     write_bytes(path, json_bytes(document))
@@ -125,8 +131,7 @@ def parse_json(content: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"it has the key {twice!r:.80} twice")
     return found
 

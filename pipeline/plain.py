@@ -1,4 +1,15 @@
-"""Text from builds, made safe to show: no control or escape character reaches a terminal."""
+"""Text from others, made safe to show: no control or escape character reaches a terminal.
+
+Who prints does not know where a text comes from: an archive, a server, git, a build. So all that a
+task prints passes `plain_output`, and a run's display passes `plain`; nothing else writes to the
+terminal.
+"""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TextIO
 
 LINE_LIMIT = 500
 
@@ -10,5 +21,53 @@ def plain(text: str, *, limit: int = LINE_LIMIT) -> str:
     shown as Python writes them in a string.
     """
     seen = text[:limit]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in seen)
+    shown = _shown(seen)
     return shown if len(shown) <= limit and seen == text else shown[: limit - 1] + "…"
+
+
+def plain_lines(text: str) -> str:
+    """Return a text of any length in its lines, the same characters escaped as by `plain`."""
+    return "\n".join(_shown(line) for line in text.split("\n"))
+
+
+@contextmanager
+def plain_output() -> Iterator[None]:
+    """Let all that is printed while the block runs be safe; what cannot be encoded is escaped."""
+    with redirect_stdout(PlainStream(sys.stdout)), redirect_stderr(PlainStream(sys.stderr)):
+        yield
+
+
+class PlainStream(io.TextIOBase):
+    """Where text goes to be printed in safe form: a terminal, a pipe, a file."""
+
+    def __init__(self, raw: TextIO) -> None:
+        self.raw = raw
+
+    def write(self, text: str) -> int:
+        """Print a text, its lines and tabs as they are."""
+        shown = "\t".join(map(plain_lines, text.split("\t")))
+        encoding = self.raw.encoding or "utf-8"
+        self.raw.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        self.raw.flush()
+
+    def isatty(self) -> bool:
+        """Tell whether somebody may be watching."""
+        return self.raw.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor that is written to."""
+        return self.raw.fileno()
+
+    def writable(self) -> bool:
+        """Tell that it can be written to."""
+        return True
+
+
+def _shown(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
