@@ -8,6 +8,7 @@ no standard input unless it is given, and a time limit. Outside the guest no oth
 import contextlib
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ from pipeline.errors import InfrastructureFailed, TwinbuildError, UsageError
 UMASK = 0o022
 TAIL_LINES = 15
 TERMINATE_GRACE_S = 10.0
+BESIDE_S = 60.0
 POLL_S = 0.5
 
 # What a program may see of the caller's environment: where it runs and how it reaches the network.
@@ -33,6 +35,7 @@ PACKAGE_OF = {
     "bwrap": "bubblewrap",
     "git": "git",
     "gpg": "gnupg",
+    "gpg-agent": "gpg-agent",
     "gpgv": "gpgv",
     "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
@@ -167,6 +170,59 @@ def run_until(
             _running.discard(process)
     what = f"{arguments[0]} did not say {words.pattern.decode()!r} within {timeout_s:g} s"
     raise failure(what, remedy=f"see {log}", detail=_tail_of(log))
+
+
+@contextmanager
+def beside(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    failure: type[TwinbuildError] = InfrastructureFailed,
+) -> Iterator[None]:
+    """Run a program that tidies up after this process, however this one ends.
+
+    It writes the line "ready" and then reads its standard input, which ends when the block ends or
+    this process dies, by SIGKILL too. It has a session of its own, so that what ends this process
+    does not end it; `stop_all` does not know it. Raise `failure` if it does not get ready.
+    """
+    program, *arguments = (os.fspath(argument) for argument in argv)
+    process = subprocess.Popen(
+        [os.fspath(find(program)), *arguments],
+        env=clean_environment(env),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        umask=UMASK,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            printed = _read_until_ready(process)
+            if not printed.endswith(b"ready\n"):
+                raise failure(f"{argv[0]} did not start", detail=printed.decode(errors="replace"))
+            yield
+        finally:
+            if process.stdin:
+                process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(BESIDE_S)
+            _signal(process, signal.SIGKILL)
+
+
+def _read_until_ready(process: subprocess.Popen[bytes]) -> bytes:
+    """Return what a program prints up to its line "ready", its end, or the end of patience."""
+    printed, deadline = b"", time.monotonic() + BESIDE_S
+    if process.stdout is None:
+        return printed
+    while not printed.endswith(b"ready\n"):
+        patience = max(0.0, deadline - time.monotonic())
+        if not select.select([process.stdout], [], [], patience)[0]:
+            break
+        piece = os.read(process.stdout.fileno(), 4096)
+        if not piece:
+            break
+        printed += piece
+    return printed
 
 
 def _start(

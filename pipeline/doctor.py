@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pipeline import dsse, git, published
+from pipeline import dsse, git, gpg_failure, published
 from pipeline.build import engine
 from pipeline.compare import diffoscope
 from pipeline.config import Archive, Farm, TagPolicy, load_farm
 from pipeline.errors import ExitStatus, InfrastructureFailed, TwinbuildError, UsageError
 from pipeline.inputs import addresses
-from pipeline.openpgp import UNUSABLE, open_gpg
+from pipeline.openpgp import listing, open_gpg
 from pipeline.store import default_cache
 from pipeline.transfer import Client, Patience
 from pipeline.version import in_order
@@ -155,24 +155,14 @@ def release_key(fingerprint: str | None) -> str:
             remedy="put its fingerprint into keys.release of farm.yaml (docs/how-to/keys.md)",
         )
     with open_gpg() as gpg:
-        listed = gpg.run("--with-colons", "--list-secret-keys", fingerprint)
-    rows = [line.split(":") for line in listed.text.splitlines()]
-    # Lower-case letters tell what this very key may do, its subkeys apart.
-    signing = [row for row in rows if row[0] in ("sec", "ssb") and "s" in row[11]]
-    if not signing:
-        raise UsageError(
-            f"gpg has no secret key {fingerprint} that signs",
-            remedy="gpg --import it, or set GNUPGHOME or TWINBUILD_RELEASE_KEY",
-        )
-    usable = [row for row in signing if row[1] not in UNUSABLE]
-    if not usable:
-        raise UsageError(
-            f"{fingerprint} {UNUSABLE[signing[0][1]]}", remedy="renew it with gpg --edit-key"
-        )
-    if any(not row[6] for row in usable):
+        listed = listing(gpg, fingerprint)
+        fault = gpg_failure.key_fault(listed)
+        if fault:
+            raise UsageError(f"{fingerprint} {fault.what}", remedy=fault.remedy)
+    ends = gpg_failure.expiry(listed)
+    if ends is None:
         return f"{fingerprint}, does not expire"
-    last = datetime.fromtimestamp(max(int(row[6]) for row in usable), UTC)
-    return f"{fingerprint}, expires {last:%Y-%m-%d}"
+    return f"{fingerprint}, expires {datetime.fromtimestamp(ends, UTC):%Y-%m-%d}"
 
 
 def tags(policy: TagPolicy) -> str:

@@ -1,25 +1,33 @@
 """The release key: a detached OpenPGP signature by gpg, so that smart cards work too.
 
 gpg uses the caller's own home, or, if `TWINBUILD_RELEASE_KEY` names an exported secret key, a
-temporary home that holds just this key. `TWINBUILD_RELEASE_PASSPHRASE_FILE` names a file whose
-first line is the passphrase; without it gpg asks by its own means.
+home in memory that holds just this key. `TWINBUILD_RELEASE_PASSPHRASE_FILE` names a file whose
+first line is the passphrase; without it gpg's pinentry asks, on the caller's terminal or screen.
 """
 
 import os
-import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import verify
+from pipeline import gpg_failure, key_home, private_file
 from pipeline.command import Completed, run
 from pipeline.errors import SignatureInvalid
 
 TIMEOUT_S = 300.0  # a person may have to fetch the card and type a PIN
-# What gpg's agent needs to ask a person.
-ASKING = ("GPG_TTY", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS")
-UNUSABLE = {"e": "has expired", "r": "was revoked", "d": "is disabled", "i": "is invalid"}
+TRIAL = b"A trial signature of Twinbuild. It says that a key can sign, and vouches for nothing.\n"
+# What gpg's agent and its pinentry need to ask a person: GnuPG's own list (common/session-env.c),
+# and where an agent is that has been started.
+ASKING = (
+    *("GNUPGHOME", "GPG_TTY", "TERM", "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY"),
+    *("XDG_RUNTIME_DIR", "XDG_SESSION_TYPE", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK"),
+    *("QT_QPA_PLATFORM", "GTK_IM_MODULE", "QT_IM_MODULE", "XMODIFIERS"),
+    *("INSIDE_EMACS", "PINENTRY_USER_DATA", "PINENTRY_GEOM_HINT"),
+)
 
 
 @dataclass(frozen=True)
@@ -27,54 +35,125 @@ class Gpg:
     """gpg with the home that holds the release key."""
 
     env: Mapping[str, str]
+    options: tuple[str, ...] = ()
 
-    def run(self, *arguments: str | os.PathLike[str]) -> Completed:
+    def run(self, *arguments: str | os.PathLike[str], stdin: bytes | None = None) -> Completed:
         """Run gpg; its exit status is for the caller to judge."""
-        argv = ["gpg", "--batch", "--no-tty", "--quiet", *arguments]
+        argv = ["gpg", "--batch", "--no-tty", "--quiet", *self.options, *arguments]
         return run(
-            argv, timeout_s=TIMEOUT_S, env=self.env, accept=range(256), failure=SignatureInvalid
+            argv,
+            timeout_s=TIMEOUT_S,
+            env=self.env,
+            stdin=stdin,
+            accept=range(256),
+            failure=SignatureInvalid,
         )
 
 
 @contextmanager
-def open_gpg() -> Iterator[Gpg]:
-    """Give gpg with the home that the environment variables choose; see above."""
+def open_gpg(notify: Callable[[str], None] = lambda _: None) -> Iterator[Gpg]:
+    """Give gpg with the home that the environment variables choose; see above.
+
+    Tell `notify` of secret keys that a killed process has left, which are removed. Raise
+    SignatureInvalid if the key cannot be imported, or other users can read it.
+    """
+    key_home.remove_leftovers(notify)
     key_file = os.environ.get("TWINBUILD_RELEASE_KEY")
-    asking = {name: os.environ[name] for name in ASKING if name in os.environ}
     if not key_file:
-        home = os.environ.get("GNUPGHOME")
-        yield Gpg({**asking, "GNUPGHOME": home} if home else asking)
+        yield own_gpg()
         return
-    # a short path: the agent's socket in it must not be longer than 107 bytes
-    home = tempfile.mkdtemp(prefix="twinbuild-", dir="/tmp")
-    gpg = Gpg({**asking, "GNUPGHOME": home})
-    try:
-        imported = gpg.run("--import", Path(key_file).absolute())
+    secret = private_file.read(Path(key_file), "the release key")
+    with key_home.made(notify) as home:
+        gpg = Gpg({**asking(), "GNUPGHOME": os.fspath(home)}, ("--no-autostart",))
+        imported = gpg.run("--import", stdin=secret)
         if imported.status != 0:
             raise SignatureInvalid(
                 f"TWINBUILD_RELEASE_KEY: gpg cannot import {key_file}", detail=imported.tail
             )
         yield gpg
-    finally:
-        run(["gpgconf", "--kill", "all"], timeout_s=30, env=gpg.env, accept=range(256))
-        shutil.rmtree(home, ignore_errors=True)
+
+
+def own_gpg() -> Gpg:
+    """Return gpg with the caller's own home; raise SignatureInvalid if others can change it."""
+    home = Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
+    if home.is_dir():
+        private_file.check_folder(home, "gpg's keys")
+    return Gpg(asking())
+
+
+def asking() -> dict[str, str]:
+    """Return the caller's environment as far as gpg needs it to ask for a passphrase."""
+    env = {name: os.environ[name] for name in ASKING if os.environ.get(name)}
+    terminal = _terminal(env.pop("GPG_TTY", None))
+    return {**env, "GPG_TTY": terminal} if terminal else env
+
+
+def _terminal(named: str | None) -> str | None:
+    """Return the terminal to ask on: the one that is named, if it is one, or else our own."""
+    with suppress(OSError):
+        if named and stat.S_ISCHR(Path(named).stat().st_mode):
+            return named
+    for descriptor in range(3):
+        with suppress(OSError):
+            return os.ttyname(descriptor)
+    return None
 
 
 def sign(gpg: Gpg, fingerprint: str, document: Path) -> None:
     """Write `<document>.asc`, armoured and detached; raise SignatureInvalid if that fails."""
-    options = ["--armor", "--detach-sign", "--digest-algo", "SHA512", "--local-user", fingerprint]
-    passphrase = os.environ.get("TWINBUILD_RELEASE_PASSPHRASE_FILE")
-    if passphrase:
-        options += ["--pinentry-mode", "loopback", "--passphrase-file", passphrase]
+    options: list[str | Path] = [
+        "--status-fd",
+        "1",
+        "--armor",
+        "--detach-sign",
+        "--digest-algo",
+        "SHA512",
+    ]
+    passphrase = _passphrase()
+    if passphrase is not None:
+        options += ["--pinentry-mode", "loopback", "--passphrase-fd", "0"]
     signature = document.with_name(document.name + ".asc")
-    done = gpg.run(*options, "--output", signature, document)
+    options += ["--local-user", fingerprint, "--output", signature, document]
+    done = gpg.run(*options, stdin=passphrase)
     if done.status != 0 or not signature.is_file():
         signature.unlink(missing_ok=True)
+        why = gpg_failure.reason(done.text, listing(gpg, fingerprint))
+        said = done.stderr.decode(errors="replace").strip()
         raise SignatureInvalid(
-            f"the release key {fingerprint} {_fault(gpg, fingerprint)}",
-            remedy="renew it, or correct keys.release in farm.yaml; nothing is published",
-            detail=done.tail,
+            f"the release key {fingerprint} {why.what}",
+            remedy=f"{why.remedy}; nothing is published",
+            detail=said,
         )
+
+
+def try_to_sign(gpg: Gpg, fingerprint: str) -> None:
+    """Sign a document that says nothing and verify it; raise SignatureInvalid if that fails."""
+    with tempfile.TemporaryDirectory(prefix="twinbuild-") as folder:
+        document = Path(folder, "trial")
+        document.write_bytes(TRIAL)
+        sign(gpg, fingerprint, document)
+        signature = document.with_name("trial.asc").read_bytes()
+    try:
+        verify.check_signature(TRIAL, signature, public_key(gpg, fingerprint), fingerprint)
+    except verify.Refused as error:
+        raise SignatureInvalid(
+            f"the release key {fingerprint} signs, but nobody could verify it: {error}",
+            remedy="make a key of another kind: docs/how-to/keys.md",
+        ) from error
+
+
+def listing(gpg: Gpg, fingerprint: str) -> str:
+    """Return gpg's listing of a secret key, with colons; nothing if there is none."""
+    return gpg.run("--with-colons", "--list-secret-keys", fingerprint).text
+
+
+def _passphrase() -> bytes | None:
+    """Return the first line of the passphrase file, if one is named."""
+    path = os.environ.get("TWINBUILD_RELEASE_PASSPHRASE_FILE")
+    if not path:
+        return None
+    content = private_file.read(Path(path), "the release key's passphrase", limit=4096)
+    return content.split(b"\n", 1)[0] + b"\n"
 
 
 def public_key(gpg: Gpg, fingerprint: str) -> bytes:
@@ -87,12 +166,3 @@ def public_key(gpg: Gpg, fingerprint: str) -> bytes:
             detail=exported.tail,
         )
     return exported.stdout
-
-
-def _fault(gpg: Gpg, fingerprint: str) -> str:
-    """Return why the key could not sign, in words."""
-    listed = gpg.run("--with-colons", "--list-secret-keys", fingerprint)
-    fields = [line.split(":") for line in listed.text.split("\n") if line.startswith("sec:")]
-    if not fields:
-        return "is missing: gpg has no such secret key"
-    return UNUSABLE.get(fields[0][1], "could not sign")

@@ -47,7 +47,7 @@ def run_release(run: Run, farm: Farm, public: Path, *, notify: Callable[[str], N
     notify("checking both statements and every artifact")
     checked = check(run, farm)
     keys = {name: farm.keys.environments[name] for name in checked.environments}
-    with openpgp.open_gpg() as gpg:
+    with openpgp.open_gpg(notify) as gpg:
         trust = Trust(fingerprint, openpgp.public_key(gpg, fingerprint), keys)
         if checked.local:
             published = Location(str(public), trust.keyring, fingerprint)
@@ -72,7 +72,7 @@ def describe_again(
     and what `Location.open` raises.
     """
     fingerprint = _fingerprint(farm)
-    with openpgp.open_gpg() as gpg:
+    with openpgp.open_gpg(notify) as gpg:
         signer = Signer(gpg, fingerprint, openpgp.public_key(gpg, fingerprint))
         return _describe(public, tag, signer, again=True, notify=notify)
 

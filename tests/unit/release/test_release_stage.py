@@ -455,6 +455,7 @@ def test_a_tag_that_differs_in_case_alone(make_run, release, refused, public):
 @pytest.fixture
 def key_file(tmp_path, caller, release_key, monkeypatch):
     path = tmp_path / "release.key"
+    path.touch(mode=0o600)
     path.write_bytes(caller.gpg("--armor", "--export-secret-keys", release_key))
     monkeypatch.delenv("GNUPGHOME")
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
@@ -464,11 +465,20 @@ def key_file(tmp_path, caller, release_key, monkeypatch):
 
 @pytest.mark.usefixtures("key_file")
 def test_a_key_file_is_used_without_touching_any_home(make_run, release, tmp_path):
-    before = set(Path("/tmp").glob("twinbuild-*"))
     result, _ = release(make_run())
     assert result.new
     assert not (tmp_path / "nobody").exists()
-    assert set(Path("/tmp").glob("twinbuild-*")) <= before
+
+
+@pytest.mark.parametrize("which", ["KEY", "PASSPHRASE_FILE"])
+def test_a_key_or_passphrase_that_others_can_read_is_refused(
+    which, make_run, refused, key_file, monkeypatch
+):
+    """The attacker has another account on the machine that signs."""
+    monkeypatch.setenv("TWINBUILD_RELEASE_PASSPHRASE_FILE", str(key_file.with_name("passphrase")))
+    key_file.with_name("passphrase").touch(mode=0o600)
+    Path(os.environ[f"TWINBUILD_RELEASE_{which}"]).chmod(0o644)
+    refused(make_run(), SignatureInvalid, "mode 0644")
 
 
 def test_a_key_file_that_is_none(make_run, refused, key_file):
@@ -485,6 +495,7 @@ def test_a_key_file_with_a_passphrase(
     make_run, release, refused, key_file, farm_with, tmp_path, monkeypatch
 ):
     passphrase = tmp_path / "passphrase"
+    passphrase.touch(mode=0o600)
     passphrase.write_text("correct horse\n")
     monkeypatch.setenv("TWINBUILD_RELEASE_PASSPHRASE_FILE", str(passphrase))
     with tempfile.TemporaryDirectory(prefix="tw-", dir="/tmp") as home:
@@ -500,7 +511,9 @@ def test_a_key_file_with_a_passphrase(
     result, _ = release(make_run("3.3"), farm=farm_with(fingerprint))
     assert result.new
     passphrase.write_text("wrong\n")
-    refused(make_run("3.4"), SignatureInvalid, "could not sign", farm=farm_with(fingerprint))
+    refused(
+        make_run("3.4"), SignatureInvalid, "the passphrase is wrong", farm=farm_with(fingerprint)
+    )
 
 
 # --- crashes

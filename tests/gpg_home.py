@@ -1,0 +1,111 @@
+"""A gpg home with keys of every kind, and programs of ours as pinentry and scdaemon."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+# Speaks the Assuan protocol of pinentry: answers as the file `answer` says, and notes down what it
+# is told, and its environment.
+PINENTRY = """#!{python}
+import json, os, sys
+from pathlib import Path
+home = Path("{home}")
+answer = json.loads((home / "answer").read_text())
+told = []
+print("OK at your service", flush=True)
+for line in sys.stdin:
+    told.append(line.rstrip())
+    (home / "told").write_text(json.dumps([told, dict(os.environ)]))
+    if line.startswith(("GETPIN", "CONFIRM")):
+        if answer is None:
+            sys.exit()
+        print(answer, flush=True)
+        if answer.startswith("D "):
+            print("OK", flush=True)
+    else:
+        print("OK", flush=True)
+    if line.startswith("BYE"):
+        break
+"""
+SCDAEMON = """#!{python}
+import json, sys
+from pathlib import Path
+print("OK no card here", flush=True)
+for line in sys.stdin:
+    error = json.loads(Path("{home}/card").read_text())
+    passes = line.split()[0] in ("OPTION", "BYE", "RESTART", "NOP")
+    print("OK" if passes else error, flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class GpgHome:
+    """A throw-away gpg home."""
+
+    path: Path
+
+    def gpg(self, *arguments: str, stdin: bytes | None = None) -> str:
+        """Run gpg in it without a passphrase being asked for; return what it prints."""
+        options = ["--batch", "--quiet", "--no-tty", "--pinentry-mode", "loopback"]
+        argv = ["gpg", "--homedir", str(self.path), *options, *arguments]
+        done = subprocess.run(argv, input=stdin, check=True, capture_output=True)
+        return done.stdout.decode(errors="replace")
+
+    def make(
+        self,
+        name: str,
+        *,
+        passphrase: str = "",
+        use: str = "sign",
+        expires: str = "1d",
+        now: str = "",
+    ) -> str:
+        """Make a key; return its fingerprint."""
+        clock = ["--faked-system-time", now] if now else []
+        key = ["--passphrase", passphrase, "--quick-gen-key", name, "ed25519", use, expires]
+        self.gpg(*clock, *key)
+        return self.fingerprint(name)
+
+    def fingerprint(self, name: str) -> str:
+        """Return the fingerprint of the one key with a user id."""
+        (found,) = re.findall(
+            r"^(?:pub:.*\n)fpr:+([0-9A-F]{40}):", self.gpg("--with-colons", "-k", f"={name}"), re.M
+        )
+        return str(found)
+
+    def revoke(self, fingerprint: str) -> None:
+        """Revoke a key by the certificate that gpg made with it."""
+        certificate = (self.path / f"openpgp-revocs.d/{fingerprint}.rev").read_bytes()
+        self.gpg("--import", stdin=certificate.replace(b":-----BEGIN", b"-----BEGIN"))
+
+    def stop(self) -> None:
+        """End its agents."""
+        argv = ["gpgconf", "--homedir", str(self.path), "--kill", "all"]
+        subprocess.run(argv, check=False, capture_output=True)
+
+
+@contextmanager
+def made_home(*, asks: bool = False) -> Iterator[GpgHome]:
+    """Give a home with a short path, as its sockets need; with `asks` our own pinentry answers."""
+    with tempfile.TemporaryDirectory(prefix="tw-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        home = GpgHome(Path(name))
+        # By default it takes a tenth of a second to make a key of a passphrase, on purpose.
+        lines = ["s2k-count 65536", "max-cache-ttl 0", "default-cache-ttl 0"]
+        if asks:
+            for key, program in (("pinentry", PINENTRY), ("scdaemon", SCDAEMON)):
+                path = home.path / key
+                path.write_text(program.format(python=sys.executable, home=name))
+                path.chmod(0o700)
+                lines.append(f"{key}-program {path}")
+        (home.path / "gpg-agent.conf").write_text("\n".join(lines) + "\n")
+        try:
+            yield home
+        finally:
+            home.stop()
+            shutil.rmtree(name, ignore_errors=True)
