@@ -249,6 +249,7 @@ def release(
 ) -> None:
     """Build a tag in both environments without caches; sign and publish what matches.
 
+    Keys, room and what is published are checked first, and a trial signature is made.
     --source releases a tag of another repository, --run goes on with a run that was interrupted.
     """
     from pipeline import flow
@@ -258,6 +259,7 @@ def release(
     wanted = _request(
         workspace, image, tag, tag=tag, source=source, compression="strong", vary="all"
     )
+    flow.check_release(workspace, tag, _display(), resumed=run is not None)
     chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
     flow.build(workspace, chosen, _display(), source=source)
     print(f"published: {flow.release(workspace, chosen, _display()).folder}")

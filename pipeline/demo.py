@@ -111,6 +111,7 @@ def release(demo: Demo, display: Display) -> None:
         vary="all",
         environments=tuple(workspace.farm.environments),
     )
+    flow.check_release(workspace, TAG, display, resumed=False)
     run = flow.start(workspace, request)
     flow.build(workspace, run, display)
     flow.release(workspace, run, display)

@@ -1,30 +1,26 @@
 """What this machine has and lacks for builds and releases: a line each, with the remedy.
 
-Nothing is changed and nothing is started. Each check returns what it found, in words, or raises the
-TwinbuildError that says what to do.
+No build is started and nothing is changed, but for secret keys that a killed release has left: they
+are removed. Trial signatures are made, so that gpg may ask for a passphrase. Each check returns
+what it found, in words, or raises the TwinbuildError that says what to do.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pipeline import dsse, git, gpg_failure, published
+from pipeline import git, published, ready, signers
 from pipeline.build import engine
 from pipeline.compare import diffoscope
-from pipeline.config import Archive, Farm, TagPolicy, load_farm
+from pipeline.config import Archive, Farm, load_farm
 from pipeline.errors import ExitStatus, InfrastructureFailed, TwinbuildError, UsageError
 from pipeline.inputs import addresses
-from pipeline.openpgp import listing, open_gpg
-from pipeline.store import default_cache
 from pipeline.transfer import Client, Patience
 from pipeline.version import in_order
 from pipeline.workspace import Workspace
 
-GIB = 1024**3
-FREE_DISK_GIB = 10  # for a run, the store and the container hosts of a small image
 IN_RELEASE_LIMIT = 16 * 1024**2
 QUICK = Patience(connect_s=5, silence_s=10, attempts=1)
 
@@ -58,15 +54,15 @@ def examine(checkout: Path) -> Iterator[Finding]:
     if "" in engines:
         yield _look("accelerator", accelerator)
     yield _look("diffoscope", comparison_by_diffoscope)
-    yield _look("disk", partial(disk, [checkout, default_cache(), Path("/var/lib/docker")]))
     yield _look("memory", partial(memory, farm))
     yield _look("git", partial(repository, checkout))
-    yield _look("release key", partial(release_key, farm.keys.release))
-    yield _look("tags", partial(tags, farm.keys.tags))
-    yield _look("earlier releases", partial(earlier_releases, Workspace(checkout, farm)))
-    for name in farm.environments:
-        pinned = farm.keys.environments.get(name)
-        yield _look(f"key {name}", partial(environment_key, name, pinned))
+    workspace, left = Workspace(checkout, farm), list[str]()
+    for name, check in ready.checks(workspace, notify=left.append).items():
+        yield _look(name, check)
+    yield from (Finding("left behind", ok=True, text=line) for line in left)
+    yield _look("signers", partial(signers.usable, farm.keys.tags, checkout / "keys"))
+    yield _look("git signing", partial(signers.try_to_tag, checkout, farm.keys.tags))
+    yield _look("earlier releases", partial(earlier_releases, workspace))
     try:
         proxies = addresses.read_proxies()
     except TwinbuildError as error:
@@ -105,22 +101,6 @@ def comparison_by_diffoscope() -> str:
     return diffoscope.unusable() or "runs in a sandbox, on what nothing else explains"
 
 
-def disk(folders: Iterable[Path]) -> str:
-    """Return the free space where runs, the cache and the engine's containers lie."""
-    free: dict[int, tuple[Path, float]] = {}
-    for folder in folders:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        space = os.statvfs(there)
-        free.setdefault(there.stat().st_dev, (folder, space.f_bavail * space.f_frsize / GIB))
-    for folder, gib in free.values():
-        if gib < FREE_DISK_GIB:
-            raise InfrastructureFailed(
-                f"{gib:.1f} GiB free at {folder}, and builds may need {FREE_DISK_GIB}",
-                remedy="invoke clean, or make room",
-            )
-    return ", ".join(f"{gib:.1f} GiB free at {folder}" for folder, gib in free.values())
-
-
 def memory(farm: Farm, meminfo: Path = Path("/proc/meminfo")) -> str:
     """Return the memory that is free for the machines that run here."""
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
@@ -147,36 +127,6 @@ def repository(checkout: Path) -> str:
     return f"{git.version()}; {found.name} at {head.text}, {state}"
 
 
-def release_key(fingerprint: str | None) -> str:
-    """Return until when the secret half of the release key can sign."""
-    if fingerprint is None:
-        raise UsageError(
-            "none is set, so nothing can be released",
-            remedy="put its fingerprint into keys.release of farm.yaml (docs/how-to/keys.md)",
-        )
-    with open_gpg() as gpg:
-        listed = listing(gpg, fingerprint)
-        fault = gpg_failure.key_fault(listed)
-        if fault:
-            raise UsageError(f"{fingerprint} {fault.what}", remedy=fault.remedy)
-    ends = gpg_failure.expiry(listed)
-    if ends is None:
-        return f"{fingerprint}, does not expire"
-    return f"{fingerprint}, expires {datetime.fromtimestamp(ends, UTC):%Y-%m-%d}"
-
-
-def tags(policy: TagPolicy) -> str:
-    """Return whose tags may be released."""
-    if not policy.signed:
-        return "need no signature to be released"
-    if not policy.signers:
-        raise UsageError(
-            "must be signed, and no signer is known, so nothing can be released",
-            remedy="list fingerprints in keys.tags.signers of farm.yaml",
-        )
-    return f"are released when signed by one of {len(policy.signers)} known keys"
-
-
 def earlier_releases(workspace: Workspace) -> str:
     """Return how many releases there are to make upgrade kits from; the last must verify."""
     location = published.of_farm(workspace)
@@ -185,25 +135,6 @@ def earlier_releases(workspace: Workspace) -> str:
         return "there are none yet"
     location.open(listed[-1])
     return f"{len(listed)} at {location.address}; the last of them, {listed[-1]}, verifies"
-
-
-def environment_key(name: str, pinned: str | None) -> str:
-    """Return where the key is that signs what an environment states."""
-    path = dsse.key_path(name)
-    if pinned is None and not path.exists():
-        raise UsageError(
-            "there is none yet; a build makes one, and a release needs it in farm.yaml",
-            remedy=f"invoke keygen --environment {name}",
-        )
-    public = dsse.public_hex(dsse.load_key(path))
-    if pinned is None:
-        raise UsageError(
-            "farm.yaml does not know it, so what it signs cannot be released",
-            remedy=f"add `{name}: {public}` to keys.environments",
-        )
-    if public != pinned:
-        raise UsageError(f"{path} is not the one in farm.yaml", remedy="correct keys.environments")
-    return str(path)
 
 
 def reach(name: str, archive: Archive, proxies: Mapping[str, str]) -> str:

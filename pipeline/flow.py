@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline import command, dsse, git, published, variation
+from pipeline import command, dsse, git, published, ready, variation
 from pipeline import run as runs
 from pipeline.build import engine
 from pipeline.build.host import Mirrors
@@ -42,6 +42,15 @@ def start(workspace: Workspace, request: Request) -> Run:
     """Make the run folder of a request that can be met."""
     variation.choose(workspace.farm, workspace.hosts, "", request)  # refuses what cannot be
     return runs.create(workspace.runs, request)
+
+
+def check_release(workspace: Workspace, tag: str, display: Display, *, resumed: bool) -> None:
+    """Raise the first error of what a release needs, before anything is made or started.
+
+    A release that is `resumed` may be published already, for what is published stays.
+    """
+    display.say("checking what a release needs; gpg may ask for the release key")
+    ready.check_release(workspace, tag=None if resumed else tag, notify=display.say)
 
 
 def build(

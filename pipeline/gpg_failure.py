@@ -80,7 +80,7 @@ def reason(status: str, listing: str) -> Reason:
 
 
 def key_fault(listing: str) -> Reason | None:
-    """Return what is wrong with the secret key in gpg's listing (`--with-colons`), if anything."""
+    """Return what is wrong with the key in gpg's listing (`--with-colons`), if anything."""
     keys = _keys(listing)
     if not keys:
         return Reason(
@@ -110,7 +110,8 @@ def expiry(listing: str) -> int | None:
 
 
 def _keys(listing: str) -> list[list[str]]:
-    lines = (line for line in listing.split("\n") if line.startswith(("sec:", "ssb:")))
+    kinds = ("sec:", "ssb:", "pub:", "sub:")
+    lines = (line for line in listing.split("\n") if line.startswith(kinds))
     return [[*line.split(":"), *[""] * 12] for line in lines]
 
 
@@ -131,7 +132,7 @@ def _unusable(key: list[str], listing: str) -> Reason:
         return Reason(UNUSABLE[validity], "a release needs another key: docs/how-to/keys.md")
     whole = "".join(fingerprint)
     extend = f"gpg --quick-set-expire {whole} 2y"
-    if key[0] == "ssb":
+    if key[0] in ("ssb", "sub"):
         extend += " '*'"
     return Reason(UNUSABLE[validity], f"{extend}, then ./farm keys --release {whole}")
 

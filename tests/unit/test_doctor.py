@@ -1,15 +1,13 @@
 import gc
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline import doctor, dsse
-from pipeline.config import Archive, EnvironmentEntry, Farm, TagPolicy
+from pipeline import doctor
+from pipeline.config import Archive, EnvironmentEntry, Farm
 from pipeline.doctor import Finding
-from pipeline.errors import ExitStatus, InfrastructureFailed, SignatureInvalid, UsageError
+from pipeline.errors import ExitStatus, InfrastructureFailed, UsageError
 from tests.archive_server import archive_server
 
 ARCHIVE = Archive(suites=["trixie", "trixie-updates"], components=["main"], keyring=Path("/none"))
@@ -58,15 +56,6 @@ def test_the_accelerator_must_open(tmp_path: Path) -> None:
     assert "KVM present" in doctor.accelerator(device)
 
 
-def test_disk_counts_each_file_system_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "FREE_DISK_GIB", 0)
-    found = doctor.disk([tmp_path / "not" / "yet", tmp_path])
-    assert found.count("GiB free") == 1
-    monkeypatch.setattr(doctor, "FREE_DISK_GIB", 10**9)
-    with pytest.raises(InfrastructureFailed, match="invoke clean"):
-        doctor.disk([tmp_path])
-
-
 def test_memory_is_that_of_the_environments_on_this_machine(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 99999999 kB\nMemAvailable: 3145728 kB\n")
@@ -91,73 +80,6 @@ def test_the_repository_and_whether_its_tree_is_what_would_be_built(tmp_path: Pa
     assert doctor.repository(tmp_path).endswith("clean")
     (tmp_path / "new").touch()
     assert "no build sees" in doctor.repository(tmp_path)
-
-
-@pytest.fixture
-def gpg_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    # a short path: the agent's socket in it must not be longer than 107 bytes
-    with tempfile.TemporaryDirectory(prefix="tw-", dir="/tmp", ignore_cleanup_errors=True) as home:
-        monkeypatch.setenv("GNUPGHOME", home)
-        monkeypatch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
-        yield Path(home)
-        subprocess.run(["gpgconf", "--kill", "all"], check=False)
-
-
-def make_release_key(usage: str, *, expires: str, now: str | None = None) -> str:
-    clock = ["--faked-system-time", now] if now else []
-    gpg = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "", *clock]
-    key = [
-        "--status-fd",
-        "1",
-        "--quick-generate-key",
-        f"{usage}-{expires}@example.org",
-        "ed25519",
-        usage,
-    ]
-    made = subprocess.run([*gpg, *key, expires], check=True, capture_output=True, text=True)
-    return made.stdout.split("KEY_CREATED")[1].split()[1]
-
-
-@pytest.mark.usefixtures("gpg_home")
-def test_the_release_key_must_be_there_and_able_to_sign() -> None:
-    with pytest.raises(UsageError, match="nothing can be released"):
-        doctor.release_key(None)
-    with pytest.raises(UsageError, match="no secret key"):
-        doctor.release_key("A" * 40)
-    lasting = make_release_key("sign", expires="never")
-    assert doctor.release_key(lasting) == f"{lasting}, does not expire"
-    ending = make_release_key("sign", expires="20991231T000000")
-    assert doctor.release_key(ending).endswith("expires 2099-12-31")
-    gone = make_release_key("sign", expires="1d", now="20200101T000000")
-    with pytest.raises(UsageError, match="has expired"):
-        doctor.release_key(gone)
-    only_certifies = make_release_key("cert", expires="never")
-    with pytest.raises(UsageError, match="no secret key"):
-        doctor.release_key(only_certifies)
-
-
-def test_tags_need_signers() -> None:
-    assert "no signature" in doctor.tags(TagPolicy(signed=False))
-    assert "1 known" in doctor.tags(TagPolicy(signers=["A" * 40]))
-    with pytest.raises(UsageError, match="no signer"):
-        doctor.tags(TagPolicy())
-
-
-def test_the_key_of_an_environment_must_be_the_pinned_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    path = tmp_path / "alpha.pem"
-    monkeypatch.setenv("TWINBUILD_KEY_ALPHA", str(path))
-    with pytest.raises(UsageError, match="invoke keygen --environment alpha"):
-        doctor.environment_key("alpha", None)
-    with pytest.raises(SignatureInvalid, match="cannot read"):
-        doctor.environment_key("alpha", "0" * 64)
-    public = dsse.make_key(path)
-    with pytest.raises(UsageError, match=f"add `alpha: {public}`"):
-        doctor.environment_key("alpha", None)
-    assert doctor.environment_key("alpha", public) == str(path)
-    with pytest.raises(UsageError, match="not the one in"):
-        doctor.environment_key("alpha", "0" * 64)
 
 
 def test_an_archive_answers_for_every_suite(
