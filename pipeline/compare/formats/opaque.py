@@ -39,8 +39,6 @@ KINDS = (
     (0, b"\r\0\0\0\0\0\0\0nix-archive-1", "a Nix archive"),
     (0, b"JM\1\0PK\3\4", "a Java module"),
     (4, b"PK\1\2", "a zip archive with its directory first"),
-    (0, b"\x04\x22\x4d\x18", "compressed with lz4"),
-    (0, b"\x02\x21\x4c\x18", "compressed with lz4"),
     (0, b"\x89LZO\0\r\n\x1a\n", "compressed with lzop"),
     (0, b"LZIP\1", "compressed with lzip"),
     (0, b"\x1f\x9d", "compressed with compress"),

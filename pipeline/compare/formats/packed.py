@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.compare.formats import compression
+from pipeline.compare.formats import compression, lz4
 from pipeline.compare.formats.compression import Streams
 from pipeline.compare.formats.container import Container, Entry, Format, Structure, name_of
 from pipeline.compare.formats.ranges import Ranges, Span
@@ -103,21 +103,25 @@ def _lzma_header(raw: bytes) -> list[Structure]:
     return [Structure("parameters", (0, 5), raw[:5])]
 
 
+def _lz4_header(raw: bytes) -> list[Structure]:
+    return [Structure("frame flags", (4, 6), raw[4:6])]
+
+
 def _no_header(_: bytes) -> list[Structure]:
     return []
 
 
 def _begins(magic: bytes, source: Source) -> bool:
-    return source.size > len(magic) and source.read(0, len(magic)) == magic
+    return source.size >= len(magic) and source.read(0, len(magic)) == magic
 
 
-def _is_zstd(source: Source) -> bool:
-    """Whether a zstd stream is the first thing that is not to be skipped."""
+def _begins_behind_skipped(magic: bytes, source: Source) -> bool:
+    """Whether the first thing that is not to be skipped begins with `magic`."""
     at = 0
     for _ in range(SKIPPED_LIMIT):
         head = source.read(at, min(8, max(0, source.size - at)))
         if not compression.is_skippable(head):
-            return head.startswith(ZSTD)
+            return head.startswith(magic)
         at += 8 + int.from_bytes(head[4:], "little")
         if at > source.size:
             return False
@@ -153,8 +157,15 @@ PACKINGS = (
         "zstd",
         Streams(ZSTD, compression.new_zstd, compression.zstd_skippable),
         _no_header,
-        _is_zstd,
+        partial(_begins_behind_skipped, ZSTD),
     ),
+    _Packing(
+        "lz4",
+        Streams(lz4.FRAME, lz4.Frame, compression.zstd_skippable),
+        _lz4_header,
+        partial(_begins_behind_skipped, lz4.FRAME),
+    ),
+    _Packing("lz4", Streams(lz4.LEGACY, lz4.Legacy), _no_header, partial(_begins, lz4.LEGACY)),
     _Packing("bzip2", Streams(BZIP2, compression.new_bzip2), _bzip2_header, _is_bzip2),
     _Packing("lzma", Streams(b"", compression.new_lzma, several=False), _lzma_header, _is_lzma),
 )

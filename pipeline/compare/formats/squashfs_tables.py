@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.compare.formats import compression
+from pipeline.compare.formats import compression, lz4
 from pipeline.compare.formats.container import Fact, name_of
 from pipeline.compare.formats.source import Malformed, NotRead, Source, Spool
 
@@ -26,6 +26,7 @@ UNPACKERS: dict[int, Callable[[], compression.Unpacker]] = {
     1: compression.new_zlib,
     2: compression.new_lzma,
     4: compression.new_xz,
+    5: lz4.Block,
     6: compression.new_zstd,
 }
 COMPRESSIONS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
