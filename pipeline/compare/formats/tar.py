@@ -32,7 +32,18 @@ ERRORS = (tarfile.TarError, ValueError, KeyError, OverflowError, EOFError, TypeE
 
 
 def _matches(source: Source) -> bool:
-    return source.size >= 512 and source.read(257, 5) == b"ustar"
+    if source.size < tarfile.BLOCKSIZE:
+        return False
+    raw = source.read(0, tarfile.BLOCKSIZE)
+    return raw[257:262] == b"ustar" or _is_old(raw)
+
+
+def _is_old(raw: bytes) -> bool:
+    """Whether this is a header of Unix version 7, which has no magic but a checksum."""
+    digits = raw[148:156].strip(b" \0")
+    if not digits or not set(digits) <= set(b"01234567") or not raw[0]:
+        return False
+    return int(digits, 8) == sum(raw[:148]) + sum(raw[156:]) + 8 * ord(" ")
 
 
 def _read(source: Source, spool: Spool) -> Container:

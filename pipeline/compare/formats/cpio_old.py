@@ -1,0 +1,121 @@
+"""cpio archives in the older forms: with binary headers, in either byte order, and portable (odc).
+
+Source: cpio(5) of libarchive.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from pipeline.compare.formats.container import (
+    LINK_LIMIT,
+    PATH_LIMIT,
+    Container,
+    Entry,
+    Fact,
+    Format,
+    Tally,
+    file_type,
+    listed,
+    name_of,
+    owner_of,
+    path_of,
+)
+from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
+
+MAGIC = 0o070707
+PORTABLE = b"070707"
+WIDTHS = (6, 6, 6, 6, 6, 6, 6, 6, 11, 6, 11)  # digits of the portable header's fields
+TRAILER = "TRAILER!!!"
+
+# magic, device, inode, mode, user, group, links, device number, time, length of name, size
+Fields = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A form: the length of its header, how that is read, and to what names and data are padded."""
+
+    length: int
+    fields: Callable[[bytes], Fields]
+    align: int
+
+
+def _binary(order: str, raw: bytes) -> Fields:
+    *fields, high, low, name, size_high, size_low = struct.unpack(f"{order}13H", raw)
+    return *fields, high << 16 | low, name, size_high << 16 | size_low
+
+
+def _portable(raw: bytes) -> Fields:
+    if not set(raw) <= set(b"01234567"):
+        raise Malformed("a header is none")
+    fields, at = [], 0
+    for width in WIDTHS:
+        fields.append(int(raw[at : at + width], 8))
+        at += width
+    return tuple(fields)
+
+
+FORMS = {
+    MAGIC.to_bytes(2, "little"): _Form(26, partial(_binary, "<"), 2),
+    MAGIC.to_bytes(2, "big"): _Form(26, partial(_binary, ">"), 2),
+    PORTABLE[:2]: _Form(sum(WIDTHS), _portable, 1),
+}
+
+
+def _matches(source: Source) -> bool:
+    if source.size < 26:
+        return False
+    head = source.read(0, 26)
+    form = FORMS.get(head[:2])
+    if form is None or (form.align == 1 and head[:6] != PORTABLE):
+        return False
+    # two bytes are not much of a magic: the first name must be plausible, too
+    return form.align == 1 or 1 < form.fields(head)[9] <= PATH_LIMIT
+
+
+def _read(source: Source, spool: Spool) -> Container:
+    ordered, order = listed(_entries(source, FORMS[source.read(0, 2)]))
+    return Container(entries=lambda: iter(ordered), order=order)
+
+
+CPIO_OLD = Format("cpio", _matches, _read)
+
+
+def _entries(source: Source, form: _Form) -> Iterator[Entry]:
+    at, tally = 0, Tally()
+    while True:
+        fields = form.fields(source.read(at, form.length))
+        length, size = fields[9], fields[10]
+        if fields[0] != MAGIC or not 0 < length <= PATH_LIMIT:
+            raise Malformed(f"there is no header at byte {at}")
+        name = name_of(source.read(at + form.length, length).rstrip(b"\0"))
+        start = _aligned(at + form.length + length, form.align)
+        if name == TRAILER:
+            return
+        yield tally.count(_entry(source, path_of(name), fields, at, start))
+        at = _aligned(start + size, form.align)
+
+
+def _aligned(offset: int, align: int) -> int:
+    return offset + -offset % align
+
+
+def _entry(source: Source, path: str, fields: Fields, at: int, start: int) -> Entry:
+    _, _, _, mode, uid, gid, links, device, time, _, size = fields
+    kind = file_type(mode)
+    facts: dict[str, Fact] = {
+        "type": kind,
+        "mode": mode & 0o7777,
+        "owner": owner_of(uid, gid),
+        "links": links,
+        "time": time,
+    }
+    content = Extents(source, [(start, start + size)])
+    if kind in ("char", "block"):
+        facts["device"] = device
+    if kind == "link" and size <= LINK_LIMIT:
+        facts["target"] = name_of(content.read(0, size))
+        return Entry(path, facts, None, (at, start + size))
+    return Entry(path, facts, content, (at, start))
