@@ -12,8 +12,8 @@ from pipeline.build.host import AskMirrors
 from pipeline.build.machine import Record
 from pipeline.build.plan import Plan, make_plan
 from pipeline.build.trees import FORMAT
-from pipeline.errors import InfrastructureFailed, TwinbuildError
-from pipeline.files import json_bytes, sha256_bytes, sha256_file, write_json
+from pipeline.errors import InfrastructureFailed, SignatureInvalid, TwinbuildError, UsageError
+from pipeline.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
 from pipeline.guest import protocol
 from pipeline.run import Run
 from pipeline.workspace import Workspace
@@ -40,31 +40,77 @@ def run_build(
     the programs by hand in the machine, before the build, for `invoke bench`; `fresh` begins
     without kept trees, and compares its own with them.
     """
-    plan = make_plan(run, workspace, environment, measure=measure, fresh=fresh)
-    reads = _reads(plan, workspace)
     stage = f"build-{environment}"
-    reason = run.why_again(stage, reads)
-    if reason is None:
-        notify({"record": "note", "line": "complete, nothing to do"})
-        return
-    notify({"record": "note", "line": reason})
-    (plan.folder / "failure.json").unlink(missing_ok=True)
-    (plan.folder / "statement.json").unlink(missing_ok=True)
-    write_json(plan.folder / "job.json", plan.job)
-    dsse.load_key(dsse.key_path(environment))  # better no build than one that cannot be signed
-    try:
-        with disk_failures(environment), engine.connect(plan.choice.entry.engine) as client:
+    with run.at(stage, _refuse):  # waiting here would outlast Ctrl-C
+        plan = make_plan(run, workspace, environment, measure=measure, fresh=fresh)
+        reads = _reads(plan, workspace)
+        pinned = _pinned_key(plan, workspace)
+        reason = run.why_again(stage, reads) or _why_not_signed(plan, pinned)
+        if reason is None:
+            notify({"record": "note", "line": "complete, nothing to do"})
+            return
+        notify({"record": "note", "line": reason})
+        (plan.folder / "failure.json").unlink(missing_ok=True)
+        (plan.folder / "statement.json").unlink(missing_ok=True)
+        write_json(plan.folder / "job.json", plan.job)
+        _check_key(environment, pinned)
+        with (
+            _failure_kept(plan),
+            disk_failures(environment),
+            engine.connect(plan.choice.entry.engine) as client,
+        ):
             came = attempt(
                 client, plan, workspace, ask_mirrors, notify, keep=keep, silence_s=silence_s
             )
+        for contradiction in came.two_values:
+            notify({"record": "note", "line": str(contradiction)})
+        run.complete(stage, reads, _state(plan, came))
+
+
+def _refuse(what: str) -> None:
+    raise UsageError(what, remedy="wait until it has ended")
+
+
+@contextmanager
+def _failure_kept(plan: Plan) -> Iterator[None]:
+    """Write down how a build failed: one that did states nothing."""
+    try:
+        yield
     except TwinbuildError as error:
         failure = {"status": int(error.status), "what": error.what, "detail": error.detail}
-        failure["machine"] = plan.choice.factors  # a failed build states nothing
+        failure["machine"] = plan.choice.factors
         write_json(plan.folder / "failure.json", failure)
         raise
-    for contradiction in came.two_values:
-        notify({"record": "note", "line": str(contradiction)})
-    run.complete(stage, reads, _state(plan, came))
+
+
+def _pinned_key(plan: Plan, workspace: Workspace) -> str | None:
+    """Return the key that must sign this build: nobody asks by whom a build of no tag is signed."""
+    if plan.run.request().tag is None:
+        return None
+    return workspace.farm.keys.environments.get(plan.environment)
+
+
+def _why_not_signed(plan: Plan, pinned: str | None) -> str | None:
+    """Return why a complete build is done again: its statement is not by the pinned key."""
+    if pinned is None:
+        return None
+    try:
+        path = plan.folder / "statement.json"
+        dsse.verify(read_json(path, failure=SignatureInvalid), [pinned])
+    except SignatureInvalid:
+        return "its statement is not by the key that farm.yaml pins"
+    return None
+
+
+def _check_key(environment: str, pinned: str | None) -> None:
+    """Raise SignatureInvalid without the key that must sign: better no build than one unsigned."""
+    path = dsse.key_path(environment)
+    public = dsse.public_hex(dsse.load_key(path))
+    if pinned not in (None, public):
+        raise SignatureInvalid(
+            f"{path} is not the key that farm.yaml pins for {environment}",
+            remedy=f"bring that key here, or pin this one: {environment}: {public}",
+        )
 
 
 def _reads(plan: Plan, workspace: Workspace) -> dict[str, str]:

@@ -22,10 +22,11 @@ from pipeline.errors import (
     BuildFailed,
     ExitStatus,
     InfrastructureFailed,
+    SignatureInvalid,
     TwinbuildError,
     UsageError,
 )
-from pipeline.files import read_json, write_json
+from pipeline.files import alone, read_json, write_json
 from pipeline.guest import cache, protocol
 from pipeline.run import Run
 from pipeline.workspace import Workspace
@@ -350,6 +351,54 @@ def test_no_build_without_a_key(
 ) -> None:
     monkeypatch.setenv("TWINBUILD_KEY_ALPHA", str(tmp_path / "none.pem"))
     with pytest.raises(TwinbuildError, match="key"):
+        build(run, workspace)
+
+
+def pinning(workspace: Workspace, public: str) -> Workspace:
+    keys = workspace.farm.keys.model_copy(update={"environments": {"alpha": public}})
+    return replace(workspace, farm=workspace.farm.model_copy(update={"keys": keys}))
+
+
+def complete(run: Run, workspace: Workspace, key: Path) -> None:
+    """Write down that alpha has built, with a statement by a key."""
+    folder = run.environment("alpha")
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "statement.json", dsse.sign({"a": 1}, dsse.load_key(key)))
+    run.complete("build-alpha", reads(run, workspace), [folder / "statement.json"])
+
+
+def test_a_tag_is_built_again_when_farm_yaml_pins_another_key(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """Who had the old key may have made the build; and no release would take it."""
+    run = make_run(workspace, tag="3.3")
+    old, new = tmp_path / "old.pem", tmp_path / "alpha.pem"
+    public = dsse.make_key(old)
+    complete(run, workspace, old)
+    assert build(run, workspace) == [{"record": "note", "line": "complete, nothing to do"}]
+    pinned = pinning(workspace, public)  # by the machine that has built, or by this one
+    assert build(run, pinned) == [{"record": "note", "line": "complete, nothing to do"}]
+    told: list[dict[str, Any]] = []
+    rotated = pinning(workspace, dsse.public_hex(dsse.load_key(new)))
+    with pytest.raises(InfrastructureFailed):  # there is no Engine here
+        stage.run_build(run, rotated, "alpha", lambda: pytest.fail("mirrors"), notify=told.append)
+    assert told == [
+        {"record": "note", "line": "its statement is not by the key that farm.yaml pins"}
+    ]
+
+
+def test_a_tag_is_not_built_where_the_pinned_key_is_not(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    run = make_run(workspace, tag="3.3")
+    pinned = pinning(workspace, dsse.make_key(tmp_path / "elsewhere.pem"))
+    with pytest.raises(SignatureInvalid, match=r"alpha\.pem is not the key that farm\.yaml pins"):
+        build(run, pinned)
+
+
+def test_two_processes_do_not_build_one_environment_at_once(run: Run, workspace: Workspace) -> None:
+    stage_lock = run.folder / "stages/.build-alpha.lock"
+    with alone(stage_lock), pytest.raises(UsageError, match=r"another process .* build-alpha"):
         build(run, workspace)
 
 
