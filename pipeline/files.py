@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -97,12 +97,24 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep all others on this machine out of a block that has the same lock file."""
+def alone(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep all others on this machine out of a block that has the same lock, a file or a folder.
+
+    `busy` is called if there is somebody, before this waits; it may raise instead. The lock is the
+    kernel's and ends with the process that holds it, however that ends.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    mode = os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT
+    descriptor = os.open(path, mode | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def read_json(path: Path, *, failure: type[TwinbuildError], limit: int = DOCUMENT_LIMIT) -> Any:

@@ -1,7 +1,7 @@
 """Strings the stages together: what `invoke build` and `invoke release` do from end to end."""
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -68,7 +68,7 @@ def build(
     and the error of a build that failed.
     """
     display.say(f"run {run.id}")
-    with run.held(), _reported(run, display):
+    with run.held(), run.at("build", _waiting(display)), _reported(run, display):
         take_source(workspace, run, display, source=source)
         take_inputs(workspace, run, display)
         _say_what_varies(workspace, run, display)
@@ -77,6 +77,11 @@ def build(
         failures += filter(None, [_judge(run, display) if several else _contradiction(run)])
     for error in failures:
         raise error
+
+
+def _waiting(display: Display) -> Callable[[str], None]:
+    """Return what tells that a stage waits for another process."""
+    return lambda what: display.say(f"{what}: waiting until it has ended")
 
 
 def _say_what_varies(workspace: Workspace, run: Run, display: Display) -> None:
@@ -91,12 +96,17 @@ def take_source(
     workspace: Workspace, run: Run, display: Display, *, source: str | None = None
 ) -> None:
     """Stage 1."""
-    run_source(run, workspace.farm, workspace.checkout, notify=display.say, source=source)
+    with run.held(), run.at("source", _waiting(display)):
+        run_source(run, workspace.farm, workspace.checkout, notify=display.say, source=source)
 
 
 def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
     """Stage 2."""
-    with display.bar("packages") as progress:
+    with (
+        run.held(),
+        run.at("inputs", _waiting(display)),
+        display.bar("packages") as progress,
+    ):
         run_inputs(
             run,
             workspace.farm,
@@ -131,8 +141,9 @@ def _reported(run: Run, display: Display) -> Iterator[None]:
 
 def _judge(run: Run, display: Display) -> TwinbuildError | None:
     """Compare the builds and explain in what they differ; return what that comes to."""
-    verdict = run_compare(run, notify=display.say)
-    explain(run, verdict, notify=display.say)
+    with run.at("compare", _waiting(display)):
+        verdict = run_compare(run, notify=display.say)
+        explain(run, verdict, notify=display.say)
     return verdict.error(run.id) or _contradiction(run)
 
 
@@ -250,8 +261,9 @@ def make_missing_keys(environments: Iterable[str], display: Display) -> None:
 
 
 def release(workspace: Workspace, run: Run, display: Display) -> Release:
-    """Stage 5: sign and publish what matches."""
-    return run_release(run, workspace.farm, workspace.public, notify=display.say)
+    """Stage 5: sign and publish what matches; of several processes, one after the other does."""
+    with run.held(), run.at("release", _waiting(display)):
+        return run_release(run, workspace.farm, workspace.public, notify=display.say)
 
 
 def describe(workspace: Workspace, tag: str, display: Display) -> list[Path]:

@@ -12,6 +12,7 @@ runs/<id>/
   bisect.json  bisect/           which factor decides, and the logs of the trials
   release/                       stage 5
   .lock                          held while a stage is at work
+  stages/.<stage>.lock           held by the process that is at this stage
   stages/<stage>.json            what a stage read and wrote, by hash, written when it is complete
 """
 
@@ -20,7 +21,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ from pydantic import (
 
 from pipeline.config import Name, Vary
 from pipeline.errors import TwinbuildError, UsageError
-from pipeline.files import read_json, sha256_file, write_json
+from pipeline.files import alone, read_json, sha256_file, write_json
 from pipeline.git import without_password
 
 # what a run or a release has of its own beside the environments' folders
@@ -152,6 +153,16 @@ class Run:
                 fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UsageError(f"another process is at work on the run {self.id}") from None
+            yield
+
+    @contextmanager
+    def at(self, stage: str, busy: Callable[[str], None]) -> Iterator[None]:
+        """Keep other processes out of a stage of this run while the block runs.
+
+        If one is at it, `busy` is told, in words for people, before this waits; it may raise.
+        """
+        what = f"another process is at work on the stage {stage} of the run {self.id}"
+        with alone(self.folder / "stages" / f".{stage}.lock", lambda: busy(what)):
             yield
 
     def why_again(self, stage: str, reads: Mapping[str, str]) -> str | None:

@@ -4,7 +4,6 @@ Before the rename, and again for a release that is there already, `verify.py` ch
 anyone would: with a keyring that holds just the release key, and with the environments' keys.
 """
 
-import fcntl
 import filecmp
 import hashlib
 import json
@@ -13,7 +12,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from pipeline.errors import (
     TwinbuildError,
     UsageError,
 )
-from pipeline.files import new_file, write_bytes, write_pieces
+from pipeline.files import alone, new_file, write_bytes, write_pieces
 from pipeline.immutable import refuse_changed
 from pipeline.published import Location
 from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_digests
@@ -51,14 +50,17 @@ class Trust:
     environments: Mapping[str, str]
 
 
-def publish(release: Path, tag: str, public: Path, trust: Trust) -> bool:
+def publish(
+    release: Path, tag: str, public: Path, trust: Trust, notify: Callable[[str], None]
+) -> bool:
     """Publish a release folder as `public/<tag>`; tell whether it was not there before.
 
+    One publisher works at a time: `notify` is told if this waits for another.
     Raise Differs if another release stands there; whatever happens, the old state stays or the
     new one is complete.
     """
     public.mkdir(parents=True, exist_ok=True)
-    with alone(public):
+    with alone(public, lambda: notify(f"another process publishes into {public}: waiting")):
         _clean(public)
         read_entries(public)  # the index must be possible afterwards, too
         target = public / tag
@@ -205,17 +207,6 @@ def _check_identical(release: Path, target: Path) -> None:
 
 def _same(one: Path, other: Path) -> bool:
     return other.is_file() and filecmp.cmp(one, other, shallow=False)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other publishers out of the folder; the lock ends with the process at the latest."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from pipeline import openpgp
 from pipeline.config import Farm
-from pipeline.errors import SignatureInvalid, UsageError
-from pipeline.files import json_bytes, sha256_bytes, sha256_file
+from pipeline.errors import InfrastructureFailed, SignatureInvalid, UsageError
+from pipeline.files import alone, json_bytes, sha256_bytes, sha256_file
 from pipeline.immutable import refuse_changed
 from pipeline.openpgp import Gpg
 from pipeline.published import Location
 from pipeline.release.assemble import MANIFEST, assemble
 from pipeline.release.checks import Checked, check
-from pipeline.release.publish import Trust, alone, publish
+from pipeline.release.publish import Trust, publish
 from pipeline.release.upgrades import Signer, write_descriptions
 from pipeline.run import Run
 
@@ -41,8 +41,19 @@ def run_release(run: Run, farm: Farm, public: Path, *, notify: Callable[[str], N
 
     Raise SignatureInvalid without a usable release key or two good statements, Differs if the
     builds, their files or what is published already differ, InputsUnverified if a package of the
-    image's own is published with other content, UsageError if the run has no tag.
+    image's own is published with other content, UsageError if the run has no tag,
+    InfrastructureFailed if a disk fails.
     """
+    try:
+        return _release(run, farm, public, notify)
+    except OSError as error:
+        raise InfrastructureFailed(
+            f"the release of the run {run.id} broke off: {error}",
+            remedy="see that there is room, and that nothing else changes these folders",
+        ) from error
+
+
+def _release(run: Run, farm: Farm, public: Path, notify: Callable[[str], None]) -> Release:
     fingerprint = _fingerprint(farm)
     notify("checking both statements and every artifact")
     checked = check(run, farm)
@@ -54,7 +65,7 @@ def run_release(run: Run, farm: Farm, public: Path, *, notify: Callable[[str], N
             refuse_changed(published, checked.tag, checked.local, checked.artifacts)
         _assemble(run, checked, gpg, trust, notify)
         notify(f"verifying and publishing {public / checked.tag}")
-        new = publish(run.release, checked.tag, public, trust)
+        new = publish(run.release, checked.tag, public, trust, notify)
         notify(f"{public / checked.tag} {'is published' if new else 'was published already'}")
         if checked.has_kits:
             signer = Signer(gpg, fingerprint, trust.keyring)
@@ -91,7 +102,7 @@ def _describe(
     release = Location(str(public), signer.keyring, signer.fingerprint).open(tag)
     if again and not release.names.kits:
         raise UsageError(f"the release {tag} has no kits")
-    with alone(public):
+    with alone(public, lambda: notify(f"another process publishes into {public}: waiting")):
         return write_descriptions(
             public, release, signer, again=again, now=datetime.now(UTC), notify=notify
         )

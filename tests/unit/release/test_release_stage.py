@@ -443,6 +443,12 @@ def test_a_release_that_no_index_could_list_stops_the_next_one(make_run, release
     refused(make_run("3.3"), InfrastructureFailed, r"3\.2 is damaged")
 
 
+def test_a_disk_that_fails_is_told(make_run, refused):
+    fake = make_run()
+    fake.run.release.write_bytes(b"in the way")
+    refused(fake, InfrastructureFailed, r"broke off: .*/release")
+
+
 def test_a_tag_that_differs_in_case_alone(make_run, release, refused, public):
     """Where upper and lower case are one, it would be the same folder."""
     release(make_run("3.3-rc"))
@@ -562,7 +568,9 @@ def test_a_crash_at_any_moment_leaves_the_old_state_or_the_new(
             if content is not None:
                 (public / name).write_bytes(content)
         call += 1
-        died = crashes_at(call, lambda: publishing.publish(fake.run.release, "3.3", public, trust))
+        died = crashes_at(
+            call, lambda: publishing.publish(fake.run.release, "3.3", public, trust, print)
+        )
         new = (public / "3.3").exists()
         seen.add(new)
         assert listing(public / "3.3") == (complete if new else {})

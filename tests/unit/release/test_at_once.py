@@ -1,0 +1,108 @@
+"""Releases by several processes at once: one works, the others wait; nothing is half-done."""
+
+import io
+import json
+import os
+import signal
+import time
+
+import pytest
+from rich.console import Console
+
+from pipeline import flow
+from pipeline.display import Display
+from pipeline.errors import TwinbuildError
+from pipeline.files import alone
+from pipeline.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("caller")
+
+
+@pytest.fixture
+def workspace(tmp_path, farm):
+    return Workspace(tmp_path, farm)
+
+
+def release(workspace, run):
+    """Release a run; return what was shown."""
+    shown = io.StringIO()
+    flow.release(workspace, run, Display(Console(file=shown, width=400)))
+    return shown.getvalue()
+
+
+def in_a_process(action):
+    """Start a process that does `action`; return its id and where its words can be read."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = "broke down"
+        try:
+            os.close(reads)
+            said = str(action())
+        except TwinbuildError as error:
+            said = f"refused: {error}"
+        finally:  # nothing of the child may reach the test runner
+            os.write(writes, said.encode())
+            os._exit(0)
+    os.close(writes)
+    return child, os.fdopen(reads, "rb")
+
+
+def end(child, words):
+    with words:
+        said = words.read().decode()
+    os.waitpid(child, 0)
+    return said
+
+
+def at_once(actions):
+    """Do all of `actions`, each in a process of its own; return what each said."""
+    return [end(*started) for started in [in_a_process(action) for action in actions]]
+
+
+def test_three_release_one_run(make_run, workspace):
+    fake = make_run()
+    for _ in range(2):
+        said = at_once([lambda: release(workspace, fake.run)] * 3)
+        assert sum("3.3 is published" in words for words in said) <= 1
+        assert not [w for w in said if "broke down" in w or "refused" in w]
+        assert all("waiting until it has ended" in w or "checking both" in w for w in said)
+    assert sorted(path.name for path in workspace.public.iterdir()) == [
+        "3.3",
+        "index.html",
+        "index.json",
+        "verify.py",
+    ]
+    assert not list(fake.run.folder.glob(".release-*"))
+
+
+def test_three_release_three_tags(make_run, workspace):
+    fakes = [make_run(tag) for tag in ("3.1", "3.2", "3.3")]
+    said = at_once([lambda fake=fake: release(workspace, fake.run) for fake in fakes])
+    assert all("is published" in words for words in said)
+    index = json.loads((workspace.public / "index.json").read_bytes())
+    assert sorted(entry["tag"] for entry in index["releases"]) == ["3.1", "3.2", "3.3"]
+
+
+def test_what_a_killed_process_held_is_free_again(make_run, workspace, tmp_path):
+    fake = make_run()
+    ready, ends = os.pipe()
+
+    def hold():
+        with (
+            alone(fake.run.folder / "stages/.release.lock"),
+            alone(workspace.public),
+            fake.run.held(),
+        ):
+            os.write(ends, b"x")
+            time.sleep(600)
+
+    workspace.public.mkdir()
+    child, words = in_a_process(hold)
+    assert os.read(ready, 1) == b"x"
+    for descriptor in (ready, ends):
+        os.close(descriptor)
+    waiting, told = in_a_process(lambda: release(workspace, fake.run))
+    os.kill(child, signal.SIGKILL)
+    end(child, words)
+    assert "is published" in end(waiting, told)
