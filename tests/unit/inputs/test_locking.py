@@ -244,7 +244,10 @@ def test_a_second_signature_by_an_unknown_key_does_no_harm(
 ) -> None:
     archive, stranger = keys["archive"], keys["stranger"]
     archive.gpg("--import", stdin=stranger.gpg("--export-secret-keys"))
-    workshop.archive.publish(sign_options=("--local-user", stranger.fingerprint))
+    try:
+        workshop.archive.publish(sign_options=("--local-user", stranger.fingerprint))
+    finally:  # the keys are those of all tests
+        archive.gpg("--yes", "--delete-secret-and-public-key", stranger.fingerprint)
     assert workshop.lock()
 
 
