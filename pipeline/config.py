@@ -120,6 +120,16 @@ class Farm(_Model):
     published: HttpUrl | None = None  # where `publish` is served, for machines that do not have it
 
 
+class Rules(_Model):
+    """What of a `farm.yaml` decides about releases; the other keys are not looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    keys: Keys = Keys()
+    publish: str = "public"
+    published: HttpUrl | None = None
+
+
 class Variation(_Model):
     """What one environment does differently on purpose, factor by factor.
 
@@ -207,6 +217,11 @@ class Image(_Model):
 def load_farm(path: Path) -> Farm:
     """Read `farm.yaml`; raise UsageError that names the key at fault."""
     return _load(Farm, path)
+
+
+def parse_rules(content: bytes, path: str) -> Rules:
+    """Parse what a `farm.yaml` says of releases; raise UsageError that names the key at fault."""
+    return _parse(Rules, content, path)
 
 
 def load_environment(path: Path) -> Environment:

@@ -163,6 +163,14 @@ def read_settings(layout: Layout) -> dict[str, str]:
     return settings
 
 
+def _refuse_other_hash(layout: Layout) -> None:
+    if (
+        b"objectformat"
+        in (neutral.read(layout.common / "config", neutral.TEXT_LIMIT) or b"").lower()
+    ):
+        read_settings(layout)
+
+
 def _parse_settings(path: Path) -> dict[str, str]:
     content = neutral.read(path, neutral.TEXT_LIMIT) or b""
     options = ("--file", "-", "--no-includes", "--null", "--list")
@@ -294,7 +302,7 @@ def opened(repository: Repository) -> Iterator[Path]:
     Raise UsageError with the remedy where the block failed for want of objects that a partial or
     shallow clone does not have.
     """
-    read_settings(repository.layout)  # refuses what cannot be read
+    _refuse_other_hash(repository.layout)
     with tempfile.TemporaryDirectory(prefix="twinbuild-git-") as name:
         neutral.make(repository.layout, Path(name), {**BARE, **dict(map(_pair, SETTINGS))})
         try:
@@ -327,6 +335,19 @@ def worktree(repository: Repository) -> Iterator[dict[str, str]]:
             "GIT_INDEX_FILE": f"{name}/index",
             "GIT_WORK_TREE": os.fspath(tree.worktree or ""),
         }
+
+
+def blob(reader: Path, name: str, limit: int) -> bytes | None:
+    """Return the content of a file ("REF:PATH"), or None if there is none.
+
+    Raise UsageError if it is larger than `limit` bytes.
+    """
+    size = git(reader, "cat-file", "-s", name, accept=range(256))
+    if size.status:
+        return None
+    if int(size.text) > limit:
+        raise UsageError(f"{name} is larger than {limit} bytes")
+    return git(reader, "cat-file", "blob", name, failure=UsageError).stdout
 
 
 def is_dirty(repository: Repository) -> bool:

@@ -4,16 +4,19 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import policy as policies
 from pipeline import tag
 from pipeline.config import Farm
 from pipeline.errors import UsageError
 from pipeline.files import json_bytes, put_in_place, sha256_bytes, sha256_file, write_json
 from pipeline.git import OBJECT_ID, Repository, fetch, git, is_dirty, open_checkout, opened
 from pipeline.job import EARLIEST, LATEST
+from pipeline.policy import Policy
 from pipeline.run import Request, Run
 from pipeline.store import default_cache
 
@@ -45,9 +48,9 @@ def run_source(
     """Write `source.json` and `source.tar` of `run`, unless they are complete.
 
     `checkout` is the farm's own repository: it is built, unless the run asks for another one, and
-    its `keys/*.asc` are the keys that tags are checked with. `source` is the other repository's
-    address as it was typed, with the password that the run's documents do not keep. A run stays
-    with the commit that it resolved first, even if a branch moves on.
+    the policy of its default branch decides which tags are released. `source` is the other
+    repository's address as it was typed, with the password that the run's documents do not keep. A
+    run stays with the commit that it resolved first, even if a branch moves on.
 
     Raise UsageError for what cannot be found or built, SignatureInvalid for a release's tag that
     the farm does not trust, InfrastructureFailed if another repository cannot be fetched.
@@ -58,42 +61,60 @@ def run_source(
         "the request": sha256_bytes(json_bytes(request.model_dump())),
         "keys.tags of farm.yaml": sha256_bytes(json_bytes(farm.keys.tags.model_dump())),
     }
-    reason = run.why_again("source", reads)
-    if reason is None:
-        notify("source: complete, nothing to do")
-        return
-    notify(f"source: {reason}")
-    if request.source is None:
-        repository = open_checkout(checkout)
-    else:
-        repository = fetch(source or request.source, default_cache() / "git")
-    with opened(repository) as reader:
-        chosen = _choose(repository, reader, request, farm, checkout / "keys")
-        document = _describe(repository, reader, chosen, request.image)
-        dirty = is_dirty(repository)
-        _export(reader, chosen.commit, run.source_tar)
-    if dirty:
-        notify(
-            f"source: {repository.worktree} has changes that are not committed:"
-            f" they are not built, the commit {chosen.commit[:12]} is"
-        )
+    with _policy(request, farm, checkout) as policy:
+        if policy:
+            reads["the policy"] = policy.digest
+        reason = run.why_again("source", reads)
+        if reason is None:
+            notify("source: complete, nothing to do")
+            return
+        notify(f"source: {reason}")
+        if request.source is None:
+            repository = open_checkout(checkout)
+        else:
+            repository = fetch(source or request.source, default_cache() / "git")
+        with opened(repository) as reader:
+            chosen = _choose(repository, reader, request, policy, checkout)
+            document = _describe(repository, reader, chosen, request.image)
+            _export(reader, chosen.commit, run.source_tar)
+    dirty = _say_if_dirty(repository, chosen, notify)
     document |= {"dirty": dirty, "tar_sha256": sha256_file(run.source_tar)}
     write_json(run.source_json, document)
     run.complete("source", reads, [run.source_json, run.source_tar], since=begin)
     notify(f"source: {chosen.version}, commit {chosen.commit[:12]} of {repository.name}")
 
 
+@contextmanager
+def _policy(request: Request, farm: Farm, checkout: Path) -> Iterator[Policy | None]:
+    """Give the policy that decides about a tag; another commit is built whoever made it."""
+    if request.tag is None:
+        yield None
+        return
+    tag.check_name(request.tag)
+    with policies.opened(farm, checkout) as policy:
+        yield policy
+
+
+def _say_if_dirty(repository: Repository, chosen: Chosen, notify: Callable[[str], None]) -> bool:
+    """Say so if the working tree has what is not built; return whether it has."""
+    dirty = is_dirty(repository)
+    if dirty:
+        notify(
+            f"source: {repository.worktree} has changes that are not committed:"
+            f" they are not built, the commit {chosen.commit[:12]} is"
+        )
+    return dirty
+
+
 def _choose(
-    repository: Repository, reader: Path, request: Request, farm: Farm, keys: Path
+    repository: Repository, reader: Path, request: Request, policy: Policy | None, checkout: Path
 ) -> Chosen:
     """Resolve what was asked for, once, to the commit that is built."""
-    if request.tag is None:
+    if request.tag is None or policy is None:
         return _commit(repository, reader, request.commit)
-    tag.check_name(request.tag)
-    found = _resolve(reader, f"refs/tags/{request.tag}")
-    if found is None:
+    if _resolve(reader, f"refs/tags/{request.tag}") is None:
         raise _unknown(repository, reader, "tag", request.tag, "refs/tags")
-    verified = tag.verify(reader, found, request.tag, farm.keys.tags, keys)
+    verified = policies.verify(policy, checkout, repository, reader, request.tag)
     return Chosen(request.tag, verified.commit, verified.name, verified)
 
 

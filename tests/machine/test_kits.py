@@ -82,12 +82,16 @@ class Released:
 
 
 @pytest.fixture(scope="module")
-def released(workspace: Workspace, tiny: Tiny) -> Iterator[Released]:
+def released(
+    workspace: Workspace, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Released]:
     with GpgHome.made() as gpg:
-        yield from _released(workspace, tiny, gpg)
+        yield from _released(workspace, tiny, gpg, tmp_path_factory)
 
 
-def _released(workspace: Workspace, tiny: Tiny, gpg: GpgHome) -> Iterator[Released]:
+def _released(
+    workspace: Workspace, tiny: Tiny, gpg: GpgHome, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Released]:
     fingerprint = gpg.make("Release <release@example.org>")
     folder = workspace.checkout / "keys"
     folder.mkdir(exist_ok=True)
@@ -95,8 +99,11 @@ def _released(workspace: Workspace, tiny: Tiny, gpg: GpgHome) -> Iterator[Releas
     keys = Keys(release=fingerprint, environments=_public(workspace), tags=TagPolicy(signed=False))
     update = {"keys": keys, "publish": "public-with-kits"}
     farm = replace(workspace, farm=workspace.farm.model_copy(update=update))
+    policy = tmp_path_factory.mktemp("policy")
+    (policy / "farm.yaml").write_text(json.dumps(farm.farm.model_dump(mode="json")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GNUPGHOME", gpg.path)
+        patch.setenv("TWINBUILD_POLICY", os.fspath(policy))
         patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
         for tag, hook in (("3.1", FIRST), ("3.2", SECOND)):
             _release(farm, tiny, tag, {HOOK: hook, "image.yaml": IMAGE_YAML})
@@ -111,6 +118,7 @@ def _public(workspace: Workspace) -> dict[str, str]:
 
 def _release(farm: Workspace, tiny: Tiny, tag: str, files: Mapping[str, str]) -> None:
     commit = tiny.commit(files)
+    git(tiny.folder, "branch", "--force", "main", commit)
     git(tiny.folder, "tag", "--annotate", f"--message={tag}", tag, commit)
     flow.release(farm, _build(farm, tiny, tag), display())
 

@@ -1,6 +1,7 @@
 """Stage 1 with the real git and gpg: any commit, always the same bytes, only trusted tags."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -58,10 +59,18 @@ class Repo:
         self.git("commit", "--quiet", "--allow-empty", "-m", message)
         return self.git("rev-parse", "HEAD")
 
+    def pin(self, farm: Farm) -> None:
+        """Commit the farm's policy and its keys, as they are, to the branch."""
+        self.write("farm.yaml", json.dumps(farm.model_dump(mode="json")))
+        (self.path / "keys").mkdir(exist_ok=True)
+        self.git("add", "farm.yaml", "keys")
+        self.git("commit", "--quiet", "--allow-empty", "-m", "policy")
+
     def run(self, farm: Farm, **asked: object) -> Run:
         fields = {"image": "mini", "commit": "HEAD", "environments": ("alpha", "beta"), **asked}
         if "tag" in asked:
             fields["vary"] = "all"
+            self.pin(farm)
         run = create(self.runs, Request.of(fields))
         run_source(run, farm, self.path, notify=self.told.append)
         return run
@@ -90,6 +99,7 @@ def copy(template: Path, path: Path, runs: Path) -> Repo:
 def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """The farm's own checkout."""
     monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TWINBUILD_POLICY", raising=False)
     return copy(template, tmp_path / "repo", tmp_path / "runs")
 
 
