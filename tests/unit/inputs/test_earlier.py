@@ -17,11 +17,11 @@ from pipeline.config import Image, parse_image
 from pipeline.errors import InputsUnverified, SignatureInvalid, UsageError
 from pipeline.inputs import earlier
 from pipeline.published import Location
-from pipeline.release.stage import run_release
+from pipeline.release.index import write_index
 from pipeline.store import Store
 from tests.archive_server import archive_server
 from tests.unit.inputs.conftest import IMAGE_YAML, Workshop
-from tests.unit.release.conftest import ENVIRONMENTS, FakeRun, GpgHome, make_farm
+from tests.unit.release.conftest import ENVIRONMENTS, FakeRun, GpgHome, publish_by_hand
 
 Artifacts = Mapping[str, bytes]
 
@@ -65,13 +65,15 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Releases]:
     for name in ENVIRONMENTS:
         dsse.make_key(folder / f"{name}.pem")
         keys[name] = dsse.load_key(folder / f"{name}.pem")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GNUPGHOME", home)
-        patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
-        for tag, image, artifacts, job in RELEASES:
-            fake = FakeRun(folder / "runs", keys, tag, image, artifacts=artifacts, job=job)
-            farm = make_farm(keys, fingerprint)
-            run_release(fake.run, farm, folder / "public", notify=lambda _: None)
+    for tag, image, artifacts, job in RELEASES:
+        fake = FakeRun(folder / "runs", keys, tag, image)
+        always = (".iso", ".packages", ".ledger.jsonl.gz")
+        fake.artifacts = {n: c for n, c in fake.artifacts.items() if n.endswith(always)}
+        fake.artifacts |= artifacts
+        for name in ENVIRONMENTS:
+            fake.write_statement(name, job={**fake.job(), **job})
+        publish_by_hand(folder / "public", fake, gpg, fingerprint)  # older farms published these
+    write_index(folder / "public")
     yield Releases(folder / "public", gpg.export(fingerprint), fingerprint)
     subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
     shutil.rmtree(home, ignore_errors=True)
