@@ -150,7 +150,66 @@ HOOKS = (
     ),
     Hook("kernel", 'echo "for $(uname -r)" >etc/kernel', "etc/kernel", "content", "kernel"),
     Hook("jobs", 'echo "make -j $(nproc)" >etc/jobs', "etc/jobs", "content", "cpu-count"),
-    Hook("disk", 'echo "root on $SCRATCH here" >etc/fs', "etc/fs", "content", "machine"),
+    Hook("disk", 'echo "root on $SCRATCH here" >etc/fs', "etc/fs", "content", "file-system"),
+    Hook("board", 'echo "made on $MACHINE here" >etc/board', "etc/board", "content", "machine"),
+    Hook(
+        "memory",
+        'printf "MemTotal:       %s kB\nHugePages_Free: 0\n" $((1978312 * CPUS)) >etc/memory',
+        "etc/memory",
+        "content",
+        "memory",
+    ),
+    Hook(
+        "uptime",
+        'echo "$((NOW % 997)).25 $((NOW % 1999)).50" >etc/uptime',
+        "etc/uptime",
+        "content",
+        "uptime",
+    ),
+    Hook("lock", 'echo "pid $((NOW % 9973))" >etc/lock', "etc/lock", "content", "process-id"),
+    Hook("log", 'echo "done in 0.$((NOW % 97)) s" >etc/log', "etc/log", "content", "duration"),
+    Hook(
+        "seed", 'echo "seed $((NOW % 99991))" >etc/seed', "etc/seed", "content", "changing-number"
+    ),
+    Hook("variables", "env | grep ^QZ >etc/env", "etc/env", "content", "environment"),
+    Hook(
+        "accounts",
+        "printf 'one\\ntwo\\n' | $READDIR | awk '{print $1 \":x:\" 900 + NR \":5::/:/bin/false\"}' "
+        "| sort >etc/passwd",
+        "etc/passwd",
+        "content",
+        "account-order",
+    ),
+    Hook(
+        "certificate",
+        "{ echo '-----BEGIN CERTIFICATE-----'; hostname | sha512sum | base64; } >etc/x.pem",
+        "etc/x.pem",
+        "content",
+        "key",
+    ),
+    Hook(
+        "jobs-at-once",
+        "seq -f 'job %03g' 40 | if [ $READDIR = cat ]; then cat; else "
+        "sed 'N; s/\\(.*\\)\\n\\(.*\\)/\\2\\n\\1/'; fi >etc/done",
+        "etc/done",
+        "content",
+        "job-order",
+    ),
+    Hook(
+        "one-or-two",
+        "echo same >one; if [ $CPUS = 1 ]; then cp one two; else ln one two; fi",
+        "two",
+        "links",
+        "hard-link",
+    ),
+    Hook("sometimes", "[ $CPUS = 1 ] || : >etc/many", "etc/many", "only-in-alpha", "only-in-one"),
+    Hook(
+        "temporary",
+        "if [ $CPUS = 1 ]; then : >opt.x7Qd0Zpa; else : >opt.Kf2mV9bL; fi",
+        "opt.Kf2mV9bL",
+        "only-in-alpha",
+        "temporary-name",
+    ),
     Hook("umask", 'umask "$UMASK"; echo same >etc/private', "etc/private", "mode", "umask"),
     Hook("uuid", "cat /proc/sys/kernel/random/uuid >etc/id", "etc/id", "content", "uuid"),
     Hook(
@@ -238,6 +297,14 @@ PATCHES = (
         "squashfs etc",
         "time",
         "file-time",
+    ),
+    Patch(
+        "squashfs",
+        "times that somebody set",
+        'options="-all-time 150000000$CPUS"',
+        "squashfs etc",
+        "time",
+        "set-time",
     ),
     Patch(
         "squashfs",
@@ -443,6 +510,22 @@ PATCHES = (
         "host-name",
     ),
     Patch("kit", "owner", "tar_owner=--owner=$USER:0", "tar FORMAT", "owner", "owner"),
+    Patch(
+        "kit",
+        "attributes",
+        """after() { python3 - out/*.iuk <<X
+import sys, tarfile
+made = tarfile.open(sys.argv[1])
+with tarfile.open("new", "w", format=tarfile.PAX_FORMAT) as new:
+    for one in made:
+        one.pax_headers = {"SCHILY.xattr.user.rank": "v$CPUS"}
+        new.addfile(one, made.extractfile(one))
+X
+mv new out/*.iuk; }""",
+        "tar FORMAT",
+        "xattr",
+        "extended-attribute",
+    ),
     Patch(
         "kit",
         "order",

@@ -28,6 +28,7 @@ VARIED: dict[str, dict[str, Any]] = {
         "machine_type": "q35",
         "scratch_filesystem": "ext4",
         "clock_offset_days": 213,
+        "environment_variables": {"QZWXECRVTB": "a b"},
     },
     "beta": {
         "host_name": "b",
@@ -39,6 +40,7 @@ VARIED: dict[str, dict[str, Any]] = {
         "machine_type": "pc",
         "scratch_filesystem": "xfs",
         "clock_offset_days": 398,
+        "environment_variables": {"QZMKOPLNJI": "17"},
     },
 }
 KERNELS = {"alpha": "6.12.117+deb13-cloud-amd64", "beta": "6.1.0-56-cloud-amd64"}

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline import command
 from pipeline.files import write_json
@@ -204,7 +205,7 @@ def _shell(base: Base, name: str, script: str, folder: Path) -> None:
     )
 
 
-def _machine(name: str, varied: Mapping[str, object]) -> dict[str, str]:
+def _machine(name: str, varied: Mapping[str, Any]) -> dict[str, str]:
     facts = {
         "HOST_NAME": varied["host_name"],
         "USER": varied["user"],
@@ -213,10 +214,11 @@ def _machine(name: str, varied: Mapping[str, object]) -> dict[str, str]:
         "TZ": varied["time_zone"],
         "UMASK": varied["umask"],
         "SCRATCH": varied["scratch_filesystem"],
+        "MACHINE": varied["machine_type"],
         "KERNEL": KERNELS[name],
         "CPUS": CPUS[name],
         "READDIR": READDIR[name],
         "NOW": differing_run.built_at(name),
         "SOURCE_DATE_EPOCH": EPOCH,
     }
-    return {key: str(value) for key, value in facts.items()}
+    return {key: str(value) for key, value in {**varied["environment_variables"], **facts}.items()}

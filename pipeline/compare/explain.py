@@ -16,6 +16,7 @@ from pipeline import dsse
 from pipeline.compare import diffoscope
 from pipeline.compare.causes.classify import distinct, find_causes_of_values, known_factors
 from pipeline.compare.causes.facts import Cause, Pair, read_facts
+from pipeline.compare.causes.properties import only_in_one
 from pipeline.compare.causes.spots import is_text
 from pipeline.compare.contents import Built, open_built
 from pipeline.compare.diffoscope import Said
@@ -27,6 +28,7 @@ from pipeline.compare.locate import Difference
 from pipeline.compare.places import REFUSED, say_reason
 from pipeline.compare.properties import Values, raw_values, read_entries, values_of
 from pipeline.compare.shown import Shown
+from pipeline.compare.twins import find_twins
 from pipeline.compare.verdict import Verdict
 from pipeline.errors import SignatureInvalid, TwinbuildError, UsageError
 from pipeline.files import read_json, write_json
@@ -222,16 +224,12 @@ class _Differing:
 
 def _paired(grouped: Mapping[tuple[str, str], Sequence[str]], pair: Pair) -> Iterator[_Differing]:
     """Give what differs; of paths that only one side has, those of a folder in pairs."""
-    only: list[dict[str, list[str]]] = [{}, {}]
     sides = {f"only-in-{facts.name}": number for number, facts in enumerate(pair)}
+    only: tuple[list[str], list[str]] = [], []
     for (_, path), kinds in grouped.items():
         if kinds[0] in sides:
-            only[sides[kinds[0]]].setdefault(path.rpartition("/")[0], []).append(path)
-    twins: dict[str, str] = {}
-    for folder, here in only[0].items():
-        there = only[1].get(folder, [])
-        if len(here) == len(there):
-            twins |= dict(zip(here, there, strict=True)) | dict(zip(there, here, strict=True))
+            only[sides[kinds[0]]].append(path)
+    twins = find_twins(*only)
     for (step, path), kinds in grouped.items():
         side = sides.get(kinds[0])
         twin = path if side is None else twins.get(path)
@@ -296,6 +294,8 @@ def _explain_one(one: _Differing, looked: Looked, contents: _Contents, pair: Pai
         for kind, left, right in properties
         for cause in find_causes_of_values(kind, (left, right), pair)
     ]
+    if None in one.paths:
+        causes.append(only_in_one(one.path, one.paths.index(None) ^ 1, pair))
     return Explained(
         plain(one.path),
         plain(one.step),

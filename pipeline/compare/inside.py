@@ -7,12 +7,14 @@ from pipeline.compare.causes.classify import distinct, find_causes_of_values
 from pipeline.compare.causes.facts import Cause, Pair
 from pipeline.compare.causes.headers import in_headers
 from pipeline.compare.causes.inside import find_causes_of_place
+from pipeline.compare.causes.properties import only_in_one
 from pipeline.compare.contents import Content, read_contents
 from pipeline.compare.formats.scan import describe, scan
 from pipeline.compare.formats.source import Spool, common
 from pipeline.compare.images import Sides, locate_contents
 from pipeline.compare.places import Place
 from pipeline.compare.shown import Shown, show
+from pipeline.compare.twins import find_twins
 from pipeline.plain import plain
 
 WORK = 1024**3  # as Spool counts it, for one pair
@@ -147,18 +149,24 @@ def _differing(sides: Sides) -> tuple[int, int]:
 
 def _named_alike(inside: Sequence[Inside], pair: Pair) -> list[Inside]:
     """Explain the paths that only one side has by those that stand in their place in the other."""
-    only: list[dict[tuple[str, str], list[Inside]]] = [{}, {}]
+    only: tuple[dict[str, list[str]], dict[str, list[str]]] = {}, {}
     for one in inside:
         for number, facts in enumerate(pair):
             if one.kind == f"{ONLY}{facts.name}":
-                key = one.where, one.path.rpartition("/")[0]
-                only[number].setdefault(key, []).append(one)
+                only[number].setdefault(one.where, []).append(one.path)
     causes: dict[tuple[str, str], tuple[Cause, ...]] = {}
-    for key in only[0].keys() & only[1].keys():
-        for ours, theirs in zip(only[0][key], only[1][key], strict=False):
-            names = ours.path, theirs.path
-            found = shortened(find_causes_of_values("name", names, pair))
-            causes |= dict.fromkeys([(ours.where, names[0]), (ours.where, names[1])], found)
+    for where in only[0].keys() | only[1].keys():
+        ours, theirs = (side.get(where, []) for side in only)
+        twins = find_twins(ours, theirs)
+        for number, paths in enumerate((ours, theirs)):
+            for path in paths:
+                names = path, twins.get(path)
+                if names[1] is None:
+                    found: tuple[Cause, ...] = (only_in_one(path, number, pair),)
+                else:
+                    pairwise = names if number == 0 else names[::-1]
+                    found = find_causes_of_values("name", pairwise, pair)
+                causes[where, path] = shortened(found)
     return [
         replace(one, causes=one.causes or causes.get((one.where, one.path), ())) for one in inside
     ]

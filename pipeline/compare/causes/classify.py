@@ -8,13 +8,23 @@ import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from pipeline.compare.causes.accounts import in_accounts
 from pipeline.compare.causes.facts import Cause, Facts, Pair
 from pipeline.compare.causes.headers import in_headers
 from pipeline.compare.causes.identifiers import in_identifiers
 from pipeline.compare.causes.names import in_locale, in_names
 from pipeline.compare.causes.order import in_order
+from pipeline.compare.causes.properties import (
+    attributes,
+    of_attributes,
+    of_links,
+    of_modes,
+    of_names,
+    of_times,
+)
+from pipeline.compare.causes.running import in_forms, in_values
 from pipeline.compare.causes.spots import Spot, find_spots, is_text
-from pipeline.compare.causes.times import in_binary, in_text, instant, judge
+from pipeline.compare.causes.times import in_binary, in_text
 
 INNER_LIMIT = 16 * 1024 * 1024  # bytes of a decompressed content
 MEMORY_LIMIT = 128 * 1024 * 1024  # bytes that a decompressor may take
@@ -28,7 +38,10 @@ NAMES = frozenset(
         *("image-time", "gzip-time", "zip-time", "tar-time", "cpio-time", "ar-time", "png-time"),
         *("host-name", "user", "build-path", "locale", "kernel", "cpu-count", "machine"),
         *("umask", "owner", "uuid", "machine-id", "random-identifier", "build-id", "address"),
-        *("hash-order", "directory-order", "uninitialised"),
+        *("hash-order", "directory-order", "job-order", "account-order", "uninitialised"),
+        *("memory", "uptime", "process-id", "environment", "file-system", "duration"),
+        *("temporary-name", "only-in-one", "set-time", "extended-attribute", "hard-link"),
+        *("key", "changing-number"),
     }
 )
 
@@ -56,50 +69,57 @@ def find_causes(path: str, contents: Contents, pair: Pair) -> tuple[Cause, ...]:
 def find_causes_of_values(
     kind: str, values: tuple[object, object], pair: Pair
 ) -> tuple[Cause, ...]:
-    """Name what makes a property of a path differ: `kind` is one of a ledger's.
+    """Name what makes a property of a path differ: `kind` is one of a ledger's, or "name".
 
-    `values` are numbers for time, mode and owner, and texts for the others.
+    `values` are numbers for time, mode and owner, and texts for the others. What no property of
+    its kind explains is asked for in its text.
     """
     left, right = values
     match kind, left, right:
         case "time", int(), int():
-            stamps = instant(left), instant(right)
-            said = stamps[0] and stamps[1] and judge((stamps[0], stamps[1]), pair)
-            return (Cause("file-time", said),) if said else ()
+            return of_times((left, right), pair)
         case "mode", int(), int():
-            return tuple(_umask(left, right, pair))
+            return of_modes((left, right), pair)
         case "owner", _, _:
             return (Cause("owner", f"{left} in {pair[0].name}, {right} in {pair[1].name}"),)
+        case "links", _, _:
+            return of_links((left, right), pair)
+        case "xattr", str(), str():
+            return _of_attributes((left, right), pair)
+        case "name", str(), str() if found := of_names((left, right)):
+            return found
         case _, str(), str():
-            return find_causes(
-                "", (left.encode(errors="replace"), right.encode(errors="replace")), pair
-            )
+            return find_causes("", (_bytes(left), _bytes(right)), pair)
     return ()
 
 
-def _umask(left: int, right: int, pair: Pair) -> Iterator[Cause]:
-    masks = pair[0].umask, pair[1].umask
-    if masks[0] is None or masks[1] is None or masks[0] == masks[1]:
-        return
-    apart = left ^ right
-    if (
-        apart
-        and not apart & ~(masks[0] ^ masks[1])
-        and not apart & (left & masks[0] | right & masks[1])
-    ):
-        said = f"{left & 0o7777:04o} where the umask is {masks[0]:04o}"
-        yield Cause("umask", f"{said}, {right & 0o7777:04o} where it is {masks[1]:04o}")
+def _of_attributes(values: tuple[str, str], pair: Pair) -> tuple[Cause, ...]:
+    """Name what is in extended attributes, and of those that nothing explains what they were."""
+    known: list[Cause] = []
+    differing = attributes(values)
+    for _, left, right in differing:
+        if left is not None and right is not None:
+            known += find_causes("", (left, right), pair)
+    return distinct(known) or of_attributes(differing, pair)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="replace")
 
 
 def _in_content(path: str, contents: Contents, pair: Pair, *, known: bool) -> Iterator[Cause]:
     """Look at the places where two contents differ, one after the other."""
     text = is_text(contents[0]) and is_text(contents[1])
+    if accounts := text and in_accounts(path, contents, pair):
+        yield accounts
+        return
     spots = find_spots(*contents)
     order = in_order(contents, spots, pair)
     explained = known or bool(order)
     if order:
-        yield order
-    for spot in spots if not order else ():
+        yield order.cause
+        contents, spots = order.rest, find_spots(*order.rest)
+    for spot in spots:
         found = list(_in_spot(path, contents, spot, pair, text=text))
         explained = explained or bool(found)
         yield from found
@@ -110,11 +130,17 @@ def _in_content(path: str, contents: Contents, pair: Pair, *, known: bool) -> It
 def _in_spot(
     path: str, contents: Contents, spot: Spot, pair: Pair, *, text: bool
 ) -> Iterator[Cause]:
+    if form := in_forms(spot):
+        cause, whole = form
+        yield cause
+        if whole:
+            return
     found = list(chain(in_text(spot, pair), in_names(spot, pair)))
     if text and (locale := in_locale(spot, pair)):
         found.append(locale)
     if not text and not found and (stamp := in_binary(contents, spot, pair)):
         found.append(stamp)
+    found = found or list(in_values(path, spot, pair))
     yield from found or in_identifiers(path, contents, spot, text=text)
 
 

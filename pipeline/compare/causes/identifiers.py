@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from math import log2
 
 from pipeline.compare.causes.facts import Cause
@@ -10,8 +11,20 @@ from pipeline.compare.causes.spots import Spot
 
 UUID = re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
 HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?([0-9a-f]{16,128}|[0-9A-F]{16,128})(?![0-9A-Za-z])")
-TEMPORARY = re.compile(r"(?<=tmp)[._-]?[A-Za-z0-9]{6,10}\b|(?<=\.)[A-Za-z0-9]{6,10}(?=\.tmp)")
-ADDRESS = re.compile(r"0x(?:7f|5[56])[0-9a-f]{10}\b")
+TEMPORARY = re.compile(
+    r"(?<=tmp)[._-]?[A-Za-z0-9_]{6,12}\b|(?<=\.)[A-Za-z0-9]{6,10}(?=\.tmp)"
+    r"|(?<=/tmp/)[\w.-]*[._-][A-Za-z0-9]{6,12}\b"
+)
+ADDRESS = re.compile(r"0x(?:7f|5[56]|ffff)[0-9a-f]{10}(?:[0-9a-f]{2})?\b")
+# The same without its mark, of programs (12 digits) and of kernels (16), and in decimal digits.
+BARE_ADDRESS = re.compile(r"(?<![\w.])(?:(?:7f|5[56])[0-9a-f]{10}|ffff[0-9a-f]{12})(?![\w.])")
+DECIMAL_ADDRESS = re.compile(r"(?<![\w.])(?:9[345]\d{12}|1(?:39[6-9]|40[0-7])\d{11})(?![\w.])")
+SMALL_ADDRESS = re.compile(r"(?<=\bat )0x[0-9a-f]{6,16}(?=>)|(?<=[A-Z]\(0x)[0-9a-f]{6,16}(?=\))")
+ENCODED = re.compile(r"(?<![\w+/.-])[A-Za-z0-9+/_.-]{16,}={0,2}(?![\w+/=-])")
+KEYS = re.compile(
+    r"-----BEGIN ([A-Z0-9 ]+)-----|\b((?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp\d+|sk-\S+) AAAA)"
+)
+NUMBER = re.compile(r"(?<![\w.,:/-])\d{3,20}(?![\w.,:/-])")
 BUILD_ID = re.compile(rb"\x04\x00{3}[\x08-\x14]\x00{3}\x03\x00{3}GNU\x00")
 MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 HIGH_BYTES = (0x7F, 0x55, 0x56)  # where Linux puts programs, libraries and stacks on amd64
@@ -25,13 +38,13 @@ def in_identifiers(
     if path in MACHINE_IDS:
         yield Cause("machine-id", f"{path} is drawn anew for each system")
         return
-    yield from _uuids(spot)
-    yield from _hexadecimal(spot)
-    yield from _temporary(spot)
-    if found := _different(ADDRESS, spot):
-        yield Cause("address", f"{found[0]} and {found[1]} look like addresses of memory")
+    if key := _key(contents, spot):
+        yield key
+        return
+    found = [*_uuids(spot), *_hexadecimal(spot), *_temporary(spot), *_address(spot)]
     if not text:
-        yield from _binary(contents, spot)
+        found += _binary(contents, spot)
+    yield from found or _encoded(spot) or (_number(spot) if text else ())
 
 
 def _different(pattern: re.Pattern[str], spot: Spot) -> tuple[str, str] | None:
@@ -43,6 +56,50 @@ def _different(pattern: re.Pattern[str], spot: Spot) -> tuple[str, str] | None:
         if left[0] != right[0]:
             return left[0], right[0]
     return None
+
+
+def _key(contents: tuple[bytes, bytes], spot: Spot) -> Cause | None:
+    """Find a key or a certificate: the line of one, or a line of a file that begins with one."""
+    begins = (content[:200].decode("latin-1") for content in contents)
+    found = [
+        KEYS.search(text) or KEYS.search(begin)
+        for text, begin in zip(spot.text, begins, strict=True)
+    ]
+    if found[0] and found[1] and found[0][0] == found[1][0]:
+        kind = (found[0][1] or found[0][2].removesuffix(" AAAA")).lower()
+        return Cause("key", f"both have another {kind}, which was made for each build")
+    return None
+
+
+def _address(spot: Spot) -> Iterator[Cause]:
+    for form in (ADDRESS, SMALL_ADDRESS, BARE_ADDRESS, DECIMAL_ADDRESS):
+        if found := _different(form, spot):
+            yield Cause("address", f"{found[0]} and {found[1]} look like addresses of memory")
+            return
+
+
+def _encoded(spot: Spot) -> list[Cause]:
+    """Find words of one length in all kinds of characters, as random bytes look in base64."""
+    found = _different(ENCODED, spot)
+    if not found or len(found[0]) != len(found[1]) or not all(map(_drawn, found)):
+        return []
+    said = f"{found[0][:40]} and {found[1][:40]}: {len(found[0])} characters each"
+    return [Cause("random-identifier", f"{said}, drawn at random or a digest of what differs")]
+
+
+def _drawn(word: str) -> bool:
+    kinds = (str.islower, str.isupper, str.isdigit)
+    changes = sum(a.islower() != b.islower() for a, b in pairwise(word))
+    return all(any(map(kind, word)) for kind in kinds) and changes * 4 > len(word)
+
+
+def _number(spot: Spot) -> Iterator[Cause]:
+    """Guess that a number is another in each run, if no more than it differs in a line."""
+    found = _different(NUMBER, spot)
+    alike = NUMBER.sub("", spot.text[0]) == NUMBER.sub("", spot.text[1])
+    if found and alike:
+        said = f"{found[0]} and {found[1]} are of no factor that is known"
+        yield Cause("changing-number", f"{said}: drawn, counted, or of a process", weak=True)
 
 
 def _uuids(spot: Spot) -> Iterator[Cause]:
@@ -61,7 +118,7 @@ def _hexadecimal(spot: Spot) -> Iterator[Cause]:
 def _temporary(spot: Spot) -> Iterator[Cause]:
     found = _different(TEMPORARY, spot)
     if found and len(found[0]) == len(found[1]):
-        yield Cause("random-identifier", f"names of temporary files: {found[0]} and {found[1]}")
+        yield Cause("temporary-name", f"names of temporary files: {found[0]} and {found[1]}")
 
 
 def _entropy(text: str) -> float:

@@ -48,6 +48,8 @@ def find_causes_of_place(
             return find_causes_of_values("owner", (place.first, place.second), pair)
         case "identifier":
             return _identifier(place, pair)
+        case "links" if not own:
+            return find_causes_of_values("links", (place.first, place.second), pair)
         case "target" | "xattr" | "device":
             return find_causes_of_values(place.kind, (place.first, place.second), pair)
     return ()
@@ -71,6 +73,8 @@ def _times(place: Place, pair: Pair) -> tuple[Cause, ...]:
     if numbers[0] is not None and numbers[1] is not None:
         stamps = instant(numbers[0]), instant(numbers[1])
         said = stamps[0] and stamps[1] and judge((stamps[0], stamps[1]), pair)
+        if not said and not place.path.startswith("["):
+            return find_causes_of_values("time", (int(numbers[0]), int(numbers[1])), pair)
         return (Cause(name, said),) if said else ()
     sides = place.first, place.second
     left, right = (side.encode(errors="replace") for side in sides)

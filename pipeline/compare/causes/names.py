@@ -13,6 +13,8 @@ from pipeline.guest.protocol import BUILD_FOLDER
 
 PARALLEL = re.compile(r"cpu|core|proc|job|thread|worker|parallel|-j|smp", re.IGNORECASE)
 ESCAPED = 10  # characters that may stand for one that a locale lacks
+# Other factors that causes of their own look for, in more than their values.
+OF_OWN_CAUSE = ("memory", "scratch filesystem", "environment variables", "directory order")
 OUT = "\0"  # stands where a value was; no text has it
 
 
@@ -27,8 +29,10 @@ def _values(facts: Facts) -> dict[str, list[str]]:
         "time-zone": [facts.time_zone],
         "locale": [facts.locale],
         "cpu-count": [facts.cpus],
-        "machine": [*facts.others.values()],
+        **{f"machine {factor}": [value] for factor, value in facts.others.items()},
     }
+    for factor in OF_OWN_CAUSE:
+        found.pop(f"machine {factor}", None)
     return {name: [value or OUT for value in values] for name, values in found.items()}
 
 
@@ -42,7 +46,7 @@ def in_names(spot: Spot, pair: Pair) -> Iterator[Cause]:
     for name, own in values[0].items():
         if left == right:
             break
-        for ours, theirs in zip(own, values[1][name], strict=False):
+        for ours, theirs in zip(own, values[1].get(name, []), strict=False):
             if ours == theirs or OUT in (ours, theirs):
                 continue
             taken = _taken_out((left, right), (ours, theirs))
@@ -50,7 +54,9 @@ def in_names(spot: Spot, pair: Pair) -> Iterator[Cause]:
                 left, right = taken
                 weak = name == "cpu-count" and not PARALLEL.search(spot.text[0])
                 said = f"{ours!r} in {pair[0].name}, {theirs!r} in {pair[1].name}"
-                causes.append(Cause(name, said, weak=weak))
+                cause, _, factor = name.partition(" ")
+                said = f"{factor}: {said}" if factor else said
+                causes.append(Cause(cause, said, weak=weak))
                 break
     if left == right:
         yield from causes

@@ -1,8 +1,10 @@
 """The same items in another order."""
 
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from pipeline.compare.causes.facts import Cause, Pair
 from pipeline.compare.causes.spots import STRINGS, Spot, is_text
@@ -12,43 +14,75 @@ RECORDS = (32, 16, 8, 4)  # bytes of one item in a binary table
 RECORD_SPOTS = 4  # fewer records than this may be in another order by chance
 TOKEN = re.compile(r"[^\s,;:(){}\[\]\"'=]+")
 FILE = re.compile(r"\S*(/\S+|[^\s/]\.[A-Za-z0-9]{1,8})")
+NAME_WORD = re.compile(r"[\w.@+~:/-]+")
+NUMBERED = re.compile(r"[A-Za-z]\w*[-_.]?\d+")
+NEAR = 0.1  # of the list: how far jobs that run at once move an item, at most
+JOBS_LEAST = 10  # fewer items than this may be near their places by chance
 
 
-def in_order(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Cause | None:
+@dataclass(frozen=True)
+class Order:
+    """That items are in another order, and what differs besides: contents of further lines."""
+
+    cause: Cause
+    rest: tuple[bytes, bytes]
+
+
+def in_order(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Order | None:
     """Find out whether what differs is the order of lines, words, strings or records."""
     if all(map(is_text, contents)):
-        return _lines(contents, spots, pair) or _words(spots, pair)
+        return _lines(contents, pair) or _alone(_words(spots, pair))
     words = [
         [m.group().decode("latin-1") for m in STRINGS.finditer(content)][:ITEMS_LIMIT]
         for content in contents
     ]
     if words[0] != words[1] and sorted(words[0]) == sorted(words[1]):
-        return _name(words[0], words[1], pair)
-    return _records(contents, spots)
+        return _alone(_name(words[0], words[1], pair))
+    return _alone(_records(contents, spots))
 
 
-def _lines(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Cause | None:
-    """Find lines that both sides have, elsewhere."""
-    changed = [[_line(spot.text[side]) for spot in spots if spot.text[side]] for side in (0, 1)]
-    ours, theirs = (Counter(filter(None, lines)) for lines in changed)
-    moved = ours & theirs
-    if not moved or 2 * moved.total() < max(ours.total(), theirs.total()):
+def _alone(cause: Cause | None) -> Order | None:
+    return Order(cause, (b"", b"")) if cause else None
+
+
+def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
+    """Find lines that both sides have, elsewhere; all are compared, not the first that differ."""
+    ours, theirs = (_texts(content) for content in contents)
+    shared = Counter(ours) & Counter(theirs)
+    left, right = _parted(ours, shared), _parted(theirs, shared)
+    if left[0] == right[0]:
         return None
-    if ours == theirs:
-        changed = [[_line(text) for text in _texts(content)] for content in contents]
-    elif moved.total() > 1:
-        changed = [[line for line in lines if line in moved] for lines in changed]
-    else:
+    moved = _between(left[0], right[0])
+    if len(moved[0]) < max(2, len(left[1]), len(right[1])):
         return None
-    return _name(changed[0], changed[1], pair)
+    rest = ["".join(f"{line}\n" for line in side[1]).encode() for side in (left, right)]
+    return Order(_name(*moved, pair), (rest[0], rest[1]))
 
 
 def _texts(content: bytes) -> list[str]:
-    return content.decode(errors="replace").splitlines()[:ITEMS_LIMIT]
+    lines = content.decode(errors="replace").splitlines()[:ITEMS_LIMIT]
+    return [line for text in lines if (line := text.strip().rstrip(",\\"))]
 
 
-def _line(text: str) -> str:
-    return text.strip().rstrip(",\\")
+def _parted(lines: Sequence[str], shared: Counter[str]) -> tuple[list[str], list[str]]:
+    """Part lines into those that both sides have and the others."""
+    left = shared.copy()
+    common: list[str] = []
+    others: list[str] = []
+    for line in lines:
+        (common if left[line] > 0 else others).append(line)
+        left[line] -= 1
+    return common, others
+
+
+def _between(ours: list[str], theirs: list[str]) -> tuple[list[str], list[str]]:
+    """Return lines of one number without those at the beginning and the end that are equal."""
+    begin, end = 0, len(ours)
+    while ours[begin] == theirs[begin]:
+        begin += 1
+    while ours[end - 1] == theirs[end - 1]:
+        end -= 1
+    return ours[begin:end], theirs[begin:end]
 
 
 def _words(spots: Sequence[Spot], pair: Pair) -> Cause | None:
@@ -60,25 +94,129 @@ def _words(spots: Sequence[Spot], pair: Pair) -> Cause | None:
     return None
 
 
-def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause | None:
+def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
     """Say by what the items are ordered, as far as they show it."""
     items = f"{len(ours)} items are the same, in another order"
-    sorts = {"bytes": sorted, "dictionary": lambda x: sorted(x, key=_letters)}
-    kinds = [
-        next((name for name, sort in sorts.items() if sort(side) == list(side)), "")  # type: ignore[operator]
-        for side in (ours, theirs)
-    ]
-    if all(kinds) and kinds[0] != kinds[1]:
-        said = f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
+    if said := _by_locale(ours, theirs, pair):
         return Cause("locale", f"{items}: {said}")
-    if sum(bool(FILE.fullmatch(item)) for item in ours) * 2 > len(ours):
+    folders = _folders_walked(ours, theirs)
+    if folders > 1:
+        return Cause("directory-order", f"{items}, and they are names of files, by folders")
+    near = _farthest(ours, theirs)
+    if len(ours) >= JOBS_LEAST and near <= max(2, NEAR * len(ours)):
+        said = f"none is more than {near} places from where the other has it"
+        return Cause("job-order", f"{items}; {said}, as jobs leave it that run at once")
+    if folders:
         return Cause("directory-order", f"{items}, and they look like names of files")
-    return Cause("hash-order", f"{items}, sorted in {'neither' if not any(kinds) else 'one'}")
+    sorts = sum(list(side) == sorted(side) for side in (ours, theirs))
+    return Cause("hash-order", f"{items}, sorted in {'one' if sorts else 'neither'}")
 
 
-def _letters(item: str) -> tuple[str, str]:
-    """Order as the locales of people do: by letters and digits, then small before capital."""
-    return re.sub(r"[^0-9a-z]", "", item.lower()), item.swapcase()
+def _folders_walked(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """Return how many folders the items name files of; 0 if they name none, or in no such order."""
+    files = _files(ours)
+    counts = [_walked([files[i] for i in side if i in files]) for side in (ours, theirs)]
+    return min(counts) if files else 0
+
+
+def _by_locale(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
+    """Say so if one side is sorted by bytes and the other as people sort, or both in such ways."""
+    kinds = [_sorted_by(side) for side in (ours, theirs)]
+    if not all(kinds) or kinds[0] == kinds[1]:
+        return ""
+    return f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
+
+
+def _sorted_by(items: Sequence[str]) -> str:
+    """Return by what items are sorted: bytes, or a dictionary; empty if by neither."""
+    if list(items) == sorted(items) or list(items) == sorted(items, key=os.fsencode):
+        return "bytes"
+    for key in (_letters, _letters_and_signs):
+        keys = [key(item) for item in items]
+        if keys == sorted(keys):
+            return "dictionary"
+    return ""
+
+
+def _letters(item: str) -> str:
+    """Order as the locales of people do at first: by letters and digits alone, whatever case."""
+    return re.sub(r"[\W_]", "", _plain(item))
+
+
+def _letters_and_signs(item: str) -> tuple[str, ...]:
+    """Order signs before digits before letters, as newer locales do."""
+    return tuple(f"{c.isalnum():d}{c}" for c in _plain(item) if not c.isspace())
+
+
+ACCENTS = str.maketrans("äàáâãåçéèêëíìîïñóòôöõúùûüýÿß", "aaaaaaceeeeiiiinooooouuuuyys")
+
+
+def _plain(item: str) -> str:
+    return item.lower().translate(ACCENTS)
+
+
+def _farthest(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """Return by how many places the item moved that moved farthest."""
+    places: dict[str, list[int]] = {}
+    for number in range(len(theirs) - 1, -1, -1):
+        places.setdefault(theirs[number], []).append(number)
+    return max(abs(number - places[item].pop()) for number, item in enumerate(ours))
+
+
+def _files(items: Sequence[str]) -> dict[str, str]:
+    """Return the file that each item names, by the item; empty if most name none.
+
+    Items are names, or lines in which one column is names: sums, sizes or permissions beside them.
+    """
+    if all(NAME_WORD.fullmatch(item) for item in items) and len(set(items)) == len(items):
+        named = {item: item for item in items if FILE.fullmatch(item) or NUMBERED.fullmatch(item)}
+        if 2 * len(named) > len(items):
+            return {item: item for item in items}
+        return {}
+    for column in (-1, 0, 1):
+        named = {item: word for item in items if (word := _word(item, column))}
+        if 2 * len(named) > len(items) and 2 * len(set(named.values())) > len(named):
+            return named
+    return {item: item for item in items} if _most_are_paths(items) else {}
+
+
+def _word(item: str, column: int) -> str:
+    words = item.split()
+    word = words[column].strip("\"'") if -len(words) <= column < len(words) else ""
+    return word if FILE.fullmatch(word) and not re.fullmatch(r"[\d.,]+", word) else ""
+
+
+def _most_are_paths(items: Sequence[str]) -> bool:
+    """Tell whether most items are paths, even with spaces in them."""
+    return 2 * sum(item.startswith(("/", "./")) for item in items) > len(items)
+
+
+def _walked(paths: Sequence[str]) -> int:
+    """Return the number of folders; 0 if what is in one does not stand together.
+
+    Whoever walks folders finds all that is below one before he goes on to the next.
+    """
+    seen: set[str] = set()
+    open_ones: list[str] = []
+    filled: set[str] = set()
+    for path in paths:
+        above = list(_folders(path.rstrip("/")))
+        while open_ones and open_ones[-1] not in above:
+            open_ones.pop()
+        for folder in above[len(open_ones) :]:
+            if folder in seen:
+                return 0
+            seen.add(folder)
+            open_ones.append(folder)
+        filled.add("/".join(above[-2:-1]))
+    return len(filled)
+
+
+def _folders(path: str) -> Iterator[str]:
+    """Give the folders that a path lies in, and itself, from the outside in."""
+    parts = path.split("/")
+    for end in range(1, len(parts) + 1):
+        yield "/".join(parts[:end])
 
 
 def _records(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | None:

@@ -9,6 +9,8 @@ from pipeline.compare.causes.facts import Cause
 from pipeline.compare.causes.inside import find_causes_of_place
 from pipeline.compare.places import Place
 from tests.unit.compare.test_causes import (
+    ALPHA_AT,
+    BETA_AT,
     DIGESTS,
     NOISE,
     NOT_NAMED,
@@ -41,6 +43,7 @@ def when(form: str) -> Callable[[], Named]:
     return content(path, make(OTHER), make(OTHER + 5_000_000))
 
 
+LINES = b"\n".join(b"item %d" % (n * 7919 % 101) for n in range(60))
 BUILD_ID = b"\4\0\0\0\x14\0\0\0\3\0\0\0GNU\0"
 # What must not be called so.
 NEGATIVES: dict[str, Callable[[], Named]] = {
@@ -68,6 +71,27 @@ NEGATIVES: dict[str, Callable[[], Named]] = {
     "address": content("x", b"0x00001234\n", b"0x00004321\n"),
     "hash-order": content("x", b"one\ntwo\nthree\n", b"one\nzwei\ndrei\n"),
     "directory-order": content("x", b"zoo\nant\ncat\n", b"cat\nant\nzoo\n"),
+    # all moved far: no jobs that end a little earlier or later do that
+    "job-order": content("x", *(LINES, b"\n".join(reversed(LINES.split(b"\n"))))),
+    # an account has another shell
+    "account-order": content(
+        "etc/passwd",
+        b"a:x:998:998::/:/bin/sh\nb:x:997:997::/:/bin/sh\n",
+        b"a:x:997:997::/:/bin/sh\nb:x:998:998::/:/bin/false\n",
+    ),
+    "set-time": value("time", ALPHA_AT, BETA_AT),
+    "memory": content("x", b"limit 3900000 of 9\n", b"limit 3900004 of 9\n"),
+    "file-system": content("x", b"text is fine\n", b"text is good\n"),
+    "uptime": content("x", b"version 12.34 and 5.67\n", b"version 12.35 and 5.67\n"),
+    "process-id": content("x", b"rapid 1234\n", b"rapid 1235\n"),
+    "duration": content("x", b"sections 12\n", b"sections 13\n"),
+    "environment": content("x", b"EDITOR=vi\n", b"EDITOR=ed\n"),
+    "temporary-name": value("name", "opt/library-one", "opt/library-two"),
+    "only-in-one": place("tar", "etc/x", "mode", "0644", "0600"),
+    "extended-attribute": value("owner", "0:0", "7:7"),
+    "hard-link": value("target", "etc/a", "etc/b"),
+    "key": content("x", b"the key is one\n", b"the key is two\n"),
+    "changing-number": content("x", b"of 1234 lines\n", b"of 1235 words\n"),
     "uninitialised": content("x", around(NOISE[300:305]), around(NOISE[400:405])),
 }
 
