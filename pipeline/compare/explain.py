@@ -20,6 +20,7 @@ from pipeline.compare.causes.properties import only_in_one
 from pipeline.compare.causes.spots import is_text
 from pipeline.compare.contents import Built, open_built
 from pipeline.compare.diffoscope import Said
+from pipeline.compare.folders import Folders
 from pipeline.compare.formats.source import Source
 from pipeline.compare.images import Sides
 from pipeline.compare.inside import EQUAL, Inside, Leaf, Looked, look_into, shortened
@@ -172,7 +173,8 @@ def _facts(run: Run, names: tuple[str, str]) -> Pair:
         read_facts(name, epoch if isinstance(epoch, int) else 0, _predicate(run, name))
         for name in names
     )
-    return left, right
+    folders = Folders(run.environment(names[0]) / "ledger.jsonl.gz")
+    return replace(left, holds=folders.holding), replace(right, holds=folders.holding)
 
 
 def _predicate(run: Run, name: str) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from itertools import chain
 from pipeline.compare.causes.accounts import in_accounts
 from pipeline.compare.causes.facts import Cause, Facts, Pair
 from pipeline.compare.causes.headers import in_headers
-from pipeline.compare.causes.identifiers import in_identifiers
+from pipeline.compare.causes.identifiers import in_identifiers, in_random_bytes
 from pipeline.compare.causes.names import in_locale, in_names
 from pipeline.compare.causes.order import in_order
 from pipeline.compare.causes.properties import (
@@ -22,7 +22,7 @@ from pipeline.compare.causes.properties import (
     of_names,
     of_times,
 )
-from pipeline.compare.causes.running import in_forms, in_values
+from pipeline.compare.causes.running import in_columns, in_forms, in_values
 from pipeline.compare.causes.spots import Spot, find_spots, is_text
 from pipeline.compare.causes.times import in_binary, in_text
 
@@ -114,6 +114,9 @@ def _in_content(path: str, contents: Contents, pair: Pair, *, known: bool) -> It
         yield accounts
         return
     spots = find_spots(*contents)
+    if text and (numbered := in_columns(contents, spots)):
+        yield numbered
+        return
     order = in_order(contents, spots, pair)
     explained = known or bool(order)
     if order:
@@ -124,13 +127,13 @@ def _in_content(path: str, contents: Contents, pair: Pair, *, known: bool) -> It
         explained = explained or bool(found)
         yield from found
     if not explained and not text:
-        yield from _uninitialised(contents, spots)
+        yield from in_random_bytes(contents) or _uninitialised(contents, spots)
 
 
 def _in_spot(
     path: str, contents: Contents, spot: Spot, pair: Pair, *, text: bool
 ) -> Iterator[Cause]:
-    if form := in_forms(spot):
+    if text and (form := in_forms(spot)):
         cause, whole = form
         yield cause
         if whole:

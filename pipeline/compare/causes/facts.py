@@ -1,6 +1,6 @@
 """What is known of the environments that a difference may come from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,11 +20,15 @@ OTHERS = {
 STATEMENT_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
+Holds = Callable[[frozenset[str]], str]
+
+
 @dataclass(frozen=True)
 class Facts:
     """One environment: `hours` are when it built, by its own clock, in seconds since 1970 UTC.
 
-    What is not known is None. `others` are the values of further factors, by their names.
+    What is not known is None. `others` are the values of further factors, by their names. `holds`
+    returns the folder of the tree which holds just these names, or nothing.
     """
 
     name: str
@@ -40,6 +44,13 @@ class Facts:
     umask: int | None = None
     clock: str | None = None  # how far it is from the real time
     others: Mapping[str, str] = field(default_factory=dict)
+    holds: Holds = field(default=lambda _: "", compare=False)
+
+    @property
+    def seed(self) -> str | None:
+        """The seed by which the scratch file system orders folders, if it does so by hashes."""
+        hashed = self.others.get("scratch filesystem") == "ext4"
+        return self.others.get("directory order") if hashed else None
 
     def built_at(self, earliest: float, latest: float) -> bool:
         """Tell whether a time between `earliest` and `latest` lies within the build's hours."""

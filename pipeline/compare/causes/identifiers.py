@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from math import log2
@@ -11,6 +12,7 @@ from pipeline.compare.causes.spots import Spot
 
 UUID = re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
 HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?([0-9a-f]{16,128}|[0-9A-F]{16,128})(?![0-9A-Za-z])")
+SHORT_HEX = re.compile(r"(?<![\w.:-])(?:[0-9a-f]{8,15}|[0-9A-F]{8,15})(?![\w.:-])")
 TEMPORARY = re.compile(
     r"(?<=tmp)[._-]?[A-Za-z0-9_]{6,12}\b|(?<=\.)[A-Za-z0-9]{6,10}(?=\.tmp)"
     r"|(?<=/tmp/)[\w.-]*[._-][A-Za-z0-9]{6,12}\b"
@@ -24,11 +26,13 @@ ENCODED = re.compile(r"(?<![\w+/.-])[A-Za-z0-9+/_.-]{16,}={0,2}(?![\w+/=-])")
 KEYS = re.compile(
     r"-----BEGIN ([A-Z0-9 ]+)-----|\b((?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp\d+|sk-\S+) AAAA)"
 )
-NUMBER = re.compile(r"(?<![\w.,:/-])\d{3,20}(?![\w.,:/-])")
+NUMBER = re.compile(r"(?<![\w.,:/-])(?:\d{3,20}|\d+\.\d{2,18})(?![\w.,:/-])")
 BUILD_ID = re.compile(rb"\x04\x00{3}[\x08-\x14]\x00{3}\x03\x00{3}GNU\x00")
 MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 HIGH_BYTES = (0x7F, 0x55, 0x56)  # where Linux puts programs, libraries and stacks on amd64
 ENTROPY_BITS = 2.5  # a digit of random hexadecimal has four
+RANDOM_BYTES = (16, 65536)  # how long contents are that may be random as a whole
+CHANCE = 0.02  # of the bytes of two random contents are equal, at most
 
 
 def in_identifiers(
@@ -44,7 +48,7 @@ def in_identifiers(
     found = [*_uuids(spot), *_hexadecimal(spot), *_temporary(spot), *_address(spot)]
     if not text:
         found += _binary(contents, spot)
-    yield from found or _encoded(spot) or (_number(spot) if text else ())
+    yield from found or _encoded(spot) or _short_hexadecimal(spot) or _number(spot, text=text)
 
 
 def _different(pattern: re.Pattern[str], spot: Spot) -> tuple[str, str] | None:
@@ -93,9 +97,9 @@ def _drawn(word: str) -> bool:
     return all(any(map(kind, word)) for kind in kinds) and changes * 4 > len(word)
 
 
-def _number(spot: Spot) -> Iterator[Cause]:
+def _number(spot: Spot, *, text: bool) -> Iterator[Cause]:
     """Guess that a number is another in each run, if no more than it differs in a line."""
-    found = _different(NUMBER, spot)
+    found = _different(NUMBER, spot) if text else None
     alike = NUMBER.sub("", spot.text[0]) == NUMBER.sub("", spot.text[1])
     if found and alike:
         said = f"{found[0]} and {found[1]} are of no factor that is known"
@@ -115,6 +119,21 @@ def _hexadecimal(spot: Spot) -> Iterator[Cause]:
         yield Cause("random-identifier", f"{said}, drawn at random or a digest of what differs")
 
 
+def _short_hexadecimal(spot: Spot) -> list[Cause]:
+    """Find few hexadecimal digits, letters among them, of which nearly all differ."""
+    found = _different(SHORT_HEX, spot)
+    if not found or len(found[0]) != len(found[1]) or not all(map(_mixed, found)):
+        return []
+    if sum(map(str.__ne__, *found)) * 4 < len(found[0]) * 3:
+        return []
+    said = f"{found[0]} and {found[1]}: {len(found[0])} hexadecimal digits each"
+    return [Cause("random-identifier", f"{said}, drawn at random or a digest of what differs")]
+
+
+def _mixed(word: str) -> bool:
+    return any(map(str.isdigit, word)) and any(map(str.isalpha, word))
+
+
 def _temporary(spot: Spot) -> Iterator[Cause]:
     found = _different(TEMPORARY, spot)
     if found and len(found[0]) == len(found[1]):
@@ -125,6 +144,25 @@ def _entropy(text: str) -> float:
     """Return the bits of information in a digit, by how often each digit occurs."""
     counts = [text.count(c) / len(text) for c in set(text)]
     return -sum(share * log2(share) for share in counts)
+
+
+def in_random_bytes(contents: tuple[bytes, bytes]) -> list[Cause]:
+    """Guess that contents of one length which follow no pattern are drawn as a whole."""
+    left, right = contents
+    size = len(left)
+    if size != len(right) or not RANDOM_BYTES[0] <= size <= RANDOM_BYTES[1]:
+        return []
+    equal = sum(map(int.__eq__, left, right))
+    most = min(log2(size), 8)  # bits a byte, if all are different
+    if equal > max(1, CHANCE * size) or min(map(_entropy_of_bytes, contents)) < 0.9 * most:
+        return []
+    said = f"{size} bytes of which {equal} are equal, and which follow no pattern"
+    return [Cause("random-identifier", f"{said}: drawn at random, or encrypted", weak=True)]
+
+
+def _entropy_of_bytes(content: bytes) -> float:
+    shares = [count / len(content) for count in Counter(content).values()]
+    return -sum(share * log2(share) for share in shares)
 
 
 def _binary(contents: tuple[bytes, bytes], spot: Spot) -> Iterator[Cause]:

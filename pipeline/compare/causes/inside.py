@@ -36,6 +36,7 @@ def find_causes_of_place(
         if own:
             return _left_over(place, contents, pair)
         return find_causes(outer if place.path in NAMELESS else place.path, contents, pair)
+    values = place.first, place.second
     match place.kind:
         case "time":
             return _times(place, pair)
@@ -44,14 +45,14 @@ def find_causes_of_place(
             return (Cause("directory-order", f"the same entries in another order: {said}"),)
         case "mode" if not own:
             return _mode(place, pair)
-        case "owner":
-            return find_causes_of_values("owner", (place.first, place.second), pair)
         case "identifier":
             return _identifier(place, pair)
+        case "structure" if place.path.endswith(("name]", "comment]")):
+            return find_causes_of_values("name", values, pair)
+        case "owner" | "target" | "xattr" | "device":
+            return find_causes_of_values(place.kind, values, pair)
         case "links" if not own:
-            return find_causes_of_values("links", (place.first, place.second), pair)
-        case "target" | "xattr" | "device":
-            return find_causes_of_values(place.kind, (place.first, place.second), pair)
+            return find_causes_of_values(place.kind, values, pair)
     return ()
 
 

@@ -115,10 +115,10 @@ FORMS = (
     _form(
         "file-system",
         "a line of df",
-        rf"^\S+ +(?:[a-z]\w+ +)?{SIZE} +{SIZE} +{SIZE} +(?:\d+%|-) +/\S*$",
+        rf"^\S+ +(?:[a-z]\w+ +|- +)?{SIZE} +{SIZE} +{SIZE} +(?:\d+%|-) +/\S*$",
         "^(?:Filesystem|Dateisystem) ",
     ),
-    _form("file-system", "the blocks of a file, by du", rf"^{SIZE}\t\S"),
+    _form("file-system", "the blocks of a file, by du", rf"^{SIZE}\t(?!\d)\S"),
     _form("file-system", "the blocks of a folder, by ls", rf"^(?:total|insgesamt) {SIZE}$"),
     _form(
         "file-system",

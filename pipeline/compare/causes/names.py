@@ -9,12 +9,16 @@ from collections.abc import Iterator
 
 from pipeline.compare.causes.facts import Cause, Facts, Pair
 from pipeline.compare.causes.spots import Spot
+from pipeline.compare.causes.times import zone_names
 from pipeline.guest.protocol import BUILD_FOLDER
 
 PARALLEL = re.compile(r"cpu|core|proc|job|thread|worker|parallel|-j|smp", re.IGNORECASE)
+SEPARATORS = re.compile(r"(?<=\d)[.,'\u2019\u202f\xa0](?=\d)")  # between digits, by locale
 ESCAPED = 10  # characters that may stand for one that a locale lacks
 # Other factors that causes of their own look for, in more than their values.
 OF_OWN_CAUSE = ("memory", "scratch filesystem", "environment variables", "directory order")
+# What must not stand before a value that begins with these.
+BEFORE = {"/": r"(?:(?<![\w.])|(?<=-[IL]))", "+": r"(?<!\d)", "-": r"(?<!\d)"}
 OUT = "\0"  # stands where a value was; no text has it
 
 
@@ -26,7 +30,7 @@ def _values(facts: Facts) -> dict[str, list[str]]:
         "kernel": [kernel, kernel.partition("+")[0], re.split(r"[+-]", kernel)[0]],
         "host-name": [facts.host_name],
         "user": [facts.user],
-        "time-zone": [facts.time_zone],
+        "time-zone": [facts.time_zone, *zone_names(facts)],
         "locale": [facts.locale],
         "cpu-count": [facts.cpus],
         **{f"machine {factor}": [value] for factor, value in facts.others.items()},
@@ -77,12 +81,17 @@ def _taken_out(sides: tuple[str, str], values: tuple[str, str]) -> tuple[str, st
 
 def _replaced(text: str, value: str, by: str) -> str:
     """Replace a value where it stands as a word of its own."""
-    before = r"(?:(?<![\w.])|(?<=-[IL]))" if value.startswith("/") else r"(?<!\w)"
+    before = BEFORE.get(value[:1], r"(?<!\w)")
     return re.sub(rf"{before}{re.escape(value)}(?!\w)", lambda _: by, text)
 
 
 def in_locale(spot: Spot, pair: Pair) -> Cause | None:
-    """Find characters that one environment wrote and the other's locale could not."""
+    """Find characters that one environment wrote and the other's locale could not, or would not."""
+    bare = [SEPARATORS.sub("", text) for text in spot.text]
+    if bare[0] == bare[1] and spot.text[0] != spot.text[1] and pair[0].locale != pair[1].locale:
+        said = f"{spot.text[0].strip()[:40]!r} and {spot.text[1].strip()[:40]!r}"
+        locales = f"{pair[0].locale} and {pair[1].locale}"
+        return Cause("locale", f"the same digits with other signs between: {said} ({locales})")
     for at in (0, 1):
         text, other = spot.text[at], spot.text[1 - at]
         if not text.isascii() and other.isascii() and _same_but_foreign(text, other):

@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.compare.causes.ext4_order import in_order_of_hashes
 from pipeline.compare.causes.facts import Cause, Pair
 from pipeline.compare.causes.spots import STRINGS, Spot, is_text
 
 ITEMS_LIMIT = 100_000
 RECORDS = (32, 16, 8, 4)  # bytes of one item in a binary table
+BYTES_LEAST, BYTES_LIMIT = 24, 1024 * 1024  # that are in another order
 RECORD_SPOTS = 4  # fewer records than this may be in another order by chance
 TOKEN = re.compile(r"[^\s,;:(){}\[\]\"'=]+")
 FILE = re.compile(r"\S*(/\S+|[^\s/]\.[A-Za-z0-9]{1,8})")
 NAME_WORD = re.compile(r"[\w.@+~:/-]+")
 NUMBERED = re.compile(r"[A-Za-z]\w*[-_.]?\d+")
 NEAR = 0.1  # of the list: how far jobs that run at once move an item, at most
+HASHED_LEAST = 5  # names by chance in the order of hashes: one of 120
 JOBS_LEAST = 10  # fewer items than this may be near their places by chance
 
 
@@ -38,7 +41,16 @@ def in_order(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -
     ]
     if words[0] != words[1] and sorted(words[0]) == sorted(words[1]):
         return _alone(_name(words[0], words[1], pair))
-    return _alone(_records(contents, spots))
+    return _alone(_records(contents, spots) or _bytes(contents))
+
+
+def _bytes(contents: tuple[bytes, bytes]) -> Cause | None:
+    """Find the same bytes in another order, as short items of a binary format leave them."""
+    left, right = contents
+    apart = sum(map(int.__ne__, left, right)) if len(left) == len(right) <= BYTES_LIMIT else 0
+    if apart < BYTES_LEAST or Counter(left) != Counter(right):
+        return None
+    return Cause("hash-order", f"{apart} bytes are the same, in another order")
 
 
 def _alone(cause: Cause | None) -> Order | None:
@@ -102,12 +114,18 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
     folders = _folders_walked(ours, theirs)
     if folders > 1:
         return Cause("directory-order", f"{items}, and they are names of files, by folders")
+    for names, facts in ((ours, pair[0]), (theirs, pair[1])):
+        if len(names) >= HASHED_LEAST and in_order_of_hashes(names, facts.seed or ""):
+            said = f"in {facts.name} they are by ext4's hashes of names, with its seed"
+            return Cause("directory-order", f"{items}: {said}")
     near = _farthest(ours, theirs)
     if len(ours) >= JOBS_LEAST and near <= max(2, NEAR * len(ours)):
         said = f"none is more than {near} places from where the other has it"
         return Cause("job-order", f"{items}; {said}, as jobs leave it that run at once")
     if folders:
         return Cause("directory-order", f"{items}, and they look like names of files")
+    if folder := pair[0].holds(frozenset(ours)):
+        return Cause("directory-order", f"{items}, and they are what is in {folder}")
     sorts = sum(list(side) == sorted(side) for side in (ours, theirs))
     return Cause("hash-order", f"{items}, sorted in {'one' if sorts else 'neither'}")
 

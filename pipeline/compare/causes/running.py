@@ -5,16 +5,19 @@ in one machine would show others, too.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from pipeline.compare.causes.facts import Cause, Pair
+from pipeline.compare.causes.facts import MARGIN_S, Cause, Pair
 from pipeline.compare.causes.known_lines import FORMS, NUMBERS
 from pipeline.compare.causes.spots import Spot
 
 SHOWN = 80  # characters of a line
+COLUMN = re.compile(r"^ *(\d+)[ \t]+(\S*[^\W\d]\S*)$")
+LISTED_LEAST, LISTED_SHARE = 3, 0.8  # lines, and of all lines, that have another number
 NEAR = 0.8  # of a machine's memory: what its kernel leaves to programs, at least
 NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)?(?![\w.]*\d)")
 MEMORY_WORD = re.compile(r"(?i:mem|\bram\b|pages|total)|\d[KMG]i?B?\b")
+UPTIME = re.compile(r"\d+\.\d\d")
 # Units of memory, in MiB, and of what a size in them is a multiple.
 UNITS = {
     "bytes": (2**-20, 4096),
@@ -46,23 +49,37 @@ def in_forms(spot: Spot) -> tuple[Cause, bool] | None:
     return None
 
 
+def in_columns(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | None:
+    """Find a list of names, nearly all with another number before them: of inodes, or blocks."""
+    lines = min(content.count(b"\n") for content in contents)
+    if len(spots) < LISTED_LEAST or len(spots) < LISTED_SHARE * lines:
+        return None
+    listed = [[COLUMN.match(text) for text in spot.text] for spot in spots]
+    if not all(a and b and a[1] != b[1] and a[2] == b[2] for a, b in listed):
+        return None
+    said = " and ".join(repr(text.strip()[:SHOWN]) for text in spots[0].text)
+    what = f"{len(spots)} of {lines} lines have another number before the same name"
+    return Cause("file-system", f"{what}, as inodes or blocks: {said}")
+
+
 def in_values(path: str, spot: Spot, pair: Pair) -> Iterator[Cause]:
     """Name values that each side has from its machine, and numbers of one kind."""
     left, right = sides = (spot.text[0].rstrip("\r\n"), spot.text[1].rstrip("\r\n"))
     found = [_environment(sides, pair)]
     if left and right:
+        found.append(_uptime(left, right, pair))
         found += [_file_system(sides, pair), _memory(sides, pair), _number(path, left, right)]
     yield from filter(None, found)
 
 
 def _environment(sides: tuple[str, str], pair: Pair) -> Cause | None:
     """Find the variables that were drawn for an environment: they stand there for any others."""
-    for text, facts in zip(sides, pair, strict=True):
-        drawn = facts.others.get("environment variables", "").split()
-        words = re.findall(r"\w+", text) if drawn else []
-        for name in drawn:
+    for text, both in zip(sides, (pair, pair[::-1]), strict=True):
+        drawn, others = (set(one.others.get("environment variables", "").split()) for one in both)
+        words = set(re.findall(r"\w+", text)) if drawn else set()
+        for name in sorted(drawn - others):
             if name in words:
-                return Cause("environment", f"{name} is a variable of {facts.name} alone")
+                return Cause("environment", f"{name} is a variable of {both[0].name} alone")
     return None
 
 
@@ -81,6 +98,16 @@ def _file_system(sides: tuple[str, str], pair: Pair) -> Cause | None:
 def _alias(text: str, kind: str) -> str:
     words = re.findall(r"[\w/]+", text)
     return next((name for name in FILE_SYSTEMS.get(kind, (kind,)) if name in words), "")
+
+
+def _uptime(left: str, right: str, pair: Pair) -> Cause | None:
+    """Guess that a number of hundredths is a machine's uptime, if no longer than its build."""
+    for text, facts in zip((left, right), pair, strict=True):
+        long_s = facts.hours[1] - facts.hours[0] + MARGIN_S if facts.hours else 0
+        if not UPTIME.fullmatch(text.strip()) or float(text) > long_s:
+            return None
+    said = f"{left.strip()} and {right.strip()} are no more seconds than the builds took"
+    return Cause("uptime", said, weak=True)
 
 
 def _memory(sides: tuple[str, str], pair: Pair) -> Cause | None:

@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -146,6 +146,7 @@ def _judge_pieces(encoding: _Encoding, pieces: Sequence[bytes], pair: Pair) -> s
 
 
 _MONTH = r"(?P<name>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
+_WORD = r"(?:de )?(?P<word>[^\W\d_]{3,})\.?(?: de)?"
 _CLOCK = r"(?P<h>[0-2]\d):(?P<m>[0-5]\d)(?::(?P<s>[0-6]\d)(?:\.\d+)?)?"
 _ZONE = r"(?P<zone>Z|UTC|GMT|[+-]\d\d:?\d\d)"
 _YEAR, _DAY = r"(?P<year>(?:19|20)\d\d)", r"(?P<day>[0-3]?\d)"
@@ -164,6 +165,13 @@ DATES = tuple(
         rf"(?<!\d){_NUMBERS[0]}/{_NUMBERS[1]}/{_NUMBERS[2]}{_THEN}(?!\d)",
         rf"(?<!\d){_NUMBERS[1]}[./]{_NUMBERS[0]}[./]{_NUMBERS[2]}{_THEN}(?!\d)",
         rf"\b{_MONTH} +{_DAY} {_CLOCK}\b",
+        rf"(?<!\d){_YEAR}-?(?P<yday>[0-3]\d\d)(?!\d)",
+        rf"(?<!\d){_YEAR}-?W(?P<week>[0-5]\d)(?!\d)",
+        rf"\b[Ww]eek (?P<week>[0-5]?\d)\b\D{{1,8}}{_YEAR}\b",
+        rf"(?<!\d){_DAY}(?:st|nd|rd|th|\.)?(?: of)? {_MONTH}\b{_THEN}",
+        rf"\b{_MONTH} +{_DAY}(?:st|nd|rd|th)?\b{_THEN}",
+        rf"(?<!\d){_DAY}\.? {_WORD} {_YEAR}{_THEN}",
+        rf"(?<!\d){_DAY}\.? {_WORD} {_CLOCK} (?:{_ZONE} |[A-Z+0-9-]{{1,5}} )?{_YEAR}\b",
     )
 )
 EPOCHS = re.compile(r"(?<![\d.])(\d{10})(\d{3}|\d{6}|\d{9})?(?!\d)")
@@ -176,7 +184,7 @@ def read_dates(text: str, facts: Facts) -> list[Stamp]:
     taken: set[int] = set()
     for pattern in DATES:
         for match in pattern.finditer(text):
-            stamp = _read(match, _year(match, facts))
+            stamp = _read(match, _year(match, facts), facts)
             if stamp and not taken & set(range(*match.span())):
                 taken |= set(range(*match.span()))
                 found.append(stamp)
@@ -192,23 +200,48 @@ def _year(match: re.Match[str], facts: Facts) -> int:
     got = match.groupdict()
     if got.get("year"):
         return int(got["year"]) + 2000 * (len(got["year"]) == 2)
-    years = [datetime.fromtimestamp(facts.epoch, UTC).year]
-    years += [datetime.fromtimestamp(facts.hours[0], UTC).year] if facts.hours else []
-    stamps = {year: _read(match, year) for year in years}
-    return next((y for y, s in stamps.items() if s and s.of_commit(facts)), years[-1])
+    commit = datetime.fromtimestamp(facts.epoch, UTC).year
+    build = datetime.fromtimestamp(facts.hours[0], UTC).year if facts.hours else commit
+    of_commit, of_build = _read(match, commit, facts), _read(match, build, facts)
+    if of_commit and of_commit.of_commit(facts):
+        return commit
+    # On the first and the last day of a year it is another one in other time zones.
+    near = [build, build - 1, build + 1] if of_build else []
+    stamps = {year: _read(match, year, facts) for year in near}
+    return next((y for y, s in stamps.items() if s and s.of_build(facts)), build)
 
 
-def _read(match: re.Match[str], year: int) -> Stamp | None:
+def _read(match: re.Match[str], year: int, facts: Facts) -> Stamp | None:
     got = {key: value for key, value in match.groupdict().items() if value is not None}
-    month = MONTHS.index(got["name"]) + 1 if "name" in got else int(got["month"])
     clock = [int(got.get(key, 0)) for key in "hms"]
-    local = moment(year, month, int(got["day"]), *clock)
+    local = _day(got, year, facts)
     if local is None:
         return None
+    local += clock[0] * 3600 + clock[1] * 60 + clock[2]
     zone = got.get("zone")
-    length = 0.0 if "s" in got else 59.0 if "m" in got else DAY_S - 1.0
+    day = DAY_S - 1.0 + 6 * DAY_S * ("week" in got)
+    length = 0.0 if "s" in got else 59.0 if "m" in got else day
     at = local - _zone_seconds(zone)
     return Stamp(at, at + length, zoned=zone is not None and "h" in got, words=match[0].strip())
+
+
+def _day(got: Mapping[str, str], year: int, facts: Facts) -> float | None:
+    """Return when a day begins, in seconds since 1970, as if it were in UTC; None if it is none."""
+    if "yday" in got:
+        first = moment(year, 1, 1, 0, 0, 0)
+        return first + (int(got["yday"]) - 1) * DAY_S if first and got["yday"] != "000" else None
+    if "week" in got:
+        try:
+            monday = datetime.fromisocalendar(year, int(got["week"]), 1)
+        except ValueError:
+            return None
+        return monday.replace(tzinfo=UTC).timestamp()
+    if "word" in got:  # a month in another language: the one that makes it a day of the build
+        days = [moment(year, month, int(got["day"]), 0, 0, 0) for month in range(1, 13)]
+        stamps = [Stamp(day, day + DAY_S, zoned=False, words="") for day in days if day]
+        return next((s.earliest for s in stamps if s.of_build(facts) or s.of_commit(facts)), None)
+    month = MONTHS.index(got["name"]) + 1 if "name" in got else int(got["month"])
+    return moment(year, month, int(got["day"]), 0, 0, 0)
 
 
 def _zone_seconds(zone: str | None) -> int:
@@ -255,6 +288,17 @@ def _offset(zone: str | None, local: float) -> float:
     except (ZoneInfoNotFoundError, ValueError, OverflowError, OSError):
         return 0
     return (there.utcoffset() or timedelta()).total_seconds()
+
+
+def zone_names(facts: Facts) -> list[str]:
+    """Return what the time zone is called where it was built: `%Z`, `%z`, `%:z`."""
+    at = datetime.fromtimestamp(facts.hours[0] if facts.hours else facts.epoch, UTC)
+    try:
+        there = at.astimezone(ZoneInfo(facts.time_zone or "UTC"))
+    except (ZoneInfoNotFoundError, ValueError, OverflowError, OSError):
+        return []
+    numbers = f"{there:%z}"
+    return [f"{there:%Z}", numbers, f"{numbers[:3]}:{numbers[3:]}", numbers[:3]]
 
 
 def _clocks(spot: Spot, pair: Pair) -> Iterator[Cause]:

@@ -1,0 +1,49 @@
+"""What is in the folders of a tree, as a ledger says; it is read only if somebody asks."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+from pipeline.compare.ledger import Entry, parse, read_blocks
+from pipeline.errors import TwinbuildError
+
+NAMES_LEAST = 3
+SHARE = 0.9  # of a folder's names that a list of them has: later steps may have added some
+
+
+class Folders:
+    """The names in each folder that a ledger ever had."""
+
+    def __init__(self, ledger: Path) -> None:
+        self._ledger = ledger
+
+    def holding(self, names: frozenset[str]) -> str:
+        """Return the folder in which all these names are, and few others; empty if there is none.
+
+        Names that begin with a dot are not asked for: many lists leave them out.
+        """
+        asked = {name for name in names if not name.startswith(".")}
+        if len(asked) < NAMES_LEAST:
+            return ""
+        fitting = (
+            (len(there), folder)
+            for folder, there in self._folders.items()
+            if asked <= there and SHARE * len(there) <= len(asked)
+        )
+        return min(fitting, default=(0, ""))[1]
+
+    @cached_property
+    def _folders(self) -> Mapping[str, set[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        try:
+            for line in chain.from_iterable(read_blocks(self._ledger)):
+                record = parse(line)
+                if isinstance(record, Entry):
+                    folder, _, name = record.path.rpartition("/")
+                    if not name.startswith("."):
+                        found[folder].add(name)
+        except TwinbuildError:
+            return {}  # the verdict has told it
+        return found
