@@ -135,9 +135,9 @@ def parse_json(content: bytes) -> Any:
     """Parse a JSON document; raise ValueError or RecursionError if it is not one.
 
     What readers may understand differently is refused: a key that an object has twice, and the
-    numbers that JSON does not know (NaN and the infinities).
+    numbers that JSON does not know (NaN and the infinities), any encoding but UTF-8.
     """
-    return json.loads(content, object_pairs_hook=_object, parse_constant=_no_number)
+    return json.loads(content.decode(), object_pairs_hook=_object, parse_constant=_no_number)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def load(content: bytes) -> Lock:
     try:
         paragraphs = list(Deb822.iter_paragraphs(content.decode(), use_apt_pkg=False))
         lock = _lock(iter(paragraphs))
-    except (KeyError, ValueError, StopIteration) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, StopIteration) as error:
         raise InputsUnverified(f"the lock is damaged: {error!r}") from error
     if dump(lock) != content:
         raise InputsUnverified("the lock is not in its canonical form", remedy="write it anew")

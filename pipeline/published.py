@@ -5,7 +5,6 @@ is not signed: whoever serves it can leave one out, and can add none. A release 
 manifest says, signed by the release key, and what its environments state alike.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pipeline.errors import (
     TwinbuildError,
     UsageError,
 )
+from pipeline.files import parse_json
 from pipeline.guest.protocol import ArtifactNames, artifact_names
 from pipeline.plain import plain
 from pipeline.statement import FILE_NAME
@@ -210,7 +210,7 @@ def _listed_there(location: Location) -> tuple[Listed, ...]:
     url = f"{location.address.rstrip('/')}/index.json"
     try:
         with transfer.Client() as client:
-            document = json.loads(client.get([url], limit=INDEX_LIMIT))
+            document = parse_json(client.get([url], limit=INDEX_LIMIT))
         entries = document["releases"][:RELEASES_LIMIT]
         return tuple(Listed(_name(e["tag"]), _name(e["image"])) for e in entries)
     except transfer.Missing as error:

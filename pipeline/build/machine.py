@@ -21,6 +21,7 @@ from pipeline.build.builder import MOUNTED, OUT, Builder
 from pipeline.build.engine import BUILDER_USER, LABEL, LOG, RUN_LABEL
 from pipeline.config import EnvironmentEntry, Variation, Vary
 from pipeline.errors import BuildFailed, InfrastructureFailed, InputsUnverified, TwinbuildError
+from pipeline.files import parse_json
 from pipeline.guest import protocol
 from pipeline.plain import plain
 
@@ -256,17 +257,14 @@ class _Records:
     """Cuts the stream of records into lines and parses them."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()  # whatever the size of the pieces, each byte is moved once
         self._steps = 0
 
     def feed(self, piece: bytes) -> Iterator[tuple[Record, bytes]]:
         """Yield the records that are complete now, each with the line to keep of it."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) > protocol.RECORD_LIMIT:
-            raise InfrastructureFailed("the machine sent a record without end")
-        for line in lines:
+        for line in self._lines(piece):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 known = record["record"] in protocol.RECORDS
                 # NaN is no JSON; what is nested too deeply for this must not break readers either.
                 kept = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
@@ -278,6 +276,15 @@ class _Records:
             if self._steps > STEPS_LIMIT:
                 raise InfrastructureFailed(f"the machine reports more than {STEPS_LIMIT} steps")
             yield record, kept
+
+    def _lines(self, piece: bytes) -> Iterator[bytes]:
+        first, *others = piece.split(b"\n")
+        self._rest += first
+        for other in others:
+            yield bytes(self._rest)
+            self._rest = bytearray(other)
+        if len(self._rest) > protocol.RECORD_LIMIT:
+            raise InfrastructureFailed("the machine sent a record without end")
 
 
 def _pieces(container: Container, silence_s: float) -> Generator[tuple[str, bytes], None, None]:

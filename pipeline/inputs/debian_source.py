@@ -22,8 +22,8 @@ RELATION = re.compile(
     r"([a-z0-9][a-z0-9+.-]+)(:[a-z0-9-]+)?\s*(\([<=>]+\s*[^\s()]+\s*\))?"
     r"\s*(?:\[([^\[\]]*)\])?\s*((?:<[^<>]*>\s*)*)"
 )
+WORD = re.compile(r"[a-z0-9+.-]+")
 HEAD = re.compile(r"(\S+) \((\S+)\)(?: [a-zA-Z0-9.~+-]+)+;.*")
-TRAILER = re.compile(r" -- .*<.*> {1,2}(\S.*?)\s*")
 BUILD_FIELDS = ("Build-Depends", "Build-Depends-Indep", "Build-Depends-Arch")
 # What a stanza of a `Packages` index takes over from `debian/control` or a control file.
 RELATIONS = ("Pre-Depends", "Depends", "Provides", "Conflicts", "Breaks", "Replaces")
@@ -95,9 +95,9 @@ def read_source(control: bytes, changelog: bytes, architecture: str, folder: str
     if first.get("Source") != name:
         what = f"{file} is of the source {first.get('Source', '')[:80]!r}, debian/changelog of"
         raise UsageError(f"{what} {name}")
-    lines = _text(control, file).splitlines()
+    lines = _first_lines(_text(control, file))
     needs = [
-        Need(relation, _line_of(names_in(relation)[0], lines))
+        Need(relation, lines.get(names_in(relation)[0], 1))
         for field in BUILD_FIELDS
         for relation in _relations(first, field, architecture, file)
     ]
@@ -200,11 +200,13 @@ def _binary(
     return Binary(name, version, architecture, source, file, told)
 
 
-def _line_of(word: str, lines: list[str]) -> int:
-    """Return the number of the first line with a name of a package, as a whole word."""
-    whole = re.compile(rf"(?<![a-z0-9+.-]){re.escape(word)}(?![a-z0-9+.-])")
-    found = (number for number, line in enumerate(lines, 1) if whole.search(line))
-    return next(found, 1)
+def _first_lines(text: str) -> dict[str, int]:
+    """Return the number of the first line in which each word stands that may name a package."""
+    found: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        for word in WORD.findall(line):
+            found.setdefault(word, number)
+    return found
 
 
 def _paragraphs(content: bytes, file: str) -> list[Deb822]:
@@ -221,12 +223,12 @@ def _last_change(content: bytes, file: str) -> tuple[str, str, int]:
     """Return source, version and date, in seconds, of the first entry of a changelog."""
     lines = _text(content, file).splitlines()
     head = next((match for line in lines if line.strip() for match in [HEAD.fullmatch(line)]), None)
-    trailer = next((match for line in lines if (match := TRAILER.fullmatch(line))), None)
+    trailer = next((line for line in lines if line.startswith(" -- ") and "<" in line), "")
     if not head or not PACKAGE.fullmatch(head[1]) or not VERSION.fullmatch(head[2]):
         raise UsageError(f"{file} does not begin with an entry `name (version) suite; urgency=…`")
     try:
-        epoch = int(parsedate_to_datetime(trailer[1] if trailer else "").timestamp())
-    except (ValueError, TypeError, OverflowError):
+        epoch = int(parsedate_to_datetime(trailer.rpartition("> ")[2].strip()).timestamp())
+    except (ValueError, TypeError, OverflowError, IndexError):
         epoch = 0
     if epoch not in EPOCH:
         raise UsageError(f"{file}: the first entry has no date that can be read")

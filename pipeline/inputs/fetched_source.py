@@ -5,10 +5,10 @@ pools of the farm's and the image's archives, and first the addresses in a file 
 """
 
 import re
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from debian.deb822 import Dsc
 
@@ -17,6 +17,8 @@ from pipeline.errors import InputsUnverified, UsageError
 from pipeline.inputs.addresses import join
 from pipeline.inputs.archive_files import open_archives
 from pipeline.inputs.debian_source import TEXT_LIMIT
+from pipeline.inputs.tar_members import read_members
+from pipeline.inputs.unpacked import Unreadable, unpacked
 from pipeline.lock import PACKAGE, SHA256, VERSION
 from pipeline.store import Store
 
@@ -104,19 +106,28 @@ def read_debian(source: FetchedSource, store: Store, shown: str) -> dict[str, by
     if len(of_debian) != 1 or has_diff:
         remedy = "only the formats 3.0 (quilt) and 3.0 (native) are supported"
         raise UsageError(f"{shown} has no debian/ in a tar archive of its own", remedy=remedy)
-    found: dict[str, bytes] = {}
     try:
-        with tarfile.open(store.path(of_debian[0].sha256), "r:*") as tar:
-            for member in tar:
-                match = OF_DEBIAN.fullmatch(member.name)
-                file = tar.extractfile(member) if match and member.isreg() else None
-                if match and file and match[1] not in found:
-                    found[match[1]] = file.read(TEXT_LIMIT + 1)
-                if len(found) == 2:
-                    return found
-    except (tarfile.TarError, EOFError, OSError) as error:
+        with store.path(of_debian[0].sha256).open("rb") as file:
+            found = _debian(file, of_debian[0].name)
+    except Unreadable as error:
         raise InputsUnverified(f"{of_debian[0].name} cannot be read: {error}") from error
-    raise UsageError(f"{shown}: {of_debian[0].name} has no debian/control and debian/changelog")
+    if len(found) < 2:
+        what = f"{shown}: {of_debian[0].name} has no debian/control and debian/changelog"
+        raise UsageError(what)
+    return found
+
+
+def _debian(file: BinaryIO, name: str) -> dict[str, bytes]:
+    """Return the first of each of the two files in a packed tar archive that are there."""
+    found: dict[str, bytes] = {}
+    with unpacked(file, name.rpartition(".")[2]) as archive:
+        for member in read_members(archive):
+            match = OF_DEBIAN.fullmatch(member.name)
+            if match and member.is_file and match[1] not in found:
+                found[match[1]] = member.read(TEXT_LIMIT)
+            if len(found) == 2:
+                break
+    return found
 
 
 def _is_possible(file: SourceFile) -> bool:

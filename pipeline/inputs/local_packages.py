@@ -4,19 +4,17 @@
 one by hash, `packages.chroot/*.deb` are ready-made, as a live-build configuration has them.
 """
 
-import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from debian.arfile import ArError
-from debian.debfile import DebError, DebFile
-
 from pipeline.errors import UsageError
 from pipeline.files import sha256_file
+from pipeline.inputs.deb_control import read_control
 from pipeline.inputs.debian_source import Binary, Source, read_source, stanza_fields
 from pipeline.inputs.fetched_source import FetchedSource, read_dsc
+from pipeline.inputs.unpacked import Unreadable
 from pipeline.lock import PACKAGE, VERSION
 
 SOURCES, READY_MADE = "packages", "packages.chroot"
@@ -111,9 +109,8 @@ def _ready_made(path: Path, architecture: str, shown: str) -> Binary:
     if path.stat().st_size > DEB_LIMIT:
         raise UsageError(f"{shown} is larger than {DEB_LIMIT} bytes")
     try:
-        with DebFile(str(path)) as deb:
-            fields = {key: str(value) for key, value in deb.debcontrol().items()}
-    except (DebError, ArError, tarfile.TarError, OSError, ValueError, KeyError) as error:
+        fields = {key: str(value) for key, value in read_control(path).items()}
+    except Unreadable as error:
         raise UsageError(f"{shown} cannot be read: {error}") from error
     name, version, made_for = (
         fields.get(key, "") for key in ("Package", "Version", "Architecture")

@@ -4,14 +4,11 @@ Its paragraphs come from the packages themselves, once these are verified, so th
 the lock and the packages makes the same index, whatever became of the archive's own indices.
 """
 
-import tarfile
 from collections.abc import Iterable
 
-from debian.arfile import ArError
-from debian.deb822 import Deb822
-from debian.debfile import DebError, DebFile
-
 from pipeline.errors import InputsUnverified
+from pipeline.inputs.deb_control import read_control
+from pipeline.inputs.unpacked import Unreadable
 from pipeline.lock import Package
 from pipeline.store import Store
 
@@ -31,9 +28,8 @@ def build_index(store: Store, packages: Iterable[Package]) -> bytes:
 def _paragraph(store: Store, package: Package) -> str:
     path = store.path(package.sha256)
     try:
-        with DebFile(str(path)) as deb:
-            fields: Deb822 = deb.debcontrol()
-    except (DebError, ArError, tarfile.TarError, OSError, ValueError, KeyError) as error:
+        fields = read_control(path)
+    except Unreadable as error:
         raise InputsUnverified(f"{package.file_name} cannot be read: {error}") from error
     stated = (fields.get("Package"), fields.get("Version"), fields.get("Architecture"))
     if stated != (package.name, package.version, package.architecture):

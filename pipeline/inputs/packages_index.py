@@ -1,17 +1,14 @@
 """`Packages`: an archive's list of binary packages, read from the store paragraph by paragraph."""
 
-import bz2
-import gzip
-import lzma
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import BinaryIO
 
 from debian.deb822 import Deb822
 
 from pipeline.errors import InputsUnverified
+from pipeline.inputs.unpacked import ERRORS, Unreadable, open_packed
 from pipeline.lock import (
     NAME,
     PACKAGE,
@@ -29,8 +26,8 @@ from pipeline.store import Store
 UNPACKED_LIMIT = 1024**3
 PARAGRAPH_LIMIT = 1024**2
 PIECE = 1024**2
-FIELD = re.compile(rb"^(Package|Essential|Provides): *(.*?) *$", re.MULTILINE)
-FILENAME = re.compile(rb"^Filename: *(.*?) *$", re.MULTILINE)
+FIELD = re.compile(rb"^(Package|Essential|Provides):(.*)$", re.MULTILINE)
+FILENAME = re.compile(rb"^Filename:(.*)$", re.MULTILINE)
 
 
 @dataclass
@@ -54,14 +51,15 @@ def paragraphs(store: Store, index: Index) -> Iterator[bytes]:
     """Give the paragraphs of an index in the store; raise InputsUnverified past the limits."""
     unpacked, rest = 0, b""
     try:
-        with _open(store, index) as file:
-            while piece := file.read(PIECE):
+        with store.path(index.sha256).open("rb") as file:
+            stream = open_packed(file, PurePosixPath(index.path).suffix.removeprefix("."))
+            while piece := stream.read(PIECE):
                 unpacked += len(piece)
                 *whole, rest = (rest + piece).split(b"\n\n")
                 if unpacked > UNPACKED_LIMIT or len(rest) > PARAGRAPH_LIMIT:
                     raise InputsUnverified(f"{index.path} is absurdly large")
                 yield from whole
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (*ERRORS, Unreadable) as error:
         raise InputsUnverified(f"{index.path} cannot be unpacked: {error}") from error
     if rest.strip():
         yield rest
@@ -73,7 +71,8 @@ def catalogue(store: Store, suites: Collection[Suite]) -> Catalogue:
     for _, index in _packages_of(suites):
         for paragraph in paragraphs(store, index):
             fields = {
-                key: value.decode(errors="replace") for key, value in FIELD.findall(paragraph)
+                key: value.strip().decode(errors="replace")
+                for key, value in FIELD.findall(paragraph)
             }
             name = fields.get(b"Package", "")
             found.names.add(name)
@@ -98,10 +97,10 @@ def find_packages(
             match = FILENAME.search(paragraph)
             if not match:
                 continue
-            place = (suite.archive, suite.suite, match[1].decode(errors="replace"))
+            place = (suite.archive, suite.suite, match[1].strip().decode(errors="replace"))
             if place in wanted:
                 package = _package(paragraph, suite)
-                if found.setdefault(place, package) != package:
+                if package.filename != place[2] or found.setdefault(place, package) != package:
                     raise InputsUnverified(f"{index.path} names {place[2]} twice")
     missing = sorted(set(wanted) - set(found))
     if missing:
@@ -140,16 +139,3 @@ def _package(paragraph: bytes, suite: Suite) -> Package:
         )
     except (KeyError, ValueError) as error:
         raise InputsUnverified(f"a package in {suite.suite} cannot be read: {error!r}") from error
-
-
-def _open(store: Store, index: Index) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File:
-    path = store.path(index.sha256)
-    match PurePosixPath(index.path).suffix:
-        case ".xz":
-            return lzma.open(path)
-        case ".gz":
-            return gzip.open(path)
-        case ".bz2":
-            return bz2.open(path)
-        case _:
-            return path.open("rb")

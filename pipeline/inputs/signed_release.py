@@ -164,7 +164,7 @@ def _parse(text: bytes) -> SignedRelease:
             fields.get("Acquire-By-Hash") == "yes",
             {index.path: index for index in listed if 0 < index.size <= SIZE_LIMIT},
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputsUnverified(f"the InRelease cannot be read: {error!r}") from error
 
 

@@ -7,7 +7,6 @@ smart cards work too, and named by the fingerprint of its key.
 """
 
 import base64
-import json
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +26,7 @@ import verify
 from pipeline import openpgp
 from pipeline.config import Name, ReleaseTag
 from pipeline.errors import InputsUnverified, SignatureInvalid
-from pipeline.files import json_bytes
+from pipeline.files import json_bytes, parse_json
 from pipeline.plain import plain
 from pipeline.version import is_older
 
@@ -175,7 +174,7 @@ def _opened(envelope: bytes) -> tuple[bytes, list[bytes]]:
     try:
         if len(envelope) > LIMIT:
             raise ValueError(f"it is larger than {LIMIT} bytes")  # noqa: TRY301
-        document: Any = json.loads(envelope)
+        document: Any = parse_json(envelope)
         signatures = [base64.b64decode(s["sig"], validate=True) for s in document["signatures"]]
         if document["payloadType"] != PAYLOAD_TYPE or not 0 < len(signatures) <= SIGNATURES_LIMIT:
             raise ValueError("it has another type, or no signature or too many")  # noqa: TRY301

@@ -1,0 +1,48 @@
+"""The control file of a binary package: `control` in `control.tar` in an ar archive (deb(5))."""
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+from debian.deb822 import Deb822
+
+from pipeline.inputs.tar_members import read_members
+from pipeline.inputs.unpacked import Unreadable, unpacked
+
+MAGIC = b"!<arch>\n"
+HEADER = 60
+PARTS_LIMIT = 10  # debian-binary, control.tar, data.tar, and what others may add
+CONTROL_LIMIT = 4 * 1024 * 1024  # a crate may provide thousands of features
+PART = re.compile(rb"control\.tar(?:\.(gz|xz|bz2|zst))?")
+
+
+def read_control(path: Path) -> Deb822:
+    """Return the fields of a package's control file; raise Unreadable if there is none."""
+    try:
+        with path.open("rb") as file:
+            return _control(file)
+    except (OSError, ValueError) as error:
+        raise Unreadable(str(error)) from error
+
+
+def _control(file: BinaryIO) -> Deb822:
+    with unpacked(file, _find_control(file)) as archive:
+        for member in read_members(archive):
+            if member.is_file and member.name.removeprefix("./") == "control":
+                return Deb822(member.read(CONTROL_LIMIT).decode())
+    raise Unreadable("its control.tar has no file control")
+
+
+def _find_control(file: BinaryIO) -> str:
+    """Go to where the control part of a package begins; return how it is packed."""
+    if file.read(len(MAGIC)) != MAGIC:
+        raise Unreadable("it is no package")
+    for _ in range(PARTS_LIMIT):
+        header = file.read(HEADER)
+        size = header[48:58].strip()
+        if len(header) < HEADER or not size.isdigit():
+            break
+        if part := PART.fullmatch(header[:16].rstrip(b" ").rstrip(b"/")):
+            return (part[1] or b"").decode()
+        file.seek(int(size) + int(size) % 2, 1)
+    raise Unreadable("it has no control.tar")
