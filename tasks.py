@@ -310,12 +310,24 @@ def verify(
 
 
 @_task
+def keys(_c: Context, name: str | None = None, release: str | None = None) -> None:
+    """Make or take all keys that a release needs, and write them into farm.yaml and keys/.
+
+    --name "NAME <ADDRESS>" makes a release key; --release FINGERPRINT takes one that gpg has, on a
+    card too. What is there stays, so that it can be run again. It ends with a trial signature.
+    """
+    from pipeline import keys as making
+
+    kept = making.set_up(_workspace(), name, release, _display().say)
+    print("\n".join(making.what_to_back_up(kept)))
+
+
+@_task
 def keygen(_c: Context, environment: str) -> None:
     """Make the key that signs an environment's statements; print its line for farm.yaml."""
-    from pipeline import dsse
+    from pipeline import keys as making
 
-    path = dsse.key_path(environment)
-    public = dsse.make_key(path)
+    path, public = making.make_environment_key(_workspace().farm, environment)
     print(f"{path} is written. In farm.yaml, under keys.environments:\n    {environment}: {public}")
 
 
@@ -654,7 +666,7 @@ def stage_release(_c: Context, run: str) -> None:
 
 
 namespace = Collection(
-    *(new_image, lock, check, build, release, snapshot, verify, keygen),
+    *(new_image, lock, check, build, release, snapshot, verify, keys, keygen),
     *(runs, show, clean, doctor, demo, bench, test, lint, locate, bisect, profile_boot),
 )
 kits = Collection("kit")

@@ -95,14 +95,25 @@ class ImageArchive(Archive):
     """An archive that an image's commit names: its address must be one of the public Internet."""
 
 
-class TagPolicy(_Model):
+class _Policy(_Model):
+    """A mapping in which a key without a value is one that is not there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, written: Any) -> Any:
+        if not isinstance(written, dict):
+            return written
+        return {name: value for name, value in written.items() if value is not None}
+
+
+class TagPolicy(_Policy):
     """Which tags may be released."""
 
     signed: bool = True
     signers: list[Fingerprint] = []
 
 
-class Keys(_Model):
+class Keys(_Policy):
     """The public halves of the keys that a release rests on."""
 
     release: Fingerprint | None = None
@@ -110,7 +121,7 @@ class Keys(_Model):
     tags: TagPolicy = TagPolicy()
 
 
-class Farm(_Model):
+class Farm(_Policy):
     """`farm.yaml`."""
 
     environments: dict[Name, EnvironmentEntry] = Field(min_length=2)
@@ -120,7 +131,7 @@ class Farm(_Model):
     published: HttpUrl | None = None  # where `publish` is served, for machines that do not have it
 
 
-class Rules(_Model):
+class Rules(_Policy):
     """What of a `farm.yaml` decides about releases; the other keys are not looked at."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -222,6 +233,11 @@ def load_farm(path: Path) -> Farm:
 def parse_rules(content: bytes, path: str) -> Rules:
     """Parse what a `farm.yaml` says of releases; raise UsageError that names the key at fault."""
     return _parse(Rules, content, path)
+
+
+def parse_farm(content: bytes, path: str) -> Farm:
+    """Parse the content of a `farm.yaml`; raise UsageError that names the key at fault."""
+    return _parse(Farm, content, path)
 
 
 def load_environment(path: Path) -> Environment:

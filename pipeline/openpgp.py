@@ -109,12 +109,12 @@ def sign(gpg: Gpg, fingerprint: str, document: Path) -> None:
         "--digest-algo",
         "SHA512",
     ]
-    passphrase = _passphrase()
-    if passphrase is not None:
+    secret = passphrase()
+    if secret is not None:
         options += ["--pinentry-mode", "loopback", "--passphrase-fd", "0"]
     signature = document.with_name(document.name + ".asc")
     options += ["--local-user", fingerprint, "--output", signature, document]
-    done = gpg.run(*options, stdin=passphrase)
+    done = gpg.run(*options, stdin=secret)
     if done.status != 0 or not signature.is_file():
         signature.unlink(missing_ok=True)
         why = gpg_failure.reason(done.text, listing(gpg, fingerprint))
@@ -147,7 +147,7 @@ def listing(gpg: Gpg, fingerprint: str) -> str:
     return gpg.run("--with-colons", "--list-secret-keys", fingerprint).text
 
 
-def _passphrase() -> bytes | None:
+def passphrase() -> bytes | None:
     """Return the first line of the passphrase file, if one is named."""
     path = os.environ.get("TWINBUILD_RELEASE_PASSPHRASE_FILE")
     if not path:

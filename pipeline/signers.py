@@ -24,13 +24,14 @@ def usable(policy: TagPolicy, keys: Path) -> str:
     the file of a secret key that should not be there.
     """
     for signer in policy.signers:
-        fault = _fault(signer, keys)
+        fault = fault_of(signer, keys)
         if fault:
             raise UsageError(fault.what, remedy=fault.remedy)
     return f"{len(policy.signers)} OpenPGP keys in {keys.name}/*.asc can be used"
 
 
-def _fault(signer: str, keys: Path) -> gpg_failure.Reason | None:
+def fault_of(signer: str, keys: Path) -> gpg_failure.Reason | None:
+    """Return why a signer's tags cannot be verified with the keys in a folder, if so."""
     with tempfile.TemporaryDirectory(prefix="twinbuild-gpg-") as home:
         gpg = Gpg({"GNUPGHOME": home}, ("--no-autostart",))
         for file in sorted(keys.glob("*.asc")):

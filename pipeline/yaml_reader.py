@@ -6,6 +6,8 @@ key that stands twice, a merge key or a tag makes the page say one thing and the
 since programs that write YAML make them, and what they stand for counts each time.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -127,6 +129,42 @@ def parse_yaml(content: bytes, path: str) -> Any:
         raise _error(f"{path}:{loader.line + 1}", SYNTAX, error) from error
     finally:
         loader.dispose()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands in a document: from which character to which, and from which column.
+
+    Without comments and empty lines behind it; `inner` has the values of a mapping by key.
+    """
+
+    start: int
+    end: int
+    column: int
+    is_mapping: bool
+    is_flow: bool  # written in brackets
+    inner: Mapping[str, "Place"] = field(default_factory=dict)
+
+
+def places(content: bytes, path: str) -> Place:
+    """Return where the values of a document stand; raise UsageError as `parse_yaml` does."""
+    parse_yaml(content, path)
+    loader = _Loader(content.decode())
+    try:
+        return _place(loader.get_single_node())
+    finally:
+        loader.dispose()
+
+
+def _place(node: Any) -> Place:
+    is_mapping = isinstance(node, MappingNode)
+    inner = {key.value: _place(value) for key, value in node.value} if is_mapping else {}
+    is_flow, end = bool(getattr(node, "flow_style", False)), node.end_mark.index
+    if not is_flow and not isinstance(node, ScalarNode) and node.value:
+        last = node.value[-1]
+        end = _place(last[1] if is_mapping else last).end
+    start = node.start_mark
+    return Place(start.index, end, start.column, is_mapping, is_flow, inner)
 
 
 def _error(where: str, kind: str, why: object) -> UsageError:

@@ -152,7 +152,7 @@ def _pinned_keys(environments: Sequence[str], farm: Farm) -> dict[str, str]:
     if missing:
         raise SignatureInvalid(
             f"farm.yaml has no key of {', '.join(missing)} in keys.environments",
-            remedy=f"invoke keygen --environment {missing[0]} prints the line to add",
+            remedy="./farm keys makes and pins what is missing",
         )
     keys = {name: pinned[name] for name in environments}
     if len(set(keys.values())) != len(keys):
