@@ -78,7 +78,8 @@ HOOKS = (
     ),
     Hook(
         "library",
-        'echo same >a.o; touch -d "@$(date +%s)" a.o; ar rcU lib.a a.o; rm a.o',
+        'echo same >a.o; touch -d "@$(date +%s)" a.o; env -u SOURCE_DATE_EPOCH ar rcU lib.a a.o; '
+        "rm a.o",
         "lib.a",
         "content",
         "ar-time",
