@@ -41,6 +41,7 @@ PACKAGE_OF = {
     "mmdebstrap": "mmdebstrap",
     "apt-get": "apt",
     "prlimit": "util-linux",
+    "ssh-keygen": "openssh-client",
     "qemu-system-x86_64": "qemu-system-x86",
     "unsquashfs": "squashfs-tools",
 }

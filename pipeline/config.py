@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline import ssh_key
 from pipeline.errors import UsageError
 from pipeline.plain import plain
 from pipeline.yaml_reader import SIZE_LIMIT, parse_yaml
@@ -51,6 +53,7 @@ def _ed25519_key(written: object) -> str:
 
 Fingerprint = Annotated[str, BeforeValidator(fingerprint)]
 Ed25519Key = Annotated[str, BeforeValidator(_ed25519_key)]
+SshKey = Annotated[str, AfterValidator(ssh_key.checked)]
 SnapshotTime = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z$")]
 PinnedImage = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./:_-]*@sha256:[0-9a-f]{64}$")
@@ -111,6 +114,7 @@ class TagPolicy(_Policy):
 
     signed: bool = True
     signers: list[Fingerprint] = []
+    ssh: list[SshKey] = []
 
 
 class Keys(_Policy):

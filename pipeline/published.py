@@ -25,6 +25,7 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.files import parse_json
+from pipeline.gpgv import public_keys
 from pipeline.guest.protocol import ArtifactNames, artifact_names
 from pipeline.plain import plain
 from pipeline.statement import FILE_NAME
@@ -32,7 +33,6 @@ from pipeline.store import Store
 from pipeline.workspace import Workspace
 
 INDEX_LIMIT = 16 * 1024 * 1024
-KEY_LIMIT = 1024 * 1024
 RELEASES_LIMIT = 10_000
 PIECE = 1024 * 1024
 FAILURES: Mapping[int, type[TwinbuildError]] = {
@@ -190,20 +190,8 @@ def of_farm(workspace: Workspace) -> Location:
     address = farm.published or os.fspath(workspace.public.absolute())
     fingerprint = farm.keys.release
     return Location(
-        address, _keyring(workspace.checkout / "keys") if fingerprint else b"", fingerprint
+        address, public_keys(workspace.checkout / "keys") if fingerprint else b"", fingerprint
     )
-
-
-def _keyring(keys: Path) -> bytes:
-    """Return all public keys of a folder; which of them counts is for the fingerprint to say."""
-    packets = b""
-    for path in sorted(keys.glob("*.asc")):
-        try:
-            with path.open("rb") as file:
-                packets += verify.dearmour(file.read(KEY_LIMIT))
-        except ValueError as error:
-            raise SignatureInvalid(f"{path} is not a public key: {error}") from error
-    return packets
 
 
 def _listed_there(location: Location) -> tuple[Listed, ...]:

@@ -5,18 +5,18 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import command
+from pipeline import command, gpgv, ssh_key
 from pipeline.config import TagPolicy
 from pipeline.errors import SignatureInvalid, UsageError
 from pipeline.git import OBJECT_ID, git
+from pipeline.signatures import Untrusted
 
 TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
-GPG_S = 60.0
-KEY_LIMIT = 1024 * 1024
-# Only what is imported counts: no key server, no agent, no key of the caller's.
-GPG_CONF = "batch\nno-autostart\nno-auto-key-retrieve\ntrust-model always\n"
-# Whatever else gpg says, one of these in its status lines is a refusal.
-REFUSED = frozenset({"BADSIG", "ERRSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "NO_PUBKEY"})
+VERIFY_S = 60.0
+SSH_MARK = b"-----BEGIN SSH SIGNATURE-----"
+SIGNATURE_MARK = re.compile(
+    rb"^-----BEGIN (?:PGP SIGNATURE|PGP MESSAGE|SIGNED MESSAGE|SSH SIGNATURE)-----", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class VerifiedTag:
     name: str
     object_id: str
     commit: str
-    signer: str | None  # OpenPGP fingerprint; None where farm.yaml asks for no signature
+    # OpenPGP fingerprint, or that of an SSH key; None where farm.yaml asks for no signature
+    signer: str | None
 
 
 def check_name(name: str) -> None:
@@ -72,67 +73,80 @@ def _commit_of(content: bytes, name: str) -> str:
 
 
 def _signer(repository: Path, object_id: str, name: str, policy: TagPolicy, keys: Path) -> str:
-    """Return the listed fingerprint that made the tag's signature."""
-    if not policy.signers:
+    """Return the listed key that made the tag's signature: an OpenPGP or an SSH fingerprint."""
+    if not policy.signers and not policy.ssh:
         raise SignatureInvalid(
-            f"nobody may sign the tag {name}: farm.yaml lists no keys.tags.signers",
+            f"nobody may sign the tag {name}: farm.yaml lists no keys.tags.signers and no ssh",
             remedy="list the fingerprints there and put the public keys into keys/*.asc",
         )
-    with tempfile.TemporaryDirectory(prefix="twinbuild-gpg-") as home:
-        (Path(home) / "gpg.conf").write_text(GPG_CONF)
-        _import(Path(home), keys)
-        env = {"GNUPGHOME": home}
-        said = git(
-            repository,
-            "verify-tag",
-            "--raw",
-            object_id,
-            env=env,
-            accept=range(256),
-            timeout_s=GPG_S,
-        )
-    signers = good_signers(said.stderr.decode(errors="replace")) if said.status == 0 else set()
-    listed = sorted(signers & set(policy.signers))
-    if not listed:
+    content = git(repository, "cat-file", "tag", object_id).stdout
+    signed, signature = _split(content)
+    try:
+        if signature.startswith(SSH_MARK):
+            return _ssh_signer(repository, object_id, signature, policy)
+        return _openpgp_signer(signed, signature, policy, keys)
+    except Untrusted as error:
         raise SignatureInvalid(
-            f"the tag {name} has no good signature by a key that farm.yaml lists",
-            remedy="see keys.tags.signers in farm.yaml and keys/*.asc",
-            detail=said.tail,
-        )
-    return listed[0]
+            f"the tag {name} has no good signature by a key that farm.yaml lists: {error}",
+            remedy="see keys.tags in farm.yaml and keys/*.asc",
+            detail=error.detail,
+        ) from error
 
 
-def _import(home: Path, keys: Path) -> None:
-    """Import the farm's public keys into an empty GnuPG home."""
-    files = sorted(keys.glob("*.asc"))
-    if not files:
+def _split(content: bytes) -> tuple[bytes, bytes]:
+    """Return what is signed of a tag object and the signature, as git itself parts the two.
+
+    The signature begins at the last line that is the head of one (`parse_signed_buffer` in
+    git's gpg-interface.c).
+    """
+    marks = list(SIGNATURE_MARK.finditer(content))
+    start = marks[-1].start() if marks else len(content)
+    return content[:start], content[start:]
+
+
+def _openpgp_signer(signed: bytes, signature: bytes, policy: TagPolicy, keys: Path) -> str:
+    if not signature:
+        raise Untrusted("it is not signed")
+    if not policy.signers:
+        raise Untrusted("it has an OpenPGP signature, and keys.tags.signers lists nobody")
+    keyring = gpgv.public_keys(keys)
+    if not keyring:
         raise SignatureInvalid(
             f"there are no public keys {keys}/*.asc to check the tag with",
             remedy="gpg --export --armor FINGERPRINT > keys/NAME.asc",
         )
-    for file in files:
-        if file.stat().st_size > KEY_LIMIT:
-            raise SignatureInvalid(f"the key {file} is larger than {KEY_LIMIT} bytes")
-        command.run(
-            ["gpg", "--quiet", "--import", file.resolve()],
-            env={"GNUPGHOME": str(home)},
-            timeout_s=GPG_S,
-            failure=SignatureInvalid,
-        )
+    made = gpgv.check_detached(signed, signature, keyring)
+    if len(made) != 1:
+        raise Untrusted(f"it has {len(made)} signatures, not one")
+    for fingerprint in policy.signers:
+        if made[0].is_by(fingerprint):
+            return fingerprint
+    raise Untrusted(f"it is signed by {made[0].primary}")
 
 
-def good_signers(status: str) -> set[str]:
-    """Return the fingerprints, the primary key's too, of the one good signature of gpg's status.
+def _ssh_signer(repository: Path, object_id: str, signature: bytes, policy: TagPolicy) -> str:
+    """Return the fingerprint of the listed SSH key that signed the tag.
 
-    Return nothing if there is any other than one good signature, or gpg found anything amiss.
+    git's own verifier is asked about one key after the other, so that its exit status alone counts
+    and nothing of what it prints.
     """
-    lines = [
-        line.split()[1:]
-        for line in status.split("\n")
-        if line.startswith("[GNUPG:] ") and len(line.split()) > 1
-    ]
-    words = [line[0] for line in lines]
-    valid = [line for line in lines if line[0] == "VALIDSIG"]
-    if REFUSED & set(words) or words.count("GOODSIG") != 1 or len(valid) != 1:
-        return set()
-    return {valid[0][1], valid[0][-1]} if len(valid[0]) >= 11 else set()
+    settings = (
+        f"gpg.ssh.program={command.find('ssh-keygen')}",
+        "gpg.minTrustLevel=fully",
+        "gpg.program=/bin/false",
+    )
+    with tempfile.TemporaryDirectory(prefix="twinbuild-ssh-") as folder:
+        allowed = Path(folder, "allowed")
+        for key in policy.ssh:
+            ssh_key.allow(key, allowed)
+            done = git(
+                repository,
+                *("verify-tag", object_id),
+                settings=(*settings, f"gpg.ssh.allowedSignersFile={allowed}"),
+                accept=range(256),
+                timeout_s=VERIFY_S,
+            )
+            if done.status == 0:
+                return ssh_key.fingerprint(key)
+    claimed = ssh_key.signer_of(signature)
+    raise Untrusted(f"no key of keys.tags.ssh has signed it, it says it is by the key {claimed}")

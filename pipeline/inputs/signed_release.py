@@ -1,12 +1,10 @@
 """`InRelease`: the signed list of an archive's indices, checked with gpgv before anything is read.
 
-Only the text that gpgv itself gives back is parsed. A signature counts if gpgv calls it good and
-valid and its key has neither expired nor been revoked; one counting signature is enough, since
-archives sign with old and new keys at once, and one bad signature is too many.
+Only the text that gpgv itself gives back is parsed. One good signature is enough, since archives
+sign with old and new keys at once, and one bad signature is too many.
 """
 
 import re
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -14,13 +12,14 @@ from pathlib import Path
 
 from debian.deb822 import Release
 
-from pipeline import command
+from pipeline import gpgv
 from pipeline.errors import InputsUnverified, UsageError
 from pipeline.lock import POOL_PATH, SHA256, SIZE_LIMIT, Index
+from pipeline.signatures import FAULTS, Untrusted
 
 INRELEASE_LIMIT = 16 * 1024 * 1024
-GPG_TIMEOUT_S = 60
 FUTURE_TOLERANCE = timedelta(seconds=10)  # apt's own
+NOT_SIGNED = "is not signed by a known key"
 COMPRESSIONS = (".xz", ".gz", ".bz2", "")  # in order of preference
 ARMOR = re.compile(rb"^-----(?:BEGIN|END) PGP [A-Z ]+-----[ \t\r]*$", re.MULTILINE)
 
@@ -67,53 +66,22 @@ def read_release(content: bytes, *, keyring: Path, suite: str, now: datetime) ->
 def verified_text(content: bytes, keyring: Path) -> bytes:
     """Return the signed text of a clear-signed document, as gpgv gives it."""
     _one_document(content)
-    with tempfile.TemporaryDirectory(prefix="twinbuild-") as folder:
-        signed, text = Path(folder, "InRelease"), Path(folder, "text")
-        signed.write_bytes(content)
-        gpgv = ["gpgv", "--status-fd", "1", "--weak-digest", "SHA1", "--weak-digest", "RIPEMD160"]
-        keys = _binary_keyring(keyring, Path(folder))
-        completed = command.run(
-            [*gpgv, "--keyring", str(keys), "--output", str(text), str(signed)],
-            timeout_s=GPG_TIMEOUT_S,
-            env={"GNUPGHOME": folder},
-            accept=(0, 1, 2),
-        )
-        judge(completed.text, keyring, said=completed.tail)
-        return text.read_bytes()
-
-
-def judge(status: str, keyring: Path, *, said: str = "") -> None:
-    """Judge what gpgv said with a keyring; raise InputsUnverified unless a signature is good.
-
-    `status` holds its status lines, `said` what is for people.
-    """
-    signatures: list[set[str]] = []
-    texts = 0
-    for line in status.splitlines():
-        if not line.startswith("[GNUPG:] "):
-            continue
-        word = line.split()[1]
-        texts += word == "PLAINTEXT"
-        if word == "NEWSIG":
-            signatures.append(set())
-        elif signatures:
-            signatures[-1].add(word)
-        if word == "BADSIG":
-            raise InputsUnverified("the InRelease has a bad signature", detail=said)
-    good = [s for s in signatures if {"GOODSIG", "VALIDSIG"} <= s]
-    spoilt = {"EXPSIG", "EXPKEYSIG", "REVKEYSIG", "ERRSIG", "NO_PUBKEY"}
-    if texts != 1 or not any(not (s & spoilt) for s in good):
-        met = {word for signature in signatures for word in signature}
-        reason = "is not signed by a known key"
-        if met & {"EXPSIG", "EXPKEYSIG", "KEYEXPIRED"}:
-            reason = "has only an expired signature, or one of an expired key"
-        if "REVKEYSIG" in met:
-            reason = "is signed by a revoked key"
+    try:
+        keys = keyring.read_bytes()
+    except OSError as error:
+        remedy = "set the archive's keyring in farm.yaml"
+        raise UsageError(f"no keyring {keyring}: {error.strerror}", remedy=remedy) from error
+    try:
+        return gpgv.check_text(content, keys)[0]
+    except gpgv.NoKeyring as error:
+        raise UsageError(f"{keyring} is not a keyring: {error}") from error
+    except Untrusted as error:
+        fault = "has a bad signature" if str(error) == FAULTS[b"BADSIG"] else NOT_SIGNED
         raise InputsUnverified(
-            f"the InRelease {reason}",
+            f"{error}: the InRelease {fault}",
             remedy=f"check the archive's keyring {keyring}",
-            detail=said,
-        )
+            detail=error.detail,
+        ) from error
 
 
 def _one_document(content: bytes) -> None:
@@ -124,27 +92,6 @@ def _one_document(content: bytes) -> None:
     whole = content.startswith(b"-----BEGIN") and content.rstrip().endswith(b"-----")
     if stated != expected or not whole or b"\0" in content:
         raise InputsUnverified("the InRelease is not one clear-signed document")
-
-
-def _binary_keyring(keyring: Path, folder: Path) -> Path:
-    """Return the keyring in the form that gpgv reads."""
-    try:
-        armored = keyring.read_bytes().startswith(b"-----BEGIN")
-    except OSError as error:
-        remedy = "set the archive's keyring in farm.yaml"
-        raise UsageError(f"no keyring {keyring}: {error.strerror}", remedy=remedy) from error
-    if not armored:
-        return keyring.absolute()
-    binary = folder / "keyring.gpg"
-    dearmor = ["gpg", "--homedir", str(folder), "--batch", "--no-options", "--dearmor"]
-    completed = command.run(
-        [*dearmor, "--output", str(binary), str(keyring.absolute())],
-        timeout_s=GPG_TIMEOUT_S,
-        accept=(0, 2),
-    )
-    if completed.status:
-        raise UsageError(f"{keyring} holds no OpenPGP key", detail=completed.tail)
-    return binary
 
 
 def _parse(text: bytes) -> SignedRelease:

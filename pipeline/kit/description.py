@@ -22,16 +22,17 @@ from pydantic import (
     model_validator,
 )
 
-import verify
-from pipeline import openpgp
+from pipeline import gpgv, openpgp
 from pipeline.config import Name, ReleaseTag
 from pipeline.errors import InputsUnverified, SignatureInvalid
 from pipeline.files import json_bytes, parse_json
 from pipeline.plain import plain
+from pipeline.signatures import Untrusted, dearmour, read_keyring
 from pipeline.version import is_older
 
 PAYLOAD_TYPE = "application/vnd.twinbuild.upgrade+json"
 LIMIT = 64 * 1024  # bytes of an envelope
+KEYRING_LIMIT = 64 * 1024 * 1024
 SIGNATURES_LIMIT = 4  # two keys while one follows the other
 VALID_DAYS = 180
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -99,11 +100,13 @@ def load_trust(keyring: Path | None, fingerprint: str | None) -> Trust:
         )
     try:
         with keyring.open("rb") as file:
-            return Trust(verify.dearmour(file.read(verify.KEYRING_LIMIT)), fingerprint)
+            packets = dearmour(file.read(KEYRING_LIMIT))
+        read_keyring(packets)
     except OSError as error:
         raise SignatureInvalid(f"cannot read {keyring}: {error.strerror}") from error
     except ValueError as error:
         raise SignatureInvalid(f"{keyring} is not a keyring: {error}") from error
+    return Trust(packets, fingerprint)
 
 
 def describe(
@@ -124,7 +127,7 @@ def sign(description: Description, gpg: openpgp.Gpg, fingerprint: str) -> bytes:
         document = Path(folder, "description")
         document.write_bytes(encoded(payload))
         openpgp.sign(gpg, fingerprint, document)
-        signature = verify.dearmour(document.with_name("description.asc").read_bytes())
+        signature = dearmour(document.with_name("description.asc").read_bytes())
     return json_bytes(
         {
             "payload": base64.b64encode(payload).decode(),
@@ -189,11 +192,12 @@ def _check_signatures(signed: bytes, signatures: list[bytes], trust: Trust) -> N
     refusals = []
     for signature in signatures:
         try:
-            verify.check_signature(signed, signature, trust.keyring, trust.fingerprint)
-        except verify.Refused as error:
+            made = gpgv.check_detached(signed, signature, trust.keyring)
+            if any(each.is_by(trust.fingerprint) for each in made):
+                return
+            refusals.append(f"the signature is by {made[0].primary}, not by {trust.fingerprint}")
+        except Untrusted as error:
             refusals.append(plain(str(error)))
-        else:
-            return
     raise SignatureInvalid(
         f"the upgrade description is not signed by a trusted key: {refusals[0]}",
         remedy="give the release key with --keyring, from someone you trust",

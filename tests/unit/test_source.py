@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import tag
 from pipeline.config import Farm
 from pipeline.errors import InfrastructureFailed, SignatureInvalid, UsageError
 from pipeline.files import read_json
@@ -672,22 +671,6 @@ def test_a_revoked_key_is_refused(repo: Repo, keys: Keys) -> None:
     assert "REVKEYSIG" in caught.value.detail
 
 
-def test_a_signature_by_ssh_is_refused(repo: Repo, keys: Keys, tmp_path: Path) -> None:
-    keys.export(repo, "signer")
-    key = tmp_path / "id"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    (tmp_path / "allowed").write_text(f"tester@example.org {(tmp_path / 'id.pub').read_text()}")
-    for name, value in {
-        "gpg.format": "ssh",
-        "user.signingKey": str(key),
-        "gpg.ssh.allowedSignersFile": str(tmp_path / "allowed"),
-    }.items():
-        repo.git("config", name, value)
-    repo.git("tag", "-s", "-m", "x", "3.3")
-    with pytest.raises(SignatureInvalid, match="no good signature"):
-        release(repo, keys)
-
-
 def test_the_callers_keys_and_agents_are_not_asked(
     repo: Repo, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -696,23 +679,6 @@ def test_the_callers_keys_and_agents_are_not_asked(
     keys.sign(repo, "signer", "3.3")
     with pytest.raises(SignatureInvalid, match="no good signature"):
         release(repo, keys)
-
-
-GOOD = (
-    "[GNUPG:] NEWSIG\n[GNUPG:] GOODSIG 0123 name\n"
-    "[GNUPG:] VALIDSIG AAAA 2026-01-01 1 0 4 0 22 10 00 BBBB\n"
-)
-
-
-def test_gpgs_status_must_say_exactly_one_good_signature() -> None:
-    assert tag.good_signers(GOOD) == {"AAAA", "BBBB"}
-    assert tag.good_signers(GOOD + GOOD) == set()
-    assert tag.good_signers("") == set()
-    assert tag.good_signers(GOOD.replace("[GNUPG:] VALIDSIG", "gpg: [GNUPG:] VALIDSIG")) == set()
-    for word in sorted(tag.REFUSED):
-        assert tag.good_signers(f"{GOOD}[GNUPG:] {word} 0123 x\n") == set()
-    spoofed = "[GNUPG:] GOODSIG 0123 name VALIDSIG AAAA 2026-01-01 1 0 4 0 22 10 00 BBBB\n"
-    assert tag.good_signers(spoofed) == set()
 
 
 def test_source_tar_is_a_plain_tar(repo: Repo) -> None:
