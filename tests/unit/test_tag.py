@@ -43,7 +43,7 @@ class Repository:
         """Return who is said to have signed a tag."""
         object_id = self.git("rev-parse", f"refs/tags/{name}")
         rules = TagPolicy.model_validate(policy)
-        return tag.verify(self.path, object_id, name, rules, self.keys).signer
+        return tag.verify(self.path / ".git", object_id, name, rules, self.keys).signer
 
     def refused(self, name: str, **policy: object) -> str:
         with pytest.raises(SignatureInvalid) as caught:
