@@ -16,10 +16,13 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import http.client
+import io
 import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,13 +30,15 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from datetime import datetime, timedelta, timezone
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 DONE, DIFFERS, USAGE, INFRASTRUCTURE, SIGNATURE = 0, 1, 2, 4, 6
+UTC = timezone.utc
 
 MIB = 1024 * 1024
 MANIFEST_LIMIT = 16 * MIB
@@ -44,7 +49,14 @@ DOWNLOAD_LIMIT = 16 * 1024 * MIB
 NAMES_LIMIT = 10_000
 PIECE = MIB
 TRIES = 5
+REDIRECTS_LIMIT = 5
+TIMEOUT_LIMIT_S = 86400.0
+TOTAL_TIMES = 10  # a whole answer may take this many times the time that a server may be silent
+LEAST_RATE = 1024  # bytes a second, above that
+CHUNK_LINE_LIMIT = 4096
 GPG_TIMEOUT_S = 60
+CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm and this one, at most
+EARLIEST, LATEST = 315532800, 2**32 - 1  # what an image can be dated: the years 1980 to 2105
 LINES = 10  # of the report for people
 
 PART = r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}"
@@ -52,8 +64,9 @@ NAME = re.compile(rf"{PART}(?:/{PART}){{0,3}}")
 MANIFEST_LINE = re.compile(rf"([0-9a-f]{{64}})  ({NAME.pattern})")
 STATEMENT_NAME = re.compile(r"statements/([a-z][a-z0-9-]{0,39})\.json")
 ENVIRONMENT_KEY = re.compile(r"([a-z][a-z0-9-]{0,39})=([0-9a-f]{64})")
+CONTENT_LENGTH = re.compile(r"[0-9]{1,15}")
+CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-ENVIRONMENT_ID = "https://twinbuild.invalid/environment/"
 
 
 class Refused(Exception):
@@ -68,8 +81,10 @@ class Refused(Exception):
 class Report:
     """What came out, as `--json` prints it; `proven` is for people only."""
 
-    tag: str
+    tag: str | None
     status: int = DONE
+    repository: str | None = None
+    image: str | None = None
     commit: str | None = None
     signer: str | None = None
     verified: list[str] = field(default_factory=list)
@@ -79,15 +94,15 @@ class Report:
 
     def refuse(self, refused: Refused) -> None:
         """Take up an error; the first one decides the exit status, a bad signature before all."""
-        self.errors.append("".join(c if c.isprintable() else "?" for c in str(refused))[:500])
+        self.errors.append(_plain(str(refused))[:500])
         if self.status == DONE or refused.status == SIGNATURE:
             self.status = refused.status
 
     def json(self) -> str:
         """Return the report as one JSON object on one line."""
-        keys = ("status", "tag", "commit", "signer", "verified", "not_proven", "errors")
-        document = {"ok": self.status == DONE, **{key: getattr(self, key) for key in keys}}
-        return json.dumps(document, sort_keys=True)
+        keys = ("status", "tag", "repository", "image", "commit", "signer", "verified")
+        document = {key: getattr(self, key) for key in (*keys, "not_proven", "errors")}
+        return json.dumps({"ok": self.status == DONE, **document}, sort_keys=True)
 
     def text(self) -> str:
         """Return the report in at most `LINES` lines."""
@@ -96,7 +111,13 @@ class Report:
         lines += _first([f"  error: {error}" for error in self.errors], 3)
         lines += _first([f"  proven: {sentence}" for sentence in self.proven], 3)
         open_ends = [f"  not proven: {sentence}" for sentence in self.not_proven]
-        return "\n".join(lines + _first(open_ends, LINES - len(lines)))
+        lines += _first(open_ends, LINES - len(lines))
+        return "\n".join(map(_plain, lines))
+
+
+def _plain(text: str) -> str:
+    """Return text without what a terminal would obey or hide."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _first(lines: list[str], count: int) -> list[str]:
@@ -105,6 +126,18 @@ def _first(lines: list[str], count: int) -> list[str]:
 
 
 # --- what the server has ------------------------------------------------------------------------
+
+
+class Trouble(Exception):
+    """A request that failed; `code` is the HTTP status if there was one, `absent` if no file."""
+
+    def __init__(self, what: str, code: int = 0, *, absent: bool = False) -> None:
+        super().__init__(what)
+        self.code = code
+        self.absent = absent or code in (404, 410)
+
+
+FAILURES = (OSError, http.client.HTTPException, ValueError, Trouble)  # of a request, and later
 
 
 @dataclass(frozen=True)
@@ -120,26 +153,35 @@ class Release:
         return f"{self.url.rstrip('/')}/{urllib.parse.quote(self.tag)}/{urllib.parse.quote(name)}"
 
     def open(self, name: str, offset: int = 0) -> Any:
-        """Open one of its files from `offset` on; raises what urllib raises."""
-        request = urllib.request.Request(self.address(name))  # noqa: S310
-        request.add_header("Accept-Encoding", "identity")
-        if offset:
-            request.add_header("Range", f"bytes={offset}-")
-        return urllib.request.urlopen(request, timeout=self.timeout_s)  # noqa: S310
+        """Open one of its files from `offset` on; raise Trouble if that fails.
+
+        Redirects are followed by hand, to http and https alone and never from https to http; the
+        bodies that come with them and with errors are not read.
+        """
+        url = self.address(name)
+        for _ in range(REDIRECTS_LIMIT + 1):
+            try:
+                return _open(url, offset, self.timeout_s)
+            except urllib.error.HTTPError as error:
+                location = error.headers.get("Location", "")
+                error.close()
+                if error.code not in (301, 302, 303, 307, 308):
+                    raise Trouble(f"HTTP status {error.code}", error.code) from error
+                url = _redirected(url, location)
+        raise Trouble(f"more than {REDIRECTS_LIMIT} redirects")
 
     def read(self, name: str, limit: int, *, absent: int = INFRASTRUCTURE) -> bytes:
         """Read a small file; `absent` is the exit status if the server has none."""
         try:
             with self.open(name) as response:
                 content = bytes(response.read(limit + 1))
-                length = response.headers.get("Content-Length", "")
-        except (OSError, HTTPException) as error:
-            status = absent if _is_absent(error) else INFRASTRUCTURE
-            _close(error)
-            raise Refused(status, f"cannot read {self.address(name)}: {error}") from error
+                length = _length(response)
+        except FAILURES as error:
+            status = absent if getattr(error, "absent", False) else INFRASTRUCTURE
+            raise Refused(status, f"cannot read {self.address(name)}: {_why(error)}") from error
         if len(content) > limit:
             raise Refused(SIGNATURE, f"{name} is larger than {limit} bytes")
-        if length.isdigit() and int(length) != len(content):
+        if length not in (None, len(content)):
             raise Refused(INFRASTRUCTURE, f"{self.address(name)} was cut off: try again")
         return content
 
@@ -148,16 +190,193 @@ class Interrupted(Exception):
     """A download that may be resumed."""
 
 
-def _close(error: Exception) -> None:
-    """Close the response that an HTTP error carries."""
-    if isinstance(error, urllib.error.HTTPError):
-        error.close()
+def _open(url: str, offset: int, timeout_s: float) -> Any:
+    """Request an address, once; raise HTTPError for any answer but a file's content."""
+    request = urllib.request.Request(url)  # noqa: S310
+    request.add_header("Accept-Encoding", "identity")
+    if offset:
+        request.add_header("Range", f"bytes={offset}-")
+    try:
+        opener = urllib.request.build_opener(_Http, _Https, _NoRedirects)
+        response = opener.open(request, timeout=timeout_s)
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        absent = isinstance(getattr(error, "reason", None), FileNotFoundError)
+        raise Trouble(_why(error), absent=absent) from error
+    try:
+        _check_head(response, offset)
+    except Trouble:
+        response.close()
+        raise
+    return response
 
 
-def _is_absent(error: Exception) -> bool:
-    if isinstance(error, urllib.error.HTTPError):
-        return error.code in (404, 410)
-    return isinstance(getattr(error, "reason", None), FileNotFoundError)
+def _check_head(response: Any, offset: int) -> None:
+    """Raise Trouble unless what follows is the file itself, or its rest if that was asked for."""
+    status, coding = getattr(response, "status", None), response.headers.get("Content-Encoding")
+    if status not in ((None, 200, 206) if offset else (None, 200)):  # None: a file of this machine
+        raise Trouble(f"HTTP status {status}, which was not asked for", int(status or 0))
+    if coding not in (None, "", "identity"):
+        raise Trouble(f"the server sends it as {coding!r:.40}, which was not asked for")
+    _length(response)
+
+
+def _length(response: Any) -> int | None:
+    """Return how many bytes the server says will follow; raise Trouble if it says nonsense."""
+    length = response.headers.get("Content-Length")
+    if length is None or response.headers.get("Transfer-Encoding"):
+        return None
+    if not CONTENT_LENGTH.fullmatch(length.strip()):
+        raise Trouble(f"the server says that {length!r:.40} bytes follow")
+    return int(length)
+
+
+def _redirected(url: str, location: str) -> str:
+    """Return where a redirect leads to; raise Trouble if it must not be followed."""
+    try:
+        target = normal_url(urllib.parse.urljoin(url, location))
+    except ValueError as error:
+        raise Trouble(f"a redirect to {location!r:.200}: {error}") from error
+    schemes = [urllib.parse.urlsplit(address).scheme for address in (url, target)]
+    if not location or schemes not in (["http", "http"], ["http", "https"], ["https", "https"]):
+        raise Trouble(f"a redirect to {target!r:.200} is not followed")
+    return target
+
+
+def normal_url(value: str) -> str:
+    """Return an address in the characters that go over the wire; raise ValueError if it is none."""
+    parts = urllib.parse.urlsplit(value)
+    host, port = parts.hostname or "", parts.port  # both raise ValueError
+    if "@" in parts.netloc or not re.fullmatch(r"[^\s\x00-\x1f\x7f]*", parts.netloc):
+        raise ValueError("it has a user name, a password or odd characters where the host belongs")
+    if parts.scheme not in ("http", "https", "file"):
+        raise ValueError("it must start with https://, http:// or file://")
+    if not host and parts.scheme != "file":
+        raise ValueError("it names no host")
+    host = f"[{host}]" if ":" in host else host.encode("idna").decode()
+    netloc = host if port is None else f"{host}:{port}"
+    safe = "/%:@!$&'()*+,;=~?[]"
+    path, query = (
+        urllib.parse.quote(part, safe, "utf-8", "surrogateescape")
+        for part in (parts.path, parts.query)
+    )
+    return urllib.parse.urlunsplit((parts.scheme, netloc, path, query, ""))
+
+
+def _why(error: Exception) -> str:
+    """Return what an error says, or its kind if it says nothing."""
+    return str(getattr(error, "reason", None) or error) or type(error).__name__
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Leaves redirects alone: urllib would read their bodies, however long."""
+
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> None:
+        """Handle nothing, so that an HTTPError comes out."""
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+class _Clocked(io.RawIOBase):
+    """What comes from a socket, for a limited time in all, and not in silence either.
+
+    The head of an answer has to be there within the time that the server may be silent, the whole
+    within `TOTAL_TIMES` that, and a second more for each `LEAST_RATE` bytes.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self._socket, self._file = socket, socket.makefile("rb", buffering=0)
+        self._silence = socket.gettimeout() or TIMEOUT_LIMIT_S
+        self._begin, self._received, self._times = time.monotonic(), 0, 1
+
+    def has_head(self) -> None:
+        """Give the rest of the answer its time."""
+        self._times = TOTAL_TIMES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        limit = self._silence * self._times + self._received / LEAST_RATE * (self._times > 1)
+        left = self._begin + limit - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the server is too slow")
+        self._socket.settimeout(min(self._silence, left))
+        count: int | None = self._file.readinto(buffer)
+        self._received += count or 0
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Chunks(io.RawIOBase):
+    """The content of a chunked body (RFC 9112, 7.1); http.client takes a size of -1 for all."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._left, self._ended = file, 0, False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left and not self._ended:
+            line = self._file.readline(CHUNK_LINE_LIMIT)
+            size = CHUNK.fullmatch(line)
+            if not size:
+                raise http.client.HTTPException("the server sends a malformed chunk")
+            self._left = int(size[1], 16)
+            self._ended = not self._left
+        piece = self._file.read(min(len(buffer), self._left)) if self._left else b""
+        buffer[: len(piece)] = piece
+        self._left -= len(piece)
+        if not self._ended and not piece:
+            raise http.client.HTTPException("the connection was cut off")
+        if not self._ended and not self._left and self._file.readline(3) not in (b"\r\n", b"\n"):
+            raise http.client.HTTPException("the server sends a malformed chunk")
+        return len(piece)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer that is read by the clock, and whose chunks are read here."""
+
+    def __init__(self, socket: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(socket, *arguments, **options)
+        self.fp.close()
+        self._clock = _Clocked(socket)
+        self.fp = io.BufferedReader(self._clock)
+
+    def begin(self) -> None:
+        super().begin()
+        self._clock.has_head()
+        if self.chunked:
+            self.fp = io.BufferedReader(_Chunks(self.fp))
+            self.chunked, self.length = False, None
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = _Response
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, request: Any) -> Any:
+        return self.do_open(_Connection, request)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, request: Any) -> Any:
+        context = ssl.create_default_context()
+        return self.do_open(_SecureConnection, request, context=context)
 
 
 # --- signatures: a copy of pipeline/signatures.py, which explains it -----------------------------
@@ -486,11 +705,14 @@ def check_signature(manifest: bytes, signature: bytes, keyring: bytes, pin: str 
         check_only_signatures(packets)
     except ValueError as error:
         raise Refused(SIGNATURE, f"what should be a signature is none: {error}") from error
-    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
-        home = Path(folder)
-        for name, content in (("keyring", keys), ("signature", packets), ("data", manifest)):
-            (home / name).write_bytes(content)
-        status, complaint = _gpg(home)
+    try:
+        with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+            home = Path(folder)
+            for name, content in (("keyring", keys), ("signature", packets), ("data", manifest)):
+                (home / name).write_bytes(content)
+            status, complaint = _gpg(home)
+    except OSError as error:
+        raise Refused(INFRASTRUCTURE, f"cannot write into a temporary folder: {error}") from error
     try:
         signatures = all_good(judge(status, now=time.time()))
     except Untrusted as error:
@@ -539,7 +761,251 @@ def _gpg(home: Path) -> tuple[bytes, str]:
         return status.read(), problem if done.returncode else ""
 
 
+# --- statements: a copy of pipeline/statement.py, which explains it -------------------------------
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "https://twinbuild.invalid/build/v1"
+ENVIRONMENT_ID = "https://twinbuild.invalid/environment/"
+
+# What a build says while it runs, with times to fractions of a second: never the same twice.
+LOGS = ("console.log", "progress.jsonl", "timings.json")
+# Factors that are drawn by chance for each run: they say nothing of a machine.
+DRAWN = frozenset({"directory_seed", "environment_variables"})
+RELEASED = "all"  # the level of variation of a release
+BYPRODUCTS = ("console.log", "ledger.jsonl.gz", "progress.jsonl", "timings.json")
+FILES_LIMIT = 1000
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}")
+ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,39}")
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One build: who built what, from what, where, with what result.
+
+    `job` is the environment's `job.json`, `machine` what the environment is and varied on purpose;
+    `artifacts` and `byproducts` are SHA-256 digests by file name; the times are in UTC.
+    """
+
+    environment: str
+    run_id: str
+    repository: str
+    commit: str
+    tag: str | None
+    image: str
+    compression: str
+    lock_sha256: str
+    job: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    artifacts: Mapping[str, str]
+    byproducts: Mapping[str, str]
+    started: datetime
+    finished: datetime
+
+
+def make(statement: Statement) -> dict[str, Any]:
+    """Return the document that is signed."""
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": _digest_list(statement.artifacts),
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {
+                    "repository": statement.repository,
+                    "commit": statement.commit,
+                    "tag": statement.tag,
+                    "image": statement.image,
+                    "compression": statement.compression,
+                },
+                "internalParameters": {
+                    "job": dict(statement.job),
+                    "machine": dict(statement.machine),
+                },
+                "resolvedDependencies": [
+                    {
+                        "uri": f"git+{statement.repository}@{statement.commit}",
+                        "digest": {"gitCommit": statement.commit},
+                    },
+                    {"name": "lock", "digest": {"sha256": statement.lock_sha256}},
+                ],
+            },
+            "runDetails": {
+                "builder": {"id": ENVIRONMENT_ID + statement.environment},
+                "metadata": {
+                    "invocationId": statement.run_id,
+                    "startedOn": statement.started.astimezone(UTC).strftime(TIME),
+                    "finishedOn": statement.finished.astimezone(UTC).strftime(TIME),
+                },
+                "byproducts": _digest_list(statement.byproducts),
+            },
+        },
+    }
+
+
+def _digest_list(files: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"name": name, "digest": {"sha256": files[name]}} for name in sorted(files)]
+
+
+def read_statement(document: Any) -> Statement:
+    """Return what a document states; raise ValueError if it is malformed."""
+    try:
+        return _read(document)
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"{error!r:.200}") from error
+
+
+def check_whole(statement: Statement, document: Any) -> None:
+    """Raise ValueError unless the statement agrees with itself, and the document is all of it."""
+    for name in ("commit", "image", "compression", "lock_sha256"):
+        if statement.job.get(name) != getattr(statement, name):
+            raise ValueError(f"the job has another {name}")
+    if not statement.artifacts:
+        raise ValueError("it names no artifact")
+    if set(statement.byproducts) != set(BYPRODUCTS):
+        raise ValueError(f"its by-products are not {', '.join(BYPRODUCTS)}")
+    if statement.finished < statement.started:
+        raise ValueError("it was finished before it was started")
+    if make(statement) != document:
+        raise ValueError("it has fields that do not belong to it")
+
+
+def why_no_release(statement: Statement) -> str | None:
+    """Return why a build is not one that a release is made of."""
+    machine = statement.machine
+    if machine.get("kept_trees") != []:
+        return "began with a kept tree, or does not say that it did not"
+    level = machine.get("vary")
+    if level != RELEASED or not isinstance(machine.get("varied"), dict):
+        return f"varied {level!r:.80}, and a release varies {RELEASED!r}"
+    return None
+
+
+def why_one_build(one: Statement, other: Statement) -> str | None:
+    """Return what shows that two statements are of one build: its logs, or its factors."""
+    for name in LOGS:
+        if one.byproducts[name] == other.byproducts[name]:
+            return f"their {name} is the same"
+    if _factors(one) == _factors(other):
+        return "nothing was varied between them"
+    return None
+
+
+def _factors(stated: Statement) -> dict[str, Any]:
+    varied = stated.machine["varied"]
+    return {name: varied[name] for name in varied.keys() - DRAWN - {"description"}}
+
+
+def _read(document: Any) -> Statement:
+    definition = document["predicate"]["buildDefinition"]
+    details = document["predicate"]["runDetails"]
+    external = definition["externalParameters"]
+    identity = details["builder"]["id"]
+    return Statement(
+        environment=_well_formed(ENVIRONMENT, identity.removeprefix(ENVIRONMENT_ID)),
+        run_id=_text(details["metadata"]["invocationId"]),
+        repository=_text(external["repository"]),
+        commit=_well_formed(COMMIT, external["commit"]),
+        tag=None if external["tag"] is None else _text(external["tag"]),
+        image=_well_formed(ENVIRONMENT, external["image"]),
+        compression=_text(external["compression"]),
+        lock_sha256=_well_formed(SHA256, definition["resolvedDependencies"][1]["digest"]["sha256"]),
+        job=dict(definition["internalParameters"]["job"]),
+        machine=dict(definition["internalParameters"]["machine"]),
+        artifacts=_named_files(document["subject"]),
+        byproducts=_named_files(details["byproducts"]),
+        started=_time(details["metadata"]["startedOn"]),
+        finished=_time(details["metadata"]["finishedOn"]),
+    )
+
+
+def _named_files(entries: Any) -> dict[str, str]:
+    if len(entries) > FILES_LIMIT:
+        raise ValueError(f"more than {FILES_LIMIT} files")
+    files = {
+        _well_formed(FILE_NAME, entry["name"]): _well_formed(SHA256, entry["digest"]["sha256"])
+        for entry in entries
+    }
+    if len(files) != len(entries):
+        raise ValueError("a file stands in it twice")
+    return files
+
+
+def _well_formed(pattern: re.Pattern[str], value: str) -> str:
+    if not pattern.fullmatch(value):
+        raise ValueError(f"bad value {value[:100]!r}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= 2000:
+        raise ValueError(f"bad text {value!r:.100}")
+    return value
+
+
+def _time(value: str) -> datetime:
+    return datetime.strptime(value, TIME).replace(tzinfo=UTC)
+
+
+# --- end of the copy of statement.py --------------------------------------------------------------
+
+
+# --- names: a copy of the end of pipeline/guest/protocol.py ---------------------------------------
+
+
+@dataclass(frozen=True)
+class ArtifactNames:
+    """The names of all that a build hands back to be compared and published."""
+
+    iso: str
+    usb_image: str
+    packages: str
+    partition: str  # what the USB image's system partition holds
+    ledger: str  # of the final tree
+    kits: tuple[str, ...]  # one for each of the job's `kits`, in its order
+    built: tuple[str, ...] = ()  # the packages that the image builds itself
+
+    def all(self) -> tuple[str, ...]:
+        """Return every name."""
+        names = (self.iso, self.usb_image, self.packages, self.partition, self.ledger)
+        return (*names, *self.kits, *self.built)
+
+
+def deb_name(name: str, version: str, architecture: str) -> str:
+    """Return what dpkg-deb calls the file of a package: without the epoch of its version."""
+    return f"{name}_{version.partition(':')[2] or version}_{architecture}.deb"
+
+
+def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:
+    """Return the names of the artifacts of a job, which is `job.json`."""
+    product = f"{job['image']}-{job['architecture']}"
+    stem = f"{product}-{job['version']}"
+    return ArtifactNames(
+        iso=f"{stem}.iso",
+        usb_image=f"{stem}.img",
+        packages=f"{stem}.packages",
+        partition=f"{stem}.partition",
+        ledger=f"{stem}.ledger.jsonl.gz",
+        kits=tuple(f"{product}-{k['from']}-to-{job['version']}.iuk" for k in job.get("kits", ())),
+        built=tuple(
+            deb_name(p["name"], p["version"], p["architecture"])
+            for p in (job.get("local") or {}).get("packages", ())
+            if p["source"]
+        ),
+    )
+
+
+# --- end of the copy of protocol.py ---------------------------------------------------------------
+
+
 # --- manifest and statements --------------------------------------------------------------------
+
+Read = Callable[[str, int], bytes]  # gives a file of the release by its name, of so many bytes
 
 
 def parse_manifest(content: bytes) -> dict[str, str]:
@@ -557,48 +1023,78 @@ def parse_manifest(content: bytes) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Statement:
-    """What an environment says about its build, as far as it is checked here."""
+class Stated:
+    """A statement and the document that it was read from."""
 
-    tag: str
-    commit: str
-    common: str  # all that the environments must state alike, as JSON
-    job: dict[str, Any]
-    artifacts: dict[str, str]
-    others: dict[str, str]  # further files of the manifest that it vouches for
+    statement: Statement
+    document: Any
+
+    @property
+    def common(self) -> str:
+        """All that the environments must state alike, as JSON: what was built from what."""
+        stated = self.statement
+        asked = self.document["predicate"]["buildDefinition"]["externalParameters"]
+        job = [stated.lock_sha256, stated.job]
+        return json.dumps([self.document["subject"], asked, job], sort_keys=True)
 
 
-def parse_statement(envelope: Any, environment: str, public: str | None) -> Statement:
+def _read_document(read: Read, manifest: Mapping[str, str], name: str) -> Any:
+    """Return a JSON document of the release; refuse it if it is not the one in the manifest."""
+    content = read(name, STATEMENT_LIMIT)
+    if hashlib.sha256(content).hexdigest() != manifest[name]:
+        raise Refused(DIFFERS, f"{name} differs from the manifest")
+    try:
+        return parse_json(content)
+    except (ValueError, RecursionError) as error:
+        raise Refused(SIGNATURE, f"{name} is not JSON: {error}") from error
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON; raise ValueError or RecursionError for what readers could take differently."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("it has a key twice")
+        return dict(pairs)
+
+    def no_number(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no number of JSON")
+
+    return json.loads(content, object_pairs_hook=once, parse_constant=no_number)
+
+
+def read_statements(
+    read: Read, manifest: Mapping[str, str], keys: Mapping[str, str]
+) -> dict[str, Stated]:
+    """Return the statements that the manifest names, by environment.
+
+    `keys` are ed25519 public keys (hex) by environment; who has signed the others is not checked.
+    """
+    statements = {}
+    for file in sorted(manifest):
+        match = STATEMENT_NAME.fullmatch(file)
+        if match:
+            envelope = _read_document(read, manifest, file)
+            statements[match[1]] = parse_statement(envelope, match[1], keys.get(match[1]))
+    missing = sorted(keys.keys() - statements.keys())
+    if missing:
+        raise Refused(SIGNATURE, f"there is no statement of {', '.join(missing)}")
+    return statements
+
+
+def parse_statement(envelope: Any, environment: str, public: str | None) -> Stated:
     """Read the statement of `environment`, signed by the ed25519 key `public` (hex) if given."""
     try:
         payload = base64.b64decode(envelope["payload"], validate=True)
         if public is not None:
             _check_envelope(envelope, payload, bytes.fromhex(public))
-        document = json.loads(payload)
-        definition = document["predicate"]["buildDefinition"]
-        details = document["predicate"]["runDetails"]
-        asked = definition["externalParameters"]
-        lock = definition["resolvedDependencies"][1]["digest"]["sha256"]
-        job = definition["internalParameters"]["job"]
-        others = {f"{environment}/{k}": v for k, v in _digests(details["byproducts"]).items()}
-        if details["builder"]["id"] != ENVIRONMENT_ID + environment:
+        document = parse_json(payload)
+        statement = read_statement(document)
+        if statement.environment != environment:
             raise ValueError("it is of another environment")  # noqa: TRY301
-        if not re.fullmatch("[0-9a-f]{40}", asked["commit"]):
-            raise ValueError("it names no commit")  # noqa: TRY301
-        return Statement(
-            tag=str(asked["tag"] or ""),
-            commit=asked["commit"],
-            common=json.dumps([document["subject"], asked, lock, job], sort_keys=True),
-            job=dict(job),
-            artifacts=_digests(document["subject"]),
-            others={"lock": lock, **others},
-        )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        return Stated(statement, document)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Refused(SIGNATURE, f"the statement of {environment} is no good: {error}") from error
-
-
-def _digests(entries: Any) -> dict[str, str]:
-    return {str(entry["name"]): str(entry["digest"]["sha256"]) for entry in entries}
 
 
 def _check_envelope(envelope: Any, payload: bytes, public: bytes) -> None:
@@ -612,47 +1108,108 @@ def _check_envelope(envelope: Any, payload: bytes, public: bytes) -> None:
         raise ValueError("it is not signed by the key that you gave")
 
 
-def read_statements(
-    read: Callable[[str, int], bytes], manifest: dict[str, str], keys: dict[str, str]
-) -> dict[str, Statement]:
-    """Return the statements that the manifest names, by environment.
-
-    `read` gives a file of the release by its name, of at most so many bytes.
-    """
-    statements = {}
-    for file in sorted(manifest):
-        match = STATEMENT_NAME.fullmatch(file)
-        if match:
-            content = read(file, STATEMENT_LIMIT)
-            if hashlib.sha256(content).hexdigest() != manifest[file]:
-                raise Refused(DIFFERS, f"{file} differs from the manifest")
-            try:
-                envelope = json.loads(content)
-            except (ValueError, RecursionError) as error:
-                raise Refused(SIGNATURE, f"{file} is not JSON") from error
-            statements[match[1]] = parse_statement(envelope, match[1], keys.get(match[1]))
-    missing = sorted(keys.keys() - statements.keys())
-    if missing:
-        raise Refused(SIGNATURE, f"there is no statement of {', '.join(missing)}")
-    return statements
-
-
 def check_statements(
-    statements: dict[str, Statement], manifest: dict[str, str], tag: str
+    statements: Mapping[str, Stated], manifest: Mapping[str, str], tag: str
 ) -> Statement:
-    """Return what all environments state alike; raise Refused where they or the manifest differ."""
+    """Return what all environments state alike, their builds being those of the release `tag`.
+
+    It asks of them what the farm's own gate asks (pipeline/release/), as far as it is published:
+    that they agree, are of the manifest's files, whole, of a release's kind, and of two builds.
+    Raise Refused if not.
+    """
     if len(statements) < 2:
         raise Refused(SIGNATURE, f"{len(statements)} environments have stated a result, not two")
     first = next(iter(statements.values()))
-    for name, statement in statements.items():
-        if statement.tag != tag:
-            raise Refused(SIGNATURE, f"the manifest is of the release {statement.tag!r:.80}")
-        if statement.common != first.common:
+    _check_agreement(statements, manifest, tag)
+    try:
+        for name, stated in statements.items():
+            _check_statement(name, stated, first.statement)
+    except ValueError as error:
+        raise Refused(SIGNATURE, str(error)) from error
+    for one, other in combinations(statements.values(), 2):
+        if why := why_one_build(one.statement, other.statement):
+            names = f"{one.statement.environment} and {other.statement.environment}"
+            raise Refused(SIGNATURE, f"{names} state one build: {why}")
+    return first.statement
+
+
+def _check_agreement(
+    statements: Mapping[str, Stated], manifest: Mapping[str, str], tag: str
+) -> None:
+    first = next(iter(statements.values()))
+    for name, stated in statements.items():
+        if stated.statement.tag != tag:
+            raise Refused(SIGNATURE, f"the manifest is of the release {stated.statement.tag!r:.80}")
+        if stated.common != first.common:
             raise Refused(DIFFERS, f"the statements of the environments differ: {name}")
-        for file, digest in {**statement.artifacts, **statement.others}.items():
+        for file, digest in _vouched_for(stated.statement).items():
             if manifest.get(file) != digest:
                 raise Refused(DIFFERS, f"{file} is not in the manifest as {name} states it")
-    return first
+
+
+def _vouched_for(stated: Statement) -> dict[str, str]:
+    """Return the files of the manifest that a statement names, with their digests."""
+    others = {f"{stated.environment}/{file}": it for file, it in stated.byproducts.items()}
+    return {**stated.artifacts, "lock": stated.lock_sha256, **others}
+
+
+def _check_statement(name: str, stated: Stated, first: Statement) -> None:
+    """Raise ValueError unless it is whole, of a release's kind, and of the run of the first."""
+    statement = stated.statement
+    try:
+        check_whole(statement, stated.document)
+    except ValueError as error:
+        raise ValueError(f"the statement of {name} is no good: {error}") from error
+    if why := why_no_release(statement):
+        raise ValueError(f"the build of {name} {why}")
+    if statement.run_id != first.run_id:
+        raise ValueError(f"{first.environment} and {name} have built in different runs")
+    if statement.finished > datetime.now(UTC) + CLOCKS_APART:
+        raise ValueError(f"the build of {name} ends in the future: check this machine's clock")
+
+
+def check_job(stated: Statement) -> None:
+    """Raise Refused unless the job is of this release and its artifacts are the job's."""
+    try:
+        _check_job(stated)
+    except ValueError as error:
+        raise Refused(SIGNATURE, str(error)) from error
+
+
+def _check_job(stated: Statement) -> None:
+    job = stated.job
+    epoch, version = job.get("epoch"), job.get("version")
+    if version != stated.tag:
+        raise ValueError(f"the job is of the version {version!r:.80}, not {stated.tag!r:.80}")
+    if type(epoch) is not int or not EARLIEST <= epoch <= LATEST:
+        raise ValueError(f"the job has the impossible epoch {epoch!r:.80}")
+    try:
+        names = artifact_names(job).all()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"the job is malformed: {error!r:.200}") from error
+    if len(set(names)) != len(names) or set(names) != stated.artifacts.keys():
+        odd = min(set(names) ^ stated.artifacts.keys(), default="two of one name")
+        raise ValueError(f"the artifacts are not those of the job: {odd:.200}")
+
+
+def check_verdict(
+    read: Read, manifest: Mapping[str, str], environments: Sequence[str], stated: Statement
+) -> None:
+    """Raise Refused unless the farm's own verdict is that these builds match, without a but."""
+    if "verdict.json" not in manifest:
+        raise Refused(SIGNATURE, "the manifest has no verdict.json")
+    verdict = _read_document(read, manifest, "verdict.json")
+    try:
+        judged = {artifact["name"]: artifact["sha256"] for artifact in verdict["artifacts"]}
+        buts = ("reasons", "differences", "expected", "only_expected")
+        matches = verdict["verdict"] == "match" and not any(verdict.get(but) for but in buts)
+        same = sorted(verdict["environments"]) == sorted(environments)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Refused(SIGNATURE, f"verdict.json is malformed: {error!r:.200}") from error
+    if not matches:
+        raise Refused(DIFFERS, "verdict.json does not say that the builds match")
+    if not same or judged != stated.artifacts:
+        raise Refused(DIFFERS, "verdict.json is on other builds than the statements")
 
 
 # --- ed25519 (RFC 8032): the standard library has none, and checking needs no secrets -----------
@@ -729,18 +1286,22 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_file(path: Path, manifest: dict[str, str]) -> str:
-    """Return the name under which the manifest has this file, by its own name and content."""
-    names = [name for name in manifest if name.rpartition("/")[2] == path.name]
-    if not names:
-        raise Refused(DIFFERS, f"{path.name} is not in the manifest")
+def check_file(path: Path, manifest: Mapping[str, str]) -> str:
+    """Return the name under which the manifest has this file, by its own name and content.
+
+    A file whose own name is not in the manifest, as a browser renames what it downloads twice, is
+    known by its content alone.
+    """
     try:
         found = sha256(path)
     except OSError as error:
         raise Refused(USAGE, f"cannot read {path}: {error.strerror}") from error
-    for name in names:
+    names = [name for name in manifest if name.rpartition("/")[2] == path.name]
+    for name in names or manifest:
         if manifest[name] == found:
             return name
+    if not names:
+        raise Refused(DIFFERS, f"{path.name} is not in the manifest, nor is its content")
     raise Refused(DIFFERS, f"{path} differs: it has {found}, not {manifest[names[0]]}")
 
 
@@ -772,18 +1333,18 @@ def download(release: Release, name: str, digest: str, folder: Path) -> None:
 
 def _download(release: Release, name: str, part: Path) -> None:
     """Fill `part` from where it ends, and go on after interruptions as long as that helps."""
+    problem = ""
     for _ in range(TRIES):
         size = part.stat().st_size if part.exists() else 0
         try:
             if _more(release, name, part, size):
                 return
             problem = "the connection was cut off"
-        except urllib.error.HTTPError as error:
+        except Trouble as error:
             problem = str(error)
-            error.close()
             if error.code == 416 and size:
                 part.unlink()
-            elif error.code < 500:
+            elif error.absent or 0 < error.code < 500:
                 break
         except Interrupted as error:
             problem = str(error)
@@ -792,17 +1353,11 @@ def _download(release: Release, name: str, part: Path) -> None:
 
 def _more(release: Release, name: str, part: Path, offset: int) -> bool:
     """Add to `part` what a request from `offset` on gives; tell whether that was all."""
-    try:
-        response = release.open(name, offset)
-    except urllib.error.HTTPError:
-        raise
-    except (OSError, HTTPException) as error:
-        raise Interrupted(str(error)) from error
-    with response:
+    with release.open(name, offset) as response:
         resumed = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
-        length = response.headers.get("Content-Length", "")
+        length = _length(response)
         written = offset if resumed else 0
-        end = written + int(length) if length.isdigit() else None
+        end = None if length is None else written + length
         with part.open("ab" if resumed else "wb") as file:
             for piece in _pieces(response):
                 written += len(piece)
@@ -816,8 +1371,8 @@ def _pieces(response: Any) -> Iterator[bytes]:
     while True:
         try:
             piece = response.read(PIECE)
-        except (OSError, HTTPException) as error:
-            raise Interrupted(str(error)) from error
+        except FAILURES as error:
+            raise Interrupted(_why(error)) from error
         if not piece:
             return
         yield piece
@@ -829,6 +1384,7 @@ def _pieces(response: Any) -> Iterator[bytes]:
 def verify(options: argparse.Namespace, report: Report) -> None:
     """Do what was asked for and fill the report; raise Refused where it cannot go on."""
     keyring = _keyring(options.keyring)
+    keys = _environment_keys(options.environment_key)
     release = Release(options.url, options.tag, options.timeout)
     content = release.read("SHA256SUMS", MANIFEST_LIMIT)
     signature = release.read("SHA256SUMS.asc", SIGNATURE_LIMIT, absent=SIGNATURE)
@@ -836,33 +1392,64 @@ def verify(options: argparse.Namespace, report: Report) -> None:
     report.proven.append(f"SHA256SUMS of {options.url} {options.tag} is signed by {report.signer}")
     report.verified.append("SHA256SUMS")
     manifest = parse_manifest(content)
-    statements = read_statements(release.read, manifest, dict(options.environment_key))
+    statements = read_statements(release.read, manifest, keys)
     common = check_statements(statements, manifest, options.tag)
+    check_job(common)
+    check_verdict(release.read, manifest, list(statements), common)
+    report.repository, report.image, report.commit = common.repository, common.image, common.commit
+    _check_pins(options, common)
     names = " and ".join(statements)
-    report.commit = common.commit
-    report.proven.append(f"it says that {names} built commit {common.commit} to the same bits")
-    report.verified += [f"statements/{name}.json" for name in statements]
-    files = _files(options, release, manifest, report)
+    report.proven.append(
+        f"it says that {names} built {common.image} of {common.repository}, commit"
+        f" {common.commit}, to the same bits"
+    )
+    report.verified += ["verdict.json", *(f"statements/{name}.json" for name in statements)]
+    files = _check_files(options, release, manifest, report)
     report.verified += [name for name in files if name not in report.verified]
     if files:
         shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
         report.proven.append(f"what was signed is what you have: {shown}")
-    report.not_proven = _not_proven(options, statements, files, common)
+    report.not_proven = _not_proven(options, list(statements), files, common)
+
+
+def _environment_keys(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the environments' keys by name; no name and no key may stand twice."""
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        raise Refused(USAGE, "--environment-key names an environment twice")
+    if len(set(keys.values())) != len(keys):
+        names = ", ".join(sorted(keys))
+        raise Refused(SIGNATURE, f"of {names}, two have the same key: they are not two parties")
+    return keys
+
+
+def _check_pins(options: argparse.Namespace, stated: Statement) -> None:
+    """Raise Refused if the release is of another image, or of another repository, than asked for.
+
+    One key may sign the releases of several.
+    """
+    for what, found in (("repository", stated.repository), ("image", stated.image)):
+        wanted = getattr(options, what)
+        if wanted is not None and wanted != found:
+            raise Refused(SIGNATURE, f"the release is of the {what} {found}, not {wanted}")
 
 
 def _not_proven(
-    options: argparse.Namespace, statements: dict[str, Statement], files: list[str], said: Statement
+    options: argparse.Namespace, names: list[str], files: list[str], stated: Statement
 ) -> list[str]:
     sentences = [
         "that source and Debian packages are harmless: both builds used the same ones",
-        f"that {' and '.join(statements)} are two parties: one operator may run both",
+        f"that {' and '.join(names)} are two parties: one operator may run both",
     ]
-    unchecked = [name for name in statements if name not in dict(options.environment_key)]
+    unchecked = [name for name in names if name not in dict(options.environment_key)]
     if unchecked:
         sentences.append(f"that {', '.join(unchecked)} signed it (--environment-key NAME=HEX)")
+    unpinned = [pin for pin in ("--repository", "--image") if getattr(options, pin[2:]) is None]
+    if unpinned:
+        sentences.append(f"that this is the project that you mean ({', '.join(unpinned)})")
     if not files:
         sentences.append("any file: none was checked (--file, --download)")
-    elif not said.artifacts.keys() >= set(files):
+    elif not stated.artifacts.keys() >= set(files):
         sentences.append("that files other than the artifacts were built twice")
     return sentences
 
@@ -873,23 +1460,30 @@ def _keyring(path: Path | None) -> bytes:
         raise Refused(SIGNATURE, "no keyring: give the release key that you trust by --keyring")
     try:
         with path.open("rb") as file:
-            return read_keyring(file.read(KEYRING_LIMIT))
+            content = file.read(KEYRING_LIMIT + 1)
+        if len(content) > KEYRING_LIMIT:
+            raise ValueError(f"it is larger than {KEYRING_LIMIT} bytes")  # noqa: TRY301
+        return read_keyring(content)
     except OSError as error:
         raise Refused(USAGE, f"cannot read the keyring {path}: {error.strerror}") from error
     except ValueError as error:
         raise Refused(USAGE, f"{path} is not a keyring: {error}") from error
 
 
-def _files(
-    options: argparse.Namespace, release: Release, manifest: dict[str, str], report: Report
+def _check_files(
+    options: argparse.Namespace, release: Release, manifest: Mapping[str, str], report: Report
 ) -> list[str]:
     """Check and download every file asked for; take up what fails and go on with the next."""
     files = []
     for path in options.file:
         try:
-            files.append(check_file(path, manifest))
+            name = check_file(path, manifest)
         except Refused as refused:
             report.refuse(refused)
+            continue
+        files.append(name)
+        if name.rpartition("/")[2] != path.name:
+            report.proven.append(f"{path.name} has the content of {name}")
     for name in manifest if options.all else options.download:
         try:
             if name not in manifest:
@@ -901,9 +1495,30 @@ def _files(
     return files
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments as all else does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused(USAGE, message)
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; exits with status 2 if it is wrong."""
-    parser = argparse.ArgumentParser(
+    """Parse the command line; raise Refused if it is wrong, SystemExit after `--help`."""
+    parser = _parser()
+    try:
+        if any("\0" in argument for argument in argv):
+            parser.error("an argument has a null character in it")
+        options = parser.parse_args(argv)
+    except Refused:
+        if "--json" not in argv:
+            _print(parser.format_usage(), sys.stderr)
+        raise
+    options.environment_key = [tuple(pair.split("=")) for pair in options.environment_key]
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
         prog="verify", description="Verify a release of Twinbuild.", allow_abbrev=False
     )
     add = parser.add_argument
@@ -911,6 +1526,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--tag", required=True, type=_matching(PART), help="the release")
     add("--keyring", type=Path, help="the release key that you trust, a file")
     add("--fingerprint", type=_fingerprint, help="accept only this key of the keyring")
+    add("--repository", metavar="URL", help="accept only a release that was built from there")
+    add("--image", metavar="NAME", help="accept only a release of this image")
     add("--file", action="append", default=[], type=Path, help="a file that you have")
     add("--download", action="append", default=[], metavar="NAME", help="download and check")
     add("--all", action="store_true", help="download and check everything in the manifest")
@@ -924,16 +1541,28 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="check the statement of an environment by its ed25519 key",
     )
     add("--json", action="store_true", help="print one JSON object")
-    add("--timeout", type=float, default=60.0, help="seconds to wait for a sign of life")
-    options = parser.parse_args(argv)
-    options.environment_key = [tuple(pair.split("=")) for pair in options.environment_key]
-    return options
+    add("--timeout", type=_seconds, default=60.0, help="seconds to wait for a sign of life")
+    return parser
 
 
 def _url(value: str) -> str:
-    if urllib.parse.urlsplit(value).scheme not in ("http", "https", "file"):
-        raise argparse.ArgumentTypeError("it must start with https://, http:// or file://")
-    return value
+    try:
+        parts = urllib.parse.urlsplit(value)
+        if parts.query or parts.fragment or "?" in value:
+            raise ValueError("it must have no ? and no #")  # noqa: TRY301
+        return normal_url(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{_plain(value)[:200]!r}: {error}") from error
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= TIMEOUT_LIMIT_S:
+        raise argparse.ArgumentTypeError(f"it must be a number above 0, up to {TIMEOUT_LIMIT_S:g}")
+    return seconds
 
 
 def _fingerprint(value: str) -> str:
@@ -952,20 +1581,54 @@ def _matching(pattern: str) -> Callable[[str], str]:
     return check
 
 
+def _print(text: str, stream: Any) -> bool:
+    """Print text, escaped where the stream cannot have it; tell whether it could be written."""
+    encoding = getattr(stream, "encoding", None) or "ascii"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Verify as the command line says, print the report, return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    report = Report(None)
     try:
-        options = parse(sys.argv[1:] if argv is None else argv)
-    except SystemExit as end:
-        return int(end.code or 0)
-    report = Report(options.tag)
-    try:
+        options = parse(arguments)
+        report.tag = options.tag
         verify(options, report)
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
     except Refused as refused:
         report.refuse(refused)
-    print(report.json() if options.json else report.text())
-    return report.status
+    except Exception as error:  # noqa: BLE001 - people and programs must be told in any case
+        what = f"unexpected, please report it: {type(error).__name__}: {error}"
+        report.refuse(Refused(INFRASTRUCTURE, what))
+    if "--json" in arguments:
+        printed = _print(report.json(), sys.stdout)
+    elif report.tag is None:
+        printed = _print(f"verify: error: {'; '.join(report.errors)}", sys.stderr)
+    else:
+        printed = _print(report.text(), sys.stdout)
+    return report.status if printed else report.status or INFRASTRUCTURE
+
+
+def _command() -> NoReturn:
+    """Run as a program: nothing but the exit status is left to say once this has ended."""
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        status = 130
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):  # nobody reads it any more: do not try again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _command()

@@ -20,6 +20,7 @@ from pydantic import (
 from pipeline import ssh_key
 from pipeline.errors import UsageError
 from pipeline.plain import plain
+from pipeline.statement import DRAWN
 from pipeline.yaml_reader import SIZE_LIMIT, parse_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
@@ -64,7 +65,6 @@ VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{7,39}$
 Seed = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 VariableValue = Annotated[str, StringConstraints(pattern=r"^[ -~]{0,200}$")]
 Vary = Literal["none", "default", "all"]
-DRAWN = frozenset({"directory_seed", "environment_variables"})  # for each run, not configured
 
 
 class _Model(BaseModel):

@@ -18,10 +18,10 @@ from pipeline.build.host import AskMirrors
 from pipeline.build.machine import Machine, Record
 from pipeline.build.plan import Plan, guest_files
 from pipeline.build.trees import Kept, Keys, Trees, TwoValues, read_told
-from pipeline.config import DRAWN
 from pipeline.errors import BuildFailed, InfrastructureFailed
 from pipeline.files import json_bytes, sha256_bytes
 from pipeline.guest import protocol
+from pipeline.statement import DRAWN
 from pipeline.workspace import Workspace
 
 Notify = Callable[[Record], None]

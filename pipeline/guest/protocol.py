@@ -107,6 +107,31 @@ def without_digest(path: str) -> str:
     return NAMED_BY_CONTENT.sub(r"\1\2", path)
 
 
+def earlier_files(kit: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of the files that one of the job's `kits` is made from, by their paths.
+
+    They are the earlier release's final ledger and the list of its system partition's files, or
+    its USB image where it has none of these.
+    """
+    names = {"ledger": "ledger.jsonl.gz", "partition": "partition", "image": "image.img"}
+    folder = f"{EARLIER}/{kit['from']}"
+    stated = {f"{folder}/{file}": kit[f"{what}_sha256"] for what, file in names.items()}
+    return {path: sha256 for path, sha256 in stated.items() if sha256}
+
+
+def source_files(job: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of the files of source packages that a job names by hash, by their paths.
+
+    They are named by their hash: two sources may call different files the same.
+    """
+    sources = (job.get("local") or {}).get("sources", ())
+    found = [file["sha256"] for source in sources for file in source.get("files", ())]
+    return {f"{SOURCES}/{sha256}": sha256 for sha256 in found}
+
+
+# --- from here on, verify.py carries a copy, and a test compares the two
+
+
 @dataclass(frozen=True)
 class ArtifactNames:
     """The names of all that a build hands back to be compared and published."""
@@ -128,28 +153,6 @@ class ArtifactNames:
 def deb_name(name: str, version: str, architecture: str) -> str:
     """Return what dpkg-deb calls the file of a package: without the epoch of its version."""
     return f"{name}_{version.partition(':')[2] or version}_{architecture}.deb"
-
-
-def earlier_files(kit: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of the files that one of the job's `kits` is made from, by their paths.
-
-    They are the earlier release's final ledger and the list of its system partition's files, or
-    its USB image where it has none of these.
-    """
-    names = {"ledger": "ledger.jsonl.gz", "partition": "partition", "image": "image.img"}
-    folder = f"{EARLIER}/{kit['from']}"
-    stated = {f"{folder}/{file}": kit[f"{what}_sha256"] for what, file in names.items()}
-    return {path: sha256 for path, sha256 in stated.items() if sha256}
-
-
-def source_files(job: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of the files of source packages that a job names by hash, by their paths.
-
-    They are named by their hash: two sources may call different files the same.
-    """
-    sources = (job.get("local") or {}).get("sources", ())
-    found = [file["sha256"] for source in sources for file in source.get("files", ())]
-    return {f"{SOURCES}/{sha256}": sha256 for sha256 in found}
 
 
 def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:

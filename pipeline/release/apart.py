@@ -5,13 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
-from pipeline.config import DRAWN
 from pipeline.errors import SignatureInvalid
 from pipeline.run import Run
-from pipeline.statement import Statement
+from pipeline.statement import Statement, why_one_build
 
-# What a build says while it runs, with times to fractions of a second: never the same twice.
-LOGS = ("console.log", "progress.jsonl", "timings.json")
 REMEDY = "build again, in each environment by itself"
 
 
@@ -28,25 +25,10 @@ def check_folders(run: Run, environments: Iterable[str]) -> None:
 def check_apart(run: Run, statements: Mapping[str, Statement]) -> None:
     """Raise SignatureInvalid if two environments have one build: its logs, factors or files."""
     for one, other in combinations(statements.values(), 2):
-        if why := _why_same(one, other) or _shared_file(run, one, other):
+        if why := why_one_build(one, other) or _shared_file(run, one, other):
             raise SignatureInvalid(
                 f"{one.environment} and {other.environment} state one build: {why}", remedy=REMEDY
             )
-
-
-def _why_same(one: Statement, other: Statement) -> str | None:
-    for name in LOGS:
-        if one.byproducts[name] == other.byproducts[name]:
-            return f"their {name} is the same"
-    if _factors(one) == _factors(other):
-        return "nothing was varied between them"
-    return None
-
-
-def _factors(stated: Statement) -> dict[str, object]:
-    """Return what was varied on purpose: what is drawn by chance says nothing of a machine."""
-    varied = stated.machine["varied"]
-    return {name: varied[name] for name in varied.keys() - DRAWN - {"description"}}
 
 
 def _shared_file(run: Run, one: Statement, other: Statement) -> str | None:

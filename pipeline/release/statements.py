@@ -18,7 +18,6 @@ from pipeline.statement import SHA256, Statement
 
 SIZE_LIMIT = 2 * dsse.PAYLOAD_LIMIT
 CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm, at most
-LEVEL = "all"  # what a release varies
 AGAIN = "build again"
 
 
@@ -79,16 +78,9 @@ def check_signed(
                 remedy=AGAIN,
             )
     _check_job(name, stated, job)
-    if stated.machine.get("kept_trees") != []:
+    if why := statement.why_no_release(stated):
         raise SignatureInvalid(
-            f"the build of {name} began with a kept tree, or does not say that it did not",
-            remedy="invoke release --tag TAG builds without",
-        )
-    level = stated.machine.get("vary")
-    if level != LEVEL or not isinstance(stated.machine.get("varied"), dict):
-        raise SignatureInvalid(
-            plain(f"the build of {name} varied {level!r:.80}, and a release varies {LEVEL!r}"),
-            remedy="invoke release --tag TAG varies all that can be",
+            plain(f"the build of {name} {why}"), remedy="invoke release --tag TAG builds anew"
         )
     if stated.started < since - CLOCKS_APART or now + CLOCKS_APART < stated.finished:
         raise SignatureInvalid(
