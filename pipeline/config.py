@@ -116,6 +116,11 @@ class TagPolicy(_Policy):
     signers: list[Fingerprint] = []
     ssh: list[SshKey] = []
 
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The fingerprints of all keys, those of SSH as `ssh-keygen -l` prints them."""
+        return (*self.signers, *map(ssh_key.fingerprint, self.ssh))
+
 
 class Keys(_Policy):
     """The public halves of the keys that a release rests on."""

@@ -102,12 +102,12 @@ def tags(policy: TagPolicy) -> str:
     """Return whose tags may be released."""
     if not policy.signed:
         return "need no signature to be released"
-    if not policy.signers:
+    if not policy.listed:
         raise UsageError(
             "must be signed, and no signer is known, so nothing can be released",
             remedy="./farm keys --release FINGERPRINT sets the first one in farm.yaml",
         )
-    return f"are released when signed by one of {len(policy.signers)} known keys"
+    return f"are released when signed by one of {len(policy.listed)} known keys"
 
 
 def environment_key(name: str, pinned: str | None, all_pinned: Mapping[str, str]) -> str:

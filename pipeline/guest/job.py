@@ -204,7 +204,7 @@ def lock_of(job: Job, user: str = "image") -> tuple[Locked, ...]:
 def read_lock(text: str, user: str = "image") -> Iterator[Locked]:
     """Yield a user's packages of a lock, whose bytes were checked against the job."""
     for paragraph in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
+        fields = dict(line.split(": ", 1) for line in paragraph.split("\n") if ": " in line)
         if "Package" in fields and user in fields["Used-By"].split():
             yield Locked(
                 fields["Package"],
@@ -218,7 +218,7 @@ def read_lock(text: str, user: str = "image") -> Iterator[Locked]:
 def lock_date(job: Job) -> int:
     """Return the date of the newest index that the lock rests on, in seconds; else the epoch."""
     text = (job.work / protocol.LOCK).read_text()
-    lines = (line.partition(": ") for line in text.splitlines())
+    lines = (line.partition(": ") for line in text.split("\n"))
     dates = [parsedate_to_datetime(value) for name, _, value in lines if name == "Date"]
     return int(max(dates).timestamp()) if dates else job.epoch
 

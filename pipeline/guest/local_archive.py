@@ -77,7 +77,7 @@ def _paragraph(job: Job, package: Local, pool: Path) -> str:
     target.chmod(0o644)
     argv = ["dpkg-deb", "--field", os.fspath(path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    own = [line for line in done.stdout.splitlines() if not line.startswith(ADDED)]
+    own = [line for line in done.stdout.split("\n") if not line.startswith(ADDED)]
     control = "".join(f"{line}\n" for line in own if line.strip())
     size = target.stat().st_size
     return f"{control}Filename: pool/{target.name}\nSize: {size}\nSHA256: {sha256}\n"
@@ -108,7 +108,7 @@ def _check_depends(job: Job, paragraphs: Iterable[str], dists: Path) -> None:
 
 
 def _fields(paragraph: str) -> dict[str, str]:
-    return dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
+    return dict(line.split(": ", 1) for line in paragraph.split("\n") if ": " in line)
 
 
 def _offered(fields: Mapping[str, str]) -> Iterator[str]:

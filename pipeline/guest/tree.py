@@ -165,7 +165,7 @@ def installed(tree: Path) -> set[tuple[str, str, str]]:
 
 def _installed(status: Path) -> Iterator[tuple[str, str, str]]:
     for paragraph in status.read_text().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
+        fields = dict(line.split(": ", 1) for line in paragraph.split("\n") if ": " in line)
         if fields.get("Status") == "install ok installed":
             yield fields["Package"], fields["Version"], fields["Architecture"]
 

@@ -115,7 +115,7 @@ def _check_source(source: Source, request: Request, run: Run) -> str:
 def _check_policy(source: Source, farm: Farm) -> None:
     """Raise SignatureInvalid if the tag's signer is not one that the farm lists now."""
     policy, signer = farm.keys.tags, source.tag and source.tag.signer
-    if policy.signed and signer not in policy.signers:
+    if policy.signed and signer not in policy.listed:
         who = f"was signed by {signer}, which" if signer else "has no signer, who"
         raise SignatureInvalid(
             f"the tag {source.version} {who} keys.tags.signers of farm.yaml does not list",

@@ -216,6 +216,18 @@ def offered(tmp_path: Path, main: str = "Package: dash\n", **fields: str) -> Job
     return job
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0b", "\r"])
+def test_a_description_cannot_name_another_file(tmp_path: Path, separator: str) -> None:
+    """The attacker made a package of the image's own, and chose what its fields say."""
+    evil = f"good{separator}Filename: pool/evil.deb{separator}SHA256: {'0' * 64}"
+    job = offered(tmp_path, Description=evil)
+    index = (job.work / "repository/dists/trixie/local/binary-amd64/Packages").read_bytes()
+    names = [line for line in index.split(b"\n") if line.startswith(b"Filename:")]
+    assert len(names) == len(NAMES) + 1
+    assert not [name for name in names if b"evil" in name]
+    assert index.count(b"\nSHA256:") == len(names)
+
+
 def test_apt_installs_them_beside_the_locked_ones(tmp_path: Path) -> None:
     job = offered(tmp_path, Depends="greeter-data")
     for name in ("etc", "lists/partial", "cache/archives/partial"):
