@@ -74,10 +74,18 @@ def open_gpg(notify: Callable[[str], None] = lambda _: None) -> Iterator[Gpg]:
 
 
 def own_gpg() -> Gpg:
-    """Return gpg with the caller's own home; raise SignatureInvalid if others can change it."""
+    """Return gpg with the caller's own home.
+
+    Raise SignatureInvalid if others can change what is in it, or read the secret keys: gpg itself
+    only warns of that.
+    """
     home = Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
-    if home.is_dir():
-        private_file.check_folder(home, "gpg's keys")
+    folders = [folder for folder in (home, home / "private-keys-v1.d") if folder.is_dir()]
+    for folder in folders:
+        private_file.check_folder(folder, "gpg's keys")
+    if all(folder.stat().st_mode & 0o077 for folder in folders):  # nothing keeps others out
+        for key in (home / "private-keys-v1.d").glob("*.key"):
+            private_file.read(key, "gpg's key")
     return Gpg(asking())
 
 

@@ -48,6 +48,7 @@ def check_release(workspace: Workspace, *, tag: str | None, notify: Notify) -> N
             failed.append((name, error))
     if not failed:
         return
+    failed.sort(key=lambda fault: fault[0] != "release key")  # without it nothing else matters
     name, first = failed[0]
     others = "\n".join(f"{other}: {error}" for other, error in failed[1:])
     detail = "\n".join(filter(None, [first.detail, others]))
@@ -105,7 +106,7 @@ def tags(policy: TagPolicy) -> str:
     if not policy.listed:
         raise UsageError(
             "must be signed, and no signer is known, so nothing can be released",
-            remedy="./farm keys --release FINGERPRINT sets the first one in farm.yaml",
+            remedy="./farm keys puts the first one into farm.yaml",
         )
     return f"are released when signed by one of {len(policy.listed)} known keys"
 

@@ -45,7 +45,7 @@ def fault_of(signer: str, keys: Path) -> gpg_failure.Reason | None:
     if "pub:" not in listing:
         return gpg_failure.Reason(
             f"no {keys.name}/*.asc has the public key of the signer {signer}",
-            f"gpg --output {keys.name}/{signer[-16:].lower()}.asc --armor --export {signer},"
+            f"mkdir -p {keys.name} && gpg --armor --export {signer} > {keys.name}/NAME.asc,"
             " or take it out of keys.tags.signers in farm.yaml",
         )
     fault = gpg_failure.key_fault(listing)

@@ -103,6 +103,25 @@ def test_pinentry_is_told_where_it_can_ask(
         os.close(terminal)
 
 
+def test_a_gpg_home_that_others_can_use_is_refused(caller: GpgHome) -> None:
+    """The attacker has another account: reads a secret key, or writes a gpg-agent.conf."""
+    folder = caller.path / "private-keys-v1.d"
+    key = next(folder.iterdir())
+    key.chmod(0o644)
+    assert openpgp.own_gpg()  # nobody comes so far
+    for path in (caller.path, folder):
+        path.chmod(0o755)
+    with pytest.raises(SignatureInvalid, match=r"gpg's key .* has mode 0644"):
+        openpgp.own_gpg()
+    key.chmod(0o600)
+    assert openpgp.own_gpg()
+    caller.path.chmod(0o777)
+    with pytest.raises(SignatureInvalid, match="others can write into"):
+        openpgp.own_gpg()
+    for path in (caller.path, folder):
+        path.chmod(0o700)
+
+
 @pytest.mark.usefixtures("caller")
 def test_what_gpg_gets_to_ask_by_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     given = dict.fromkeys(("WAYLAND_DISPLAY", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR"), "/run/x")

@@ -137,10 +137,12 @@ def test_all_that_is_missing_is_told_at_once(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ready, "FREE_DISK_GIB", 10**9)
-    with pytest.raises(InfrastructureFailed, match="GiB free at") as caught:
+    with pytest.raises(UsageError, match="release key: none is set") as caught:
         check(with_keys(workspace, release=None, tags=TagPolicy()))
     assert "tags: must be signed, and no signer is known" in caught.value.detail
-    assert "release key: none is set" in caught.value.detail
+    assert "disk: " in caught.value.detail
+    with pytest.raises(InfrastructureFailed, match=r"nothing is built: disk: .* GiB free at"):
+        check(workspace)
 
 
 def test_nothing_is_made_when_a_release_cannot_be(workspace: Workspace) -> None:

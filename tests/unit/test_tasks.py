@@ -146,3 +146,20 @@ def test_a_level_that_is_not_there_is_wrong_usage() -> None:
     done = invoke("build", "--vary=everything")
     assert done.returncode == ExitStatus.USAGE
     assert "vary: Input should be 'none', 'default' or 'all'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["keygen", "--environment=gamma"], "has no environment 'gamma'; it has alpha, beta"),
+        (["keys", "--release=ABCD"], "a key id is not enough"),
+    ],
+)
+def test_keys_are_made_only_for_what_there_is(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = invoke(*arguments)
+    assert done.returncode == ExitStatus.USAGE
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
