@@ -74,7 +74,7 @@ OF_A_WORKTREE = {
 }
 MISSING = re.compile(
     r"(bad|invalid|missing) (object|tree|blob|commit)|[Cc]ould not read|unable to read"
-    r"|not a valid object"
+    r"|not a valid object|not a tree object"
 )
 
 
@@ -229,27 +229,25 @@ def _fetch_refs(folder: Path, source: str, address: str, *, read_from: Path | No
         # By the environment, which other users cannot read as they can argv.
         env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{source}.insteadOf"}
         env |= {"GIT_CONFIG_VALUE_0": address}
-    options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
-    # A history that the other side has cut is taken as it is, and whole once it has more.
-    options += ["--update-shallow", *["--unshallow"] * (folder / "shallow").exists()]
     place = os.fspath(read_from) if read_from else address
-    everything = ("--prune", "--end-of-options", place, "+refs/heads/*:refs/heads/*")
-    head = ("--end-of-options", place, f"+HEAD:{FETCHED_HEAD}")
-    fetched = git(
-        folder,
-        *("fetch", *options, *everything, "+refs/tags/*:refs/tags/*"),
-        env=env,
-        timeout_s=FETCH_S,
-        accept=range(256),
-    )
+    every = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+    fetched = _fetch_into(folder, "--prune", "--end-of-options", place, *every, env=env)
     if fetched.status:
         secret = urlsplit(source).password if "://" in source else None
         detail = fetched.tail.replace(secret, "***") if secret else fetched.tail
         raise InfrastructureFailed(
             f"cannot fetch {address}", remedy="see that git can reach it", detail=detail
         )
-    if git(folder, "fetch", *options, *head, env=env, timeout_s=FETCH_S, accept=range(256)).status:
+    if _fetch_into(folder, "--end-of-options", place, f"+HEAD:{FETCHED_HEAD}", env=env).status:
         git(folder, "update-ref", "-d", FETCHED_HEAD)
+
+
+def _fetch_into(folder: Path, *arguments: str, env: Mapping[str, str]) -> command.Completed:
+    options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
+    # A history that the other side has cut is taken as it is, and whole once it has more.
+    options += ["--update-shallow", *["--unshallow"] * (folder / "shallow").exists()]
+    argv = ("fetch", *options, *arguments)
+    return git(folder, *argv, env=env, timeout_s=FETCH_S, accept=range(256))
 
 
 def local_path(source: str) -> Path | None:
