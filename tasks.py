@@ -51,7 +51,7 @@ def _task(function: Callable[..., None]) -> Any:
         try:
             try:
                 with plain_output():
-                    function(*args, **kwargs)
+                    function(*args, **_whole(kwargs))
             finally:
                 sys.stdout.flush()  # not when Python ends: then nobody would say it well
         except BrokenPipeError:
@@ -64,6 +64,12 @@ def _task(function: Callable[..., None]) -> Any:
             raise Exit("twinbuild: interrupted; nothing is left running", code=130) from None
 
     return task(told)
+
+
+def _whole(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options whose `source`, if it is a folder, is the same wherever a stage runs."""
+    path = Path(options.get("source") or "").expanduser()
+    return options | {"source": str(path.resolve())} if path.parts and path.is_dir() else options
 
 
 def _exit(error: TwinbuildError | OSError) -> Exit:
@@ -153,7 +159,7 @@ def lock(
     """
     from pipeline import flow
 
-    workspace, tree = _workspace(), Path(source).absolute() if source else None
+    workspace, tree = _workspace(), Path(source) if source else None
     if tag and not check:
         raise UsageError("--tag goes with --check", remedy=f"invoke lock --check --tag {tag}")
     if tag:
@@ -387,7 +393,7 @@ def check(_c: Context, source: str | None = None) -> None:
     """Check a working tree before a build, with every program of hooks/source/."""
     from pipeline.check import check_source
 
-    tree = Path(source).absolute() if source else CHECKOUT
+    tree = Path(source) if source else CHECKOUT
     count = check_source(CHECKOUT / "hooks" / "source", tree, notify=_display().say)
     print(f"{count} checks passed")
 
@@ -414,7 +420,7 @@ def profile_boot(
         _display(),
         iso=Path(iso) if iso else None,
         seconds=seconds or None,
-        tree=Path(source).absolute() if source else None,
+        tree=Path(source) if source else None,
     )
     print(f"{path} is written; commit it, and the next build packs these files first")
 

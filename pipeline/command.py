@@ -29,7 +29,9 @@ BESIDE_S = 60.0
 POLL_S = 0.5
 
 # What a program may see of the caller's environment: where it runs and how it reaches the network.
-PASSED_ON = ("HOME", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "TMPDIR")
+PASSED_ON = ("HOME", "SSL_CERT_FILE", "TMPDIR")
+# Some programs know the one spelling of these, some the other: they get both.
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 
 PACKAGE_OF = {
     "bwrap": "bubblewrap",
@@ -83,6 +85,10 @@ def stop_all() -> None:
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment that programs get: fixed locale and time zone, and `extra`."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    for name in PROXIES:
+        value = os.environ.get(name, os.environ.get(name.upper()))
+        if value is not None:
+            passed |= {name: value, name.upper(): value}
     fixed = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LC_ALL": "C.UTF-8",

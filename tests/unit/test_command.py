@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import command
-from pipeline.command import run
+from pipeline.command import clean_environment, run
 from pipeline.errors import BuildFailed, InfrastructureFailed, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +54,26 @@ def test_the_environment_is_made_from_scratch(monkeypatch: pytest.MonkeyPatch) -
     assert (said["LC_ALL"], said["TZ"]) == ("C.UTF-8", "UTC")
     assert said["https_proxy"] == "http://127.0.0.1:9"
     assert run(["sh", "-c", "echo $X"], env={"X": "y"}, timeout_s=10).text == "y"
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "all_proxy", "no_proxy"])
+def test_a_proxy_reaches_programs_in_both_spellings(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(name.upper(), "large")
+    said = clean_environment()
+    assert (said[name], said[name.upper()]) == ("large", "large")
+    monkeypatch.setenv(name, "small")
+    said = clean_environment()
+    assert (said[name], said[name.upper()]) == ("small", "small")
+
+
+def test_no_proxy_is_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert not [name for name in clean_environment() if name.lower().endswith("_proxy")]
 
 
 def test_the_umask_is_fixed() -> None:

@@ -21,6 +21,7 @@ def main():
     print("umask", oct(os.umask(0)))
     print("locale", os.environ["LC_ALL"])
     print("python", os.path.realpath(sys.executable))
+    print("proxy", os.environ.get("https_proxy"))
     sys.exit(int(os.environ.get("STATUS", "0")))
 """
 
@@ -75,6 +76,21 @@ def test_it_teaches_and_installs_nothing(tmp_path: Path, arguments: list[str]) -
     assert "./farm demo" in done.stdout
     assert "./farm test" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["farm"]
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+        ({"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": ""}, ""),
+    ],
+)
+def test_a_proxy_in_capitals_is_known_in_small_letters(
+    checkout: Path, given: dict[str, str], passed: str | None
+) -> None:
+    done = farm(checkout / "farm", "hello", **given)
+    assert f"proxy {passed}\n" in done.stdout
 
 
 def test_the_second_time_is_quick_and_silent(checkout: Path) -> None:

@@ -56,6 +56,49 @@ def test_each_error_has_its_status(kind: type[TwinbuildError]) -> None:
     assert str(caught.value) == "the log's last lines\ntwinbuild: it broke; mend it"
 
 
+@pytest.mark.parametrize(
+    ("typed", "means"),
+    [
+        ("../kiosk", "kiosk"),
+        ("../farm/../kiosk/", "kiosk"),
+        ("~/kiosk", "kiosk"),
+        ("https://example.org/kiosk.git", None),
+        ("git@example.org:kiosk.git", None),
+        ("../nothing", None),
+    ],
+)
+def test_a_folder_given_as_source_is_one_wherever_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, means: str | None
+) -> None:
+    for name in ("farm", "kiosk"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "farm")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = []
+
+    @tasks._task
+    def builds(_c: Context, source: str | None = None) -> None:
+        given.append(source)
+
+    builds(Context(), source=typed)
+    builds(Context(), source=None)
+    assert given == [str(tmp_path / means) if means else typed, None]
+
+
+def test_a_relative_source_is_locked_and_snapshotted_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find the repository, and that it has no such tag."""
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    kiosk = tmp_path / "kiosk"
+    subprocess.run(["git", "init", "--quiet", kiosk], check=True)
+    (tmp_path / "here").mkdir()
+    for arguments in (("snapshot", "--tag=3.3"), ("lock", "--check", "--tag=3.3")):
+        done = invoke(*arguments, "--source=../kiosk", cwd=tmp_path / "here")
+        assert done.returncode == ExitStatus.USAGE, done.stderr
+        assert "git repository" not in done.stderr
+
+
 def test_a_full_disk_is_the_infrastructures_fault() -> None:
     @tasks._task
     def fills(_c: Context) -> None:
