@@ -16,7 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import verify
-from pipeline import command, dsse, flow, git
+from pipeline import command, dsse, flow, git, policy
 from pipeline.build.boot import Announcement, boot_image
 from pipeline.display import Display
 from pipeline.errors import ExitStatus, InfrastructureFailed, UsageError
@@ -76,7 +76,8 @@ def run_demo(workspace: Workspace, display: Display) -> None:
 
 
 def prepare(workspace: Workspace, folder: Path, display: Display) -> Demo:
-    """Make the clone, its keys and its lock, and tag it."""
+    """Make the clone, its keys and its lock, and tag it; the clone's own policy judges the tag."""
+    os.environ.pop(policy.VARIABLE, None)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     display.say(f"a throw-away clone and throw-away keys in {folder}")
