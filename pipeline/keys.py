@@ -197,7 +197,9 @@ def _write_farm(
     """Put what is missing into farm.yaml; return the farm as it is then."""
     path, policy = workspace.checkout / "farm.yaml", workspace.farm.keys.tags
     keys = workspace.checkout / "keys"
-    needs_signer = policy.signed and all(signers.fault_of(s, keys) for s in policy.signers)
+    # An SSH key stands in farm.yaml itself; an OpenPGP fingerprint needs its public key, too.
+    usable = bool(policy.ssh) or not all(signers.fault_of(s, keys) for s in policy.signers)
+    needs_signer = policy.signed and not usable
     text = path.read_bytes().decode()
     edited = farm_edit.pin(
         text,

@@ -103,7 +103,7 @@ class Location:
         if not self.keyring:
             raise SignatureInvalid(
                 f"no key is known to check the release {tag} with",
-                remedy="set keys.release in farm.yaml and put that public key into keys/*.asc",
+                remedy="./farm keys sets keys.release in farm.yaml and writes keys/release.asc",
             )
         try:
             manifest = self.read(tag, "SHA256SUMS", verify.MANIFEST_LIMIT)

@@ -18,7 +18,7 @@ DEFAULTS = {"gpg.program": "gpg", "gpg.ssh.program": "ssh-keygen"}
 
 
 def usable(policy: TagPolicy, keys: Path) -> str:
-    """Return how many OpenPGP signers can sign tags; `keys` has their public keys as `*.asc`.
+    """Return how many signers can sign tags; `keys` has OpenPGP's public keys as `*.asc`.
 
     Raise UsageError that names the first signer whose public key is missing or ends to hold, and
     the file of a secret key that should not be there.
@@ -27,7 +27,8 @@ def usable(policy: TagPolicy, keys: Path) -> str:
         fault = fault_of(signer, keys)
         if fault:
             raise UsageError(fault.what, remedy=fault.remedy)
-    return f"{len(policy.signers)} OpenPGP keys in {keys.name}/*.asc can be used"
+    openpgp_keys = f"{len(policy.signers)} OpenPGP keys in {keys.name}/*.asc can be used"
+    return f"{openpgp_keys}, and {len(policy.ssh)} SSH keys" if policy.ssh else openpgp_keys
 
 
 def fault_of(signer: str, keys: Path) -> gpg_failure.Reason | None:

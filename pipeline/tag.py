@@ -77,7 +77,7 @@ def _signer(repository: Path, object_id: str, name: str, policy: TagPolicy, keys
     if not policy.signers and not policy.ssh:
         raise SignatureInvalid(
             f"nobody may sign the tag {name}: farm.yaml lists no keys.tags.signers and no ssh",
-            remedy="list the fingerprints there and put the public keys into keys/*.asc",
+            remedy="./farm keys puts the first one there; docs/how-to/keys.md",
         )
     content = git(repository, "cat-file", "tag", object_id).stdout
     signed, signature = _split(content)
@@ -113,7 +113,7 @@ def _openpgp_signer(signed: bytes, signature: bytes, policy: TagPolicy, keys: Pa
     if not keyring:
         raise SignatureInvalid(
             f"there are no public keys {keys}/*.asc to check the tag with",
-            remedy="gpg --export --armor FINGERPRINT > keys/NAME.asc",
+            remedy="mkdir -p keys && gpg --armor --export FINGERPRINT > keys/NAME.asc",
         )
     made = gpgv.check_detached(signed, signature, keyring)
     if len(made) != 1:

@@ -197,6 +197,21 @@ def test_a_signer_without_a_key_does_not_stand_in_the_way(home: GpgHome, checkou
     assert open_workspace(checkout).farm.keys.tags.signers == [placeholder, kept.release]
 
 
+def test_who_signs_by_ssh_goes_on_to(home: GpgHome, checkout: Path, tmp_path: Path) -> None:
+    path = tmp_path / "id_ed25519"
+    make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "me", "-f", str(path)]
+    subprocess.run(make, check=True)
+    public = path.with_suffix(".pub").read_text().strip()
+    farm = (checkout / "farm.yaml").read_text()
+    listed = f"signers: []\n    ssh: [{public}]"
+    (checkout / "farm.yaml").write_text(farm.replace("signers: []", listed))
+    git(checkout, "config", "gpg.format", "ssh")
+    git(checkout, "config", "user.signingKey", f"{path}.pub")
+    _, said = set_up(checkout, release=home.make("Mine"))
+    assert open_workspace(checkout).farm.keys.tags.signers == []
+    assert "git signs tags as SHA256:" in said[-1]
+
+
 def test_a_key_in_a_file_is_taken_and_git_left_alone(
     home: GpgHome, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

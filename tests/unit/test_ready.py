@@ -216,6 +216,21 @@ def test_git_signs_as_one_of_the_signers(workspace: Workspace, caller: GpgHome) 
         signers.try_to_tag(workspace.checkout, policy)
 
 
+def test_git_signs_with_an_ssh_key_that_is_listed(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "id_ed25519"
+    make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "me", "-f", str(path)]
+    subprocess.run(make, check=True)
+    git(workspace.checkout, "config", "gpg.format", "ssh")
+    git(workspace.checkout, "config", "user.signingkey", f"{path}.pub")
+    policy = TagPolicy(ssh=[path.with_suffix(".pub").read_text().strip()])
+    assert f"git signs tags as {policy.listed[0]}" in (
+        signers.try_to_tag(workspace.checkout, policy)
+    )
+    assert signers.usable(policy, workspace.checkout / "keys").endswith("and 1 SSH keys")
+    with pytest.raises(SignatureInvalid, match="no good signature by a key"):
+        signers.try_to_tag(workspace.checkout, workspace.farm.keys.tags)
+
+
 def test_a_clone_chooses_the_key_and_the_user_the_program(
     workspace: Workspace, tmp_path: Path
 ) -> None:
