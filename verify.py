@@ -22,6 +22,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 DONE, DIFFERS, USAGE, INFRASTRUCTURE, SIGNATURE = 0, 1, 2, 4, 6
+UNREAD = 141  # as a program that SIGPIPE ends
 UTC = timezone.utc
 
 MIB = 1024 * 1024
@@ -285,9 +287,9 @@ class _Clocked(io.RawIOBase):
     within `TOTAL_TIMES` that, and a second more for each `LEAST_RATE` bytes.
     """
 
-    def __init__(self, socket: Any) -> None:
-        self._socket, self._file = socket, socket.makefile("rb", buffering=0)
-        self._silence = socket.gettimeout() or TIMEOUT_LIMIT_S
+    def __init__(self, connection: Any) -> None:
+        self._socket, self._file = connection, connection.makefile("rb", buffering=0)
+        self._silence = connection.gettimeout() or TIMEOUT_LIMIT_S
         self._begin, self._received, self._times = time.monotonic(), 0, 1
 
     def has_head(self) -> None:
@@ -303,7 +305,12 @@ class _Clocked(io.RawIOBase):
         if left <= 0:
             raise TimeoutError("the server is too slow")
         self._socket.settimeout(min(self._silence, left))
-        count: int | None = self._file.readinto(buffer)
+        try:
+            count: int | None = self._file.readinto(buffer)
+        except (TimeoutError, socket.timeout) as error:
+            silent = f"the server was silent for {self._silence:g} s"
+            why = silent if left > self._silence else "the server is too slow"
+            raise TimeoutError(why) from error
         self._received += count or 0
         return count
 
@@ -346,10 +353,10 @@ class _Chunks(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     """An answer that is read by the clock, and whose chunks are read here."""
 
-    def __init__(self, socket: Any, *arguments: Any, **options: Any) -> None:
-        super().__init__(socket, *arguments, **options)
+    def __init__(self, connection: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(connection, *arguments, **options)
         self.fp.close()
-        self._clock = _Clocked(socket)
+        self._clock = _Clocked(connection)
         self.fp = io.BufferedReader(self._clock)
 
     def begin(self) -> None:
@@ -1405,11 +1412,15 @@ def verify(options: argparse.Namespace, report: Report) -> None:
     )
     report.verified += ["verdict.json", *(f"statements/{name}.json" for name in statements)]
     files = _check_files(options, release, manifest, report)
-    report.verified += [name for name in files if name not in report.verified]
+    report.verified += [name for name in files.values() if name not in report.verified]
     if files:
-        shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+        known = [
+            name if own in (name, Path(name).name) else f"{own} has the content of {name}"
+            for own, name in files.items()
+        ]
+        shown = ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
         report.proven.append(f"what was signed is what you have: {shown}")
-    report.not_proven = _not_proven(options, list(statements), files, common)
+    report.not_proven = _not_proven(options, list(statements), set(files.values()), common)
 
 
 def _environment_keys(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -1435,7 +1446,7 @@ def _check_pins(options: argparse.Namespace, stated: Statement) -> None:
 
 
 def _not_proven(
-    options: argparse.Namespace, names: list[str], files: list[str], stated: Statement
+    options: argparse.Namespace, names: list[str], files: set[str], stated: Statement
 ) -> list[str]:
     sentences = [
         "that source and Debian packages are harmless: both builds used the same ones",
@@ -1449,7 +1460,7 @@ def _not_proven(
         sentences.append(f"that this is the project that you mean ({', '.join(unpinned)})")
     if not files:
         sentences.append("any file: none was checked (--file, --download)")
-    elif not stated.artifacts.keys() >= set(files):
+    elif not stated.artifacts.keys() >= files:
         sentences.append("that files other than the artifacts were built twice")
     return sentences
 
@@ -1472,24 +1483,23 @@ def _keyring(path: Path | None) -> bytes:
 
 def _check_files(
     options: argparse.Namespace, release: Release, manifest: Mapping[str, str], report: Report
-) -> list[str]:
-    """Check and download every file asked for; take up what fails and go on with the next."""
-    files = []
+) -> dict[str, str]:
+    """Check and download every file asked for; take up what fails and go on with the next.
+
+    Return the names in the manifest of those that hold, by what they are called here.
+    """
+    files = {}
     for path in options.file:
         try:
-            name = check_file(path, manifest)
+            files[path.name] = check_file(path, manifest)
         except Refused as refused:
             report.refuse(refused)
-            continue
-        files.append(name)
-        if name.rpartition("/")[2] != path.name:
-            report.proven.append(f"{path.name} has the content of {name}")
     for name in manifest if options.all else options.download:
         try:
             if name not in manifest:
                 raise Refused(DIFFERS, f"{name!r} is not in the manifest")  # noqa: TRY301
             download(release, name, manifest[name], options.directory)
-            files.append(name)
+            files[name] = name
         except Refused as refused:
             report.refuse(refused)
     return files
@@ -1581,14 +1591,16 @@ def _matching(pattern: str) -> Callable[[str], str]:
     return check
 
 
-def _print(text: str, stream: Any) -> bool:
-    """Print text, escaped where the stream cannot have it; tell whether it could be written."""
+def _print(text: str, stream: Any) -> int:
+    """Print text, escaped where the stream cannot have it; return the exit status of doing so."""
     encoding = getattr(stream, "encoding", None) or "ascii"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except BrokenPipeError:
+        return UNREAD
     except (OSError, ValueError):
-        return False
-    return True
+        return INFRASTRUCTURE
+    return DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -1612,7 +1624,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         printed = _print(f"verify: error: {'; '.join(report.errors)}", sys.stderr)
     else:
         printed = _print(report.text(), sys.stdout)
-    return report.status if printed else report.status or INFRASTRUCTURE
+    return report.status or printed
 
 
 def _command() -> NoReturn:
