@@ -8,16 +8,14 @@ of this machine's apt that name the same kind of Debian suite. None of it reache
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from pipeline import command
 from pipeline.config import Archive, ImageArchive
 from pipeline.errors import UsageError
+from pipeline.inputs.apt_sources import APT_TIMEOUT_S, HTTP_URL, AptSource, read_sources
 
-APT_TIMEOUT_S = 60
-HTTP_URL = re.compile(r"https?://[^\s?#]+")
 # Debian's suites by code name and by role, as far as somebody may still use them as a source.
 RELEASES = (
     "buster|bullseye|bookworm|trixie|forky|duke|sid|"
@@ -29,34 +27,10 @@ SNAPSHOT_TIME = "%Y%m%dT%H%M%SZ"
 SNAPSHOT_DELAY = timedelta(days=1)
 
 
-@dataclass(frozen=True)
-class AptSource:
-    """One place that apt fetches packages from; `origin` is empty before its first update."""
-
-    url: str
-    suite: str
-    component: str
-    origin: str
-
-
-def read_sources() -> tuple[AptSource, ...]:
-    """Ask this machine's apt where it fetches packages; raise UsageError if there is no apt."""
-    wanted = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(ORIGIN)"
-    argv = ["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"]
-    return parse_sources(command.run(argv, timeout_s=APT_TIMEOUT_S).text)
-
-
 def read_proxies() -> dict[str, str]:
     """Ask this machine's apt for its proxies; raise UsageError if there is no apt."""
     argv = ["apt-config", "dump", "--no-empty"]
     return parse_proxies(command.run(argv, timeout_s=APT_TIMEOUT_S).text)
-
-
-def parse_sources(text: str) -> tuple[AptSource, ...]:
-    """Return the sources that speak HTTP, each once, in apt's order."""
-    rows = (line.split("\t") for line in text.splitlines())
-    found = (AptSource(r[0].rstrip("/"), *r[1:]) for r in rows if len(r) == 4)
-    return tuple(dict.fromkeys(s for s in found if HTTP_URL.fullmatch(s.url)))
 
 
 def parse_proxies(text: str) -> dict[str, str]:
@@ -122,7 +96,8 @@ def bases_of_apt(name: str, archive: Archive, sources: Iterable[AptSource]) -> t
     found = tuple(dict.fromkeys(source.url for source in sources if _serves(source, archive)))
     if not found:
         remedy = f"set its urls in farm.yaml or {_variable(name)} in the environment"
-        raise UsageError(f"this machine's apt has no source for archive {name}", remedy=remedy)
+        what = f"this machine's apt has no source for archive {name}"
+        raise UsageError(f"{what}, downloaded or configured", remedy=remedy)
     return found
 
 

@@ -1,8 +1,10 @@
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from pipeline import command
 from pipeline.config import Archive
 from pipeline.errors import UsageError
 from pipeline.inputs.addresses import (
@@ -11,10 +13,9 @@ from pipeline.inputs.addresses import (
     dropped_bases,
     join,
     parse_proxies,
-    parse_sources,
     read_proxies,
-    read_sources,
 )
+from pipeline.inputs.apt_sources import expand, parse_targets, read_configuration, read_sources
 
 SOURCES = """\
 http://mirror.example.org/debian/\tbookworm\tmain\tDebian
@@ -37,7 +38,7 @@ def archive(**more: object) -> Archive:
 
 
 def of_apt(wanted: Archive) -> tuple[str, ...]:
-    return bases_of_apt("debian", wanted, parse_sources(SOURCES))
+    return bases_of_apt("debian", wanted, expand(parse_targets(SOURCES)))
 
 
 def stated(name: str, wanted: Archive, **environ: str) -> tuple[str, ...]:
@@ -135,3 +136,79 @@ def test_no_address_is_asked_of_apt_when_all_are_stated(
     monkeypatch.setattr("pipeline.inputs.addresses.read_sources", tmp_path.rmdir)
     assert stated("debian", archive(urls=["https://a.example.org"]))
     assert tmp_path.exists()
+
+
+ONE_LINE = """\
+# deb http://comment.example.org/debian trixie main
+deb-src http://source.example.org/debian trixie main
+deb http://one.example.org/debian/ trixie main contrib  # by hand
+deb [arch=amd64 signed-by={keyring}] http://two.example.org/debian trixie main
+deb [ signed-by=/etc/apt/keyrings/vendor.asc ] https://vendor.example.org/apt trixie main
+deb cdrom:[Debian 13]/ trixie main
+""".replace("{keyring}", "/usr/share/keyrings/debian-archive-keyring.gpg")
+DEB822 = """\
+Types: deb deb-src
+URIs: mirror+file:{mirrors}
+Suites: trixie trixie-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.pgp
+
+Enabled: no
+Types: deb
+URIs: http://disabled.example.org/debian
+Suites: trixie
+Components: main
+
+Types: deb
+URIs: https://vendor.example.org/deb822
+Suites: trixie
+Components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ xsBN
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb-src
+URIs: http://only-sources.example.org/debian
+Suites: trixie
+Components: main
+"""
+MIRRORS = """\
+# by the cloud's set-up
+http://three.example.org/debian/\tpriority:2
+https://four.example.org/debian
+ftp://old.example.org/debian
+"""
+
+
+def test_what_apt_has_not_downloaded_yet_is_read_from_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mirrors").write_text(MIRRORS)
+    (tmp_path / "sources.list").write_text(ONE_LINE)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/x.sources").write_text(DEB822.format(mirrors=tmp_path / "mirrors"))
+    (tmp_path / "parts/x.sources.disabled").write_text(ONE_LINE.replace("one", "disabled"))
+    found = expand(read_configuration(tmp_path / "sources.list", tmp_path / "parts"))
+    assert list(dict.fromkeys((s.url, s.suite) for s in found)) == [
+        ("http://one.example.org/debian", "trixie"),
+        ("http://two.example.org/debian", "trixie"),
+        ("http://three.example.org/debian", "trixie"),
+        ("https://four.example.org/debian", "trixie"),
+        ("http://three.example.org/debian", "trixie-updates"),
+        ("https://four.example.org/debian", "trixie-updates"),
+    ]
+    assert bases_of_apt("debian", archive(), found)[0] == "http://one.example.org/debian"
+
+
+def test_an_apt_that_never_updated_has_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real apt, with lists of its own that are empty."""
+    (tmp_path / "etc/sources.list.d").mkdir(parents=True)
+    (tmp_path / "lists/partial").mkdir(parents=True)
+    (tmp_path / "etc/sources.list").write_text(ONE_LINE.partition("deb cdrom")[0])
+    settings = f'Dir::Etc "{tmp_path}/etc";\nDir::State::lists "{tmp_path}/lists";\n'
+    (tmp_path / "apt.conf").write_text(settings)
+    own = partial(command.run, env={"APT_CONFIG": str(tmp_path / "apt.conf")})
+    monkeypatch.setattr("pipeline.inputs.apt_sources.command.run", own)
+    assert read_sources()[0].url == "http://one.example.org/debian"
