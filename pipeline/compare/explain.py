@@ -18,11 +18,11 @@ from pipeline.compare.causes.classify import distinct, find_causes_of_values, kn
 from pipeline.compare.causes.facts import Cause, Pair, read_facts
 from pipeline.compare.causes.properties import only_in_one
 from pipeline.compare.causes.spots import is_text
+from pipeline.compare.containers import Sides
 from pipeline.compare.contents import Built, open_built
 from pipeline.compare.diffoscope import Said
 from pipeline.compare.folders import Folders
 from pipeline.compare.formats.source import Source
-from pipeline.compare.images import Sides
 from pipeline.compare.inside import EQUAL, Inside, Leaf, Looked, look_into, shortened
 from pipeline.compare.ledger import Entry
 from pipeline.compare.locate import Difference

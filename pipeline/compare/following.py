@@ -5,7 +5,6 @@ compared down to the files of their tree; of the lists that follow from it, the 
 equal. Whatever is not understood is not excused.
 """
 
-import gzip
 import io
 import json
 import re
@@ -14,9 +13,9 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
+from typing import IO, Any
 
-from pipeline.compare.formats.iso9660 import SECTOR
-from pipeline.compare.formats.source import Malformed, Source
+from pipeline.compare.formats.source import Malformed
 from pipeline.compare.images import locate_contents, open_file
 from pipeline.errors import TwinbuildError
 
@@ -25,8 +24,9 @@ IMAGES = (".iso", ".img")
 IN_TREE = re.compile(
     r"(iso9660|disk partition \d+ > fat) [A-Za-z0-9._/-]+\.squashfs > squashfs", re.ASCII
 )
-DESCRIPTOR = 16 * SECTOR + 1, 5  # where the magic of the primary volume descriptor is
-VOLUME = 16 * SECTOR + 80, 16 * SECTOR + 84  # its size in blocks
+NO_EXCUSE = ("malformed", "order", "layout")  # what no change of a file makes of its image
+# What a build's lists begin with: no name, time or other field in which something could be hidden.
+HEADER = b"\x1f\x8b\x08\0\0\0\0\0"
 WORK = 64 * 1024**3
 LINE_LIMIT = 1024 * 1024
 LISTS_LIMIT = 1024**3  # bytes of a list, unpacked
@@ -49,22 +49,11 @@ def differs_only_in(paths: Collection[str], name: str, first: Path, second: Path
 def _images(paths: frozenset[str], first: Path, second: Path) -> bool:
     with ExitStack() as stack:
         sides = open_file(first, stack), open_file(second, stack)
-        if len(set(map(_behind, sides))) > 1:
-            return False
         found = locate_contents(sides, work=WORK, closed=paths)
     return found.complete and all(
-        IN_TREE.fullmatch(place.where) and place.path in paths and place.kind != "malformed"
+        IN_TREE.fullmatch(place.where) and place.path in paths and place.kind not in NO_EXCUSE
         for place in found.places
     )
-
-
-def _behind(image: Source) -> bytes | int:
-    """Return what lies behind the volume of an ISO; of another image its size."""
-    if image.size < VOLUME[1] or image.read(*DESCRIPTOR) != b"CD001":
-        return image.size
-    blocks = int.from_bytes(image.read(VOLUME[0], VOLUME[1] - VOLUME[0]), "little")
-    end = min(blocks * SECTOR, image.size)
-    return image.read(end, image.size - end)
 
 
 def _lists(paths: Collection[str], suffix: str | None, first: Path, second: Path) -> bool:
@@ -73,11 +62,35 @@ def _lists(paths: Collection[str], suffix: str | None, first: Path, second: Path
     return all(ours == theirs for ours, theirs in zip_longest(left, right))
 
 
+class _Gunzip(io.RawIOBase):
+    """Unpacks a gzip file that is one stream and nothing else; raises ValueError for another."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+        self._unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = b""
+        while not content and not self._unpacker.eof:
+            data = self._unpacker.unconsumed_tail or self._file.read(io.DEFAULT_BUFFER_SIZE)
+            content = self._unpacker.decompress(data, len(buffer))
+            if not content and not data and not self._unpacker.eof:
+                raise ValueError("a list ends before its compressed data does")
+        if self._unpacker.eof and (self._unpacker.unused_data or self._file.read(1)):
+            raise ValueError("there is more behind a compressed list")
+        buffer[: len(content)] = content
+        return len(content)
+
+
 def _others(path: Path, paths: Collection[str], suffix: str | None) -> Iterator[bytes]:
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        packed = file.read(len(HEADER)) == HEADER
         file.seek(0)
-        reader = io.BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file
+        reader = io.BufferedReader(_Gunzip(file)) if packed else file
         size = 0
         while line := reader.readline(LINE_LIMIT):
             size += len(line)

@@ -8,10 +8,11 @@ from pipeline.compare.causes.facts import Cause, Pair
 from pipeline.compare.causes.headers import in_headers
 from pipeline.compare.causes.inside import find_causes_of_place
 from pipeline.compare.causes.properties import only_in_one
+from pipeline.compare.containers import Sides
 from pipeline.compare.contents import Content, read_contents
 from pipeline.compare.formats.scan import describe, scan
 from pipeline.compare.formats.source import Spool, common
-from pipeline.compare.images import Sides, locate_contents
+from pipeline.compare.images import locate_contents
 from pipeline.compare.places import Place
 from pipeline.compare.shown import Shown, show
 from pipeline.compare.twins import find_twins

@@ -1,8 +1,9 @@
 """ar archives, which Debian packages are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-from pipeline.compare.formats.container import Container, Entry, Fact, Format, listed
+from pipeline.compare.formats.container import Container, Entry, Fact, Format, Region, listed
 from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
 
 MAGIC = b"!<arch>\n"
@@ -16,7 +17,12 @@ def _matches(source: Source) -> bool:
 
 def _read(source: Source, spool: Spool) -> Container:
     ordered, order = listed(_entries(source))
-    return Container(entries=lambda: iter(ordered), order=order)
+    return Container(
+        entries=lambda: iter(ordered),
+        regions=lambda: _fillings(source, ordered),
+        order=order,
+        rest=lambda entry, _: _rest(source, entry),
+    )
 
 
 AR = Format("ar", _matches, _read)
@@ -57,3 +63,24 @@ def _name(name: bytes, names: bytes) -> str:
     if name not in (b"/", b"//"):
         name = name.removesuffix(b"/")
     return name.decode("utf-8", "surrogateescape")
+
+
+def _fillings(source: Source, entries: Sequence[Entry]) -> Iterator[Region]:
+    """Give the bytes that make the members begin at even offsets."""
+    for entry in entries:
+        end = entry.content.stored()[0][1] if entry.content else 0
+        if end % 2 and end < source.size:
+            filling = source.read(end, 1)
+            yield Region("filling", (end, end + 1), partial(bytes, filling * (filling != b"\n")))
+
+
+def _rest(source: Source, entry: Entry) -> bytes:
+    """Return a member's header as far as it is not a fact or a size, written as ar does."""
+    if entry.record is None:
+        return b""
+    raw = source.read(entry.record[0], HEADER)
+    fields = raw[16:28], raw[28:34], raw[34:40], raw[48:58]
+    odd = [field for field in fields if field != field.strip().ljust(len(field))]
+    mode = _number(raw[40:48], 8)
+    odd += [raw[40:48]] if raw[40:48] != b"%-8o" % mode else [b"%o" % (mode & ~0o7777)]
+    return raw[:16] + b"|".join(odd) + raw[58:]

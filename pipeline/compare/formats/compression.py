@@ -108,6 +108,8 @@ def unpack_block(new: Callable[[], Unpacker], packed: bytes, limit: int) -> byte
         raise Malformed(f"a block unpacks to over {limit} bytes")
     if not unpacker.eof:
         raise Malformed("a block ends before its data does")
+    if unpacker.unused_data:
+        raise Malformed("a block goes on behind its data")
     return content
 
 

@@ -19,7 +19,10 @@ Fact = str | int | tuple[tuple[str, str], ...]  # a tuple has names and values
 class Structure:
     """A piece of the format itself: a header's field, a boot record.
 
-    `kind` is structure, time, identifier, or another kind of difference that it makes.
+    `kind` is structure, time, identifier, or another kind of difference that it makes. `places`
+    are the offsets that it points to. Where they point to the same things on both sides, that
+    they moved follows from other differences, and `content` may differ; so it may if it `follows`
+    from other bytes, as a checksum does that is right.
     """
 
     name: str
@@ -27,6 +30,8 @@ class Structure:
     content: bytes
     kind: str = "structure"
     text: str | None = None  # how people read it
+    places: tuple[int, ...] = ()
+    follows: bool = False
 
 
 @dataclass(slots=True)
@@ -47,16 +52,30 @@ class Entry:
 
 @dataclass(frozen=True)
 class Region:
-    """A range of the format's bytes; `metadata` if it holds what structures and facts say."""
+    """A range of the format's own bytes; `name` is what it is matched by, with all of that name.
+
+    `rest` gives what these bytes say beyond entries, facts and structures, and what does not follow
+    from them; without it that is all of them that no structure, record or content covers.
+    """
 
     name: str
     span: Span
-    metadata: bool = True
+    rest: Callable[[], bytes] | None = None
 
 
 def no_entries() -> Iterator[Entry]:
     """Give no entries."""
     return iter(())
+
+
+def no_regions() -> Iterable[Region]:
+    """Give no regions."""
+    return ()
+
+
+def never(start: int, end: int) -> bool:
+    """Tell of no zeros that the format's tools fill up so."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -65,12 +84,34 @@ class Container:
 
     `entries` gives the entries in the order of `sort_key`, each path once. `order` has the paths
     as they are stored, where the format leaves their order free.
+
+    What follows makes the account of every byte (see `pipeline.compare.account`), once the entries
+    were given. `regions` are the format's own, beside structures, records and contents. `rest`
+    gives what an entry's record says beyond its facts and what does not follow from its content;
+    it is told whether that differs from the other side's. Without it that is the whole record.
+    `number` gives its number, if entries are numbered in some order, as inodes are: where there is
+    one more, those behind it have other numbers. `place` gives in which order an entry's content is
+    stored, and where in that, if tools can choose it.
+
+    Of a format that is not read as a whole, the regions are all there is, and `taken_down` gives
+    the entries for the account; the other functions are then asked of the entry given last. `slack`
+    gives what the packed pieces that contents share hold beyond them, if these are all that do.
+
+    Zeros in unused space say nothing if they end at the next multiple of `align` (0: wherever they
+    end, if the sizes are equal), or if `closes` tells so.
     """
 
     structures: Sequence[Structure] = ()
     entries: Callable[[], Iterator[Entry]] = no_entries
-    regions: Sequence[Region] = ()
+    regions: Callable[[], Iterable[Region]] = no_regions
     order: Sequence[str] | None = None
+    rest: Callable[[Entry, bool], bytes] | None = None
+    number: Callable[[Entry], int] | None = None
+    place: Callable[[Entry], tuple[int, int] | None] | None = None
+    taken_down: Callable[[], Iterator[Entry]] | None = None
+    slack: Callable[[Iterable[Source]], bytes] | None = None
+    align: int = 1
+    closes: Callable[[int, int], bool] = never
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 
 from pipeline.compare.formats.container import (
     LINK_LIMIT,
@@ -12,6 +14,7 @@ from pipeline.compare.formats.container import (
     Entry,
     Fact,
     Format,
+    Region,
     Tally,
     file_type,
     listed,
@@ -20,10 +23,13 @@ from pipeline.compare.formats.container import (
     path_of,
 )
 from pipeline.compare.formats.ranges import Span
+from pipeline.compare.formats.rest import without
 from pipeline.compare.formats.source import Extents, Malformed, Source, Spool, pieces
 
 MAGICS = (b"070701", b"070702")
 HEADER = 110
+BLOCK = 512  # to a multiple of which cpio fills up an archive
+BETWEEN = "zeros between the parts"
 TRAILER = "TRAILER!!!"
 PARTS_LIMIT = 16
 
@@ -36,12 +42,26 @@ def _read(source: Source, spool: Spool) -> Container:
     entries: list[Entry] = []
     end = _read_archive(source, entries)
     start = _next_part(source, end)
+    trailer = entries.pop().record
     if start is None:
         ordered, order = listed(entries)
-        return Container(entries=lambda: iter(ordered), order=order)
+        return Container(
+            entries=lambda: iter(ordered),
+            regions=lambda: [Region("trailer", trailer)] if trailer else [],
+            order=order,
+            rest=lambda entry, changed: _rest(source, entry, changed=changed),
+            number=partial(_number, source),
+            align=4,
+            closes=closes,
+        )
     entries.clear()
     parts = list(_parts(source, start, end))
-    return Container(entries=lambda: iter(parts))
+    return Container(
+        entries=lambda: iter(parts),
+        regions=lambda: _between(source, parts),
+        align=4,
+        closes=closes,
+    )
 
 
 CPIO = Format("cpio", _matches, _read)
@@ -62,6 +82,14 @@ def _parts(source: Source, start: int, end: int) -> Iterator[Entry]:
             return
         start = following
     raise Malformed(f"it has over {PARTS_LIMIT} parts")
+
+
+def _between(source: Source, parts: list[Entry]) -> Iterator[Region]:
+    """Give what lies between parts: zeros, of which those beyond a full block are counted."""
+    spans = [part.content.stored()[0] for part in parts if part.content]
+    for (_, start), (end, _) in pairwise(spans):
+        more = max(0, end - start - -start % BLOCK)
+        yield Region(BETWEEN, (start, end), partial(more.to_bytes, 8, "big"))
 
 
 def _part(source: Source, number: int, span: Span) -> Entry:
@@ -91,6 +119,7 @@ def _read_archive(source: Source, entries: list[Entry]) -> int:
         name = name_of(source.read(at + HEADER, length).rstrip(b"\0"))
         start = _aligned(at + HEADER + length)
         if name == TRAILER:
+            entries.append(Entry(TRAILER, {}, None, (at, min(start, source.size))))
             return min(start, source.size)
         entry = _entry(source, path_of(name), fields, (start, start + size), (at, start))
         entries.append(tally.count(entry))
@@ -125,3 +154,48 @@ def _entry(source: Source, path: str, fields: tuple[int, ...], span: Span, recor
         facts["target"] = name_of(content.read(0, size))
         return Entry(path, facts, None, (record[0], span[1]))
     return Entry(path, facts, content, record)
+
+
+def closes(start: int, end: int) -> bool:
+    """Whether zeros up to `end` are those that fill up an archive."""
+    return end % BLOCK == 0 and end - start < BLOCK
+
+
+def _number(source: Source, entry: Entry) -> int:
+    """Return a member's inode number."""
+    return int(source.read(entry.record[0] + 6, 8), 16) if entry.record else 0
+
+
+def _rest(source: Source, entry: Entry, *, changed: bool) -> bytes:
+    """Return a member's header as far as it is no fact, inode number, size or name."""
+    if entry.record is None:
+        return b""
+    start = entry.record[0]
+    raw = source.read(start, HEADER)
+    length = int(raw[94:102], 16)
+    name = source.read(start + HEADER, length)
+    aligned = _aligned(start + HEADER + length)
+    filling = source.read(start + HEADER + length, aligned - start - HEADER - length)
+    digits = raw[6:]
+    mixed = digits if digits not in (digits.lower(), digits.upper()) else b""
+    device = raw[78:94] if entry.facts["type"] not in ("char", "block") else b""
+    mode = int(raw[14:22], 16) >> 16
+    rest = (
+        raw[:6],
+        mixed,
+        b"%x" % mode,
+        raw[62:78],
+        device,
+        _wrong_sum(raw, entry, changed=changed),
+    )
+    return b"|".join((*rest, without(name, entry.path), filling.strip(b"\0")))
+
+
+def _wrong_sum(raw: bytes, entry: Entry, *, changed: bool) -> bytes:
+    """Return a header's checksum unless it is the sum of bytes of a content that `changed`."""
+    if not changed:
+        return raw[102:110]
+    total = 0
+    if raw[:6] == MAGICS[1] and entry.content:
+        total = sum(sum(piece) for piece in pieces(entry.content)) & 0xFFFFFFFF
+    return b"" if int(raw[102:110], 16) == total else raw[102:110]

@@ -15,6 +15,7 @@ from pipeline.compare.formats.container import (
     Entry,
     Fact,
     Format,
+    Region,
     Tally,
     file_type,
     listed,
@@ -22,6 +23,8 @@ from pipeline.compare.formats.container import (
     owner_of,
     path_of,
 )
+from pipeline.compare.formats.cpio import closes
+from pipeline.compare.formats.rest import without
 from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
 
 MAGIC = 0o070707
@@ -76,14 +79,38 @@ def _matches(source: Source) -> bool:
 
 
 def _read(source: Source, spool: Spool) -> Container:
-    ordered, order = listed(_entries(source, FORMS[source.read(0, 2)]))
-    return Container(entries=lambda: iter(ordered), order=order)
+    form, trailer = FORMS[source.read(0, 2)], list[Region]()
+    ordered, order = listed(_entries(source, form, trailer))
+    return Container(
+        entries=lambda: iter(ordered),
+        regions=lambda: trailer,
+        order=order,
+        rest=lambda entry, _: _rest(source, form, entry),
+        number=lambda entry: _fields(source, form, entry)[2],
+        align=form.align,
+        closes=closes,
+    )
 
 
 CPIO_OLD = Format("cpio", _matches, _read)
 
 
-def _entries(source: Source, form: _Form) -> Iterator[Entry]:
+def _fields(source: Source, form: _Form, entry: Entry) -> Fields:
+    start = entry.record[0] if entry.record else 0
+    return form.fields(source.read(start, form.length))
+
+
+def _rest(source: Source, form: _Form, entry: Entry) -> bytes:
+    """Return a member's header as far as it is no fact, inode number, size or name."""
+    fields, start = _fields(source, form, entry), entry.record[0] if entry.record else 0
+    begin, length = start + form.length, fields[9]
+    name = source.read(begin, _aligned(begin + length, form.align) - begin)
+    device = 0 if "device" in entry.facts else fields[7]
+    rest = fields[1], fields[3] & ~0o7777, device
+    return repr(rest).encode() + without(name[:length], entry.path) + name[length:].strip(b"\0")
+
+
+def _entries(source: Source, form: _Form, trailer: list[Region]) -> Iterator[Entry]:
     at, tally = 0, Tally()
     while True:
         fields = form.fields(source.read(at, form.length))
@@ -93,6 +120,7 @@ def _entries(source: Source, form: _Form) -> Iterator[Entry]:
         name = name_of(source.read(at + form.length, length).rstrip(b"\0"))
         start = _aligned(at + form.length + length, form.align)
         if name == TRAILER:
+            trailer.append(Region("trailer", (at, start)))
             return
         yield tally.count(_entry(source, path_of(name), fields, at, start))
         at = _aligned(start + size, form.align)

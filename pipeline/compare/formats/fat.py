@@ -7,7 +7,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from pipeline.compare.formats.container import (
     PATH_LIMIT,
@@ -19,17 +19,15 @@ from pipeline.compare.formats.container import (
     Structure,
     listed,
 )
+from pipeline.compare.formats.fat_records import Found, read_records, times_of
 from pipeline.compare.formats.ranges import Span
-from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
+from pipeline.compare.formats.source import Extents, Malformed, Source, Spool, pieces
 
 PARAMETERS = struct.Struct("<3s8sHBHBHHBHHHII")
-RECORD = struct.Struct("<11sBBBHHHHHHHI")
-FOLDER_LIMIT = 2 * 1024 * 1024  # bytes of a folder's records: FAT allows no more
+NOT_KNOWN = 2**32 - 1
 FAT_LIMIT = 32 * 1024 * 1024  # bytes of one FAT: 8 million clusters
 EXTENTS_LIMIT = 200_000
-READ_ONLY, VOLUME, DIRECTORY, LONG_NAME = 0x01, 0x08, 0x10, 0x0F
-SMALL_BASE, SMALL_EXTENSION = 0x08, 0x10
-FREE, DELETED, DOT = 0x00, 0xE5, 0x2E
+VOLUME, DIRECTORY = 0x08, 0x10
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Layout:
     fats: tuple[Span, ...]
     root: Span
     data: int
+    end: int
     clusters: int
     bits: int
     root_cluster: int
@@ -67,13 +66,10 @@ def _read(source: Source, spool: Spool) -> Container:
     return Container(
         structures=_structures(source, layout),
         entries=lambda: iter(entries),
-        regions=[
-            Region("boot sectors", (0, layout.fats[0][0])),
-            *(Region(f"FAT {number}", span) for number, span in enumerate(layout.fats, 1)),
-            *(Region("directory records", span) for span in volume.folders),
-            *(Region("slack after a file's end", span, metadata=False) for span in volume.slack),
-        ],
+        regions=lambda: volume.regions(),
         order=order,
+        rest=lambda entry, _: volume.rests[id(entry)],
+        align=0,  # free clusters are zeros, wherever they are
     )
 
 
@@ -99,6 +95,7 @@ def _layout(source: Source) -> Layout:
         fats=tuple((start, start + length * size) for start in starts),
         root=(root, root + roots * 32),
         data=data,
+        end=total * size,
         clusters=clusters,
         bits=bits,
         root_cluster=root_cluster if bits == 32 else 0,
@@ -118,15 +115,19 @@ def _structures(source: Source, layout: Layout) -> list[Structure]:
 
 
 class _Volume:
-    """The folders of a file system; `folders` and `slack` are where records and waste lie."""
+    """The folders of a file system; `rests` is what records say beyond their entry's facts."""
 
     def __init__(self, source: Source, layout: Layout) -> None:
         self._source = source
         self._layout = layout
-        self.folders: list[Span] = []
-        self.slack: list[Span] = []
+        self.rests: dict[int, bytes] = {}  # by the entry's id
+        self._folders: list[Span] = []
+        self._slack: list[Span] = []
+        self._root_rest = b""
         self._extents = 0
         self._visited = 0  # clusters, each of which is in one chain at most
+        self._used = bytearray(layout.clusters + 2)
+        self._odd_ends: list[int] = []  # of chains, if they are not marked as usual
 
     @cached_property
     def _fat(self) -> "array[int]":
@@ -150,6 +151,9 @@ class _Volume:
             if not 2 <= last < self._layout.clusters + 2 or last >= len(self._fat):
                 raise Malformed(f"a file has the cluster {last} of {self._layout.clusters}")
             following = self._fat[last] & 0x0FFFFFFF
+            self._used[last] = 1
+            if following >= end and following != end | 7:
+                self._odd_ends.append(following)
             if following != last + 1:
                 self._extents += 1
                 if self._extents > EXTENTS_LIMIT:
@@ -169,42 +173,113 @@ class _Volume:
         root = [self._layout.root]
         if self._layout.root_cluster:
             root = [*self._chain(self._layout.root_cluster)]
-        pending, seen = [("", root)], set()
+        top = Entry("", {})
+        pending, seen = [("", top, root, (0, 0))], set()
         while pending:
-            path, spans = pending.pop()
+            path, folder, spans, clusters = pending.pop()
             if spans[0][0] in seen or len(path) > PATH_LIMIT:
                 raise Malformed(f"the folder {path[:80]} contains itself or is in two folders")
             seen.add(spans[0][0])
-            self.folders += spans
-            for name, record in _records(Extents(self._source, spans)):
-                inside = f"{path}/{name}" if path else name
-                entry, folder = self._entry(inside, record)
+            self._folders += spans
+            rest = bytearray()
+            for found in read_records(Extents(self._source, spans), rest, folder, clusters):
+                inside = f"{path}/{found.name}" if path else found.name
+                entry, extents = self._entry(inside, found.fields)
+                self.rests[id(entry)] = found.rest + self._high(found)
                 yield entry
-                if folder:
-                    pending.append((inside, folder))
+                if extents:
+                    pending.append(
+                        (inside, entry, extents, (self._cluster(found.fields), clusters[0]))
+                    )
+            self.rests[id(folder)] = self.rests.get(id(folder), b"") + rest
+        self._root_rest = self.rests.pop(id(top))
+
+    def _cluster(self, fields: tuple[int, ...]) -> int:
+        low, high = fields[9], fields[6]
+        return low | (high << 16 if self._layout.bits == 32 else 0)
+
+    def _high(self, found: Found) -> bytes:
+        """Return what older FATs have where FAT32 has the upper half of a cluster's number."""
+        high = found.fields[6] if self._layout.bits != 32 else 0
+        return b"%x" % high if high else b""
 
     def _entry(self, path: str, record: tuple[int, ...]) -> tuple[Entry, list[Span]]:
         """Return an entry, and its extents if it is a folder."""
-        attributes, case, fine, made, day, read, high, written, changed, low, size = record
+        attributes, case, *_, size = record
         kind = "dir" if attributes & DIRECTORY else "label" if attributes & VOLUME else "file"
-        times = (
-            ("created", f"{_stamp(day, made)}+{fine / 100:.2f}s"),
-            ("accessed", _stamp(read, 0)[:10]),
-            ("written", _stamp(changed, written)),
-        )
         facts: dict[str, Fact] = {
             "type": kind,
             "mode attributes": f"{attributes:#04x}",
             "structure case": case,
-            "time": times,
+            "time": times_of(record),
         }
-        cluster = low | (high << 16 if self._layout.bits == 32 else 0)
+        cluster = self._cluster(record)
         spans = [*self._chain(cluster)] if cluster and kind != "label" else []
         if kind != "file":
             return Entry(path, facts), spans if kind == "dir" else []
         used, wasted = _cut(spans, size)
-        self.slack += wasted
+        self._slack += wasted
         return Entry(path, facts, Extents(self._source, used)), []
+
+    def regions(self) -> Iterator[Region]:
+        """Give boot sectors, FATs, folders and slack; what they say that nothing else does."""
+        start = self._layout.fats[0][0]
+        info = self._info()
+        for span in ((0, info[0]), (info[1], start)):
+            yield Region("boot sectors", span)
+        yield Region("free space information", info, self._rest_of_info)
+        first, *others = self._layout.fats
+        yield Region("FAT 1", first, self._rest_of_fat)
+        for number, span in enumerate(others, 2):
+            yield Region(f"FAT {number}", span, partial(self._rest_of_copy, span))
+        for span in self._folders:
+            yield Region("directory records", span, bytes)
+        yield Region("directory records", (start, start), lambda: self._root_rest)
+        yield Region("space behind the volume", (self._layout.end, self._source.size))
+        for span in self._slack:
+            yield Region("slack after a file's end", span, partial(self._left_over, span))
+
+    def _left_over(self, span: Span) -> bytes:
+        return b"".join(pieces(self._source, *span)).rstrip(b"\0")
+
+    def _info(self) -> Span:
+        """Return where a FAT32 says which clusters are free; an empty span if it does not."""
+        raw = self._source.read(0, 512)
+        at = int.from_bytes(raw[48:50], "little") * int.from_bytes(raw[11:13], "little")
+        if self._layout.bits != 32 or not 512 <= at <= self._layout.fats[0][0] - 512:
+            return (0, 0)
+        return (at + 488, at + 496) if self._source.read(at, 4) == b"RRaA" else (0, 0)
+
+    def _rest_of_info(self) -> bytes:
+        """Return how many clusters are free and where, unless that follows from the FAT."""
+        start, end = self._info()
+        raw = self._source.read(start, end - start)
+        count, following = struct.unpack("<II", raw) if raw else (NOT_KNOWN, NOT_KNOWN)
+        fat = self._fat[2 : self._layout.clusters + 2]
+        free = fat.count(0)
+        used = max((number for number, value in enumerate(fat, 2) if value), default=1)
+        first = next((number for number, value in enumerate(fat, 2) if not value), used + 1)
+        places = (NOT_KNOWN, used, used + 1, first, first - 1)
+        honest = count in (free, NOT_KNOWN) and following in places
+        return b"" if honest else raw
+
+    def _rest_of_fat(self) -> bytes:
+        """Return what a FAT says beside the chains of files and folders."""
+        entries, clusters = self._fat, self._layout.clusters + 2
+        odd = [
+            (number, value)
+            for number, value in enumerate(entries)
+            if value >> 28 or (value and (number >= clusters or not self._used[number]))
+        ]
+        start, end = self._layout.fats[0]
+        length = len(entries) * self._layout.bits // 8
+        behind = self._source.read(start + length, max(0, end - start - length)).rstrip(b"\0")
+        return repr((odd, self._odd_ends)).encode() + behind
+
+    def _rest_of_copy(self, span: Span) -> bytes:
+        """Return a copy of the FAT, or nothing if it is one."""
+        first, copy = (self._source.read(s, e - s) for s, e in (self._layout.fats[0], span))
+        return b"" if first == copy else copy
 
 
 def _cut(spans: list[Span], size: int) -> tuple[list[Span], list[Span]]:
@@ -218,42 +293,3 @@ def _cut(spans: list[Span], size: int) -> tuple[list[Span], list[Span]]:
     if size:
         raise Malformed("a file is longer than its chain of clusters")
     return used, wasted
-
-
-def _records(folder: Source) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Give name and record of all that a folder holds."""
-    if folder.size > FOLDER_LIMIT:
-        raise Malformed(f"a folder has over {FOLDER_LIMIT} bytes")
-    raw = folder.read(0, folder.size)
-    parts: dict[int, bytes] = {}  # of a long name, by number
-    for short, *record in RECORD.iter_unpack(raw[: len(raw) // 32 * 32]):
-        at, first = record[0], short[0]
-        if first == FREE:
-            return
-        if at & 0x3F == LONG_NAME and first != DELETED:
-            record_bytes = RECORD.pack(short, *record)
-            parts[first & 0x1F] = record_bytes[1:11] + record_bytes[14:26] + record_bytes[28:]
-        elif first not in (DELETED, DOT):
-            yield _name(short, record[1], parts), tuple(record)
-            parts = {}
-        else:
-            parts = {}
-
-
-def _name(short: bytes, case: int, parts: dict[int, bytes]) -> str:
-    """Return a long name, or a short one, whose parts may be in small letters."""
-    long = b"".join(parts[number] for number in sorted(parts)).decode("utf-16-le", "replace")
-    base = short[:8].decode("cp437").rstrip()
-    extension = short[8:].decode("cp437").rstrip()
-    base = base.lower() if case & SMALL_BASE else base
-    extension = extension.lower() if case & SMALL_EXTENSION else extension
-    name = long.partition("\0")[0] or (f"{base}.{extension}" if extension else base)
-    if "/" in name or name in (".", ".."):
-        raise Malformed(f"a file cannot be named {name!r}")
-    return name
-
-
-def _stamp(day: int, time: int) -> str:
-    """Return how people write a FAT date and time, which have no zone."""
-    date = f"{1980 + (day >> 9)}-{day >> 5 & 15:02}-{day & 31:02}"
-    return f"{date} {time >> 11:02}:{time >> 5 & 63:02}:{(time & 31) * 2:02}"

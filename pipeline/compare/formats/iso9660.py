@@ -7,42 +7,40 @@ times the time and without limits.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.compare.formats.container import (
-    PATH_LIMIT,
     Container,
     Entry,
-    Fact,
     Format,
     Region,
     Structure,
-    Tally,
     listed,
     name_of,
 )
-from pipeline.compare.formats.partitions import boot_structures
-from pipeline.compare.formats.ranges import Span
-from pipeline.compare.formats.rock_ridge import Extensions, read_extensions, say_time
+from pipeline.compare.formats.iso_account import (
+    PATH_TABLES,
+    closes,
+    regions_of_trees,
+    rest_of_entry,
+)
+from pipeline.compare.formats.iso_tree import SECTOR, Tree
+from pipeline.compare.formats.partitions import boot_structures, gpt_regions
+from pipeline.compare.formats.rock_ridge import both_orders
 from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
 
-SECTOR = 2048
 SYSTEM_AREA = 16 * SECTOR
 DESCRIPTORS_LIMIT = 64
-FOLDER_LIMIT = 16 * 1024 * 1024  # bytes of a folder's records
-PARTS_LIMIT = 1024  # of 4 GiB
-DIRECTORY, CONTINUES = 0x02, 0x80
-RECORD = struct.Struct("<BBIxxxxIxxxx7sBBBHxxB")
+CATALOGUE_PLACE = "boot record: place of the boot catalogue"
 BOOT, PRIMARY, SUPPLEMENTARY, LAST = 0, 1, 2, 255
 
 # Fields of a volume descriptor: name, first byte, end, kind.
 FIELDS = (
     ("system identifier", 8, 40, "identifier"),
     ("volume identifier", 40, 72, "identifier"),
-    ("volume size", 80, 88, "layout"),
     ("escape sequences", 88, 120, "structure"),
     ("logical block size", 128, 132, "structure"),
-    ("path table size and places", 132, 156, "layout"),
-    ("root directory record", 156, 190, "layout"),
+    ("root directory record", 174, 190, "structure"),
     ("volume set identifier", 190, 318, "identifier"),
     ("publisher", 318, 446, "identifier"),
     ("preparer", 446, 574, "identifier"),
@@ -54,17 +52,6 @@ FIELDS = (
     ("effective time", 864, 881, "time"),
     ("application use", 883, 1395, "structure"),
 )
-
-
-@dataclass(frozen=True)
-class Record:
-    """A directory record: its identifier, extent, and what Rock Ridge adds."""
-
-    name: bytes
-    span: Span
-    time: bytes
-    flags: int
-    rock_ridge: Extensions
 
 
 @dataclass(frozen=True)
@@ -88,25 +75,34 @@ def _matches(source: Source) -> bool:
 def _read(source: Source, spool: Spool) -> Container:
     descriptors = list(_descriptors(source))
     structures = boot_structures(source)
-    regions = [Region("system area", (0, SYSTEM_AREA))]
-    entries: list[Entry] = []
+    boot: list[Entry] = []
+    trees: list[Tree] = []
     for descriptor in descriptors:
-        span = (descriptor.start, descriptor.start + SECTOR)
-        regions.append(Region(descriptor.title, span))
         if descriptor.kind == BOOT:
             found, images = _el_torito(source, descriptor)
             structures += found
-            entries += images
+            boot += images
         else:
             structures += _fields(descriptor)
-            regions += _path_tables(descriptor)
-            tree = _Tree(source, descriptor, spool)
-            names = "directory" if descriptor.kind == PRIMARY else "Joliet directory"
-            found_entries = list(tree.entries())
-            entries += found_entries if descriptor.kind == PRIMARY else []
-            regions += [Region(f"{names} records", span) for span in tree.folders]
-    ordered, _ = listed(_without_doubles(entries))
-    return Container(structures, lambda: iter(ordered), regions)
+            trees.append(Tree(source, descriptor.raw, spool, joliet=descriptor.kind != PRIMARY))
+    first = next((d.raw for d in descriptors if d.kind == PRIMARY), bytes(SECTOR))
+    volume = int.from_bytes(first[80:84], "little") * SECTOR
+    own = [entry for tree in trees if not tree.joliet for entry in tree.entries()]
+    joliet = [list(tree.entries()) for tree in trees if tree.joliet]
+    ordered, _ = listed(_without_doubles([*boot, *own], structures))
+    return Container(
+        structures,
+        lambda: iter(ordered),
+        lambda: [
+            Region("system area", (0, SYSTEM_AREA)),
+            *(Region(d.title, (d.start, d.start + SECTOR)) for d in descriptors),
+            *gpt_regions(source),
+            *regions_of_trees(trees, own, joliet),
+        ],
+        rest=lambda entry, _: rest_of_entry(trees, entry),
+        align=SECTOR,
+        closes=partial(closes, source.size, volume),
+    )
 
 
 ISO9660 = Format("iso9660", _matches, _read)
@@ -136,106 +132,27 @@ def _fields(descriptor: Descriptor) -> Iterator[Structure]:
             text = name_of(content[:16] if kind == "time" else content).strip(" \0")
         span = (descriptor.start + first, descriptor.start + end)
         yield Structure(f"{descriptor.title}: {name}", span, content, kind, text)
+    for name, first, end, places in _places(descriptor.raw):
+        span = (descriptor.start + first, descriptor.start + end)
+        content = descriptor.raw[first:end]
+        title = f"{descriptor.title}: {name}"
+        yield Structure(title, span, content, "layout", places=tuple(n * SECTOR for n in places))
 
 
-def _path_tables(descriptor: Descriptor) -> Iterator[Region]:
-    (size,) = struct.unpack_from("<I", descriptor.raw, 132)
-    for order, at in (("<", 140), ("<", 144), (">", 148), (">", 152)):
-        (block,) = struct.unpack_from(f"{order}I", descriptor.raw, at)
-        if block:
-            yield Region("path table", (block * SECTOR, block * SECTOR + size))
+def _places(raw: bytes) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:
+    """Give what of a descriptor follows from where things lie: name, first byte, end, blocks.
 
-
-class _Tree:
-    """The folders of a volume; `folders` are the extents of those that were read."""
-
-    def __init__(self, source: Source, descriptor: Descriptor, spool: Spool) -> None:
-        self._source = source
-        self._spool = spool
-        self._joliet = descriptor.kind != PRIMARY
-        self._root = self._record(descriptor.raw[156:190], skip=0)
-        self._skip = 0
-        self.folders: list[Span] = []
-
-    def entries(self) -> Iterator[Entry]:
-        """Give every entry; raise Malformed for a folder that contains itself."""
-        pending, seen, tally = [("", self._root)], set(), Tally()
-        while pending:
-            path, record = pending.pop()
-            if record.span[0] in seen or len(path) > PATH_LIMIT:
-                raise Malformed(f"the folder {path[:80]} contains itself or is in two folders")
-            seen.add(record.span[0])
-            self.folders.append(record.span)
-            for parts in self._members(record.span):
-                name = self._name(parts[0])
-                inside = f"{path}/{name}" if path else name
-                yield tally.count(self._entry(inside, parts))
-                if parts[0].flags & DIRECTORY:
-                    pending.append((inside, parts[0]))
-
-    def _members(self, span: Span) -> Iterator[list[Record]]:
-        """Give what a folder holds: the records of each file, of which large ones have several."""
-        parts: list[Record] = []
-        for number, record in enumerate(self._records(span)):
-            if number < 2:  # the folder itself, and the one it is in
-                if number == 0 and span == self._root.span:
-                    self._skip = record.rock_ridge.skip
-                continue
-            parts.append(record)
-            if len(parts) > PARTS_LIMIT:
-                raise Malformed(f"a file is in over {PARTS_LIMIT} parts")
-            if not record.flags & CONTINUES:
-                yield parts
-                parts = []
-
-    def _records(self, span: Span) -> Iterator[Record]:
-        if span[1] - span[0] > FOLDER_LIMIT:
-            raise Malformed(f"a folder has over {FOLDER_LIMIT} bytes")
-        for start in range(span[0], span[1], SECTOR):
-            self._spool.spend(SECTOR)
-            sector, at = self._source.read(start, min(SECTOR, span[1] - start)), 0
-            while at < len(sector) and sector[at]:
-                yield self._record(sector[at : at + sector[at]], skip=self._skip)
-                at += sector[at]
-
-    def _record(self, raw: bytes, *, skip: int) -> Record:
-        length, _, block, size, time, flags, unit, gap, _, name_length = RECORD.unpack_from(raw)
-        if len(raw) < length or RECORD.size + name_length > length:
-            raise Malformed("a directory record is shorter than it says")
-        if unit or gap:
-            raise Malformed("it has interleaved files")
-        name = raw[RECORD.size : RECORD.size + name_length]
-        use = raw[RECORD.size + name_length + (name_length + 1) % 2 : length]
-        extensions = Extensions()
-        if not self._joliet:
-            extensions = read_extensions(self._source, use[skip:], self._spool)
-        start = block * SECTOR
-        return Record(name, (start, start + size), time, flags, extensions)
-
-    def _name(self, record: Record) -> str:
-        if self._joliet:
-            name = record.name.decode("utf-16-be", "replace")
-        else:
-            name = name_of(record.rock_ridge.name or record.name.removesuffix(b";1"))
-        if "/" in name or "\0" in name or name in ("", ".", ".."):
-            raise Malformed(f"a file cannot be named {name[:80]!r}")
-        return name
-
-    def _entry(self, path: str, parts: list[Record]) -> Entry:
-        first = parts[0]
-        folder = bool(first.flags & DIRECTORY)
-        facts: dict[str, Fact] = {
-            "type": "dir" if folder else "file",
-            "time record": say_time(first.time),
-            "structure flags": first.flags,
-            **first.rock_ridge.facts,
-        }
-        empty = folder or "target" in facts or all(start == end for start, end in _spans(parts))
-        return Entry(path, facts, None if empty else Extents(self._source, _spans(parts)))
-
-
-def _spans(parts: list[Record]) -> list[Span]:
-    return [part.span for part in parts]
+    A number whose two byte orders are not one has no place: what it says follows from nothing.
+    """
+    size = both_orders(raw[80:88])
+    yield "volume size", 80, 88, (size,) if size is not None else ()
+    tables = [int.from_bytes(raw[at : at + 4], order) for order, at in PATH_TABLES]
+    length = both_orders(raw[132:140])
+    yield "path table size", 132, 140, (tables[0],) if length is not None else ()
+    yield "path table places", 140, 156, tuple(tables)
+    start = both_orders(raw[158:166])
+    honest = start is not None and both_orders(raw[166:174]) is not None and not raw[157]
+    yield "root directory place", 156, 174, (start,) if honest and start else ()
 
 
 def _el_torito(source: Source, descriptor: Descriptor) -> tuple[list[Structure], list[Entry]]:
@@ -243,18 +160,23 @@ def _el_torito(source: Source, descriptor: Descriptor) -> tuple[list[Structure],
     if not descriptor.raw[7:39].startswith(b"EL TORITO SPECIFICATION"):
         return [], []
     (block,) = struct.unpack_from("<I", descriptor.raw, 71)
-    start = block * SECTOR
+    start, at = block * SECTOR, descriptor.start + 71
+    structures = [
+        Structure(CATALOGUE_PLACE, (at, at + 4), descriptor.raw[71:75], "layout", places=(start,))
+    ]
     raw = source.read(start, SECTOR)
-    structures: list[Structure] = []
     images: list[Entry] = []
     for number in range(SECTOR // 32):
         entry, at = raw[number * 32 : number * 32 + 32], start + number * 32
+        sectors, image = struct.unpack_from("<HI", entry, 6)
         if any(entry):
             name, place = f"boot catalogue entry {number}", (at + 8, at + 12)
             structures.append(Structure(name, (at, at + 32), entry[:8] + entry[12:]))
-            structures.append(Structure(f"{name}: its place", place, entry[8:12], "layout"))
+            where = entry[8:12]
+            structures.append(
+                Structure(f"{name}: its place", place, where, "layout", places=(image * SECTOR,))
+            )
         if entry[0] in (0x88, 0x00) and number:
-            sectors, image = struct.unpack_from("<HI", entry, 6)
             begin = image * SECTOR
             if image and begin + sectors * 512 <= source.size:
                 content = Extents(source, [(begin, begin + sectors * 512)])
@@ -262,11 +184,14 @@ def _el_torito(source: Source, descriptor: Descriptor) -> tuple[list[Structure],
     return structures, images
 
 
-def _without_doubles(entries: list[Entry]) -> Iterator[Entry]:
-    """Leave out the boot images that are files, too."""
+def _without_doubles(entries: list[Entry], structures: list[Structure]) -> Iterator[Entry]:
+    """Leave out the boot images that are files, too, and what the boot catalogue is as a file."""
+    catalogues = {s.places[0] for s in structures if s.name == CATALOGUE_PLACE}
     files = [entry.content.stored()[0] for entry in entries if entry.content and entry.facts]
     starts = {start for start, _ in files}
     for entry in entries:
         boot = not entry.facts and entry.content is not None
+        if entry.content and entry.facts and entry.content.stored()[0][0] in catalogues:
+            entry.content = None
         if not boot or (entry.content and entry.content.stored()[0][0] not in starts):
             yield entry

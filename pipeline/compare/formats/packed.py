@@ -7,7 +7,7 @@ from functools import partial
 
 from pipeline.compare.formats import compression, lz4
 from pipeline.compare.formats.compression import Streams
-from pipeline.compare.formats.container import Container, Entry, Format, Structure, name_of
+from pipeline.compare.formats.container import Container, Entry, Format, Region, Structure, name_of
 from pipeline.compare.formats.ranges import Ranges, Span
 from pipeline.compare.formats.source import Extents, Source, Spool, pieces
 
@@ -44,7 +44,8 @@ def _read(packing: _Packing, source: Source, spool: Spool) -> Container:
     outside = _outside(source, streams)
     if outside:
         entries.insert(0, Entry(OUTSIDE, {}, Extents(source, outside)))
-    return Container(structures, lambda: iter(entries))
+    regions = [Region("compressed data", span) for span in streams]
+    return Container(structures, lambda: iter(entries), lambda: regions)
 
 
 def _outside(source: Source, streams: list[Span]) -> list[Span]:

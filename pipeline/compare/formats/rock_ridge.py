@@ -1,6 +1,6 @@
 """Rock Ridge: names, modes, owners, times and links in a directory record's system use area.
 
-Sources: IEEE P1281 (SUSP) and P1282 (RRIP).
+Sources: IEEE P1281 (SUSP) and P1282 (RRIP); for attributes, libisofs' susp_aaip_2_0.txt.
 """
 
 import struct
@@ -15,6 +15,7 @@ from pipeline.compare.formats.container import (
     name_of,
     owner_of,
 )
+from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.source import Malformed, Source, Spool
 
 SECTOR = 2048
@@ -23,16 +24,30 @@ BYTE_WORK = 128
 SHORT_TIME = 7
 LONG_TIME = 17
 TIMES = ("creation", "modify", "access", "attributes", "backup", "expiration", "effective")
+XATTRS_LIMIT = 65_536  # bytes of one file's attributes
+# How AAIP, of libisofs, abbreviates the beginning of an attribute's name.
+NAMESPACES = {
+    b"\3": "system.",
+    b"\4": "user.",
+    b"\5": "isofs.",
+    b"\6": "trusted.",
+    b"\7": "security.",
+}
 COMPONENTS = {2: b".", 4: b"..", 8: b""}
 
 
 @dataclass(frozen=True)
 class Extensions:
-    """What a record says beyond ISO 9660: its long name, facts, and bytes to skip in others."""
+    """What a record says beyond ISO 9660: its long name, facts, and bytes to skip in others.
+
+    `areas` are where it goes on; `rest` is what it says beyond name and facts.
+    """
 
     name: bytes = b""
     facts: dict[str, Fact] = field(default_factory=dict)
     skip: int = 0
+    areas: tuple[Span, ...] = ()
+    rest: bytes = b""
 
 
 def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
@@ -40,31 +55,48 @@ def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
     name, target, skip = b"", b"", 0
     separate = False  # whether a component of a link's target is complete
     facts: dict[str, Fact] = {}
-    for signature, data in _fields(source, area, spool):
+    attributes, areas, rest = bytearray(), list[Span](), bytearray()
+    for signature, head, data in _fields(source, area, spool, areas):
+        rest += signature + head
         if signature == b"SP" and len(data) >= 3:
             skip = data[2]
+            rest += data
         elif signature == b"NM" and data and not data[0] & 6:
             name += data[1:]
+            rest += data[:1]
         elif signature == b"SL" and data:
-            for component, complete in _components(data[1:]):
-                target += b"/" * separate + component
-                separate = complete
+            rest += data[:1]
+            for component, flags in _components(data[1:]):
+                target += b"/" * separate + COMPONENTS.get(flags & 14, component)
+                separate = not flags & 1
+        elif signature == b"AL" and data:
+            attributes += data[1:]
+            rest += data[:1]
         else:
-            facts.update(_facts(signature, data))
-        if len(name) > PATH_LIMIT or len(target) > LINK_LIMIT:
-            raise Malformed("a name or a link's target has no end")
+            found, more = _facts(signature, data)
+            facts.update(found)
+            rest += more
+        if len(name) > PATH_LIMIT or len(target) > LINK_LIMIT or len(attributes) > XATTRS_LIMIT:
+            raise Malformed("a name, a link's target or the attributes of a file have no end")
     if target:
         facts["target"] = name_of(target)
-    return Extensions(name, facts, skip)
+    if attributes:
+        facts["xattr"] = _attributes(bytes(attributes))
+    return Extensions(name, facts, skip, tuple(areas), bytes(rest))
 
 
-def _fields(source: Source, area: bytes, spool: Spool) -> Iterator[tuple[bytes, bytes]]:
-    """Give signature and data of every field, those in further areas too."""
-    areas = [area]
+def _fields(
+    source: Source, area: bytes, spool: Spool, areas: list[Span]
+) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Give signature, version and data of every field, those in further areas too.
+
+    Add to `areas` where those lie. What follows the fields of an area comes without a signature.
+    """
+    waiting = [area]
     for _ in range(CONTINUATIONS):
-        if not areas:
+        if not waiting:
             return
-        area, at = areas.pop(), 0
+        area, at = waiting.pop(), 0
         spool.spend(len(area) * BYTE_WORK)
         while at + 4 <= len(area):
             signature, length = area[at : at + 2], area[at + 2]
@@ -73,36 +105,68 @@ def _fields(source: Source, area: bytes, spool: Spool) -> Iterator[tuple[bytes, 
             data = area[at + 4 : at + length]
             if signature == b"CE" and len(data) >= 24:
                 block, offset, size = struct.unpack("<IxxxxIxxxxIxxxx", data[:24])
-                areas.append(source.read(block * SECTOR + offset, min(size, SECTOR)))
-            elif signature == b"ST":
-                break
-            yield signature, data
+                start, size = block * SECTOR + offset, min(size, SECTOR)
+                waiting.append(source.read(start, size))
+                areas.append((start, start + size))
+            yield signature, area[at + 3 : at + 4], data
             at += length
-    if areas:
+            if signature == b"ST":
+                break
+        yield b"", b"", area[at:].rstrip(b"\0")
+    if waiting:
         raise Malformed("a directory record goes on and on")
 
 
-def _components(data: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Give the components of a link's target, and whether each is complete."""
+def _components(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Give the components of a link's target, or of attributes, and the flags of each."""
     at = 0
     while at + 2 <= len(data):
         flags, length = data[at], data[at + 1]
-        yield COMPONENTS.get(flags & 14, data[at + 2 : at + 2 + length]), not flags & 1
+        yield data[at + 2 : at + 2 + length], flags
         at += 2 + length
 
 
-def _facts(signature: bytes, data: bytes) -> dict[str, Fact]:
-    """Return what one field says, by kind of difference."""
+def _attributes(data: bytes) -> tuple[tuple[str, str], ...]:
+    """Return the extended attributes as AAIP writes them: a name, its value, the next name, ..."""
+    texts, complete = [b""], False
+    for component, flags in _components(data):
+        if complete:
+            texts.append(b"")
+        texts[-1] += component
+        complete = not flags & 1
+    found = []
+    for number in range(0, len(texts), 2):
+        name, value = texts[number], b"".join(texts[number + 1 : number + 2])
+        space = NAMESPACES.get(name[:1])
+        told = (space or "") + name_of(name[1:] if space is not None else name)
+        found.append((told, value.hex()))
+    return tuple(sorted(found))
+
+
+def both_orders(data: bytes) -> int | None:
+    """Return a number that is there in both byte orders, None if they are two numbers."""
+    half = len(data) // 2
+    number = int.from_bytes(data[:half], "little")
+    return number if number == int.from_bytes(data[half:], "big") else None
+
+
+def _facts(signature: bytes, data: bytes) -> tuple[dict[str, Fact], bytes]:
+    """Return what one field says, by kind of difference, and what it says beyond that."""
+    numbers = [data[at : at + 8] for at in range(0, len(data), 8)]
+    rest = b"".join(number for number in numbers if both_orders(number) is None)
     if signature == b"PX" and len(data) >= 32:
         mode, links, uid, gid = struct.unpack("<IxxxxIxxxxIxxxxIxxxx", data[:32])
         facts: dict[str, Fact] = {"type": file_type(mode), "mode": mode & 0o7777}
-        return {**facts, "links": links, "owner": owner_of(uid, gid)}
+        return {**facts, "links": links, "owner": owner_of(uid, gid)}, rest + data[32:]
     if signature == b"PN" and len(data) >= 16:
         major, minor = struct.unpack("<IxxxxIxxxx", data[:16])
-        return {"device": f"{major}:{minor}"}
+        return {"device": f"{major}:{minor}"}, rest + data[16:]
+    if signature == b"CE" and len(data) >= 24:
+        return {}, rest + data[24:]
     if signature == b"TF" and data:
-        return _times(data)
-    return {}
+        facts = _times(data)
+        return facts, data[:1]
+    return {}, data
 
 
 def _times(data: bytes) -> dict[str, Fact]:

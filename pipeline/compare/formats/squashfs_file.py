@@ -21,10 +21,12 @@ BLOCKS_LIMIT = 1_000_000  # of one file
 class Blocks:
     """Unpacks the data blocks of one file system; remembers the last fragments."""
 
-    def __init__(self, source: Source, tables: Tables, spool: Spool) -> None:
+    def __init__(self, source: Source, tables: Tables, spool: Spool, data_start: int) -> None:
         self.source = source
         self.tables = tables
         self.spool = spool
+        self.data_start = data_start
+        self.alike: set[int] = set()  # fragments that are stored in the same bytes elsewhere
         self._equal: dict[tuple[int, int], bool] = {}
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._twin: Blocks | None = None
@@ -32,7 +34,7 @@ class Blocks:
     def elsewhere(self, around: Source) -> "Blocks":
         """Return the same file system's blocks in another source, whose tables are equal."""
         if self._twin is None or self._twin.source is not around:
-            self._twin = Blocks(around, self.tables, self.spool)
+            self._twin = Blocks(around, self.tables, self.spool, self.data_start)
         return self._twin
 
     def fragment_span(self, number: int) -> tuple[int, int]:
@@ -55,6 +57,9 @@ class Blocks:
         if pair not in self._equal:
             stored = self.stored(*self.fragment_span(number))
             self._equal[pair] = stored == other.stored(*other.fragment_span(theirs))
+            if self._equal[pair]:
+                self.alike.add(number)
+                other.alike.add(theirs)
         return self._equal[pair]
 
     def stored(self, start: int, size: int) -> bytes:
@@ -92,11 +97,15 @@ class SquashFile:
             self._sizes = self._read_sizes()
         return self._sizes
 
-    def _read_sizes(self) -> "array[int]":
+    @property
+    def count(self) -> int:
+        """How many blocks it has, the tail left out."""
         block_size = self.blocks.tables.super.block_size
-        count = self.size // block_size
-        if self.tail[0] == NO_INDEX:
-            count = -(-self.size // block_size)
+        up = self.tail[0] == NO_INDEX
+        return -(-self.size // block_size) if up else self.size // block_size
+
+    def _read_sizes(self) -> "array[int]":
+        count = self.count
         if count > BLOCKS_LIMIT:
             raise Malformed(f"a file has {count} blocks, over {BLOCKS_LIMIT}")
         self.blocks.spool.spend(count * 16)
@@ -151,11 +160,17 @@ class SquashFile:
         length = min(block_size, self.size - number * block_size)
         if number == len(self.sizes):
             offset = self.tail[1]
-            return self.blocks.fragment(self.tail[0])[offset : offset + length]
+            content = self.blocks.fragment(self.tail[0])[offset : offset + length]
+            return self._whole(content, number, length)
         size = self.sizes[number]
         if size == 0:
             return bytes(length)
-        return self.blocks.block(self.starts[number], size)[:length]
+        return self._whole(self.blocks.block(self.starts[number], size), number, length)
+
+    def _whole(self, content: bytes, number: int, length: int) -> bytes:
+        if len(content) != length:
+            raise Malformed(f"block {number} of a file has {len(content)} bytes, not {length}")
+        return content
 
     def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
         block_size = self.blocks.tables.super.block_size
@@ -200,5 +215,19 @@ class SquashFile:
         if (ours[1], self.tail[1]) != (theirs[1], other.tail[1]):
             return True
         if ours[0] == theirs[0]:
-            return outer.touches(ours[0], ours[0] + (ours[1] & SIZE_BITS))
+            if outer.touches(ours[0], ours[0] + (ours[1] & SIZE_BITS)):
+                return True
+            self.blocks.alike.add(self.tail[0])
+            other.blocks.alike.add(other.tail[0])
+            return False
         return not self.blocks.equal_fragments(self.tail[0], other.blocks, other.tail[0])
+
+    def recoded(self, other: Source, outer: Ranges) -> bool:
+        """Whether a block of an equal content is stored in other bytes, packed in the same way."""
+        if not isinstance(other, SquashFile):
+            return False
+        tables = self.blocks.tables, other.blocks.tables
+        if tables[0].super.packing != tables[1].super.packing:
+            return False
+        shared = min(len(self.sizes), len(other.sizes), self.size // tables[0].super.block_size)
+        return any(self._block_differs(other, number, outer) for number in range(shared))

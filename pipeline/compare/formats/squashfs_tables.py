@@ -5,11 +5,12 @@ Source: the kernel's fs/squashfs/squashfs_fs.h.
 
 import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 
 from pipeline.compare.formats import compression, lz4
 from pipeline.compare.formats.container import Fact, name_of
+from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.source import Malformed, NotRead, Source, Spool
 
 MAGIC = b"hsqs"
@@ -54,6 +55,11 @@ class Super:
     fragment_table: int
     lookup_table: int
 
+    @property
+    def packing(self) -> tuple[int, int, int]:
+        """What decides into which bytes a content is packed, besides the compressor's options."""
+        return self.block_size, self.compression, self.flags
+
 
 @dataclass(frozen=True)
 class Table:
@@ -61,7 +67,6 @@ class Table:
 
     content: bytes
     at: dict[int, int]
-    start: int
 
     def position(self, block: int, offset: int) -> int:
         """Return the place of a reference into the table."""
@@ -79,14 +84,31 @@ class Xattrs:
         self._entries = entries
         self._values = values
         self._known: dict[int, Fact] = {}
+        self._read_parts: dict[int, int] = {}  # where what was read begins and ends
+
+    def unused(self, numbers: Set[int]) -> bytes:
+        """Return the attributes that none of the inodes with these `numbers` has."""
+        found = b"".join(
+            self._entries[at : at + 16]
+            for number, at in enumerate(range(0, len(self._entries), 16))
+            if number not in numbers
+        )
+        position, content = 0, self._values.content
+        for start, end in sorted(self._read_parts.items()):
+            found += content[position:start]
+            position = max(position, end)
+        return found + content[position:]
 
     def get(self, number: int) -> Fact:
         """Return an inode's attributes, sorted; the values in hexadecimal."""
         if number not in self._known:
-            reference, count, _ = struct.unpack_from("<QII", self._entries, number * 16)
+            reference, count, size = struct.unpack_from("<QII", self._entries, number * 16)
             if len(self._known) > XATTRS_KEPT:
                 self._known.clear()
-            self._known[number] = tuple(sorted(self._read(reference, count)))
+            found = sorted(self._read(reference, count))
+            if size != sum(len(name) + 1 for name, _ in found):
+                found.append(("size of the list", str(size)))
+            self._known[number] = tuple(found)
         return self._known[number]
 
     def _read(self, reference: int, count: int) -> Iterator[tuple[str, str]]:
@@ -94,6 +116,7 @@ class Xattrs:
         position, size = self._values.position(reference >> 16, reference & 0xFFFF), 0
         for _ in range(count):
             self._spool.spend(ATTRIBUTE_WORK)
+            begin = position
             kind, length = struct.unpack_from("<HH", content, position)
             name = cut(content, position + 4, length)
             position += 4 + length
@@ -103,9 +126,11 @@ class Xattrs:
                 there = self._values.position(other >> 16, other & 0xFFFF)
                 (size_there,) = struct.unpack_from("<I", content, there)
                 value = cut(content, there + 4, size_there)
+                self._read_parts[there] = there + 4 + size_there
             else:
                 value = cut(content, position + 4, length)
             position += 4 + length
+            self._read_parts[begin] = position
             size += len(name) + len(value)
             if size > XATTRS_LIMIT:
                 raise Malformed(f"an inode has over {XATTRS_LIMIT} bytes of attributes")
@@ -123,6 +148,14 @@ class Tables:
     fragments: bytes
     ids: "array[int]"
     xattrs: Xattrs
+    reader: "_Reader"
+
+    def exports(self) -> "array[int]":
+        """Return the references to inodes by their numbers; none if there is no such table."""
+        place, count = self.super.lookup_table, self.super.inodes
+        if place == NONE:
+            return array("Q")
+        return array("Q", self.reader.lookup("export table", place, count, 8)[0])
 
 
 def cut(content: bytes, start: int, length: int) -> bytes:
@@ -140,19 +173,20 @@ def read_tables(source: Source, spool: Spool) -> Tables:
         name = COMPRESSIONS.get(head.compression, f"number {head.compression}")
         raise NotRead(f"compressed with {name}, which is not read here")
     reader = _Reader(source, new)
-    fragments, first = reader.lookup(head.fragment_table, head.fragments, 16)
-    ids, first_id = reader.lookup(head.id_table, head.ids, 4)
+    fragments, first = reader.lookup("fragment table", head.fragment_table, head.fragments, 16)
+    ids, first_id = reader.lookup("id table", head.id_table, head.ids, 4)
     first_inode_number = reader.first_block(head.lookup_table)
     ends = [first, first_id, first_inode_number, head.fragment_table, head.id_table, head.used]
     end = min(end for end in ends if end is not None and end > head.directory_table)
     return Tables(
         head,
         new,
-        reader.table(head.inode_table, head.directory_table),
-        reader.table(head.directory_table, end),
+        reader.table("inode table", head.inode_table, head.directory_table),
+        reader.table("directory table", head.directory_table, end),
         fragments,
         array("I", struct.unpack(f"<{head.ids}I", ids)),
         _read_xattrs(reader, head, spool),
+        reader,
     )
 
 
@@ -173,13 +207,14 @@ def read_super(source: Source) -> Super:
 
 
 class _Reader:
-    """Reads metadata blocks."""
+    """Reads metadata blocks; `spans` is what was read of each table."""
 
     def __init__(self, source: Source, new: Callable[[], compression.Unpacker]) -> None:
         self.source = source
+        self.spans: list[tuple[str, Span]] = []
         self._new = new
 
-    def table(self, start: int, end: int) -> Table:
+    def table(self, name: str, start: int, end: int) -> Table:
         """Read the blocks from `start` to `end` as one table."""
         if end - start > TABLE_LIMIT:
             raise Malformed(f"a table has over {TABLE_LIMIT} bytes")
@@ -190,7 +225,8 @@ class _Reader:
                 raise Malformed("a block of a table is short, and not the last")
             at[position] = len(content)
             position = self._unpack(stored, position, content)
-        return Table(bytes(content), at, start)
+        self.spans.append((name, (start, start + position)))
+        return Table(bytes(content), at)
 
     def _unpack(self, stored: bytes, position: int, content: bytearray) -> int:
         """Unpack the block at `position`; return where the next one begins."""
@@ -213,7 +249,7 @@ class _Reader:
         first: int = struct.unpack("<Q", self.source.read(place, 8))[0]
         return first
 
-    def lookup(self, place: int, count: int, size: int) -> tuple[bytes, int | None]:
+    def lookup(self, name: str, place: int, count: int, size: int) -> tuple[bytes, int | None]:
         """Read a table of `count` entries, and where its first block lies."""
         if not count:
             return b"", None
@@ -223,16 +259,23 @@ class _Reader:
         content = bytearray()
         for start in struct.unpack(f"<{blocks}Q", self.source.read(place, blocks * 8)):
             length = max(0, min(METADATA + 2, self.source.size - start))
-            self._unpack(self.source.read(start, length), 0, content)
+            end = self._unpack(self.source.read(start, length), 0, content)
+            self.spans.append((name, (start, start + end)))
+        self.spans.append((name, (place, place + blocks * 8)))
+        if len(content) > count * size:
+            raise Malformed(f"its {name} is longer than {count} entries")
         return cut(bytes(content), 0, count * size), self.first_block(place)
 
 
 def _read_xattrs(reader: _Reader, head: Super, spool: Spool) -> Xattrs:
     if head.xattr_table == NONE:
-        return Xattrs(b"", Table(b"", {}, 0), spool)
-    values, count, _ = struct.unpack("<QII", reader.source.read(head.xattr_table, 16))
-    entries, first = reader.lookup(head.xattr_table + 16, count, 16)
+        return Xattrs(b"", Table(b"", {}), spool)
+    values, count, unused = struct.unpack("<QII", reader.source.read(head.xattr_table, 16))
+    if unused:
+        raise Malformed("its table of attributes has a field that is not used")
+    reader.spans.append(("xattr table", (head.xattr_table, head.xattr_table + 16)))
+    entries, first = reader.lookup("xattr table", head.xattr_table + 16, count, 16)
     end = head.xattr_table if first is None else first
     if end < values:
         raise Malformed("its attributes end before they begin")
-    return Xattrs(entries, reader.table(values, end), spool)
+    return Xattrs(entries, reader.table("xattr table", values, end), spool)

@@ -1,6 +1,7 @@
 """tar archives, as the standard library reads them."""
 
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from pipeline.compare.formats.container import (
@@ -13,6 +14,7 @@ from pipeline.compare.formats.container import (
     path_of,
 )
 from pipeline.compare.formats.reader import Reader
+from pipeline.compare.formats.rest import behind_end, without, written
 from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
 
 TYPES = {
@@ -27,6 +29,12 @@ TYPES = {
     tarfile.DIRTYPE: "dir",
     tarfile.FIFOTYPE: "fifo",
 }
+BLOCK = 512
+END = 2 * BLOCK  # zeros that end an archive
+RECORD_SIZE = 20 * BLOCK  # to a multiple of which tar fills up an archive
+NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
 # Besides its own errors, what tarfile raises for headers that say impossible things.
 ERRORS = (tarfile.TarError, ValueError, KeyError, OverflowError, EOFError, TypeError)
 
@@ -54,7 +62,14 @@ def _read(source: Source, spool: Spool) -> Container:
     except ERRORS as error:
         raise Malformed(f"it cannot be read: {error}") from error
     structures = [Structure("global extended header", (0, 0), extended)]
-    return Container(structures, lambda: iter(ordered), order=order)
+    return Container(
+        structures,
+        lambda: iter(ordered),
+        order=order,
+        rest=lambda entry, _: _rest(source, entry),
+        align=BLOCK,
+        closes=_closes,
+    )
 
 
 TAR = Format("tar", _matches, _read)
@@ -95,3 +110,64 @@ def _stored(member: tarfile.TarInfo) -> int:
         return member.size
     parts: Iterable[tuple[int, int]] = member.sparse  # type: ignore[assignment]
     return sum(length for _, length in parts)
+
+
+def _closes(start: int, end: int) -> bool:
+    """Whether zeros up to `end` are those that end an archive and fill it up."""
+    length = end - start - -start % BLOCK
+    return length == END or (end % RECORD_SIZE == 0 and END <= length < END + RECORD_SIZE)
+
+
+def _rest(source: Source, entry: Entry) -> bytes:
+    """Return what a member's headers say beyond its facts, and how they say it."""
+    if entry.record is None:
+        return b""
+    (at, end), found = entry.record, bytearray()
+    while at + BLOCK <= end:
+        header = source.read(at, BLOCK)
+        found += _rest_of_header(header, entry)
+        at += BLOCK
+        if at < end and header[156:157] in (*EXTENDED, *NAMES):
+            size = tarfile.nti(header[124:136])  # type: ignore[attr-defined]
+            content = source.read(at, max(0, min(size, end - at)))
+            extended = header[156:157] in EXTENDED
+            found += _rest_of_extended(content) if extended else _without_names(content, entry)
+            at += size
+            found += source.read(at, min(-at % BLOCK, end - at)).strip(b"\0")
+            at += -at % BLOCK
+    return bytes(found) + source.read(at, end - at)
+
+
+def _rest_of_header(raw: bytes, entry: Entry) -> bytes:
+    numbers = raw[100:108], raw[108:116], raw[116:124], raw[124:136], raw[136:148], raw[148:156]
+    devices = raw[329:345] if raw[156:157] not in DEVICES else written(raw[329:345])
+    parts = [
+        _without_names(raw[:100], entry),
+        *map(written, numbers),
+        raw[156:157],
+        _without_names(raw[157:257], entry),
+        raw[257:265],
+        behind_end(raw[265:297]),
+        behind_end(raw[297:329]),
+        devices,
+        raw[345:],
+    ]
+    return b"\n".join(parts)
+
+
+def _without_names(field: bytes, entry: Entry) -> bytes:
+    return without(without(field, entry.path), str(entry.facts.get("target", "")))
+
+
+def _rest_of_extended(content: bytes) -> bytes:
+    """Return the keywords of an extended header, whose values are facts, and what is no record."""
+    found, at, keys = bytearray(), 0, Counter[bytes]()
+    while at < len(content):
+        length, _, record = content[at:].partition(b" ")
+        if not length.isdigit() or not int(length):
+            break
+        key, _, value = record[: int(length) - len(length) - 1].partition(b"=")
+        keys[key] += 1
+        found += key + b"=" + value * (keys[key] > 1) + b"\n" * value.endswith(b"\n")
+        at += int(length)
+    return bytes(found) + content[at:]

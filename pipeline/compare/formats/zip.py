@@ -23,6 +23,7 @@ from pipeline.compare.formats.container import (
 from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.reader import Reader
 from pipeline.compare.formats.source import Extents, Malformed, Packed, Source, Spool
+from pipeline.compare.formats.zip_account import regions_of_directory, rest_of_member
 
 LOCAL = struct.Struct("<4s5HIIIHH")
 ENCRYPTED, SIZES_FOLLOW = 0x01, 0x08
@@ -46,13 +47,22 @@ def _read(source: Source, spool: Spool) -> Container:
     try:
         with zipfile.ZipFile(Reader(source)) as archive:
             members, comment = archive.infolist(), archive.comment
-            directory = Region("central directory", (archive.start_dir, source.size))
+            start = archive.start_dir
     except ERRORS as error:
         raise Malformed(f"it cannot be read: {error}") from error
-    regions = [directory]
+    regions: list[Region] = []
+    checksums = {member.header_offset: member.CRC for member in members}
     ordered, order = listed(_entry(source, spool, member, regions) for member in members)
     structures = [Structure("comment", (source.size - len(comment), source.size), comment)]
-    return Container(structures, lambda: iter(ordered), regions, order)
+    return Container(
+        structures,
+        lambda: iter(ordered),
+        lambda: regions_of_directory(source, start, ordered, regions),
+        order,
+        rest=lambda entry, changed: rest_of_member(
+            source, entry, checksums[entry.record[0]] if entry.record else 0, changed=changed
+        ),
+    )
 
 
 ZIP = Format("zip", _matches, _read)
@@ -84,7 +94,7 @@ def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo, regions: list[
     if member.flag_bits & SIZES_FOLLOW:
         descriptor = _descriptor(source, data + member.compress_size, member)
         facts["structure data descriptor"] = "" if descriptor else "none"
-        regions += [Region("data descriptor", descriptor)] if descriptor else []
+        regions += [Region("data descriptor", descriptor, bytes)] if descriptor else []
     entry = Entry(member.filename.rstrip("/"), facts, None, (start, data))
     entry.content, entry.note = _content(source, spool, member, data)
     return entry

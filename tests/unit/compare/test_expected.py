@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,13 @@ def _append(path: Path, content: bytes) -> None:
     path.write_bytes(path.read_bytes() + content)
 
 
+def _write(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    at %= len(content)
+    content[at : at + 4] = b"EVIL"[: len(content) - at]
+    path.write_bytes(content)
+
+
 def _hidden_line(path: Path) -> None:
     line = b'{"path": "etc/z", "sha256": "other"}\n'
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + line, mtime=0))
@@ -107,9 +115,20 @@ HIDDEN = {
         f"{STEM}.iso",
         lambda path: path.write_bytes(path.read_bytes().replace(b"ISOIMAGE", b"ISOIMAGF", 1)),
     ),
+    **{
+        f"byte {at} of the image": (f"{STEM}.iso", partial(_write, at=at))
+        for at in (600, 1000, 20_000, -1, -300_000)
+    },
+    "the image's table of partitions": (f"{STEM}.iso", partial(_write, at=450)),
     "no image": (f"{STEM}.iso", lambda path: path.write_bytes(b"hello")),
     "a list of packages": (f"{STEM}.packages", lambda path: _append(path, b"more\n")),
     "another line of the ledger": (f"{STEM}.ledger.jsonl.gz", _hidden_line),
+    "behind the ledger": (f"{STEM}.ledger.jsonl.gz", lambda path: _append(path, bytes(4))),
+    "the ledger's header": (f"{STEM}.ledger.jsonl.gz", partial(_write, at=4)),
+    "a second ledger": (
+        f"{STEM}.ledger.jsonl.gz",
+        lambda path: _append(path, gzip.compress(b"", mtime=0)),
+    ),
     "no ledger": (f"{STEM}.ledger.jsonl.gz", lambda path: path.write_bytes(b"\x1f\x8bx")),
     "another file of the partition": (
         f"{STEM}.partition",
@@ -122,7 +141,10 @@ HIDDEN = {
 
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_what_the_ledgers_do_not_say_is_not_excused(hidden: str, tmp_path: Path) -> None:
-    """The artifacts decide: a build that keeps silent about a difference is found out."""
+    """The artifacts decide: a build that keeps silent about a difference is found out.
+
+    The attacker holds all that one environment gives back: its ledgers and its artifacts.
+    """
     run, before = compare(tmp_path, [entry(LATER)])
     assert before.only_expected
     artifact, change = HIDDEN[hidden]

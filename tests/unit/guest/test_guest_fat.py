@@ -119,7 +119,7 @@ def test_every_time_is_the_epoch_and_names_are_in_order(partition: Path) -> None
         with Spool([1 << 30]).nested() as spool:
             container = FAT.read(source, spool)
             entries = [*container.entries()]
-            waste = [r.span for r in container.regions if r.name.startswith("slack")]
+            waste = [r.span for r in container.regions() if r.name.startswith("slack")]
     finally:
         os.close(descriptor)
     times = {entry.facts["time"] for entry in entries}

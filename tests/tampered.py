@@ -1,0 +1,177 @@
+"""Pairs of small files that differ by one changed file, and what an attacker does beside it."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline import command
+from pipeline.compare.formats.container import Container
+from pipeline.compare.formats.known import recognise
+from pipeline.compare.formats.ranges import Span
+from pipeline.compare.formats.source import Memory, Source, Spool
+from tests import image_pairs as pairs
+
+CHANGED = "c"
+WORK = 2**40
+Maker = Callable[[Path, Path], Path]
+
+
+def tree(folder: Path, *, changed: bool) -> Path:
+    for name, content in {
+        "a/one.txt": b"one\n",
+        "a/b/big": bytes(range(256)) * 20,
+        CHANGED: bytes(range(97, 120)) * 40 if changed else b"short",
+        "d": b"behind\n" * 30,
+        "z": b"",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "link").symlink_to("a/one.txt")
+    pairs.settle(folder)
+    return folder
+
+
+def tar(tree: Path, archive: Path) -> Path:
+    options = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]
+    pairs.run("tar", "-C", tree, *options, "-cf", archive, ".")
+    return archive
+
+
+def pax(tree: Path, archive: Path) -> Path:
+    options = ["--sort=name", "--format=pax", "--pax-option=delete=atime,delete=ctime"]
+    pairs.run("tar", "-C", tree, *options, "-cf", archive, ".")
+    return archive
+
+
+def packed(*program: str) -> Maker:
+    def make(tree: Path, archive: Path) -> Path:
+        suffix = {"gzip": "gz", "xz": "xz", "zstd": "zst", "bzip2": "bz2"}[program[0]]
+        pairs.run(*program, tar(tree, archive))
+        return archive.with_name(f"{archive.name}.{suffix}")
+
+    return make
+
+
+def zip_(tree: Path, archive: Path) -> Path:
+    names = ["a/one.txt", "a/b/big", CHANGED, "d", "z"]
+    command.run(["zip", "-q", "-X", f"{archive}.zip", *names], timeout_s=60, cwd=tree)
+    return Path(f"{archive}.zip")
+
+
+def ar(tree: Path, archive: Path) -> Path:
+    pairs.run("ar", "rcD", archive, *(tree / name for name in ("a/one.txt", CHANGED, "d")))
+    return archive
+
+
+def package(tree: Path, archive: Path) -> Path:
+    (tree / "DEBIAN").mkdir()
+    control = "Package: p\nVersion: 1\nArchitecture: all\nMaintainer: p <p@example.org>\n"
+    (tree / "DEBIAN/control").write_text(f"{control}Description: p\n")
+    build = ("dpkg-deb", "--root-owner-group", "-Zgzip", "-b", tree, archive)
+    pairs.run(*build, SOURCE_DATE_EPOCH=str(pairs.EPOCH + 20_000))
+    return archive
+
+
+def floppy(tree: Path, image: Path) -> Path:
+    (tree / "link").unlink()
+    return pairs.fat(tree, image, size_kib=160)
+
+
+def disk(tree: Path, image: Path) -> Path:
+    image.write_bytes(bytes(512 * 1024))
+    unique = [f"0000000{number}-0000-4000-8000-000000000000" for number in (1, 2)]
+    pairs.run(
+        "sgdisk", "-a", "1", "-U", unique[0], "-n", "1:64:+160K", "-u", f"1:{unique[1]}", image
+    )
+    raw, fat = bytearray(image.read_bytes()), floppy(tree, image.with_suffix(".fat")).read_bytes()
+    raw[64 * 512 : 64 * 512 + len(fat)] = fat
+    image.write_bytes(raw)
+    return image
+
+
+def plain_squashfs(tree: Path, image: Path) -> Path:
+    plain = ("-comp", "gzip", "-noI", "-noD", "-noF", "-noX", "-nopad", "-b", "4K")
+    return pairs.squashfs(tree, image, *plain)
+
+
+def hybrid(tree: Path, image: Path) -> Path:
+    return pairs.iso(tree, image, "-e", "a/b/big", "-no-emul-boot", "-isohybrid-gpt-basdat")
+
+
+MAKERS: dict[str, Maker] = {
+    "squashfs": pairs.squashfs,
+    "squashfs, plain": plain_squashfs,
+    "iso": lambda tree, image: pairs.iso(tree, image, "-no-pad"),
+    "iso, padded": pairs.iso,
+    "iso, hybrid": hybrid,
+    "fat": floppy,
+    "disk": disk,
+    "cpio": pairs.cpio,
+    "tar": tar,
+    "tar, pax": pax,
+    "zip": zip_,
+    "ar": ar,
+    "deb": package,
+    "gzip": packed("gzip", "-n"),
+    "xz": packed("xz"),
+    "zstd": packed("zstd", "-q"),
+}
+
+
+def make_pair(name: str, folder: Path) -> tuple[bytes, bytes]:
+    """Make two files of a kind; in the second one file is longer."""
+    made = []
+    for number, changed in enumerate((False, True)):
+        inside = folder / str(number)
+        inside.mkdir(parents=True)
+        made.append(
+            MAKERS[name](tree(inside / "tree", changed=changed), inside / "it").read_bytes()
+        )
+    shutil.rmtree(folder)
+    return made[0], made[1]
+
+
+def read(source: Source, spool: Spool) -> Container:
+    known = recognise(source)
+    assert known is not None
+    container = known.read(source, spool)
+    for _ in (container.taken_down or container.entries)():
+        pass
+    return container
+
+
+def of_the_change(content: bytes) -> list[Span]:
+    """Return where the changed file and what is said of it lie, in the outermost container."""
+    with Spool([WORK]).nested() as spool:
+        found: list[Span] = []
+        for entry in read(Memory(content), spool).entries():
+            if entry.path.lower() in (CHANGED, "content", "data.tar.gz", "partition 1"):
+                found += entry.content.stored() if entry.content else ()
+                found += [entry.record] if entry.record else []
+        return found
+
+
+def tamper(content: bytes, chance: random.Random) -> tuple[int, bytes]:
+    """Flip, write, insert, append, remove or move bytes; return where, and what came of it."""
+    changed, length = bytearray(content), chance.choice((1, 4, 512, 2048))
+    ends = chance.randrange(min(len(content), 3000)), -1 - chance.randrange(min(len(content), 1500))
+    at = chance.choice((chance.randrange(len(content)), *ends)) % len(content)
+    match chance.choice(("flip", "flip", "write", "insert", "append", "zeros", "remove", "move")):
+        case "flip":
+            changed[at] ^= 1 << chance.randrange(8)
+        case "write":
+            changed[at : at + 4] = b"EVIL"[: len(content) - at]
+        case "insert":
+            changed[at:at] = chance.randbytes(length)
+        case "append":
+            changed += chance.randbytes(length)
+        case "zeros":
+            changed += bytes(length)
+        case "remove":
+            del changed[at : at + length]
+        case _:
+            moved, to = changed[at : at + length], chance.randrange(len(content))
+            del changed[at : at + length]
+            changed[to:to] = moved
+    return at, bytes(changed)
