@@ -268,7 +268,7 @@ def release(
     flow.check_release(workspace, tag, _display(), resumed=run is not None)
     chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
     flow.build(workspace, chosen, _display(), source=source)
-    print(f"published: {flow.release(workspace, chosen, _display()).folder}")
+    print(f"published: {flow.release(workspace, chosen, _display(), source=source).folder}")
 
 
 @_task
