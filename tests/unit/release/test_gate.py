@@ -326,9 +326,7 @@ def test_a_farm_that_asks_for_no_signature(make_run, farm):
     fake = make_run()
     fake.write_source(tag={"name": "3.3", "object": "8" * 40, "signer": None})
     unsigned = replace(fake.verified, signer=None)
-    with pytest.raises(
-        SignatureInvalid, match="nobody whom the policy lists has signed"
-    ):
+    with pytest.raises(SignatureInvalid, match="nobody whom the policy lists has signed"):
         check(fake.run, farm, unsigned)
     tags = farm.keys.tags.model_copy(update={"signed": False, "signers": []})
     keys = farm.keys.model_copy(update={"tags": tags})
