@@ -103,7 +103,8 @@ class Location:
         if not self.keyring:
             raise SignatureInvalid(
                 f"no key is known to check the release {tag} with",
-                remedy="./farm keys sets keys.release in farm.yaml and writes keys/release.asc",
+                remedy="./farm keys sets keys.release in farm.yaml; its public half goes into"
+                " keys/*.asc",
             )
         try:
             manifest = self.read(tag, "SHA256SUMS", verify.MANIFEST_LIMIT)
