@@ -29,6 +29,9 @@ from pipeline.store import Store
 APT_TIMEOUT_S = 300
 URI_LINE = re.compile(r"'file:([^']+)' (\S+) (\d+) ?\S*")
 NEAREST = 3
+# No quoting holds in all that apt reads: it knows the folder by a link with a plain name, since
+# the cache, and TMPDIR, may have any.
+PLAIN_FOLDER = "/tmp"  # noqa: S108
 LOCAL, LOCAL_PARTS = "local", "local-parts"  # in the private folder
 # What apt reads if nothing else is said, and what the image's own archives stand in, too.
 FARMS_SOURCES, ALL_SOURCES = "sources.list", "all.list"
@@ -156,8 +159,12 @@ def private_apt(
 ) -> Iterator[Resolver]:
     """Give an apt that has read the indices of `suites` from the store; its folder goes away."""
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder:
-        root = Path(folder).resolve()
+    with (
+        tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder,
+        tempfile.TemporaryDirectory(prefix="twinbuild-", dir=PLAIN_FOLDER) as plain,
+    ):
+        root = Path(plain) / "apt"
+        root.symlink_to(Path(folder).resolve())
         folders = ("etc", "none", LOCAL, LOCAL_PARTS)
         for made in (*folders, "state/lists/partial", "cache/archives/partial"):
             (root / made).mkdir(parents=True)

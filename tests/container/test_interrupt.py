@@ -61,7 +61,7 @@ def workspace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Workspace]:
     """A farm whose two environments have the one container host that is there already."""
-    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / 'it\'s a 50% "cache"'))
     made = make_farm(tmp_path / "farm")
     shutil.rmtree(made.hosts / "beta")
     shutil.copytree(made.hosts / "alpha", made.hosts / "beta")

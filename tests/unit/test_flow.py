@@ -32,7 +32,7 @@ from tests.prepared_run import make_farm, make_run
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / 'it\'s a 50% "cache"'))
     for name in ("ALPHA", "BETA"):
         monkeypatch.setenv(f"TWINBUILD_KEY_{name}", str(tmp_path / f"{name}.pem"))
     made = make_farm(tmp_path / "farm")

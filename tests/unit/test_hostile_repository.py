@@ -50,7 +50,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hostile(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostileRepository:
-    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / 'it\'s a 50% "cache"'))
     return HostileRepository(tmp_path, template)
 
 

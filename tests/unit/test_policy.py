@@ -70,7 +70,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / 'it\'s a 50% "cache"'))
     for name in ("TWINBUILD_POLICY", "CI_PROJECT_DIR", "CI_REPOSITORY_URL"):
         monkeypatch.delenv(name, raising=False)
     shutil.copytree(template, tmp_path / "server", symlinks=True)

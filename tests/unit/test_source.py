@@ -97,7 +97,7 @@ def copy(template: Path, path: Path, runs: Path) -> Repo:
 @pytest.fixture
 def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """The farm's own checkout."""
-    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / 'it\'s a 50% "cache"'))
     monkeypatch.delenv("TWINBUILD_POLICY", raising=False)
     return copy(template, tmp_path / "repo", tmp_path / "runs")
 

@@ -35,7 +35,7 @@ from tests.prepared_run import SOURCE, make_farm, make_run
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / 'it\'s a 50% "cache"'))
     monkeypatch.setenv("TWINBUILD_KEY_ALPHA", str(tmp_path / "alpha.pem"))
     dsse.make_key(tmp_path / "alpha.pem")
     made = make_farm(tmp_path / "farm")

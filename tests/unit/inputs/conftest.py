@@ -92,7 +92,7 @@ class Workshop:
         (lists / "mini.list.chroot").write_text("".join(f"{name}\n" for name in names))
 
     def make(self) -> Lock:
-        cache = self.tree.parent / "cache"
+        cache = self.tree.parent / 'it\'s a "50%" cache'
         return make_lock(
             self.tree, "mini", self.farm, self.store, cache, self.builder_lists, lambda _: None
         )
