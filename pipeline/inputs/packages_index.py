@@ -32,19 +32,19 @@ FILENAME = re.compile(rb"^Filename:(.*)$", re.MULTILINE)
 
 @dataclass
 class Catalogue:
-    """The names in all indices: packages, what they provide, and which of them are essential."""
+    """The names in all indices: packages, virtual ones with their providers, essential ones."""
 
     names: set[str] = field(default_factory=set)
-    provided: set[str] = field(default_factory=set)
+    provided: dict[str, set[str]] = field(default_factory=dict)
     essential: set[str] = field(default_factory=set)
 
     def joined(self, other: "Catalogue") -> "Catalogue":
         """Return the names in these indices and in the other ones."""
-        return Catalogue(
-            self.names | other.names,
-            self.provided | other.provided,
-            self.essential | other.essential,
-        )
+        provided = {
+            name: self.provided.get(name, set()) | other.provided.get(name, set())
+            for name in self.provided.keys() | other.provided.keys()
+        }
+        return Catalogue(self.names | other.names, provided, self.essential | other.essential)
 
 
 def paragraphs(store: Store, index: Index) -> Iterator[bytes]:
@@ -78,8 +78,9 @@ def catalogue(store: Store, suites: Collection[Suite]) -> Catalogue:
             found.names.add(name)
             if fields.get(b"Essential") == "yes":
                 found.essential.add(name)
-            provided = fields.get(b"Provides", "").split(",")
-            found.provided.update(words.split()[0] for words in provided if words.strip())
+            for relation in fields.get(b"Provides", "").split(","):
+                for virtual in relation.split()[:1]:
+                    found.provided.setdefault(virtual, set()).add(name)
     return found
 
 

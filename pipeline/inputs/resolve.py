@@ -29,6 +29,7 @@ from pipeline.store import Store
 APT_TIMEOUT_S = 300
 URI_LINE = re.compile(r"'file:([^']+)' (\S+) (\d+) ?\S*")
 NEAREST = 3
+PROVIDERS_SHOWN = 8
 # No quoting holds in all that apt reads: it knows the folder by a link with a plain name, since
 # the cache, and TMPDIR, may have any.
 PLAIN_FOLDER = "/tmp"  # noqa: S108
@@ -183,14 +184,34 @@ def private_apt(
 
 
 def check_names(asked: Sequence[Asked], catalogue: Catalogue) -> None:
-    """Raise UsageError for the first name that no index knows, with the names nearest to it."""
-    for word in asked:
-        if word.name not in catalogue.names and word.name not in catalogue.provided:
-            near = difflib.get_close_matches(word.name, catalogue.names, NEAREST)
-            remedy = f"did you mean {', '.join(near)}?" if near else "correct the name"
-            raise UsageError(
-                f"{word.file}:{word.line}: there is no package {word.name}", remedy=remedy
-            )
+    """Raise UsageError if no index knows a name, or several packages provide it; name them all.
+
+    apt takes the only provider of a virtual package, and refuses to choose among several.
+    """
+    faults = [fault for word in asked for fault in _faults(word, catalogue)]
+    if len(faults) == 1:
+        raise UsageError(faults[0][0], remedy=faults[0][1])
+    if faults:
+        detail = "\n".join(f"{what}; {remedy}" for what, remedy in faults)
+        what = f"{len(faults)} names in package lists are not names of packages"
+        raise UsageError(what, detail=detail, remedy="correct them: each is named above")
+
+
+def _faults(word: Asked, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Give what is wrong with a name, and what to do."""
+    where = f"{word.file}:{word.line}"
+    providers = sorted(catalogue.provided.get(word.name, ()))
+    if word.name in catalogue.names or len(providers) == 1:
+        return
+    if providers:
+        shown = ", ".join(providers[:PROVIDERS_SHOWN])
+        more = len(providers) - PROVIDERS_SHOWN
+        shown += f" and {more} more" if more > 0 else ""
+        yield f"{where}: {word.name} is a virtual package", f"name one that provides it: {shown}"
+    else:
+        near = difflib.get_close_matches(word.name, catalogue.names, NEAREST)
+        remedy = f"did you mean {', '.join(near)}?" if near else "correct the name"
+        yield f"{where}: there is no package {word.name}", remedy
 
 
 def check_needs(local: LocalPackages, catalogue: Catalogue) -> None:
@@ -199,7 +220,7 @@ def check_needs(local: LocalPackages, catalogue: Catalogue) -> None:
     for source in local.sources:
         for need in source.needs:
             names = names_in(need.relation)
-            if catalogue.names.isdisjoint(names) and catalogue.provided.isdisjoint(names):
+            if catalogue.names.isdisjoint(names) and catalogue.provided.keys().isdisjoint(names):
                 where = f"{source.file}:{need.line}"
                 if not own.isdisjoint(names):
                     remedy = "build it from what archives have, or make one source of both"

@@ -102,6 +102,27 @@ def test_a_provided_name_will_do(workshop: Workshop) -> None:
     assert "live-tools" in names(workshop.make(), "image")
 
 
+def test_a_virtual_package_of_several_providers_is_named_with_them(workshop: Workshop) -> None:
+    workshop.archive.add("other-tools", Provides="tools")
+    workshop.archive.publish()
+    workshop.ask_for("live-boot", "tools")
+    with pytest.raises(UsageError) as caught:
+        workshop.make()
+    where = "mini/package-lists/mini.list.chroot:2"
+    assert str(caught.value).startswith(f"{where}: tools is a virtual package")
+    assert "live-tools, other-tools" in str(caught.value)
+
+
+def test_all_wrong_names_are_named_at_once(workshop: Workshop) -> None:
+    workshop.ask_for("live-tool", "live-boot", "xyzzy")
+    with pytest.raises(UsageError, match="2 names in package lists") as caught:
+        workshop.make()
+    assert [line.partition(";")[0] for line in caught.value.detail.splitlines()] == [
+        "mini/package-lists/mini.list.chroot:1: there is no package live-tool",
+        "mini/package-lists/mini.list.chroot:3: there is no package xyzzy",
+    ]
+
+
 # --- archives that cannot be trusted
 
 
