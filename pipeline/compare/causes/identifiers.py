@@ -10,8 +10,10 @@ from math import log2
 from pipeline.compare.causes.facts import Cause
 from pipeline.compare.causes.spots import Spot
 
-UUID = re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
+UUID = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
+PAIRS = re.compile(r"\b(?:[0-9a-fA-F]{2}[: -]){3,}[0-9a-fA-F]{2}\b")
 HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?([0-9a-f]{16,128}|[0-9A-F]{16,128})(?![0-9A-Za-z])")
+KEY_NUMBERS = tuple(map(bytes.fromhex, ("2a864886f70d010101", "2a8648ce3d0201", "06032b6570")))
 SHORT_HEX = re.compile(r"(?<![\w.:-])(?:[0-9a-f]{8,15}|[0-9A-F]{8,15})(?![\w.:-])")
 TEMPORARY = re.compile(
     r"(?<=tmp)[._-]?[A-Za-z0-9_]{6,12}\b|(?<=\.)[A-Za-z0-9]{6,10}(?=\.tmp)"
@@ -22,7 +24,7 @@ ADDRESS = re.compile(r"0x(?:7f|5[56]|ffff)[0-9a-f]{10}(?:[0-9a-f]{2})?\b")
 BARE_ADDRESS = re.compile(r"(?<![\w.])(?:(?:7f|5[56])[0-9a-f]{10}|ffff[0-9a-f]{12})(?![\w.])")
 DECIMAL_ADDRESS = re.compile(r"(?<![\w.])(?:9[345]\d{12}|1(?:39[6-9]|40[0-7])\d{11})(?![\w.])")
 SMALL_ADDRESS = re.compile(r"(?<=\bat )0x[0-9a-f]{6,16}(?=>)|(?<=[A-Z]\(0x)[0-9a-f]{6,16}(?=\))")
-ENCODED = re.compile(r"(?<![\w+/.-])[A-Za-z0-9+/_.-]{16,}={0,2}(?![\w+/=-])")
+ENCODED = re.compile(r"(?<![\w+/.-])[A-Za-z0-9+/_.-]{10,}={0,2}(?![\w+/=-])")
 KEYS = re.compile(
     r"-----BEGIN ([A-Z0-9 ]+)-----|\b((?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp\d+|sk-\S+) AAAA)"
 )
@@ -31,6 +33,7 @@ BUILD_ID = re.compile(rb"\x04\x00{3}[\x08-\x14]\x00{3}\x03\x00{3}GNU\x00")
 MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 HIGH_BYTES = (0x7F, 0x55, 0x56)  # where Linux puts programs, libraries and stacks on amd64
 ENTROPY_BITS = 2.5  # a digit of random hexadecimal has four
+SURE = 16  # small letters and digits of a word that is surely drawn
 RANDOM_BYTES = (16, 65536)  # how long contents are that may be random as a whole
 CHANCE = 0.02  # of the bytes of two random contents are equal, at most
 
@@ -64,6 +67,8 @@ def _different(pattern: re.Pattern[str], spot: Spot) -> tuple[str, str] | None:
 
 def _key(contents: tuple[bytes, bytes], spot: Spot) -> Cause | None:
     """Find a key or a certificate: the line of one, or a line of a file that begins with one."""
+    if all(map(_is_der, contents)):
+        return Cause("key", "both have another key or certificate in DER, made for each build")
     begins = (content[:200].decode("latin-1") for content in contents)
     found = [
         KEYS.search(text) or KEYS.search(begin)
@@ -75,6 +80,15 @@ def _key(contents: tuple[bytes, bytes], spot: Spot) -> Cause | None:
     return None
 
 
+def _is_der(content: bytes) -> bool:
+    """Tell whether a content is one DER sequence with a key: RSA, elliptic curve or Ed25519."""
+    if len(content) < 4 or content[0] != 0x30:
+        return False
+    more = max(0, content[1] - 0x80)  # bytes of the length
+    length = int.from_bytes(content[2 : 2 + more], "big") if more else content[1]
+    return length == len(content) - 2 - more and any(number in content for number in KEY_NUMBERS)
+
+
 def _address(spot: Spot) -> Iterator[Cause]:
     for form in (ADDRESS, SMALL_ADDRESS, BARE_ADDRESS, DECIMAL_ADDRESS):
         if found := _different(form, spot):
@@ -84,17 +98,24 @@ def _address(spot: Spot) -> Iterator[Cause]:
 
 def _encoded(spot: Spot) -> list[Cause]:
     """Find words of one length in all kinds of characters, as random bytes look in base64."""
-    found = _different(ENCODED, spot)
-    if not found or len(found[0]) != len(found[1]) or not all(map(_drawn, found)):
+    words = [[w for w in ENCODED.findall(text) if _drawn(w)] for text in spot.text]
+    found = next((pair for pair in zip(*words, strict=False) if pair[0] != pair[1]), None)
+    if len(words[0]) != len(words[1]) or not found or len(found[0]) != len(found[1]):
+        return []
+    if sum(map(str.__ne__, *found)) * 2 < len(found[0]):
         return []
     said = f"{found[0][:40]} and {found[1][:40]}: {len(found[0])} characters each"
-    return [Cause("random-identifier", f"{said}, drawn at random or a digest of what differs")]
+    short = len(found[0]) < SURE and not any(map(str.isupper, found[0]))
+    said = f"{said}, drawn at random or a digest of what differs"
+    return [Cause("random-identifier", said, weak=short)]
 
 
 def _drawn(word: str) -> bool:
-    kinds = (str.islower, str.isupper, str.isdigit)
-    changes = sum(a.islower() != b.islower() for a, b in pairwise(word))
-    return all(any(map(kind, word)) for kind in kinds) and changes * 4 > len(word)
+    """Tell whether letters and digits alternate as in no word."""
+    kinds = [(c.islower(), c.isupper(), c.isdigit()) for c in word]
+    changes = sum(one != other for one, other in pairwise(kinds))
+    plain = word.isalnum() or any(map(str.isupper, word))  # a path has signs and no capitals
+    return plain and _mixed(word) and changes * 10 >= len(word) * 3
 
 
 def _number(spot: Spot, *, text: bool) -> Iterator[Cause]:
@@ -120,7 +141,10 @@ def _hexadecimal(spot: Spot) -> Iterator[Cause]:
 
 
 def _short_hexadecimal(spot: Spot) -> list[Cause]:
-    """Find few hexadecimal digits, letters among them, of which nearly all differ."""
+    """Find few hexadecimal digits, letters among them, of which nearly all differ; or pairs."""
+    pairs = _different(PAIRS, spot)
+    if pairs and all(map(_mixed, pairs)):
+        return [Cause("random-identifier", f"{pairs[0]} and {pairs[1]}, drawn or a digest")]
     found = _different(SHORT_HEX, spot)
     if not found or len(found[0]) != len(found[1]) or not all(map(_mixed, found)):
         return []

@@ -49,6 +49,7 @@ FORMS = (
         "a line of /proc/meminfo or its like",
         r"^\s*[A-Z]\w+(?:\(\w+\))?:\s+\d+ kB$",
         r"^HugePages_\w+:\s+\d+$",
+        r"^_?(?:AV)?PHYS_PAGES\b",
     ),
     _form(
         "memory",
@@ -91,6 +92,7 @@ FORMS = (
         rf"^(?:{COUNTERS})(?: +\d+)+$",
         r"^ *(?:\d+|[A-Z]{2,4}): +\d+ .*(?:interrupts|IO-APIC|XT-PIC|PCI-MSI)",
         r"^ *(?:eth|ens|enp|lo|wl)\w*:(?: +\d+){8,}$",
+        rf"^ *\d+ +\d+ (?:{DISKS}|zram)\w*(?: \d+){{8,}}$",
     ),
     _form(
         "process-id",
@@ -116,7 +118,7 @@ FORMS = (
         "file-system",
         "a line of df",
         rf"^\S+ +(?:[a-z]\w+ +|- +)?{SIZE} +{SIZE} +{SIZE} +(?:\d+%|-) +/\S*$",
-        "^(?:Filesystem|Dateisystem) ",
+        r"^(?:Filesystem|Dateisystem) |\b1K-(?:blocks|Blöcke)\b|\bI?Use%",
     ),
     _form("file-system", "the blocks of a file, by du", rf"^{SIZE}\t(?!\d)\S"),
     _form("file-system", "the blocks of a folder, by ls", rf"^(?:total|insgesamt) {SIZE}$"),
@@ -152,6 +154,6 @@ NUMBERS = (
         "how long something took",
         r"\b(?:\d+m ?)?\d+(?:[.,]\d+)? ?(?:[nµum]s|[mu]?secs?|millis(?:econds?)?|s|seconds?)\b",
         r"\b\d+(?:[.,]\d+)? ?(?:minutes?|Sekunden?)\b|\b\d+:\d\d(?:\.\d+)?elapsed\b",
-        r"\b\d+(?:\.\d+)? ?[kKMG]i?B/s(?!\w)",
+        r"\b\d+(?:[.,]\d+)? ?[kKMG]i?B/s(?!\w)",
     ),
 )

@@ -14,6 +14,7 @@ from pipeline.guest.protocol import BUILD_FOLDER
 
 PARALLEL = re.compile(r"cpu|core|proc|job|thread|worker|parallel|-j|smp", re.IGNORECASE)
 SEPARATORS = re.compile(r"(?<=\d)[.,'\u2019\u202f\xa0](?=\d)")  # between digits, by locale
+NUMBER = re.compile(r"\d{1,9}")
 ESCAPED = 10  # characters that may stand for one that a locale lacks
 # Other factors that causes of their own look for, in more than their values.
 OF_OWN_CAUSE = ("memory", "scratch filesystem", "environment variables", "directory order")
@@ -64,6 +65,23 @@ def in_names(spot: Spot, pair: Pair) -> Iterator[Cause]:
                 break
     if left == right:
         yield from causes
+    elif PARALLEL.search(left) and (derived := _from_cpus(spot.text, pair)):
+        yield derived
+
+
+def _from_cpus(sides: tuple[str, str], pair: Pair) -> Cause | None:
+    """Find numbers that were reckoned from the processors: as many more, or as many times."""
+    cpus = [facts.cpus or "" for facts in pair]
+    bare = [NUMBER.sub("", text) for text in sides]
+    if bare[0] != bare[1] or cpus[0] == cpus[1] or not all(map(str.isdigit, cpus)):
+        return None
+    numbers = [list(map(int, NUMBER.findall(text))) for text in sides]
+    ours, theirs = map(int, cpus)
+    for left, right in zip(*numbers, strict=True):
+        if left != right and left - right != ours - theirs and left * theirs != right * ours:
+            return None
+    said = f"{sides[0].strip()[:60]!r} and {sides[1].strip()[:60]!r}"
+    return Cause("cpu-count", f"{said} follow from {ours} and {theirs} processors")
 
 
 def _taken_out(sides: tuple[str, str], values: tuple[str, str]) -> tuple[str, str] | None:

@@ -2,9 +2,11 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pipeline.compare.causes.ext4_order import in_order_of_hashes
 from pipeline.compare.causes.facts import Cause, Pair
@@ -19,6 +21,7 @@ FILE = re.compile(r"\S*(/\S+|[^\s/]\.[A-Za-z0-9]{1,8})")
 NAME_WORD = re.compile(r"[\w.@+~:/-]+")
 NUMBERED = re.compile(r"[A-Za-z]\w*[-_.]?\d+")
 NEAR = 0.1  # of the list: how far jobs that run at once move an item, at most
+SORTED_SHARE = 0.95  # of neighbours that are in order
 HASHED_LEAST = 5  # names by chance in the order of hashes: one of 120
 JOBS_LEAST = 10  # fewer items than this may be near their places by chance
 
@@ -66,6 +69,8 @@ def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
         return None
     moved = _between(left[0], right[0])
     if len(moved[0]) < max(2, len(left[1]), len(right[1])):
+        return None
+    if len(set(moved[0])) * 2 < len(moved[0]):  # of lines that are everywhere the order says little
         return None
     rest = ["".join(f"{line}\n" for line in side[1]).encode() for side in (left, right)]
     return Order(_name(*moved, pair), (rest[0], rest[1]))
@@ -138,39 +143,29 @@ def _folders_walked(ours: Sequence[str], theirs: Sequence[str]) -> int:
 
 
 def _by_locale(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
-    """Say so if one side is sorted by bytes and the other as people sort, or both in such ways."""
+    """Say so if one side is sorted by bytes and the other as a dictionary is."""
     kinds = [_sorted_by(side) for side in (ours, theirs)]
-    if not all(kinds) or kinds[0] == kinds[1]:
+    if sorted(kinds) != ["bytes", "dictionary"]:
         return ""
     return f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
 
 
 def _sorted_by(items: Sequence[str]) -> str:
-    """Return by what items are sorted: bytes, or a dictionary; empty if by neither."""
+    """Return by what items are sorted: bytes, or nearly all as in a dictionary; empty if neither.
+
+    Locales differ in where they have signs and letters of other languages.
+    """
     if list(items) == sorted(items) or list(items) == sorted(items, key=os.fsencode):
         return "bytes"
-    for key in (_letters, _letters_and_signs):
-        keys = [key(item) for item in items]
-        if keys == sorted(keys):
-            return "dictionary"
-    return ""
+    keys = [_letters(item) for item in items]
+    right = sum(one <= other for one, other in pairwise(keys))
+    return "dictionary" if right >= SORTED_SHARE * (len(keys) - 1) else ""
 
 
 def _letters(item: str) -> str:
     """Order as the locales of people do at first: by letters and digits alone, whatever case."""
-    return re.sub(r"[\W_]", "", _plain(item))
-
-
-def _letters_and_signs(item: str) -> tuple[str, ...]:
-    """Order signs before digits before letters, as newer locales do."""
-    return tuple(f"{c.isalnum():d}{c}" for c in _plain(item) if not c.isspace())
-
-
-ACCENTS = str.maketrans("äàáâãåçéèêëíìîïñóòôöõúùûüýÿß", "aaaaaaceeeeiiiinooooouuuuyys")
-
-
-def _plain(item: str) -> str:
-    return item.lower().translate(ACCENTS)
+    bare = unicodedata.normalize("NFKD", item.lower())
+    return "".join(c for c in bare if c.isalnum())
 
 
 def _farthest(ours: Sequence[str], theirs: Sequence[str]) -> int:
@@ -186,15 +181,15 @@ def _files(items: Sequence[str]) -> dict[str, str]:
 
     Items are names, or lines in which one column is names: sums, sizes or permissions beside them.
     """
-    if all(NAME_WORD.fullmatch(item) for item in items) and len(set(items)) == len(items):
-        named = {item: item for item in items if FILE.fullmatch(item) or NUMBERED.fullmatch(item)}
+    if all(NAME_WORD.fullmatch(item) for item in items) and len(set(items)) * 4 > len(items) * 3:
+        named = [item for item in items if FILE.fullmatch(item) or NUMBERED.fullmatch(item)]
         if 2 * len(named) > len(items):
             return {item: item for item in items}
         return {}
     for column in (-1, 0, 1):
-        named = {item: word for item in items if (word := _word(item, column))}
-        if 2 * len(named) > len(items) and 2 * len(set(named.values())) > len(named):
-            return named
+        words = {item: word for item in items if (word := _word(item, column))}
+        if 2 * len(words) > len(items) and 2 * len(set(words.values())) > len(words):
+            return words
     return {item: item for item in items} if _most_are_paths(items) else {}
 
 
@@ -222,7 +217,7 @@ def _walked(paths: Sequence[str]) -> int:
         while open_ones and open_ones[-1] not in above:
             open_ones.pop()
         for folder in above[len(open_ones) :]:
-            if folder in seen:
+            if folder in seen and folder != path:  # names of several folders may be the same
                 return 0
             seen.add(folder)
             open_ones.append(folder)

@@ -13,6 +13,7 @@ from pipeline.compare.causes.spots import Spot
 
 SHOWN = 80  # characters of a line
 COLUMN = re.compile(r"^ *(\d+)[ \t]+(\S*[^\W\d]\S*)$")
+PATH = re.compile(r"^(?:\S*/\S+(?:[ :]+\d+)+|(?:\d+[ :]+)+\S*/\S+) *$")
 LISTED_LEAST, LISTED_SHARE = 3, 0.8  # lines, and of all lines, that have another number
 NEAR = 0.8  # of a machine's memory: what its kernel leaves to programs, at least
 NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)?(?![\w.]*\d)")
@@ -54,11 +55,13 @@ def in_columns(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | 
     lines = min(content.count(b"\n") for content in contents)
     if len(spots) < LISTED_LEAST or len(spots) < LISTED_SHARE * lines:
         return None
-    listed = [[COLUMN.match(text) for text in spot.text] for spot in spots]
-    if not all(a and b and a[1] != b[1] and a[2] == b[2] for a, b in listed):
+    if not all(COLUMN.match(text) or PATH.match(text) for spot in spots for text in spot.text):
+        return None
+    bare = [[re.sub(r"\b\d+\b", "", text).split() for text in spot.text] for spot in spots]
+    if any(left != right for left, right in bare):
         return None
     said = " and ".join(repr(text.strip()[:SHOWN]) for text in spots[0].text)
-    what = f"{len(spots)} of {lines} lines have another number before the same name"
+    what = f"{len(spots)} of {lines} lines have another number beside the same name"
     return Cause("file-system", f"{what}, as inodes or blocks: {said}")
 
 

@@ -92,6 +92,11 @@ def _iso_record(piece: bytes) -> float | None:
     return local and local - zone * 900
 
 
+def _date_bytes(piece: bytes) -> float | None:
+    """Return the local time that Python's datetime has in a pickle: bytes, two of the year."""
+    return moment(*struct.unpack(">H5B", piece))
+
+
 def moment(*fields: int) -> float | None:
     """Return year, month, day, hour, minute and second in UTC as seconds; None if it is none."""
     try:
@@ -115,6 +120,7 @@ def _numbers() -> Iterator[_Encoding]:
 ENCODINGS = (
     *_numbers(),
     _Encoding("an ISO 9660 record", 7, _iso_record),
+    _Encoding("year, month, day, hour, minute, second", 7, _date_bytes, zoned=False),
     _Encoding("DOS (FAT, zip)", 4, dos_time, zoned=False),
 )
 
@@ -147,7 +153,9 @@ def _judge_pieces(encoding: _Encoding, pieces: Sequence[bytes], pair: Pair) -> s
 
 _MONTH = r"(?P<name>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
 _WORD = r"(?:de )?(?P<word>[^\W\d_]{3,})\.?(?: de)?"
-_CLOCK = r"(?P<h>[0-2]\d):(?P<m>[0-5]\d)(?::(?P<s>[0-6]\d)(?:\.\d+)?)?"
+_CLOCK = (
+    r"(?P<h>[0-2]\d):(?P<m>[0-5]\d)(?::(?P<s>[0-6]\d)(?:\.\d+)?)?(?: ?(?P<half>[AaPp])\.?[Mm]\b)?"
+)
 _ZONE = r"(?P<zone>Z|UTC|GMT|[+-]\d\d:?\d\d)"
 _YEAR, _DAY = r"(?P<year>(?:19|20)\d\d)", r"(?P<day>[0-3]?\d)"
 _NUMBERS = (r"(?P<month>[01]?\d)", _DAY, r"(?P<year>(?:20)?\d\d)")
@@ -165,6 +173,7 @@ DATES = tuple(
         rf"(?<!\d){_NUMBERS[0]}/{_NUMBERS[1]}/{_NUMBERS[2]}{_THEN}(?!\d)",
         rf"(?<!\d){_NUMBERS[1]}[./]{_NUMBERS[0]}[./]{_NUMBERS[2]}{_THEN}(?!\d)",
         rf"\b{_MONTH} +{_DAY} {_CLOCK}\b",
+        rf"(?<!\d)(?P<year>\d\d){_COMPACT_DAY}(?!\d)",
         rf"(?<!\d){_YEAR}-?(?P<yday>[0-3]\d\d)(?!\d)",
         rf"(?<!\d){_YEAR}-?W(?P<week>[0-5]\d)(?!\d)",
         rf"\b[Ww]eek (?P<week>[0-5]?\d)\b\D{{1,8}}{_YEAR}\b",
@@ -174,7 +183,7 @@ DATES = tuple(
         rf"(?<!\d){_DAY}\.? {_WORD} {_CLOCK} (?:{_ZONE} |[A-Z+0-9-]{{1,5}} )?{_YEAR}\b",
     )
 )
-EPOCHS = re.compile(r"(?<![\d.])(\d{10})(\d{3}|\d{6}|\d{9})?(?!\d)")
+EPOCHS = re.compile(r"(?<!\d)(?<!\d\.)(\d{10})(\d{3}|\d{6}|\d{9})?(?!\d)")
 CLOCKS = re.compile(rf"(?<![\d:]){_CLOCK}(?![\d:])")
 
 
@@ -217,6 +226,8 @@ def _read(match: re.Match[str], year: int, facts: Facts) -> Stamp | None:
     local = _day(got, year, facts)
     if local is None:
         return None
+    if "half" in got:
+        clock[0] = clock[0] % 12 + 12 * (got["half"] in "Pp")
     local += clock[0] * 3600 + clock[1] * 60 + clock[2]
     zone = got.get("zone")
     day = DAY_S - 1.0 + 6 * DAY_S * ("week" in got)

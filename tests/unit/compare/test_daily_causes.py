@@ -15,7 +15,7 @@ from pipeline.compare.causes.facts import Facts
 from pipeline.compare.folders import Folders
 from pipeline.compare.twins import find_twins
 from pipeline.guest.ledger import Ledger
-from tests.unit.compare.test_causes import ALPHA, BETA, PAIR
+from tests.unit.compare.test_causes import ALPHA, BETA, NOISE, PAIR, UUIDS
 
 SEED = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
 MAPS = """\
@@ -93,12 +93,33 @@ CONTENTS = (
     ("key", "x", "-----BEGIN PRIVATE KEY-----\nMIIa\n", "-----BEGIN PRIVATE KEY-----\nMIIb\n"),
     ("random-identifier", "x", "q7Jv0KpZ2mXw9RtB4sLd\n", "Zc8NfY3hUe1VgQ6oTi5W\n"),
     ("random-identifier", "x", "2b9e43a53599\n", "4392a6c74098\n"),
+    ("random-identifier", "x", "52:54:00:99:b8:d7\n", "52:54:00:87:b4:f4\n"),
+    ("random-identifier", "x", "psk=jvqh5rdfmr8r05lb3urh\n", "psk=kbd4zd8i5x7ngck02ba3\n"),
+    ("uuid", "x.db", f"\0U{UUIDS[0]}", f"\0U{UUIDS[1]}"),
+    ("cpu-count", "x", "MAKEFLAGS=-j3\n", "MAKEFLAGS=-j2\n"),
+    ("cpu-count", "x", "threads = 8\n", "threads = 4\n"),
+    (
+        "uptime",
+        "x",
+        " 254       0 vda" + " 38282" * 17 + "\n",
+        " 254       0 vda" + " 3598" * 17 + "\n",
+    ),
+    ("duration", "x", "copied, 0,0227 s, 2,3 GB/s\n", "copied, 0,0346 s, 1,5 GB/s\n"),
+    (
+        "file-system",
+        "x",
+        "/a 39 200 8\n/b 39 201 8\n/c 39 202 8\n",
+        "/a 8 1 8\n/b 8 2 8\n/c 8 3 8\n",
+    ),
     ("changing-number", "x", "salt=1203419870\n", "salt=2771102993\n"),
     ("time-text", "x", "2027174\n", "2027359\n"),
     ("time-text", "x", "Week 25 of 2027\n", "Week 51 of 2027\n"),
     ("time-text", "x", "Wednesday, the 23rd of June\n", "Saturday, the 25th of December\n"),
     ("time-text", "x", "Mi 23. Jun 18:40:01 UTC 2027\n", "Sat Dec 25 18:40:01 UTC 2027\n"),
     ("time-text", "x", "23 juin 2027\n", "25 décembre 2027\n"),
+    ("time-text", "x", "Wed 23 Jun 2027 06:40 PM\n", "Samstag 25 Dez 2027 18:40\n"),
+    ("time-text", "x", "1.0+git270623\n", "1.0+git271225\n"),
+    ("time-text", "x", "run.1813776000\n", "run.1829760000\n"),
     ("time-zone", "x", "+14\n", "AKST\n"),
     ("time-zone", "x", "UTC+14:00\n", "UTC-09:00\n"),
 )
@@ -144,6 +165,10 @@ def test_a_content_is_named(cause: str, path: str, left: str, right: str) -> Non
         ("time-text", "x", "23 lines 2020\n", "25 lines 2021\n"),
         ("time-zone", "x", "-3\n", "+4\n"),
         ("locale", "x", "1,5\n", "1.6\n"),
+        ("cpu-count", "x", "threads = 9\n", "threads = 4\n"),
+        ("cpu-count", "x", "lines = 3\n", "lines = 2\n"),
+        ("hash-order", "x", "Size: 8\nA: 1\n" * 9 + "B: 2\n", "A: 1\nSize: 8\n" * 9 + "B: 2\n"),
+        ("random-identifier", "x", "10 20 30 40\n", "10 20 30 50\n"),
     ],
 )
 def test_a_content_is_not_called_so(wrong: str, path: str, left: str, right: str) -> None:
@@ -276,3 +301,20 @@ def test_names_that_are_what_a_folder_holds(tmp_path: Path) -> None:
     assert Folders(tmp_path / "none").holding(frozenset(WORDS)) == ""
     pair = replace(ALPHA, holds=folders.holding), BETA
     assert name("x", lines(WORDS), lines(WORDS[5:] + WORDS[:5]), pair) == ["directory-order"]
+
+
+def test_keys_in_der_and_bytes_that_are_drawn() -> None:
+    number = bytes.fromhex("302a300506032b6570032100")
+    left, right = (number + bytes([n] * 32) for n in (7, 9))
+    assert [c.name for c in find_causes("x", (left, right), PAIR)] == ["key"]
+    left, right = NOISE[:512], NOISE[512:1024]
+    assert [(c.name, c.weak) for c in find_causes("x", (left, right), PAIR)] == [
+        ("random-identifier", True)
+    ]
+
+
+def test_the_time_of_a_pickle() -> None:
+    left, right = (
+        b"\x80\x04C\n" + bytes.fromhex(f) + b"\1\2\3" for f in ("07eb0617122801", "07eb0c19122801")
+    )
+    assert [c.name for c in find_causes("x", (left, right), PAIR)] == ["time-binary"]
