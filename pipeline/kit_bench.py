@@ -36,7 +36,7 @@ import sys
 from pathlib import Path
 from pipeline.guest.ledger import Ledger
 tree, final = map(Path, sys.argv[1:])
-ledger = Ledger(tree, final.with_suffix(".steps"), float)
+ledger = Ledger(tree, final.with_suffix(".steps"))
 ledger.record("all")
 ledger.close()
 with final.open("wb") as out:

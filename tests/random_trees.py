@@ -131,7 +131,7 @@ def _make(node: Node, full: bytes) -> None:
 
 def record(root: Path, final: Path) -> Path:
     """Write the final ledger of a tree on disk, with the farm's own recorder."""
-    ledger = Ledger(root, final.with_suffix(".steps"), float)
+    ledger = Ledger(root, final.with_suffix(".steps"))
     ledger.record("all")
     ledger.close()
     with final.open("wb") as out:

@@ -23,7 +23,7 @@ from . import protocol
 from .job import disk
 from .ledger import XATTRS, Change, inode
 from .report import Report, StepFailed
-from .times import Times
+from .times import SECOND, Times
 
 TAR = ("tar", "--numeric-owner", "--xattrs", *(f"--xattrs-include={x}*" for x in XATTRS))
 CREATE = (*TAR, "--create", "--sparse", "--format=posix", "--pax-option=delete=atime,delete=ctime")
@@ -102,8 +102,8 @@ class Trees:
 class Keeper:
     """Writes layers to the layers disk, until one cannot be kept.
 
-    The build began when its clock showed `started`; `made` tells by its time, in seconds, whether
-    it made a file.
+    The build began when its clock showed `started`; `made` tells by its time, in nanoseconds,
+    whether it made a file.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Keeper:
         device: Path,
         report: Report,
         started: int,
-        made: Callable[[float], bool],
+        made: Callable[[int], bool],
     ) -> None:
         self._tree = tree
         self._device = device
@@ -142,7 +142,7 @@ class Keeper:
         """Write a layer; return its size, the size of its head, and its SHA-256."""
         paths = sorted(with_folders(change))
         root = os.fsencode(self._tree)
-        made = [self._made(os.lstat(os.path.join(root, path)).st_mtime) for path in paths]
+        made = [self._made(os.lstat(os.path.join(root, path)).st_mtime_ns) for path in paths]
         lists = {
             "changed": list(map(_text, paths)),
             "made": made,
@@ -199,7 +199,7 @@ def restore(layer: Layer, device: Path, tree: Path, started: int) -> frozenset[i
             _tar([*EXTRACT, *_in(tree), "--warning=no-timestamp"], stdin=trees)
         made = dict(zip(changed, lists["made"], strict=True))
         _shift((path for path in changed if made[path]), started - layer.started)
-        return frozenset(int(os.lstat(path).st_mtime) for path in changed if not made[path])
+        return frozenset(os.lstat(path).st_mtime_ns // SECOND for path in changed if not made[path])
     except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", b"") or b"").decode(errors="replace")
         raise damaged(layer.step, f"{error}\n{said}") from error
@@ -238,7 +238,7 @@ def _shift(paths: Iterable[bytes], seconds: int) -> None:
     for path in paths:
         status = os.lstat(path)
         if inode(status) not in linked:
-            ns = status.st_mtime_ns + seconds * 10**9
+            ns = status.st_mtime_ns + seconds * SECOND
             os.utime(path, ns=(ns, ns), follow_symlinks=False)
         if status.st_nlink > 1:
             linked.add(inode(status))

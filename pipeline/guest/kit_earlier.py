@@ -33,7 +33,7 @@ def earlier_from_image(version: str, image: Path, work: Path, env: Mapping[str, 
     if not squashfs.is_file():
         raise _no_image(image, f"it has no live/{squashfs.name}")
     unpack(squashfs, tree, env)
-    recorder = Ledger(tree, work / "steps.gz", float)
+    recorder = Ledger(tree, work / "steps.gz")
     recorder.record(version)
     recorder.close()
     with ledger.open("wb") as out:

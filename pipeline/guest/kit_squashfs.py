@@ -21,6 +21,7 @@ from .kit_lines import encoded, fields, is_folder, read_ledger
 from .kit_overlay import OPAQUE_VALUE, OPAQUE_XATTR
 from .ledger import Ledger
 from .report import StepFailed
+from .times import whole_seconds
 
 TAR_TYPES = {
     "file": tarfile.REGTYPE,
@@ -35,6 +36,7 @@ MEMORY_MIB = 512  # of sqfstar's caches, as of mksquashfs's
 UNPACK_QUEUE_MIB = 64
 ROOT_MODE = 0o755
 TAIL = 2000
+LATEST = 2**32 - 1  # seconds since 1970: SquashFS has 32 bits for a time, without a sign
 
 
 def write_squashfs(
@@ -80,6 +82,8 @@ def _add(tar: tarfile.TarFile, entry: Mapping[str, Any], source: bytes, delta: D
     kind, path = entry["type"], encoded(entry["path"])
     if kind not in TAR_TYPES:
         raise _unfit(path, f"is a {kind}, which no kit can carry; a hook should remove it")
+    if not 0 <= entry["mtime"] <= LATEST:
+        raise _unfit(path, f"has the time {entry['mtime']}, which no SquashFS can hold")
     member = tarfile.TarInfo(entry["path"])
     member.type, member.mode = TAR_TYPES[kind], entry["mode"]
     member.uid, member.gid, member.mtime = entry["uid"], entry["gid"], entry["mtime"]
@@ -192,7 +196,7 @@ def read_back(
     folder, final = work / "read-back", work / "read-back.ledger.jsonl.gz"
     unpack(squashfs, folder, env)
     check_root(folder, epoch)
-    ledger = Ledger(folder, work / "read-back.steps.gz", float)
+    ledger = Ledger(folder, work / "read-back.steps.gz")
     ledger.record("delta")
     ledger.close()
     with final.open("wb") as out:
@@ -226,7 +230,7 @@ def check_root(tree: Path, epoch: int | None = None) -> None:
     status, what = tree.lstat(), ""
     if (status.st_mode & 0o7777, status.st_uid, status.st_gid) != (ROOT_MODE, 0, 0):
         what = "the root directory must be 0755 and belong to root"
-    elif epoch is not None and int(status.st_mtime) != epoch:
+    elif epoch is not None and whole_seconds(status.st_mtime_ns) != epoch:
         what = "the delta's root directory has not the time of the release"
     if what:
         raise StepFailed(protocol.STATUS_BUILD_FAILED, f"no kit can be made: {what}")

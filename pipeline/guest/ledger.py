@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .digest import sha256_file
+from .times import whole_seconds
 
 KINDS = {
     stat.S_IFREG: "file",
@@ -61,12 +62,14 @@ class Change:
 class Ledger:
     """The ledger of one tree, written to `out` while the steps run.
 
-    `settled` gives the time (in seconds) that a file will have once times are clamped, so that
-    the ledgers of two machines with different clocks can be compared step by step. `seconds` is how
-    long it was at work.
+    `settled` gives the seconds that a file with a time in nanoseconds will have once times are
+    clamped, so that the ledgers of two machines with different clocks can be compared step by step.
+    `seconds` is how long it was at work.
     """
 
-    def __init__(self, tree: Path, out: Path, settled: Callable[[float], float]) -> None:
+    def __init__(
+        self, tree: Path, out: Path, settled: Callable[[int], int] = whole_seconds
+    ) -> None:
         self.seconds = 0.0
         self._tree = os.fsencode(tree)
         self._settled = settled
@@ -168,7 +171,7 @@ class Ledger:
             "mode": stat.S_IMODE(status.st_mode),
             "uid": status.st_uid,
             "gid": status.st_gid,
-            "mtime": int(self._settled(status.st_mtime)),
+            "mtime": self._settled(status.st_mtime_ns),
         }
         if kind == "file":
             entry["size"] = status.st_size

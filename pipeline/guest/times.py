@@ -9,7 +9,11 @@ of the same image, so it takes two more looks:
   kernel's, with their fractions. Few programs set whole seconds from the clock (those of `passwd`
   do it for /etc/passwd- and its like), so for what is left the packages themselves are asked.
 
-An explicit time (`touch --date`) that falls into just these hours is taken for the clock's.
+An explicit time (`touch --date`) that falls into just these hours is taken for the clock's. One
+before 1970 becomes the epoch: SquashFS and cpio would show it as one of the year 2106.
+
+A file's times are read in nanoseconds and rounded down to whole seconds, as file systems do: as
+floating-point numbers the last hundred nanoseconds of a second would belong to the next one.
 """
 
 import os
@@ -24,6 +28,7 @@ from .report import StepFailed
 # Of the first member of a .deb, an ar archive: the time when the package was built.
 BUILT_AT = slice(24, 36)
 DAY = 86400
+SECOND = 10**9  # nanoseconds
 CHANGED = 2  # the field of shadow(5) with the day of a password's last change
 
 
@@ -40,15 +45,16 @@ class Times:
         """Take the times of the packages' files, which are not the build's."""
         self._of_packages |= seconds
 
-    def settled(self, mtime: float) -> float:
+    def settled(self, mtime_ns: int) -> int:
         """Return the time in seconds that a file with this time will have in the image."""
-        return self.epoch if mtime > self.epoch or self.made(mtime) else mtime
+        seconds = mtime_ns // SECOND
+        return seconds if 0 <= seconds < self.epoch and not self.made(mtime_ns) else self.epoch
 
-    def made(self, mtime: float) -> bool:
+    def made(self, mtime_ns: int) -> bool:
         """Tell whether the build made the file that has this time."""
-        if not self.started <= mtime <= time.time():
+        if not self.started * SECOND <= mtime_ns <= time.time_ns():
             return False
-        return mtime != int(mtime) or int(mtime) not in self._of_packages
+        return mtime_ns % SECOND != 0 or mtime_ns // SECOND not in self._of_packages
 
     def settle_passwords(self, tree: Path, epoch: int) -> None:
         """Let passwords that were set since the last call be as old as `epoch`, in seconds.
@@ -73,6 +79,11 @@ class Times:
             if after != before:
                 path.write_bytes(after)
             self._passwords[name] = frozenset(lines)
+
+
+def whole_seconds(mtime_ns: int) -> int:
+    """Return a time in nanoseconds as the seconds that an image holds of it: rounded down."""
+    return mtime_ns // SECOND
 
 
 def package_times(pool: Path, since: float) -> frozenset[int]:

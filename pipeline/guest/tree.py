@@ -13,7 +13,7 @@ from .hook_links import check_hook_links
 from .job import Job, Local, Locked
 from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
 from .report import Report, StepFailed
-from .times import Times
+from .times import SECOND, Times
 
 # It wonders, a line a file, about packages that are younger than a clock which is behind.
 QUIET_TAR = {"TAR_OPTIONS": "--warning=no-timestamp"}
@@ -319,14 +319,14 @@ def _clear(folder: Path, *, whole: bool) -> None:
             path.unlink()
 
 
-def settle_times(tree: Path, settled: Callable[[float], float]) -> None:
-    """Give every file its settled time."""
+def settle_times(tree: Path, settled: Callable[[int], int]) -> None:
+    """Give every file its settled time, in whole seconds; `settled` is as that of `Times`."""
 
     def settle(path: str | os.PathLike[str]) -> None:
-        mtime = os.lstat(path).st_mtime
-        wanted = settled(mtime)
+        mtime = os.lstat(path).st_mtime_ns
+        wanted = settled(mtime) * SECOND
         if wanted != mtime:
-            os.utime(path, (wanted, wanted), follow_symlinks=False)
+            os.utime(path, ns=(wanted, wanted), follow_symlinks=False)
 
     _each(os.fspath(tree), settle)
 

@@ -57,7 +57,7 @@ from guest.kit_lines import read_ledger, tree_digest
 from guest.ledger import Ledger
 
 with tempfile.TemporaryDirectory() as folder:
-    ledger, final = Ledger(Path(sys.argv[1]), Path(folder, "steps"), float), Path(folder, "final")
+    ledger, final = Ledger(Path(sys.argv[1]), Path(folder, "steps")), Path(folder, "final")
     ledger.record("inside")
     with final.open("wb") as out:
         ledger.write_final(out)

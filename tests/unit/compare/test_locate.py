@@ -365,7 +365,7 @@ def test_the_guests_own_ledgers_are_compared(tmp_path: Path) -> None:
         (tree / "etc").mkdir(parents=True)
         (tree / "etc/plain").write_text("same")
         (tree / "etc/link").symlink_to("plain")
-        writer = Ledger(tree, tmp_path / f"{name}.gz", lambda time: time)
+        writer = Ledger(tree, tmp_path / f"{name}.gz")
         writer.record("20-bootstrap")
         (tree / "etc/stamp").write_text(content)
         (tree / os.fsdecode(b"etc/\xff")).write_text(content)

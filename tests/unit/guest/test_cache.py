@@ -21,6 +21,7 @@ from pipeline.guest import cache, protocol
 from pipeline.guest.cache import Keeper, Layer
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.report import StepFailed
+from pipeline.guest.times import SECOND
 
 EPOCH = 1_700_000_000
 OLD = EPOCH - 10_000  # a package's own time
@@ -67,11 +68,11 @@ class Build:
         self.ledger = Ledger(self.tree, self.out, self._settled)
         self.keeper = Keeper(self.tree, self.disk, self.told, started, self._made)  # type: ignore[arg-type]
 
-    def _made(self, mtime: float) -> bool:
-        return mtime >= self.started
+    def _made(self, mtime_ns: int) -> bool:
+        return mtime_ns >= self.started * SECOND
 
-    def _settled(self, mtime: float) -> float:
-        return EPOCH if mtime > EPOCH or self._made(mtime) else mtime
+    def _settled(self, mtime_ns: int) -> int:
+        return EPOCH if self._made(mtime_ns) else min(mtime_ns // SECOND, EPOCH)
 
     def run(self, steps: Sequence[Step], *, restored: Sequence[Layer] = ()) -> bytes:
         """Run the steps, or restore them; return the final ledger."""

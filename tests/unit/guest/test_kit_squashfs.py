@@ -193,6 +193,16 @@ def test_a_socket_cannot_be_shipped_and_is_named(tmp_path: Path) -> None:
         there.squashfs()
 
 
+@pytest.mark.parametrize("mtime", [-1, 2**32])
+@as_root
+def test_a_time_that_no_squashfs_holds_is_named(mtime: int, tmp_path: Path) -> None:
+    """Ledgers of older releases have such times."""
+    there = Pair(tmp_path, {}, {b"etc": Node("dir", mtime=mtime)})
+    with pytest.raises(StepFailed, match=f"etc has the time {mtime}, which no") as raised:
+        there.squashfs()
+    assert raised.value.status == protocol.STATUS_BUILD_FAILED
+
+
 @as_root
 def test_a_compressor_that_fails_is_told_with_its_words(pair: Pair) -> None:
     with pytest.raises(StepFailed, match="sqfstar ended with status 1") as raised:
