@@ -4,6 +4,7 @@ What the other side stores elsewhere is matched by name. Bytes that no structure
 explains are told; the account of every byte (`account`) sees to it that none is left out.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -36,6 +37,7 @@ from pipeline.guest.protocol import without_digest
 EMPTY = Memory(b"")
 HEADERS = "headers of entries"
 FRAGMENTS = "fragments"
+PACKAGE_PART = re.compile(r"(control|data)\.tar(\.(gz|xz|zst|bz2|lzma))?")
 
 Sides = tuple[Source, Source]
 # An entry on both sides, and whether to tell of it: not of what is in a folder that only one has.
@@ -81,17 +83,22 @@ class Pair:
         self.explained: list[Span] = []  # where contents differ, while both lie in one place
         self.headers: list[Differing] = []
 
-    def compare(self, here: Format, left: Source, right: Source, ranges: Ranges) -> None:
-        """Compare all that the containers hold; raise Malformed if one is not as it should be."""
+    def compare(
+        self, here: Format, there: Format, left: Source, right: Source, ranges: Ranges
+    ) -> None:
+        """Compare all that the containers hold; raise Malformed if one is not as it should be.
+
+        They have one format, which may have forms of its own, as cpio has.
+        """
         watched = Watched(left)
         first = self._read(here, watched, 0)
         watched.watching = False
         same = left.size == right.size and not any(ranges.touches(*span) for span in watched.reads)
-        if same:
+        if same and here is there:
             self._in_place(first, left, right, ranges)
         else:
             packed = here.packs
-            self._apart((first, self._read(here, right, 1)), (left, right), ranges, packed=packed)
+            self._apart((first, self._read(there, right, 1)), (left, right), ranges, packed=packed)
 
     def _read(self, here: Format, source: Source, side: int) -> Container:
         try:
@@ -311,13 +318,23 @@ def _same_but_digest(left: str, right: str) -> bool:
     return without_digest(left) == without_digest(right)
 
 
+def _same_but_packing(left: str, right: str) -> bool:
+    """Whether two files are one part of a Debian package, and are packed in different ways."""
+    found = PACKAGE_PART.fullmatch(left), PACKAGE_PART.fullmatch(right)
+    return found[0] is not None and found[1] is not None and found[0][1] == found[1][1]
+
+
+def _same(left: str, right: str) -> bool:
+    return _same_but_digest(left, right) or _same_but_packing(left, right)
+
+
 def _matched(left: Iterator[Entry], right: Iterator[Entry]) -> Iterator[Matched]:
     """Give the entries of both sides by path."""
     ours, theirs = next(left, None), next(right, None)
     missing: str | None = None
     while ours is not None or theirs is not None:
         keys = [sort_key(side.path) if side else None for side in (ours, theirs)]
-        if ours and theirs and keys[0] != keys[1] and _same_but_digest(ours.path, theirs.path):
+        if ours and theirs and keys[0] != keys[1] and _same(ours.path, theirs.path):
             keys[1] = keys[0]
         first = min(key for key in keys if key is not None)
         pair = (ours if keys[0] == first else None, theirs if keys[1] == first else None)

@@ -18,14 +18,16 @@ from pipeline.compare.containers import Pair, Position, Sides
 from pipeline.compare.formats.container import Format
 from pipeline.compare.formats.ranges import Ranges
 from pipeline.compare.formats.scan import describe, scan
-from pipeline.compare.formats.source import File, NotRead, Source, Spool
+from pipeline.compare.formats.source import Alone, File, NotRead, Source, Spool
 from pipeline.compare.places import REFUSED, Place, content_place, say_reason
 from pipeline.errors import UsageError
 
 FORMAT = "twinbuild-places/1"
 PLACES_LIMIT = 1000
 DEPTH_LIMIT = 16
+PLAIN = "none"  # how a content is packed that is not
 # Bytes that are read or unpacked in all: so many for each byte of the files, and a start.
+
 WORK_FACTOR, WORK_LEAST = 8, 4 * 1024**3
 NAMES = ("first", "second")
 # Is shown each place while its contents can be read: bytes that differ come with both sides.
@@ -161,16 +163,16 @@ class _Descent:
 
     def _inside(self, at: Position, left: Source, right: Source, ranges: Ranges) -> bool:
         """Look into two contents that differ; return whether the difference was found there."""
-        here = self._format(left)
-        if here is None or here is not self._format(right) or at.depth >= DEPTH_LIMIT:
+        here, there = self._format(left), self._format(right)
+        if at.depth >= DEPTH_LIMIT or (at.path in self.closed and at.where.endswith("squashfs")):
             return False
-        if at.path in self.closed and at.where.endswith("squashfs"):
-            return False
+        if here is None or there is None or here.name != there.name:
+            return self._packed_otherwise(at, (left, right), (here, there))
         before = len(self.places)
         try:
             with self.spool.nested() as spool:
                 pair = Pair(self, Position(at.into(here.name), "", at.depth + 1), spool)
-                pair.compare(here, left, right, ranges)
+                pair.compare(here, there, left, right, ranges)
         except NotRead as error:
             self.bytes_found(at, left, right, ranges, note=say_reason(error))
         except REFUSED as error:
@@ -178,6 +180,38 @@ class _Descent:
         if len(self.places) == before:
             self.bytes_found(at, left, right, ranges, "layout")
         return True
+
+    def _packed_otherwise(
+        self, at: Position, sides: Sides, formats: tuple[Format | None, Format | None]
+    ) -> bool:
+        """Compare what two contents hold that are packed in different ways, or one of them is not.
+
+        Return whether that was possible.
+        """
+        if not any(known and known.packs for known in formats):
+            return False
+        try:
+            with self.spool.nested() as spool:
+                inner = [self._unpacked(*pair, spool) for pair in zip(formats, sides, strict=True)]
+                kinds = [self._format(content) for content in inner]
+                packed = all(known and known.packs for known in formats)
+                if not packed and (kinds[0] is None or kinds[0] is not kinds[1]):
+                    return False
+                names = [known.name if known and known.packs else PLAIN for known in formats]
+                said = [f"packing {name}" for name in names]
+                self.found(Place(at.where, at.path, "structure", first=said[0], second=said[1]))
+                within = Position(at.into("/".join(names)), "content", at.depth + 1)
+                self.contents(within, inner[0], inner[1], Ranges())
+        except REFUSED:
+            return False
+        return True
+
+    def _unpacked(self, known: Format | None, source: Source, spool: Spool) -> Source:
+        """Return the content of what is packed, without what is around it."""
+        if known is None or not known.packs:
+            return Alone(source)
+        entries = known.read(source, spool).entries()
+        return next(entry.content for entry in entries if entry.path == "content" and entry.content)
 
     def _say_opaque(self, left: Source, right: Source) -> str:
         """Say of which known kind the contents are, if it is one that is not looked into."""

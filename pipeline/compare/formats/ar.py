@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from pipeline.compare.formats.container import Container, Entry, Fact, Format, Region, listed
+from pipeline.compare.formats.rest import without
 from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
 
 MAGIC = b"!<arch>\n"
@@ -83,4 +84,12 @@ def _rest(source: Source, entry: Entry) -> bytes:
     odd = [field for field in fields if field != field.strip().ljust(len(field))]
     mode = _number(raw[40:48], 8)
     odd += [raw[40:48]] if raw[40:48] != b"%-8o" % mode else [b"%o" % (mode & ~0o7777)]
-    return raw[:16] + b"|".join(odd) + raw[58:]
+    return _odd_name(raw[:16], entry.path) + b"|".join(odd) + raw[58:]
+
+
+def _odd_name(field: bytes, path: str) -> bytes:
+    """Return how a name is written, without the name, or where it stands among long ones."""
+    name = field.rstrip(b" ")
+    if name.startswith(b"/") and name[1:].isdigit():
+        return b"/0"
+    return without(name, path)

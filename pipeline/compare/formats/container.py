@@ -106,7 +106,7 @@ class Container:
     regions: Callable[[], Iterable[Region]] = no_regions
     order: Sequence[str] | None = None
     rest: Callable[[Entry, bool], bytes] | None = None
-    number: Callable[[Entry], int] | None = None
+    number: Callable[[Entry], int | None] | None = None
     place: Callable[[Entry], tuple[int, int] | None] | None = None
     taken_down: Callable[[], Iterator[Entry]] | None = None
     slack: Callable[[Iterable[Source]], bytes] | None = None

@@ -3,7 +3,7 @@
 Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -43,22 +43,19 @@ def _read(source: Source, spool: Spool) -> Container:
     end = _read_archive(source, entries)
     start = _next_part(source, end)
     trailer = entries.pop().record
-    if start is None:
-        ordered, order = listed(entries)
-        return Container(
-            entries=lambda: iter(ordered),
-            regions=lambda: [Region("trailer", trailer)] if trailer else [],
-            order=order,
-            rest=lambda entry, changed: _rest(source, entry, changed=changed),
-            number=partial(_number, source),
-            align=4,
-            closes=closes,
-        )
-    entries.clear()
-    parts = list(_parts(source, start, end))
+    _join_links(source, entries)
+    order = listed(entries)[1]
+    parts = [] if start is None else [*_parts(source, start)]
+    ordered, _ = listed([*entries, *parts])
     return Container(
-        entries=lambda: iter(parts),
-        regions=lambda: _between(source, parts),
+        entries=lambda: iter(ordered),
+        regions=lambda: [
+            *([Region("trailer", trailer)] if trailer else []),
+            *_between(source, end, parts),
+        ],
+        order=order,
+        rest=lambda entry, _: _rest(source, entry),
+        number=partial(_number, source),
         align=4,
         closes=closes,
     )
@@ -67,9 +64,22 @@ def _read(source: Source, spool: Spool) -> Container:
 CPIO = Format("cpio", _matches, _read)
 
 
-def _parts(source: Source, start: int, end: int) -> Iterator[Entry]:
-    """Give the parts of an initramfs: the first ends at `end`, the second begins at `start`."""
-    yield _part(source, 1, (0, end))
+def _join_links(source: Source, entries: Sequence[Entry]) -> None:
+    """Give all hard links of a file its content, which is stored with the last of them alone."""
+    linked = [e for e in entries if e.facts["type"] == "file" and e.facts["links"] != 1]
+    files: dict[bytes, list[Entry]] = {}
+    for entry in linked:
+        if entry.record:
+            header = source.read(entry.record[0], HEADER)
+            files.setdefault(header[6:14] + header[62:78], []).append(entry)
+    for same in files.values():
+        contents = [entry.content for entry in same if entry.content and entry.content.size]
+        for entry in same if len(contents) == 1 else ():
+            entry.content = contents[0]
+
+
+def _parts(source: Source, start: int) -> Iterator[Entry]:
+    """Give the parts of an initramfs that follow the first archive, from `start` on."""
     for number in range(2, PARTS_LIMIT + 1):
         if source.read(start, 6) not in MAGICS:
             yield _part(source, number, (start, source.size))
@@ -84,12 +94,16 @@ def _parts(source: Source, start: int, end: int) -> Iterator[Entry]:
     raise Malformed(f"it has over {PARTS_LIMIT} parts")
 
 
-def _between(source: Source, parts: list[Entry]) -> Iterator[Region]:
-    """Give what lies between parts: zeros, of which those beyond a full block are counted."""
-    spans = [part.content.stored()[0] for part in parts if part.content]
-    for (_, start), (end, _) in pairwise(spans):
-        more = max(0, end - start - -start % BLOCK)
-        yield Region(BETWEEN, (start, end), partial(more.to_bytes, 8, "big"))
+def _between(source: Source, end: int, parts: list[Entry]) -> Iterator[Region]:
+    """Give what lies between the first archive, up to `end`, and the other parts.
+
+    That is zeros, of which those beyond a full block are counted.
+    """
+    spans = [(0, end), *(part.content.stored()[0] for part in parts if part.content)]
+    for (_, start), (following, _) in pairwise(spans):
+        more = max(0, following - start - -start % BLOCK)
+        rest = more.to_bytes(8, "big") if more else b""
+        yield Region(BETWEEN, (start, following), partial(bytes, rest))
 
 
 def _part(source: Source, number: int, span: Span) -> Entry:
@@ -161,12 +175,12 @@ def closes(start: int, end: int) -> bool:
     return end % BLOCK == 0 and end - start < BLOCK
 
 
-def _number(source: Source, entry: Entry) -> int:
-    """Return a member's inode number."""
-    return int(source.read(entry.record[0] + 6, 8), 16) if entry.record else 0
+def _number(source: Source, entry: Entry) -> int | None:
+    """Return a member's inode number; a part has none."""
+    return int(source.read(entry.record[0] + 6, 8), 16) if entry.record else None
 
 
-def _rest(source: Source, entry: Entry, *, changed: bool) -> bytes:
+def _rest(source: Source, entry: Entry) -> bytes:
     """Return a member's header as far as it is no fact, inode number, size or name."""
     if entry.record is None:
         return b""
@@ -186,16 +200,17 @@ def _rest(source: Source, entry: Entry, *, changed: bool) -> bytes:
         b"%x" % mode,
         raw[62:78],
         device,
-        _wrong_sum(raw, entry, changed=changed),
+        _wrong_sum(raw, entry),
     )
     return b"|".join((*rest, without(name, entry.path), filling.strip(b"\0")))
 
 
-def _wrong_sum(raw: bytes, entry: Entry, *, changed: bool) -> bytes:
-    """Return a header's checksum unless it is the sum of bytes of a content that `changed`."""
-    if not changed:
-        return raw[102:110]
+def _wrong_sum(raw: bytes, entry: Entry) -> bytes:
+    """Return a header's checksum unless it is the sum of the bytes that are stored behind it.
+
+    Of linked files that is nothing with all but the last, and in the form without sums anywhere.
+    """
     total = 0
-    if raw[:6] == MAGICS[1] and entry.content:
+    if raw[:6] == MAGICS[1] and entry.content and int(raw[54:62], 16):
         total = sum(sum(piece) for piece in pieces(entry.content)) & 0xFFFFFFFF
     return b"" if int(raw[102:110], 16) == total else raw[102:110]

@@ -24,6 +24,11 @@ from pipeline.compare.formats.iso_account import (
     regions_of_trees,
     rest_of_entry,
 )
+from pipeline.compare.formats.iso_partition import (
+    appended_partitions,
+    apple_regions,
+    regions_of_partition,
+)
 from pipeline.compare.formats.iso_tree import SECTOR, Tree
 from pipeline.compare.formats.partitions import boot_structures, gpt_regions
 from pipeline.compare.formats.rock_ridge import both_orders
@@ -34,13 +39,14 @@ DESCRIPTORS_LIMIT = 64
 CATALOGUE_PLACE = "boot record: place of the boot catalogue"
 BOOT, PRIMARY, SUPPLEMENTARY, LAST = 0, 1, 2, 255
 
+ROOT_RECORD = "root directory record"
 # Fields of a volume descriptor: name, first byte, end, kind.
 FIELDS = (
     ("system identifier", 8, 40, "identifier"),
     ("volume identifier", 40, 72, "identifier"),
     ("escape sequences", 88, 120, "structure"),
     ("logical block size", 128, 132, "structure"),
-    ("root directory record", 174, 190, "structure"),
+    (ROOT_RECORD, 174, 190, "structure"),
     ("volume set identifier", 190, 318, "identifier"),
     ("publisher", 318, 446, "identifier"),
     ("preparer", 446, 574, "identifier"),
@@ -83,13 +89,16 @@ def _read(source: Source, spool: Spool) -> Container:
             structures += found
             boot += images
         else:
-            structures += _fields(descriptor)
+            structures += _fields(source, descriptor)
             trees.append(Tree(source, descriptor.raw, spool, joliet=descriptor.kind != PRIMARY))
     first = next((d.raw for d in descriptors if d.kind == PRIMARY), bytes(SECTOR))
     volume = int.from_bytes(first[80:84], "little") * SECTOR
     own = [entry for tree in trees if not tree.joliet for entry in tree.entries()]
     joliet = [list(tree.entries()) for tree in trees if tree.joliet]
-    ordered, _ = listed(_without_doubles([*boot, *own], structures))
+    primary = next((tree for tree in trees if not tree.joliet), None)
+    again = [*regions_of_partition(source, spool, own, primary)] if primary else []
+    appended = list(appended_partitions(source, own))
+    ordered, _ = listed(_without_doubles([*boot, *own, *appended], structures))
     return Container(
         structures,
         lambda: iter(ordered),
@@ -97,7 +106,9 @@ def _read(source: Source, spool: Spool) -> Container:
             Region("system area", (0, SYSTEM_AREA)),
             *(Region(d.title, (d.start, d.start + SECTOR)) for d in descriptors),
             *gpt_regions(source),
+            *apple_regions(source),
             *regions_of_trees(trees, own, joliet),
+            *again,
         ],
         rest=lambda entry, _: rest_of_entry(trees, entry),
         align=SECTOR,
@@ -122,7 +133,7 @@ def _descriptors(source: Source) -> Iterator[Descriptor]:
     raise Malformed(f"it has over {DESCRIPTORS_LIMIT} volume descriptors")
 
 
-def _fields(descriptor: Descriptor) -> Iterator[Structure]:
+def _fields(source: Source, descriptor: Descriptor) -> Iterator[Structure]:
     if descriptor.raw[128:130] != b"\0\x08":
         raise Malformed("its logical blocks do not have 2048 bytes")
     for name, first, end, kind in FIELDS:
@@ -131,12 +142,19 @@ def _fields(descriptor: Descriptor) -> Iterator[Structure]:
         if kind in ("identifier", "time") and descriptor.kind == PRIMARY:
             text = name_of(content[:16] if kind == "time" else content).strip(" \0")
         span = (descriptor.start + first, descriptor.start + end)
-        yield Structure(f"{descriptor.title}: {name}", span, content, kind, text)
+        follows = name == ROOT_RECORD and content == _root_says(source, descriptor)
+        yield Structure(f"{descriptor.title}: {name}", span, content, kind, text, follows=follows)
     for name, first, end, places in _places(descriptor.raw):
         span = (descriptor.start + first, descriptor.start + end)
         content = descriptor.raw[first:end]
         title = f"{descriptor.title}: {name}"
         yield Structure(title, span, content, "layout", places=tuple(n * SECTOR for n in places))
+
+
+def _root_says(source: Source, descriptor: Descriptor) -> bytes:
+    """Return what the root folder's first record says where the descriptor has a copy of it."""
+    start = int.from_bytes(descriptor.raw[158:162], "little") * SECTOR
+    return source.read(start + 18, 16) if start + SECTOR <= source.size else b""
 
 
 def _places(raw: bytes) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:

@@ -1,13 +1,14 @@
 """The account of an ISO 9660's own bytes: what says nothing beyond the entries, and what does."""
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from pipeline.compare.formats.container import Entry, Region
-from pipeline.compare.formats.iso_tree import SECTOR, Tree
+from pipeline.compare.formats.container import Entry, Fact, Region
+from pipeline.compare.formats.iso_tree import SECTOR, Folder, Tree
 
 PLAIN = b"\0\1\0\0\1"  # what a record says beyond facts if it is as most: one volume, no more
+TOLD = ("type", "time record", "structure flags")  # what Joliet's records say, too
 PAD = 150 * SECTOR  # what mkisofs puts behind the files
 BOUNDARIES = (16 * SECTOR, 1024 * 1024)  # to which it fills up an image
 # Where a descriptor says where its path tables lie; the second and fourth are copies.
@@ -45,19 +46,28 @@ def regions_of_trees(
         title = "Joliet directory records" if tree.joliet else "directory records"
         for path, folder in tree.folders.items():
             says = b""
-            if tree.joliet or not path:  # else the folder's entry has it
-                says = tree.rest_of_folder(path, facts.get(path))
-            yield Region(title, folder.own, _gives(b"" if path and says == 2 * PLAIN else says))
+            if tree.joliet:  # else the folder's entry has it
+                own_facts = facts.get(path) if path else _facts_of_root(folder, known.get(""))
+                says = tree.rest_of_folder(path, own_facts)
+            yield Region(title, folder.own, _gives(b"" if says == 2 * PLAIN else says))
         for area in tree.areas:
             yield Region("continuations of directory records", area, _gives(b""))
         for order, at in PATH_TABLES:
-            yield from _path_table(tree, order, at)
+            yield from path_table(tree, order, at)
     second = [tree for tree in trees if tree.joliet]
     for tree, entries in zip(second, joliet, strict=True):
         for entry in entries:
             if entry.record:
                 rest = _joliet(tree, entry, known.get(entry.path))
                 yield Region("Joliet directory records", entry.record, _gives(rest))
+
+
+def _facts_of_root(folder: Folder, known: Entry | None) -> Mapping[str, Fact] | None:
+    """Return what Joliet's root folder says of itself, if the volume's says the same."""
+    facts = folder.pair[0].facts() if folder.pair else {}
+    if known is None or any(facts.get(name) != known.facts[name] for name in TOLD):
+        return None
+    return facts
 
 
 def _gives(rest: bytes) -> Callable[[], bytes]:
@@ -67,15 +77,15 @@ def _gives(rest: bytes) -> Callable[[], bytes]:
 def _joliet(tree: Tree, entry: Entry, known: Entry | None) -> bytes:
     """Return what a Joliet record says that does not follow from the one of the same path."""
     raw = tree.rests[entry.record[0]] if entry.record else b""
-    told = "type", "time record", "structure flags"
     if known is not None and raw == PLAIN:
         places = [e.content.stored() if e.content else () for e in (entry, known)]
-        if places[0] == places[1] and all(entry.facts[f] == known.facts[f] for f in told):
+        if places[0] == places[1] and all(entry.facts[f] == known.facts[f] for f in TOLD):
             return b""
     return repr((entry.path, entry.facts, entry.content and entry.content.size)).encode() + raw
 
 
-def _path_table(tree: Tree, order: Order, at: int) -> Iterator[Region]:
+def path_table(tree: Tree, order: Order, at: int) -> Iterator[Region]:
+    """Give the path table whose place the tree's descriptor has at `at`, if there is one."""
     (size,) = struct.unpack_from("<I", tree.raw, 132)
     block = int.from_bytes(tree.raw[at : at + 4], order)
     if block:

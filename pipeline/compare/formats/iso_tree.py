@@ -90,6 +90,13 @@ class Tree:
                 yield tally.count(self._entry(inside, span, parts))
                 if parts[0].flags & DIRECTORY:
                     pending.append((inside, path, parts[0]))
+            if not path and not self.joliet and self.folders[""].pair:
+                yield tally.count(self._root_entry(self.folders[""]))
+
+    def _root_entry(self, root: Folder) -> Entry:
+        """Return the root folder, of which its own first record says what others say of theirs."""
+        self.rests[root.own[0]] = b""
+        return Entry("", root.pair[0].facts(), None, root.own)
 
     def _members(
         self, path: str, parent: str, folder: Record

@@ -166,7 +166,9 @@ PACKINGS = (
         _lz4_header,
         partial(_begins_behind_skipped, lz4.FRAME),
     ),
-    _Packing("lz4", Streams(lz4.LEGACY, lz4.Legacy), _no_header, partial(_begins, lz4.LEGACY)),
+    _Packing(
+        "lz4-legacy", Streams(lz4.LEGACY, lz4.Legacy), _no_header, partial(_begins, lz4.LEGACY)
+    ),
     _Packing("bzip2", Streams(BZIP2, compression.new_bzip2), _bzip2_header, _is_bzip2),
     _Packing("lzma", Streams(b"", compression.new_lzma, several=False), _lzma_header, _is_lzma),
 )

@@ -35,8 +35,7 @@ def _matches(source: Source) -> bool:
 
 
 def _read(source: Source, spool: Spool) -> Container:
-    partitions = list(_partitions(source))
-    named = [(f"partition {number}", span) for number, span in enumerate(partitions, 1)]
+    named = [(f"partition {number}", span) for number, span in enumerate(partitions(source), 1)]
     return Container(
         structures=boot_structures(source),
         entries=lambda: (
@@ -108,7 +107,8 @@ def gpt_regions(source: Source) -> Iterator[Region]:
         header = _gpt_header(source, place % source.size)
         if header is not None:
             _, entries, count, size = header
-            yield Region(f"{name} entries", (entries, entries + count * size))
+            # an entry that is not all zeros is a structure
+            yield Region(f"{name} entries", (entries, entries + count * size), bytes)
 
 
 def _gpt_structures(source: Source, name: str, place: int) -> Iterator[Structure]:
@@ -164,7 +164,7 @@ def _gpt_header(source: Source, place: int) -> tuple[bytes, int, int, int] | Non
     return raw, entries * SECTOR, count, size
 
 
-def _partitions(source: Source) -> Iterator[Span]:
+def partitions(source: Source) -> Iterator[Span]:
     """Give where partitions lie, those beyond the end left out; of a GPT if there is one."""
     header = _gpt_header(source, SECTOR)
     if header is not None:

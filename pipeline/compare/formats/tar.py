@@ -34,6 +34,7 @@ END = 2 * BLOCK  # zeros that end an archive
 RECORD_SIZE = 20 * BLOCK  # to a multiple of which tar fills up an archive
 NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+FURTHER_TIMES = ("atime", "ctime")
 DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
 # Besides its own errors, what tarfile raises for headers that say impossible things.
 ERRORS = (tarfile.TarError, ValueError, KeyError, OverflowError, EOFError, TypeError)
@@ -96,8 +97,12 @@ def _entry(source: Source, member: tarfile.TarInfo) -> Entry:
     # names, sizes and times among them are told already
     known = {"path", "linkpath", "size", "mtime", "uname", "gname", "uid", "gid"}
     extended = sorted((k, v) for k, v in member.pax_headers.items() if k not in known)
-    if extended:
-        facts["xattr"] = tuple(extended)
+    times = tuple((k, v) for k, v in extended if k in FURTHER_TIMES)
+    others = tuple((k, v) for k, v in extended if k not in FURTHER_TIMES)
+    if times:
+        facts["time further"] = times
+    if others:
+        facts["xattr"] = others
     content = None
     if member.isreg():
         content = Extents(source, [(member.offset_data, member.offset_data + _stored(member))])

@@ -11,6 +11,7 @@ from functools import partial
 
 from pipeline.compare.formats import compression
 from pipeline.compare.formats.container import (
+    LINK_LIMIT,
     Container,
     Entry,
     Fact,
@@ -19,6 +20,7 @@ from pipeline.compare.formats.container import (
     Structure,
     file_type,
     listed,
+    name_of,
 )
 from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.reader import Reader
@@ -36,7 +38,8 @@ UNPACKERS: dict[int, Callable[[], compression.Unpacker]] = {
     ZSTD: compression.new_zstd,
     XZ: compression.new_xz,
 }
-ZIP64, TIMES, OWNER = 0x0001, 0x5455, 0x7875
+TIMES, OWNER = 0x5455, 0x7875
+TIME_NAMES = ("modified", "read", "made")
 
 
 def _matches(source: Source) -> bool:
@@ -84,7 +87,7 @@ def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo, regions: list[
         "mode attributes": f"{member.external_attr & 0xFFFF:#06x}",
         "structure internal attributes": f"{member.internal_attr:#06x}",
         "time": _dos_time(member),
-        "structure method": f"{member.compress_type} version {member.extract_version}",
+        "structure method": f"{member.compress_type} version {_version(member)}",
         "structure system": f"{member.create_system} {member.create_version}",
         "structure flags": member.flag_bits,
         "structure comment": member.comment.hex(),
@@ -97,6 +100,10 @@ def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo, regions: list[
         regions += [Region("data descriptor", descriptor, bytes)] if descriptor else []
     entry = Entry(member.filename.rstrip("/"), facts, None, (start, data))
     entry.content, entry.note = _content(source, spool, member, data)
+    stored = member.compress_type == STORED and not entry.note
+    if facts["type"] == "link" and stored and member.file_size <= LINK_LIMIT:
+        facts["target"] = name_of(entry.content.read(0, entry.content.size))
+        entry.content, entry.record = None, (start, data + member.compress_size)
     return entry
 
 
@@ -130,6 +137,11 @@ def _content(
     return Extents(source, [span]), f"compressed with {method}, which is not read here"
 
 
+def _version(member: zipfile.ZipInfo) -> int:
+    """Return which version of the format it takes to unpack a member, in tenths."""
+    return member.extract_version | member.reserved << 8
+
+
 def _dos_time(member: zipfile.ZipInfo) -> str:
     year, month, day, *clock = member.date_time
     return f"{year}-{month:02}-{day:02} " + ":".join(f"{part:02}" for part in clock)
@@ -140,7 +152,7 @@ def _local_differs(header: tuple[bytes | int, ...], member: zipfile.ZipInfo) -> 
     _, version, flags, method, time, day, crc, packed, size, _, _ = header
     year, month, date, hour, minute, second = member.date_time
     fields: list[tuple[str, object, object]] = [
-        ("version", version, member.extract_version),
+        ("version", version, _version(member)),
         ("flags", flags, member.flag_bits),
         ("method", method, member.compress_type),
         ("time", time, hour << 11 | minute << 5 | second // 2),
@@ -154,22 +166,24 @@ def _local_differs(header: tuple[bytes | int, ...], member: zipfile.ZipInfo) -> 
 
 
 def _extra_facts(central: bytes, local: bytes) -> dict[str, Fact]:
-    """Return what extra fields say: times, owners, and others by number."""
+    """Return what extra fields say: times, owners, others by number, and which there are."""
     times: list[tuple[str, str]] = []
     owners: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []
     for where, raw in (("", central), ("local ", local)):
-        for number, data in _extra_fields(raw):
-            if number == TIMES and data:
-                stamps = struct.iter_unpack("<i", data[1 : 1 + (len(data) - 1) // 4 * 4])
-                names = [
-                    n for bit, n in enumerate(("modified", "read", "made")) if data[0] >> bit & 1
-                ]
-                times += [(f"{where}{n}", str(t)) for n, (t,) in zip(names, stamps, strict=False)]
-            elif number == OWNER:
-                owners.append((f"{where}ids", _say_owner(data)))
-            elif number != ZIP64:  # sizes and places
+        fields = list(_extra_fields(raw))
+        for number, data in fields:
+            known = _times(data) if number == TIMES else _owner(data) if number == OWNER else None
+            if known is None:
                 others.append((f"{where}{number:#06x}", data.hex() or "empty"))
+            elif number == TIMES:
+                times += [(f"{where}{name}", value) for name, value in known]
+            else:
+                owners += [(f"{where}{name}", value) for name, value in known]
+        if fields:
+            # a time's field says in its first byte which times there are
+            listed = (f"{n:#06x}" + data[:1].hex() * (n == TIMES) for n, data in fields)
+            others.append((f"{where}fields", ",".join(listed)))
     found: dict[str, Fact] = {}
     for fact, values in (("time extra", times), ("owner", owners), ("structure extra", others)):
         if values:
@@ -177,12 +191,21 @@ def _extra_facts(central: bytes, local: bytes) -> dict[str, Fact]:
     return found
 
 
-def _say_owner(data: bytes) -> str:
-    """Return the numbers of user and group that a field of Info-ZIP's has."""
-    if len(data) < 3 or data[0] != 1:
-        return data.hex()
-    user, group = data[2 : 2 + data[1]], data[3 + data[1] :]
-    return ":".join(str(int.from_bytes(number, "little")) for number in (user, group))
+def _times(data: bytes) -> list[tuple[str, str]] | None:
+    """Return the times of Info-ZIP's field, or None if it is not one; the directory's has fewer."""
+    names = [name for bit, name in enumerate(TIME_NAMES) if data[:1] and data[0] >> bit & 1]
+    if len(data) % 4 != 1 or data[0] >> len(TIME_NAMES) or len(data) // 4 > len(names):
+        return None
+    stamps = struct.iter_unpack("<i", data[1:])
+    return [(name, str(stamp)) for name, (stamp,) in zip(names, stamps, strict=False)]
+
+
+def _owner(data: bytes) -> list[tuple[str, str]] | None:
+    """Return the numbers of user and group of Info-ZIP's field, or None if it is not one."""
+    if len(data) != 11 or data[:2] != b"\1\4" or data[6] != 4:
+        return None
+    user, group = data[2:6], data[7:]
+    return [("ids", ":".join(str(int.from_bytes(number, "little")) for number in (user, group)))]
 
 
 def _extra_fields(raw: bytes) -> Iterator[tuple[int, bytes]]:

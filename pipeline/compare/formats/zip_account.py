@@ -11,6 +11,7 @@ from pipeline.compare.formats.source import Source, pieces
 
 LOCAL_SIZE, CENTRAL_SIZE = 30, 46
 NAME_LENGTH = 26  # where a member's own header has it
+ENDS = (b"PK\x05\x06", b"PK\x06\x06")  # of a directory, without and with 64 bits
 END = struct.Struct("<4sHHHHIIH")
 
 
@@ -21,6 +22,9 @@ def rest_of_member(source: Source, entry: Entry, checksum: int, *, changed: bool
     start = entry.record[0]
     (length,) = struct.unpack("<H", source.read(start + NAME_LENGTH, 2))
     name = without(source.read(start + LOCAL_SIZE, length), entry.path)
+    if "target" in entry.facts:
+        target = str(entry.facts["target"]).encode("utf-8", "surrogateescape")
+        return name if zlib.crc32(target) == checksum else b"%08x" % checksum + name
     total = checksum if entry.note else 0
     for piece in pieces(entry.content) if changed and entry.content and not entry.note else ():
         total = zlib.crc32(piece, total)
@@ -41,6 +45,9 @@ def regions_of_directory(
         odd = without(name, paths.get(offset, "")) + raw[34:36].strip(b"\0")
         found += odd if odd.strip(b"/") else b""
         at = at + CENTRAL_SIZE + sum(lengths)
+    if source.read(at, min(4, max(0, source.size - at))) not in ENDS:
+        yield Region("central directory", (start, source.size))  # a length in it is wrong
+        return
     yield Region("central directory", (start, at), lambda: bytes(found))
     yield Region("end of central directory", (at, source.size), partial(_end, source, start, at))
 

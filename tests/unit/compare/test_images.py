@@ -223,12 +223,12 @@ def make_medium(folder: Path, tree: Path, early: Path, efi: Path) -> Path:
     return pairs.iso(live, folder / "live.iso", "-e", "efi.img", "-no-emul-boot")
 
 
-INITRD = "iso9660 initrd.img > cpio part"
+INITRD = "iso9660 initrd.img > cpio"
 LAYERS: dict[str, tuple[str, Change, Expected]] = {
     "microcode": (
         "early",
         lambda tree: (tree / "amd.bin").write_bytes(b"c0de"),
-        {(f"{INITRD} 01 > cpio", "amd.bin", "content")},
+        {(INITRD, "amd.bin", "content")},
     ),
     "EFI": (
         "efi",
@@ -240,7 +240,7 @@ LAYERS: dict[str, tuple[str, Change, Expected]] = {
         write("etc/os-release", b"?", 8),
         {
             ("iso9660 filesystem.squashfs > squashfs", "etc/os-release", "content"),
-            (f"{INITRD} 02 > zstd content > cpio", "etc/os-release", "content"),
+            (f"{INITRD} part 02 > zstd content > cpio", "etc/os-release", "content"),
         },
     ),
 }

@@ -88,7 +88,7 @@ def test_times_in_extra_fields_are_times(tmp_path: Path) -> None:
         "extra local modified=77",
     )
     kinds = {p.kind for p in places(first, second)}
-    assert kinds == {"time", "owner"}
+    assert kinds == {"time", "owner", "structure"}
 
 
 def test_a_header_that_says_something_else_than_the_directory(tmp_path: Path) -> None:
