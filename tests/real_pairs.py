@@ -122,8 +122,6 @@ def _cpio(form: str, tree: Path, out: Path) -> None:
 
 
 def _zip(options: list[str], tree: Path, out: Path) -> None:
-    for path in tree.rglob("*"):  # extra fields have the time of reading
-        os.utime(path, (EPOCH, path.lstat().st_mtime), follow_symlinks=False)
     argv = ["zip", "-q", "-y", *options, f"{out}.zip", *_names(tree)]
     command.run(argv, timeout_s=60, cwd=tree)
     Path(f"{out}.zip").rename(out)
@@ -208,7 +206,6 @@ MAKERS: dict[str, Maker] = {
     "zip deflate": Maker(partial(_zip, ["-X"]), "zip", ZIP),
     "zip store": Maker(partial(_zip, ["-X", "-0"]), "zip", ZIP),
     "zip bzip2": Maker(partial(_zip, ["-X", "-Z", "bzip2"]), "zip", ZIP),
-    "zip extra": Maker(partial(_zip, []), "zip", ZIP),
     **{
         f"squashfs {name}": Maker(partial(_squashfs, ["-comp", name]), "squashfs")
         for name in ("gzip", "lzma", "xz", "lz4", "zstd")
