@@ -19,6 +19,7 @@ from pydantic import (
 
 from pipeline import ssh_key
 from pipeline.errors import UsageError
+from pipeline.files import read_plain
 from pipeline.plain import plain
 from pipeline.statement import DRAWN
 from pipeline.yaml_reader import SIZE_LIMIT, parse_yaml
@@ -266,8 +267,7 @@ def parse_image(content: bytes, path: str) -> Image:
 
 def _load(model: type[Model], path: Path) -> Model:
     try:
-        with path.open("rb") as file:
-            return _parse(model, file.read(SIZE_LIMIT + 1), str(path))
+        return _parse(model, read_plain(path, SIZE_LIMIT, follow=True), str(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from debian.deb822 import Deb822
 
 from pipeline.errors import InputsUnverified, UsageError
-from pipeline.files import sha256_bytes
+from pipeline.files import read_plain, sha256_bytes
 
 FORMAT = "twinbuild-lock/1"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -27,7 +27,8 @@ POOL_PATH = re.compile(
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 SUITE = re.compile(r"[a-z][a-z0-9.+-]*")
 USED_BY = re.compile(r"build|builder|image|(?:build )?builder image|build (?:builder|image)")
-SIZE_LIMIT = 4 * 1024**3
+SIZE_LIMIT = 4 * 1024**3  # a package's
+FILE_LIMIT = 64 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,12 @@ def load(content: bytes) -> Lock:
 def read(path: Path) -> tuple[Lock, str]:
     """Read a lock and its SHA-256; raise UsageError if there is none."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path, FILE_LIMIT)
     except FileNotFoundError:
         remedy = f"invoke lock --image {path.parent.name}, then commit it"
         raise UsageError(f"there is no lock {path}", remedy=remedy) from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
     return load(content), sha256_bytes(content)
 
 

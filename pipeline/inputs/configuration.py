@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.files import read_plain
 from pipeline.guest import protocol
 
 LISTS = (".list.chroot", ".list", ".list.chroot_install", ".list.chroot_live")
@@ -74,21 +75,20 @@ def files_in(folder: Path) -> Iterator[str]:
 
 
 def read_text(path: Path) -> str:
-    """Return a text of the configuration; raise UsageError for what `read_plain` refuses."""
+    """Return a text of the configuration; raise UsageError for what `read_small` refuses."""
     try:
-        return read_plain(path).decode()
+        return read_small(path).decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"cannot read {path}: {error}") from error
 
 
-def read_plain(path: Path) -> bytes:
+def read_small(path: Path) -> bytes:
     """Return a small file; raise UsageError if it is a link, something else, or large."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > TEXT_LIMIT:
-        raise UsageError(f"{path} is not a plain file of at most {TEXT_LIMIT} bytes")
     try:
-        return path.read_bytes()
+        return read_plain(path, TEXT_LIMIT)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        what = f"{path} is not a plain file of at most {TEXT_LIMIT} bytes"
+        raise UsageError(f"{what}: {error.strerror}") from error
 
 
 def _faults(paths: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pipeline.config import Archive, ImageArchive
 from pipeline.errors import UsageError
 from pipeline.files import sha256_bytes
-from pipeline.inputs.configuration import ARCHIVE_KEYS, ARCHIVE_LISTS, read_plain, read_text
+from pipeline.inputs.configuration import ARCHIVE_KEYS, ARCHIVE_LISTS, read_small, read_text
 from pipeline.lock import NAME, SUITE
 from pipeline.public_address import LOCAL_DOMAINS
 
@@ -196,7 +196,7 @@ def _own(sources: Sequence[_Source], key: Path) -> OwnArchive:
         keyring=key.absolute(),
         urls=[first.url.rstrip("/")],
     )
-    return OwnArchive(archive, sha256_bytes(read_plain(key)))
+    return OwnArchive(archive, sha256_bytes(read_small(key)))
 
 
 def _refuse_address(source: _Source) -> None:

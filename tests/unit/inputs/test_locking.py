@@ -459,3 +459,18 @@ def test_the_check_names_what_cannot_be_had(workshop: Workshop) -> None:
 def test_no_lock_no_check(workshop: Workshop) -> None:
     with pytest.raises(TwinbuildError, match="there is no lock"):
         check(workshop)
+
+
+@pytest.mark.parametrize("name", ["lock", "image.yaml", "package-lists/mini.list.chroot"])
+def test_what_never_ends_is_not_waited_for(workshop: Workshop, name: str) -> None:
+    """Somebody's working tree holds a FIFO, or endless bytes, where a small file belongs."""
+    path = workshop.tree / "images/live/mini" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="regular file"):
+        workshop.make()
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(10**11)
+    with pytest.raises(UsageError, match="larger than"):
+        workshop.make()
