@@ -1,4 +1,4 @@
-"""The command line: `invoke --list` shows the tasks, `invoke --help TASK` explains one.
+"""The command line: `./farm --list` shows the tasks, `./farm TASK --help` explains one.
 
 Each task parses, calls one function, prints, and sets the exit status. It imports the rooms that it
 needs when it runs: a command that needs few of them starts at once.
@@ -67,7 +67,14 @@ def _task(function: Callable[..., None]) -> Any:
 
 
 def _whole(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options whose `source`, if it is a folder, is the same wherever a stage runs."""
+    """Return options whose `source`, if it is a folder, is the same wherever a stage runs.
+
+    Raise UsageError if a value is an option: `invoke` takes any word for one that is missing.
+    """
+    for name, value in options.items():
+        if isinstance(value, str) and value.startswith("--"):
+            option = f"--{name.strip('_').replace('_', '-')}"
+            raise UsageError(f"{option} needs a value, not {value}", remedy="invoke --help TASK")
     path = Path(options.get("source") or "").expanduser()
     return options | {"source": str(path.resolve())} if path.parts and path.is_dir() else options
 
@@ -268,7 +275,7 @@ def release(
     flow.check_release(workspace, tag, _display(), resumed=run is not None)
     chosen = open_run(workspace.runs, run) if run else flow.start(workspace, wanted)
     flow.build(workspace, chosen, _display(), source=source)
-    print(f"published: {flow.release(workspace, chosen, _display()).folder}")
+    print(f"published: {flow.release(workspace, chosen, _display(), source=source).folder}")
 
 
 @_task
@@ -696,3 +703,8 @@ for name, stage in (
 ):
     stages.add_task(stage, name=name)
 namespace.add_collection(stages)
+
+if __name__ == "__main__":  # as `./farm` runs it
+    from pipeline.cli import main
+
+    sys.exit(main(namespace, sys.argv[1:]))

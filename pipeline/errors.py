@@ -3,7 +3,11 @@
 The statuses are those of `docs/reference/exit-status.md`. Any other exception is a bug.
 """
 
+import os
+import shlex
 from enum import IntEnum
+
+STARTED_AS = "TWINBUILD_STARTED_AS"  # set by `./farm` to what it was called as
 
 
 class ExitStatus(IntEnum):
@@ -16,6 +20,11 @@ class ExitStatus(IntEnum):
     INFRASTRUCTURE = 4
     INPUTS_UNVERIFIED = 5
     SIGNATURE = 6
+
+
+def command_line(arguments: str) -> str:
+    """Return a command for the user to type, begun as they began this one: `./farm` or `invoke`."""
+    return f"{shlex.quote(os.environ.get(STARTED_AS) or 'invoke')} {arguments}"
 
 
 class TwinbuildError(Exception):

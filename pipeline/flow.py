@@ -3,12 +3,14 @@
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline import command, dsse, git, published, ready, variation
+from pipeline import policy as policies
 from pipeline import run as runs
 from pipeline.build import engine
 from pipeline.build.host import Mirrors
@@ -28,6 +30,7 @@ from pipeline.inputs.snapshot import write_snapshot
 from pipeline.inputs.source_files import take_out
 from pipeline.inputs.stage import run_inputs
 from pipeline.lock import Lock, load
+from pipeline.published import Location
 from pipeline.release.stage import Release, describe_again, run_release
 from pipeline.report.write import write_report
 from pipeline.run import Request, Run
@@ -105,6 +108,7 @@ def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
     with (
         run.held(),
         run.at("inputs", _waiting(display)),
+        _releases(workspace, run) as locate,
         display.bar("packages") as progress,
     ):
         run_inputs(
@@ -113,10 +117,28 @@ def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
             workspace.store,
             builder_lists=workspace.builder / "package-lists",
             snapshots=workspace.snapshots,
-            locate=partial(published.of_farm, workspace),
+            locate=locate,
             notify=display.say,
             progress=progress,
         )
+
+
+@contextmanager
+def _releases(workspace: Workspace, run: Run) -> Iterator[Callable[[], Location]]:
+    """Give what says where the releases are that a tag has kits from: by the policy, as for tags.
+
+    It is valid until the block ends.
+    """
+    with ExitStack() as stack:
+
+        def locate() -> Location:
+            if run.request().tag is None:
+                return published.of_farm(workspace)
+            opened = policies.opened(workspace.farm, workspace.checkout)
+            policy = stack.enter_context(opened)
+            return published.of_farm(replace(workspace, farm=policy.farm), policy.keys)
+
+        yield cache(locate)
 
 
 def compare(run: Run, display: Display) -> None:
@@ -260,10 +282,26 @@ def make_missing_keys(environments: Iterable[str], display: Display) -> None:
             )
 
 
-def release(workspace: Workspace, run: Run, display: Display) -> Release:
-    """Stage 5: sign and publish what matches; of several processes, one after the other does."""
+def release(
+    workspace: Workspace, run: Run, display: Display, *, source: str | None = None
+) -> Release:
+    """Stage 5: sign and publish what matches; of several processes, one after the other does.
+
+    The tag is judged once more, from the beginning: what the source stage found may be long ago, or
+    of somebody who could write to the run. `source` is as in `build`.
+    """
     with run.held(), run.at("release", _waiting(display)):
-        return run_release(run, workspace.farm, workspace.public, notify=display.say)
+        asked = run.request()
+        if asked.tag is None:
+            raise UsageError(
+                f"the run {run.id} is not one of a tag", remedy="release --tag TAG makes one"
+            )
+        display.say(f"verifying the tag {asked.tag} again")
+        there = source or asked.source
+        judged = policies.judged(workspace.farm, workspace.checkout, asked.tag, source=there)
+        with judged as (verified, policy):
+            decided = replace(workspace, farm=policy.farm)
+            return run_release(run, decided.farm, decided.public, verified, notify=display.say)
 
 
 def describe(workspace: Workspace, tag: str, display: Display) -> list[Path]:

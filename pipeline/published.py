@@ -103,7 +103,8 @@ class Location:
         if not self.keyring:
             raise SignatureInvalid(
                 f"no key is known to check the release {tag} with",
-                remedy="./farm keys sets keys.release in farm.yaml and writes keys/release.asc",
+                remedy="./farm keys sets keys.release in farm.yaml; its public half goes into"
+                " keys/*.asc",
             )
         try:
             manifest = self.read(tag, "SHA256SUMS", verify.MANIFEST_LIMIT)
@@ -181,17 +182,17 @@ class Location:
         return f"{self.address.rstrip('/')}/{quote(tag)}/{quote(name)}"
 
 
-def of_farm(workspace: Workspace) -> Location:
+def of_farm(workspace: Workspace, keys: Path | None = None) -> Location:
     """Return where the farm's releases are published, to be checked with its own release key.
 
-    Without `keys.release` in farm.yaml, or its public half in `keys/*.asc`, no release opens.
+    `keys` is the folder of public keys, that of the checkout if it is None. Without `keys.release`
+    in farm.yaml, or its public half in `keys/*.asc`, no release opens.
     """
     farm = workspace.farm
     address = farm.published or os.fspath(workspace.public.absolute())
     fingerprint = farm.keys.release
-    return Location(
-        address, public_keys(workspace.checkout / "keys") if fingerprint else b"", fingerprint
-    )
+    folder = keys or workspace.checkout / "keys"
+    return Location(address, public_keys(folder) if fingerprint else b"", fingerprint)
 
 
 def _listed_there(location: Location) -> tuple[Listed, ...]:

@@ -57,10 +57,7 @@ def run_source(
     """
     begin = time.monotonic()
     request = run.request()
-    reads = {
-        "the request": sha256_bytes(json_bytes(request.model_dump())),
-        "keys.tags of farm.yaml": sha256_bytes(json_bytes(farm.keys.tags.model_dump())),
-    }
+    reads = {"the request": sha256_bytes(json_bytes(request.model_dump()))}
     with _policy(request, farm, checkout) as policy:
         if policy:
             reads["the policy"] = policy.digest

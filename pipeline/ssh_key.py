@@ -18,7 +18,10 @@ LINE = re.compile(r"([a-z0-9@.-]+) ([A-Za-z0-9+/]{20,8000}={0,2})(?: ([ -~]{1,20
 
 
 def checked(line: str) -> str:
-    """Return a public key as a line; raise ValueError if it is none, or has options before it."""
+    """Return a public key as a line without its comment, so that one key has one form.
+
+    Raise ValueError if it is none, or has options before it.
+    """
     match = LINE.fullmatch(line)
     if not match or match[1] not in TYPES:
         raise ValueError("it is not an SSH public key as in id_ed25519.pub, of one line")
@@ -28,7 +31,7 @@ def checked(line: str) -> str:
         at += 4 + len(_field(blob, at))
     if kind != match[1].encode() or 4 + len(kind) == len(blob):
         raise ValueError(f"the key is not of the type {match[1]}")
-    return line
+    return f"{match[1]} {match[2]}"
 
 
 def fingerprint(line: str) -> str:

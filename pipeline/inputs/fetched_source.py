@@ -21,6 +21,7 @@ from pipeline.inputs.tar_members import read_members
 from pipeline.inputs.unpacked import Unreadable, unpacked
 from pipeline.lock import PACKAGE, SHA256, VERSION
 from pipeline.store import Store
+from pipeline.web_address import parse
 
 DSC_LIMIT = 1024 * 1024
 FILE_LIMIT = 4 * 1024**3
@@ -72,9 +73,18 @@ def read_dsc(path: Path, shown: str) -> FetchedSource:
     urls = path.with_suffix(".urls")
     addresses = _text(urls, f"{shown[:-4]}.urls").split() if urls.exists() else []
     for address in addresses:
-        if not URL.fullmatch(address):
-            raise UsageError(f"{shown[:-4]}.urls: {address[:200]!r} is no http or https address")
+        _check_address(address, f"{shown[:-4]}.urls")
     return FetchedSource(name, version, binaries, files, tuple(a.rstrip("/") for a in addresses))
+
+
+def _check_address(address: str, shown: str) -> None:
+    what = f"{shown}: {address[:200]!r} is no http or https address"
+    if not URL.fullmatch(address):
+        raise UsageError(what)
+    try:
+        parse(address)
+    except ValueError as error:
+        raise UsageError(f"{what}: {error}") from error
 
 
 def keep_files(source: FetchedSource, archives: Mapping[str, Archive], store: Store) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config import Farm, Image, load_image
 from pipeline.errors import InputsUnverified, UsageError
-from pipeline.files import read_json, sha256_bytes, sha256_file, write_json
+from pipeline.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
 from pipeline.immutable import refuse_changed
 from pipeline.inputs import earlier
 from pipeline.inputs.archive_files import open_archives, suite_of
@@ -61,6 +61,8 @@ def run_inputs(
         "source.json": sha256_file(run.source_json),
         "snapshot": snapshot.name if snapshot else "none",
     }
+    if tag and image.upgrades.from_ != "none":
+        reads["the release key"] = _trust(locate())
     why = run.why_again(STAGE, reads)
     kits = None if why else _settled(run)
     why = why or _lost(run, lock, kits, store)
@@ -119,6 +121,12 @@ def _choose(
         return ()
     version = read_json(run.source_json, failure=UsageError)["version"]
     return earlier.choose(locate(), request.image, image, version, notify)
+
+
+def _trust(location: Location) -> str:
+    """Return the digest of whom earlier releases are believed: kits are made from these alone."""
+    trust = {"fingerprint": location.fingerprint, "keyring": sha256_bytes(location.keyring)}
+    return sha256_bytes(json_bytes(trust))
 
 
 def _settled(run: Run) -> Sequence[earlier.Kit] | None:

@@ -22,6 +22,7 @@ from pipeline.release.exported import Exported, open_exported
 from pipeline.release.statements import Signed, check_files, check_signed, read_signed
 from pipeline.run import Request, Run
 from pipeline.statement import Statement
+from pipeline.tag import VerifiedTag
 
 # The public tree has files of its own beside the releases.
 RESERVED_TAGS = ("index.json", "index.html", "upgrades", "verify.py")
@@ -57,9 +58,10 @@ class Checked:
         return any(stated.job["kits"] for stated in self.statements.values())
 
 
-def check(run: Run, farm: Farm) -> Checked:
+def check(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
     """Return what is to be released.
 
+    `verified` is the run's tag, verified now and by the policy that `farm` brings its keys of.
     Raise UsageError if the run is not one of a tag, InfrastructureFailed if a document is damaged,
     InputsUnverified if the exported source is not what was built, Differs or BuildFailed if the
     builds do not match or a file was changed since, SignatureInvalid if a key or a good statement
@@ -68,7 +70,7 @@ def check(run: Run, farm: Farm) -> Checked:
     request = run.request()
     source, source_document = read(Source, run.source_json)
     tag = _check_source(source, request, run)
-    _check_policy(source, farm)
+    _check_tag(source, verified, farm)
     inputs, inputs_document = read(Inputs, run.inputs_json)
     verdict, verdict_document = read(Verdict, run.verdict_json)
     _check_verdict(verdict, request, run)
@@ -112,14 +114,25 @@ def _check_source(source: Source, request: Request, run: Run) -> str:
     return name
 
 
-def _check_policy(source: Source, farm: Farm) -> None:
-    """Raise SignatureInvalid if the tag's signer is not one that the farm lists now."""
-    policy, signer = farm.keys.tags, source.tag and source.tag.signer
-    if policy.signed and signer not in policy.listed:
-        who = f"was signed by {signer}, which" if signer else "has no signer, who"
+def _check_tag(source: Source, verified: VerifiedTag, farm: Farm) -> None:
+    """Raise SignatureInvalid unless the run is of the tag as it is now, by who signs it now."""
+    signer = source.tag and source.tag.signer
+    for what, before, now in (
+        ("name", source.version, verified.name),
+        ("signer", signer, verified.signer),
+        ("commit", source.commit, verified.commit),
+        ("object", source.tag and source.tag.object, verified.object_id),
+    ):
+        if before != now:
+            raise SignatureInvalid(
+                f"source.json has {before or 'nobody'} as the {what} of the tag {source.version},"
+                f" and that is {now or 'nobody'}",
+                remedy="run the source stage again; a tag that was moved needs a new run",
+            )
+    if farm.keys.tags.signed and verified.signer not in farm.keys.tags.listed:
         raise SignatureInvalid(
-            f"the tag {source.version} {who} keys.tags.signers of farm.yaml does not list",
-            remedy="run the source stage again, which verifies the tag",
+            f"nobody whom the policy lists has signed the tag {source.version}",
+            remedy="see keys.tags in farm.yaml",
         )
 
 

@@ -22,6 +22,7 @@ from pipeline.release.checks import Checked, check
 from pipeline.release.publish import Trust, publish
 from pipeline.release.upgrades import Signer, write_descriptions
 from pipeline.run import Run
+from pipeline.tag import VerifiedTag
 
 STAGE = "release"
 
@@ -36,16 +37,24 @@ class Release:
     new: bool
 
 
-def run_release(run: Run, farm: Farm, public: Path, *, notify: Callable[[str], None]) -> Release:
+def run_release(
+    run: Run,
+    farm: Farm,
+    public: Path,
+    verified: VerifiedTag,
+    *,
+    notify: Callable[[str], None],
+) -> Release:
     """Sign what the run has built and publish it as `<public>/<tag>`; tell `notify` each step.
 
+    `verified` is the run's tag, verified now; `farm` has the keys of the policy that it satisfies.
     Raise SignatureInvalid without a usable release key or two good statements, Differs if the
     builds, their files or what is published already differ, InputsUnverified if a package of the
     image's own is published with other content, UsageError if the run has no tag,
     InfrastructureFailed if a disk fails.
     """
     try:
-        return _release(run, farm, public, notify)
+        return _release(run, farm, public, verified, notify)
     except OSError as error:
         raise InfrastructureFailed(
             f"the release of the run {run.id} broke off: {error}",
@@ -53,10 +62,12 @@ def run_release(run: Run, farm: Farm, public: Path, *, notify: Callable[[str], N
         ) from error
 
 
-def _release(run: Run, farm: Farm, public: Path, notify: Callable[[str], None]) -> Release:
+def _release(
+    run: Run, farm: Farm, public: Path, verified: VerifiedTag, notify: Callable[[str], None]
+) -> Release:
     fingerprint = _fingerprint(farm)
     notify("checking both statements and every artifact")
-    checked = check(run, farm)
+    checked = check(run, farm, verified)
     keys = {name: farm.keys.environments[name] for name in checked.environments}
     with openpgp.open_gpg(notify) as gpg:
         trust = Trust(fingerprint, openpgp.public_key(gpg, fingerprint), keys)

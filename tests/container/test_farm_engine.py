@@ -37,8 +37,8 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "requirements.lock").touch()
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
-    (programs / "invoke").write_text('#!/bin/sh\necho "invoke $*"\n')
-    (programs / "invoke").chmod(0o755)
+    (programs / "invoke").symlink_to("/bin/true")
+    (tmp_path / "tasks.py").write_text('print("the tasks")\n')
     subprocess.run(["/usr/bin/python3", "-m", "venv", tmp_path / ".venv"], check=True)
     return tmp_path
 
@@ -60,7 +60,7 @@ def test_an_engine_is_started_once(checkout: Path) -> None:
     done = run_alone(checkout, "{}")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("starting a Docker Engine by hand") == 1
-    assert done.stdout.count("invoke --search-root") == 2
+    assert done.stdout.count("the tasks") == 2
     assert "API listen" in (checkout / ".cache" / "engine.log").read_text()
 
 
@@ -69,4 +69,4 @@ def test_an_engine_that_does_not_start_is_explained(checkout: Path) -> None:
     assert done.returncode == 4
     assert "invalid character 'g'" in done.stderr  # the engine's own words
     assert "engine.log" in done.stderr.splitlines()[-1]
-    assert "invoke" not in done.stdout
+    assert "the tasks" not in done.stdout

@@ -1,4 +1,4 @@
-"""./farm, the real one, in a checkout whose only Python package is a stand-in for invoke."""
+"""./farm, the real one, in a checkout whose tasks and only Python package are stand-ins."""
 
 import hashlib
 import os
@@ -13,24 +13,26 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WHEEL = "invoke-0-py3-none-any.whl"
-INVOKE = """
+TASKS = """
 import os, sys
-def main():
-    print("invoke", *sys.argv[1:])
+import invoke_stub
+if __name__ == "__main__":
+    print("tasks", *sys.argv[1:])
     print("in", os.getcwd())
     print("umask", oct(os.umask(0)))
     print("locale", os.environ["LC_ALL"])
     print("python", os.path.realpath(sys.executable))
     print("proxy", os.environ.get("https_proxy"))
+    print("started as", os.environ["TWINBUILD_STARTED_AS"])
     sys.exit(int(os.environ.get("STATUS", "0")))
 """
 
 
-def write_wheel(folder: Path, source: str) -> None:
+def write_wheel(folder: Path) -> None:
     """Write the stand-in and the lock that names it by its hash."""
     with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
         info = "invoke-0.dist-info"
-        wheel.writestr("invoke_stub.py", source)
+        wheel.writestr("invoke_stub.py", "def main(): pass\n")
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: invoke\nVersion: 0\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\ninvoke = invoke_stub:main\n")
@@ -53,7 +55,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("with space") / "check out"
     folder.mkdir()
     shutil.copy(ROOT / "farm", folder)
-    write_wheel(folder, INVOKE)
+    write_wheel(folder)
+    (folder / "tasks.py").write_text(TASKS)
     other = folder / "bin"
     other.mkdir()
     (other / "python3").write_text("#!/bin/sh\nexit 99\n")
@@ -100,7 +103,7 @@ def test_the_second_time_is_quick_and_silent(checkout: Path) -> None:
     assert done.stderr == ""
     assert took_s < 1.5  # 0.1 s on an idle machine
     said = done.stdout.splitlines()
-    assert said[0] == f"invoke --search-root {checkout} verify --file a b.iso"
+    assert said[0] == "tasks verify --file a b.iso"
     assert said[1] == "in /"  # so that the user's relative paths are the user's
     assert said[2:4] == ["umask 0o22", "locale C.UTF-8"]
     assert said[4] == f"python {Path('/usr/bin/python3').resolve()}"
@@ -118,7 +121,8 @@ def test_it_works_through_a_link_and_passes_the_status_on(checkout: Path, tmp_pa
     link.symlink_to(checkout / "farm")
     done = farm(link, "compare", STATUS="1")
     assert done.returncode == 1
-    assert f"--search-root {checkout} compare" in done.stdout
+    assert "tasks compare\n" in done.stdout
+    assert f"started as {link}\n" in done.stdout  # what messages tell people to type
 
 
 def test_a_new_lock_is_installed_and_a_wrong_hash_is_not(checkout: Path) -> None:
@@ -128,7 +132,7 @@ def test_a_new_lock_is_installed_and_a_wrong_hash_is_not(checkout: Path) -> None
     refused = farm(checkout / "farm", "hello")
     assert refused.returncode == 4
     assert "pip could not install" in refused.stderr
-    assert "invoke" not in refused.stdout
+    assert "tasks" not in refused.stdout
     lock.write_text("# another comment\n" + good)
     again = farm(checkout / "farm", "hello")
     assert again.returncode == 0
@@ -186,6 +190,14 @@ def test_each_task_has_what_it_needs(
     # What is found by its file may be on this machine.
     assert needed - named <= {"ovmf", "fonts-dejavu-core"}
     assert not_needed & named == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", ["build --help", "test -h", "bench --what kit --help", "--list"]
+)
+def test_help_needs_python_alone(bare: Path, arguments: str) -> None:
+    named = set(farm(bare, *arguments.split()).stderr.split())
+    assert not named & {"git", "gnupg", "rsync", "qemu-system-x86", "docker.io"}
 
 
 @pytest.mark.parametrize("script", ["farm", ".ci/run", "tests/gitlab/farm"])

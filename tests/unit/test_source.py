@@ -351,11 +351,15 @@ def test_a_damaged_result_is_made_again_and_says_why(repo: Repo) -> None:
     assert run.source_tar.read_bytes() == whole
 
 
-def test_a_changed_policy_makes_it_run_again(repo: Repo) -> None:
+def test_a_policy_about_tags_is_nothing_to_a_branch(repo: Repo) -> None:
+    """It would move on to the branch's newest commit: a run stays with what it resolved first."""
     run = repo.run(FARM)
+    before = source(run)
+    repo.commit("more")
     repo.told.clear()
     run_source(run, make_farm(signers=["A" * 40]), repo.path, notify=repo.told.append)
-    assert repo.told[0] == "source: changed since: keys.tags of farm.yaml"
+    assert repo.told[0] == "source: complete, nothing to do"
+    assert source(run) == before
 
 
 # --- another repository -------------------------------------------------------------------------

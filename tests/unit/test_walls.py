@@ -180,8 +180,12 @@ def circles(modules: list[Module]) -> list[str]:
 
 
 def upward_imports(modules: list[Module]) -> list[str]:
-    """Return the modules that import the command line."""
-    return [name for name, _ in importers(modules, "tasks", "invoke") if name != "tasks"]
+    """Return the modules that import the command line, or what it is made with."""
+    return [
+        name
+        for name, _ in importers(modules, "tasks", "pipeline.cli", "invoke")
+        if name not in ("tasks", "pipeline.cli")
+    ]
 
 
 def rooms_that_every_task_waits_for(modules: list[Module]) -> list[str]:

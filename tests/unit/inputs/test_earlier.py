@@ -271,6 +271,17 @@ def test_the_stage_settles_kits_once(workshop: Workshop, releases: Releases) -> 
     assert kits_of(run) == ["3.1", "3.3"]
 
 
+def test_another_release_key_has_the_releases_verified_again(
+    workshop: Workshop, releases: Releases
+) -> None:
+    """The farm has replaced its key: what the old one signed makes no kit any more."""
+    run = tagged(workshop, "3.10", "same-major")
+    workshop.stage(run, locate=lambda: releases.at(releases.public))
+    other = Location(str(releases.public), releases.keyring, "A" * 40)
+    with pytest.raises(SignatureInvalid, match=f"not by {'A' * 40}"):
+        workshop.stage(run, locate=lambda: other)
+
+
 def test_only_a_tag_has_kits(workshop: Workshop) -> None:
     tagged(workshop, "3.10", "same-major")
     run = workshop.run()

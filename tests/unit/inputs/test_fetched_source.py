@@ -174,6 +174,16 @@ def test_a_dsc_that_cannot_be(tmp_path: Path, before: str, after: str, what: str
         read_dsc(path, "mini/packages/greeter.dsc")
 
 
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "http://a:99999/", "ftp://a/", "http://", "http://a\x1b[31m/", "x"]
+)
+def test_an_address_that_is_none_is_named_with_its_file(tmp_path: Path, address: str) -> None:
+    (tmp_path / "greeter.dsc").write_text(dsc_of(b"123456789"))
+    (tmp_path / "greeter.urls").write_text(f"https://example.org/x\n{address}\n")
+    with pytest.raises(UsageError, match=r"greeter\.urls: .* is no http or https address"):
+        read_dsc(tmp_path / "greeter.dsc", "mini/packages/greeter.dsc")
+
+
 @given(st.binary(max_size=300))
 def test_whatever_a_dsc_says_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

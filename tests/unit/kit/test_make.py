@@ -123,7 +123,13 @@ def public(tmp_path_factory, signer):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GNUPGHOME", gpg_home.path)
             patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
-            run_release(fake.run, make_farm(keys, fingerprint), folder / to, notify=lambda _: None)
+            run_release(
+                fake.run,
+                make_farm(keys, fingerprint),
+                folder / to,
+                fake.verified,
+                notify=lambda _: None,
+            )
         return folder / to
 
     made = {tag: Made(tag, folder / tag) for tag in TREES if not (folder / tag).mkdir()}

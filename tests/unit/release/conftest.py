@@ -26,6 +26,7 @@ from pipeline.job import make_job
 from pipeline.release.assemble import manifest_bytes
 from pipeline.release.stage import run_release
 from pipeline.run import Request, Run, create
+from pipeline.tag import VerifiedTag
 
 COMMIT = "c0ffee" * 6 + "cafe"
 EPOCH = 1766400000
@@ -199,6 +200,11 @@ class FakeRun:
             self.write_build(name)
         self.write_verdict()
 
+    @property
+    def verified(self):
+        """The tag, as verifying it now finds it."""
+        return VerifiedTag(self.tag, "8" * 40, COMMIT, SIGNER)
+
     def write_source(self, **changes):
         with tarfile.open(self.run.source_tar, "w") as tar:
             for name, content in {"lock": LOCK, "image.yaml": IMAGE}.items():
@@ -256,11 +262,12 @@ class FakeRun:
     def write_statement(self, name, *, key=None, **changes):
         """Sign what an environment states, with some of it changed."""
         folder = self.run.environment(name)
+        source = json.loads(self.run.source_json.read_bytes())
         values = {
             "environment": name,
             "run_id": self.run.id,
-            "repository": "file:///srv/mini.git",
-            "commit": COMMIT,
+            "repository": source["repository"],
+            "commit": source["commit"],
             "tag": self.tag,
             "image": self.image,
             "compression": "strong",
@@ -326,7 +333,7 @@ def published(tmp_path_factory, environment_keys, gpg_home, release_key):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GNUPGHOME", gpg_home.path)
         patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
-        run_release(fake.run, farm, folder / "public", notify=lambda _: None)
+        run_release(fake.run, farm, folder / "public", fake.verified, notify=lambda _: None)
     return folder / "public"
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from contextlib import contextmanager
 
 import pytest
 from rich.console import Console
@@ -13,13 +14,24 @@ from pipeline import flow
 from pipeline.display import Display
 from pipeline.errors import TwinbuildError
 from pipeline.files import alone
+from pipeline.policy import Policy
+from pipeline.tag import VerifiedTag
 from pipeline.workspace import Workspace
+from tests.unit.release.conftest import COMMIT, SIGNER
 
 pytestmark = pytest.mark.usefixtures("caller")
 
 
 @pytest.fixture
-def workspace(tmp_path, farm):
+def workspace(tmp_path, farm, monkeypatch):
+    """A farm whose tags need no repository."""
+
+    @contextmanager
+    def judged(_farm, _checkout, name, *, source):
+        policy = Policy(farm, tmp_path, "here", None)
+        yield VerifiedTag(name, "8" * 40, COMMIT, SIGNER), policy
+
+    monkeypatch.setattr(flow.policies, "judged", judged)
     return Workspace(tmp_path, farm)
 
 

@@ -30,7 +30,9 @@ def release(make_run, farm, tmp_path):
         stated = local(**more)
         name = NAME.replace("1.2", stated["sources"][0]["version"])
         fake = make_run(tag, image=image, artifacts={name: content}, local=stated)
-        return run_release(fake.run, farm, tmp_path / "public", notify=lambda _: None)
+        return run_release(
+            fake.run, farm, tmp_path / "public", fake.verified, notify=lambda _: None
+        )
 
     return run
 

@@ -41,7 +41,7 @@ def release(farm, public):
 
     def run(fake, farm=farm):
         told = []
-        return run_release(fake.run, farm, public, notify=told.append), told
+        return run_release(fake.run, farm, public, fake.verified, notify=told.append), told
 
     return run
 

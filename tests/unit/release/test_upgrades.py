@@ -47,7 +47,7 @@ def release(make_run, farm, public, caller):
     def run(tag, *earlier, fake=None):
         said = []
         fake = fake or make_run(tag, **kits_from(tag, *earlier))
-        run_release(fake.run, farm, public, notify=said.append)
+        run_release(fake.run, farm, public, fake.verified, notify=said.append)
         return said
 
     return run
@@ -62,7 +62,7 @@ def released_once(tmp_path_factory, environment_keys, gpg_home, release_key):
         patch.setenv("GNUPGHOME", gpg_home.path)
         patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
         farm = make_farm(environment_keys, release_key)
-        run_release(fake.run, farm, folder / "public", notify=lambda _: None)
+        run_release(fake.run, farm, folder / "public", fake.verified, notify=lambda _: None)
     return folder / "public"
 
 
@@ -134,14 +134,16 @@ def test_an_expired_one_is_kept_from_going_back(make_run, farm, public, caller, 
     with monkeypatch.context() as patch:
         patch.setattr(description, "VALID_DAYS", -1)
         fake = make_run("3.10", **kits_from("3.10", "3.1"))
-        run_release(fake.run, farm, public, notify=lambda _: None)
+        run_release(fake.run, farm, public, fake.verified, notify=lambda _: None)
     with pytest.raises(SignatureInvalid, match="expired"):
         read(public, trust, "3.1")
     before = (public / "upgrades/3.1.json").read_bytes()
     fake_of_old = make_run("3.2", **kits_from("3.2", "3.1"))
-    run_release(fake_of_old.run, farm, public, notify=lambda _: None)
+    run_release(fake_of_old.run, farm, public, fake_of_old.verified, notify=lambda _: None)
     assert (public / "upgrades/3.1.json").read_bytes() == before
-    run_release(fake.run, farm, public, notify=lambda _: None)  # the same again renews it
+    run_release(
+        fake.run, farm, public, fake.verified, notify=lambda _: None
+    )  # the same again renews it
     assert read(public, trust, "3.1").to == "3.10"
 
 

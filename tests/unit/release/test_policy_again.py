@@ -1,0 +1,163 @@
+"""Stage 5 judges the tag again: a real repository, real tags, real keys, by the road of a release.
+
+The attacker can write to the run, or may push tags; or it is the farm that has changed its mind
+since the run began.
+"""
+
+import io
+import json
+import os
+import subprocess
+
+import pytest
+from rich.console import Console
+
+from pipeline import flow
+from pipeline.display import Display
+from pipeline.errors import SignatureInvalid, TwinbuildError, UsageError
+from pipeline.files import write_json
+from pipeline.workspace import open_workspace
+from tests.hostile_repository import ENVIRONMENT
+from tests.unit.release.conftest import IMAGE, LOCK, FakeRun, make_farm
+
+pytestmark = pytest.mark.usefixtures("caller")
+
+
+class Farm:
+    """A farm's only home: a repository with its policy, the image and a signed tag."""
+
+    def __init__(self, folder, keys, release_key, gpg_home):
+        self.folder, self.keys, self.gpg = folder, keys, gpg_home
+        self.signer = gpg_home.make(f"Tags <tags@{folder.parent.name}.example.org>")
+        self.document = make_farm(keys, release_key).model_dump(mode="json")
+        self.git("init", "--quiet", "--initial-branch=main", "--template=")
+        image = folder / "images/live/mini"
+        image.mkdir(parents=True)
+        (image / "image.yaml").write_bytes(IMAGE)
+        (image / "lock").write_bytes(LOCK)
+        (folder / ".gitignore").write_text("/runs\n/public\n")
+        self.list(self.signer)
+        self.tag()
+
+    def git(self, *arguments):
+        env = {**ENVIRONMENT, "GNUPGHOME": self.gpg.path}
+        argv = ["git", "-C", self.folder, *arguments]
+        self.folder.mkdir(exist_ok=True)
+        return subprocess.run(argv, env=env, check=True, capture_output=True, text=True).stdout
+
+    def list(self, *signers):
+        """Commit a policy with these signers and their keys as they are now."""
+        self.document["keys"]["tags"] = {"signed": True, "signers": list(signers)}
+        (self.folder / "farm.yaml").write_text(json.dumps(self.document))
+        (self.folder / "keys").mkdir(exist_ok=True)
+        key = self.gpg.export(self.signer, "--armor")
+        (self.folder / "keys/signer.asc").write_bytes(key)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "policy")
+
+    def tag(self, *options):
+        sign = f"--local-user={self.signer}"
+        self.git("tag", "--sign", sign, "--message=3.3", *options, "3.3")
+
+    @property
+    def workspace(self):
+        return open_workspace(self.folder)
+
+    def source(self, run):
+        """Stage 1; return what was shown."""
+        shown = io.StringIO()
+        flow.take_source(self.workspace, run, Display(Console(file=shown, width=400)))
+        return shown.getvalue()
+
+    def release(self, fake):
+        shown = io.StringIO()
+        return flow.release(self.workspace, fake.run, Display(Console(file=shown, width=400)))
+
+
+@pytest.fixture
+def home(tmp_path, environment_keys, release_key, gpg_home, monkeypatch):
+    monkeypatch.setenv("TWINBUILD_CACHE", os.fspath(tmp_path / "cache"))
+    for name in ("TWINBUILD_POLICY", "CI_PROJECT_DIR", "CI_REPOSITORY_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return Farm(tmp_path / "farm", environment_keys, release_key, gpg_home)
+
+
+@pytest.fixture
+def built(home, environment_keys):
+    """A run of the tag, its source by the real stage, whose builds match."""
+
+    class Built(FakeRun):
+        def write_source(self):
+            home.source(self.run)
+
+    return Built(home.workspace.runs, environment_keys, "3.3")
+
+
+@pytest.fixture
+def refused(home, built):
+    def run(error, match):
+        with pytest.raises(TwinbuildError, match=match) as caught:
+            home.release(built)
+        assert type(caught.value) is error
+        assert not home.workspace.public.exists()
+
+    return run
+
+
+def test_a_tag_that_still_holds_is_released(home, built):
+    assert home.release(built).new
+    assert json.loads(built.run.source_json.read_bytes())["tag"]["signer"] == home.signer
+
+
+def test_a_source_that_says_that_nobody_signed(home, built, refused):
+    """The attacker can write to the run, and has the environments' keys."""
+    document = json.loads(built.run.source_json.read_bytes())
+    document["tag"]["signer"] = None
+    write_json(built.run.source_json, document)
+    refused(SignatureInvalid, f"has nobody as the signer of the tag 3.3, and that is {home.signer}")
+
+
+def test_a_signer_whose_key_was_revoked_since(home, built, refused):
+    home.gpg.revoke(home.signer)
+    home.list(home.signer)
+    with pytest.raises(SignatureInvalid, match="no good signature"):  # the run is resumed
+        home.source(built.run)
+    refused(SignatureInvalid, "no good signature")
+
+
+def test_a_signer_who_is_listed_no_more(home, built, refused, other_key):
+    home.list(other_key)
+    refused(SignatureInvalid, r"farm\.yaml of the tag lists nobody who may sign it by the policy")
+    with pytest.raises(SignatureInvalid, match="lists nobody who may sign"):
+        home.source(built.run)
+
+
+def test_an_unchanged_policy_has_nothing_judged_again_in_stage_1(home, built):
+    assert "source: complete, nothing to do" in home.source(built.run)
+    home.list(home.signer)  # the same, in another commit
+    assert "source: complete, nothing to do" in home.source(built.run)
+
+
+def test_a_tag_that_was_moved(home, built, refused):
+    """By a signer, even: what was built is another commit."""
+    home.list(home.signer)
+    home.tag("--force")
+    refused(SignatureInvalid, "as the commit of the tag 3.3")
+
+
+def test_a_tag_that_was_made_again_of_the_same_commit(home, built, refused):
+    home.git("tag", "--force", "--annotate", "--message=x", "3.3", "3.3^{commit}")
+    refused(SignatureInvalid, "no good signature")
+
+
+def test_a_tag_that_was_taken_back(home, built, refused):
+    home.git("tag", "--delete", "3.3")
+    refused(UsageError, "has no tag '3.3'")
+
+
+def test_a_commit_that_the_default_branch_does_not_have_any_more(home, built, refused):
+    home.git("checkout", "--quiet", "--orphan", "new")
+    home.list(home.signer)
+    home.git("commit", "--quiet", "--amend", "--message=another beginning")
+    home.git("branch", "--force", "main", "new")
+    refused(SignatureInvalid, "which is not on the default branch")
