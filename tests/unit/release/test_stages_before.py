@@ -1,0 +1,69 @@
+"""What the stages before write by themselves passes the gate: nobody writes documents here."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import dsse
+from pipeline.build import stage
+from pipeline.build.accelerator import TCG
+from pipeline.build.attempt import Attempt
+from pipeline.build.builder import Builder
+from pipeline.build.machine import Machine, now
+from pipeline.build.plan import make_plan
+from pipeline.compare.verdict import run_compare
+from pipeline.files import sha256_file, write_json
+from pipeline.guest import protocol
+from pipeline.release.checks import check
+from pipeline.statement import BYPRODUCTS
+from pipeline.workspace import Workspace
+from tests.unit.release.conftest import ENVIRONMENTS, FakeRun, artifacts_of, kit_from
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def workspace(tmp_path, farm, environment_keys, monkeypatch):
+    """A farm with the hosts and the builder of this one."""
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    for name in ENVIRONMENTS:
+        key = tmp_path / f"{name}.pem"
+        key.write_bytes(environment_keys[name].private_bytes)
+        key.chmod(0o600)
+        monkeypatch.setenv(f"TWINBUILD_KEY_{name.upper()}", str(key))
+    shutil.copytree(ROOT / "images/hosts", tmp_path / "images/hosts")
+    return Workspace(tmp_path, farm)
+
+
+def build(run, workspace, name):
+    """Do what stage 3 does, with a machine that hands back something at once."""
+    plan = make_plan(run, workspace, name)
+    write_json(plan.folder / "job.json", plan.job)
+    began = now()
+    contents = {f"artifacts/{n}": content for n, content in artifacts_of(plan.job).items()}
+    contents |= {log: f"{log} of {name}".encode() for log in BYPRODUCTS}
+    for path, content in contents.items():
+        (plan.folder / path).parent.mkdir(exist_ok=True)
+        (plan.folder / path).write_bytes(content)
+    handed = [p for p in contents if p.startswith("artifacts/")] + [protocol.LEDGER]
+    digests = {path: sha256_file(plan.folder / path) for path in handed}
+    parts = (Builder("volume", {"kernel": "6"}), TCG, plan.choice.entry, plan.choice.variation)
+    machine = Machine(run.id, name, "sha256:host", *parts, run.request().vary)
+    done = {"record": "done", "facts": {"kernel": "6"}}
+    stage._state(plan, Attempt(machine, began, done, digests, (), ()))
+
+
+def test_the_gate_takes_what_the_stages_write(tmp_path, workspace, environment_keys):
+    kit = kit_from("3.1")
+    for key, content in (("ledger_sha256", b"ledger"), ("partition_sha256", b"partition")):
+        kit[key] = workspace.store.add_bytes(content)
+    fake = FakeRun(tmp_path / "runs", environment_keys, "3.3", kits=[kit])
+    fake.write_inputs(index_sha256=workspace.store.add_bytes(b""))
+    for name in ENVIRONMENTS:
+        shutil.rmtree(fake.run.environment(name))
+        build(fake.run, workspace, name)
+    assert run_compare(fake.run, notify=lambda _: None).verdict == "match"
+    checked = check(fake.run, workspace.farm, fake.verified)
+    assert "mini-amd64-3.1-to-3.3.iuk" in checked.artifacts
+    assert dsse.public_hex(environment_keys["alpha"]) == workspace.farm.keys.environments["alpha"]
