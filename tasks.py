@@ -670,12 +670,15 @@ def stage_compare(_c: Context, run: str) -> None:
 
 
 @_task
-def stage_release(_c: Context, run: str) -> None:
-    """Sign and publish a run whose builds match."""
+def stage_release(_c: Context, run: str, source: str | None = None) -> None:
+    """Sign and publish a run whose builds match; its tag is verified again.
+
+    --source is the address of the tag's repository where it needs a password, which no run keeps.
+    """
     from pipeline import flow
 
     workspace, chosen = _run(run)
-    print(f"published: {flow.release(workspace, chosen, _display()).folder}")
+    print(f"published: {flow.release(workspace, chosen, _display(), source=source).folder}")
 
 
 namespace = Collection(

@@ -100,7 +100,23 @@ def take_source(
 ) -> None:
     """Stage 1."""
     with run.held(), run.at("source", _waiting(display)):
-        run_source(run, workspace.farm, workspace.checkout, notify=display.say, source=source)
+        there = _address(run, source)
+        run_source(run, workspace.farm, workspace.checkout, notify=display.say, source=there)
+
+
+def _address(run: Run, source: str | None) -> str | None:
+    """Return where the run's other repository is, with the password if `source` has one.
+
+    Raise UsageError if `source` is another repository than the run was asked for.
+    """
+    asked = run.request().source
+    if source and git.without_password(source) != asked:
+        raise UsageError(
+            f"the run {run.id} is of {asked or 'this repository'},"
+            f" not of {git.without_password(source)}",
+            remedy="start a new run",
+        )
+    return source or asked
 
 
 def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
@@ -297,7 +313,7 @@ def release(
                 f"the run {run.id} is not one of a tag", remedy="release --tag TAG makes one"
             )
         display.say(f"verifying the tag {asked.tag} again")
-        there = source or asked.source
+        there = _address(run, source)
         judged = policies.judged(workspace.farm, workspace.checkout, asked.tag, source=there)
         with judged as (verified, policy):
             decided = replace(workspace, farm=policy.farm)

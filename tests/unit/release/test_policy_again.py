@@ -161,3 +161,13 @@ def test_a_commit_that_the_default_branch_does_not_have_any_more(home, built, re
     home.git("commit", "--quiet", "--amend", "--message=another beginning")
     home.git("branch", "--force", "main", "new")
     refused(SignatureInvalid, "which is not on the default branch")
+
+
+def test_a_tag_is_not_verified_in_another_repository(home, built):
+    with pytest.raises(UsageError, match="is of this repository, not of https"):
+        flow.release(
+            home.workspace,
+            built.run,
+            Display(Console(file=io.StringIO())),
+            source="https://user:secret@example.org/x.git",
+        )
