@@ -13,6 +13,8 @@ LIBRARY = "liblz4.so.1"
 FRAME, LEGACY = b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"
 WINDOW = 64 * 1024  # how far back a block may refer
 LEGACY_BLOCK = 8 * 1024 * 1024
+# Each block takes its time, however small: so many are read, and further ones if they hold enough.
+BLOCKS_FREE, BLOCK_LEAST = 4096, 256
 INDEPENDENT, BLOCK_SUMS, SIZE, SUM, DICTIONARY = 0x20, 0x10, 0x08, 0x04, 0x01
 STORED = 0x80000000
 
@@ -63,6 +65,7 @@ class _Frames:
         self.needs_input = True
         self.unused_data = b""
         self._data = bytearray()
+        self._blocks = self._size = 0
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
         """Return what the blocks unpack to that are all there now, whatever `max_length` is."""
@@ -70,6 +73,10 @@ class _Frames:
         blocks = []
         while not self.eof and (content := self._next()) is not None:
             blocks.append(content)
+            self._blocks += 1
+            self._size += len(content)
+            if self._blocks > BLOCKS_FREE and self._size < self._blocks * BLOCK_LEAST:
+                raise Malformed(f"its lz4 blocks have fewer than {BLOCK_LEAST} bytes on average")
         if not (data or self.eof):
             self._ends()
         if self.eof:

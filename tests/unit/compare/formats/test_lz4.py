@@ -110,6 +110,14 @@ def test_damage_is_told(at: int, tmp_path: Path) -> None:
         assert places(tmp_path, whole, damaged)
 
 
+def test_countless_empty_blocks_are_refused(tmp_path: Path) -> None:
+    """An attacker makes much to do of few bytes."""
+    frame = b"\x04\x22\x4d\x18\x60\x40\x82" + (2**31).to_bytes(4, "little") * 2_000_000
+    (place,) = places(tmp_path, frame, frame + b"x")
+    assert place.kind == "malformed"
+    assert "256 bytes on average" in place.first
+
+
 def test_without_the_library_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (packed(tmp_path / "x", text) for text in (TEXT, CHANGED))
     monkeypatch.setattr(lz4, "LIBRARY", "libnone.so.7")
