@@ -13,6 +13,7 @@ LIBRARY = "liblz4.so.1"
 FRAME, LEGACY = b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"
 WINDOW = 64 * 1024  # how far back a block may refer
 LEGACY_BLOCK = 8 * 1024 * 1024
+RATIO = 255  # no block unpacks to more times its size
 # Each block takes its time, however small: so many are read, and further ones if they hold enough.
 BLOCKS_FREE, BLOCK_LEAST = 4096, 256
 INDEPENDENT, BLOCK_SUMS, SIZE, SUM, DICTIONARY = 0x20, 0x10, 0x08, 0x04, 0x01
@@ -33,13 +34,14 @@ def unpack(packed: bytes, limit: int, before: bytes = b"") -> bytes:
 
     Raise Malformed if it is damaged or unpacks to more, NotRead without liblz4.
     """
-    content = ctypes.create_string_buffer(limit)
+    room = min(limit, RATIO * (len(packed) + 1))
+    content = ctypes.create_string_buffer(room)
     size = _library().LZ4_decompress_safe_usingDict(
-        packed, content, len(packed), limit, before, len(before)
+        packed, content, len(packed), room, before, len(before)
     )
     if size < 0:
         raise Malformed(f"an lz4 block is damaged, or unpacks to over {limit} bytes")
-    return content.raw[:size]
+    return bytes(memoryview(content)[:size])
 
 
 class Block:
