@@ -8,37 +8,27 @@ What structures, facts and contents say is compared as such elsewhere; `differin
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from pipeline.compare.formats.container import Container, Region
 from pipeline.compare.formats.ranges import Ranges, Span
 from pipeline.compare.formats.scan import Bytes, describe, scan
 from pipeline.compare.formats.source import Extents, Memory, Source, Spool, common, pieces
+from pipeline.compare.places import UNUSED, Differing
 
-UNUSED = "unused space"
 BEGINNING = "the beginning"
 EMPTY = Memory(b"")
 
 Sides = tuple[Source, Source]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A part of a container; `unused` if it belongs to nothing, but lies behind what is named."""
 
     name: str
     span: Span
     unused: bool = False
-
-
-@dataclass(frozen=True)
-class Differing:
-    """Bytes of one name, or unused space, that differ and that nothing else tells."""
-
-    name: str
-    sizes: tuple[int, int]
-    found: Bytes
 
 
 class Account:

@@ -6,10 +6,9 @@ explains are told; the account of every byte (`account`) sees to it that none is
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
-from pipeline.compare.account import UNUSED, Account, Differing, differing
 from pipeline.compare.formats.container import Container, Entry, Format, Structure, sort_key
 from pipeline.compare.formats.ranges import Ranges, Span
 from pipeline.compare.formats.scan import Bytes, describe, exact, scan
@@ -23,9 +22,10 @@ from pipeline.compare.formats.source import (
     Watched,
     common,
 )
-from pipeline.compare.orders import Numbers, Order
 from pipeline.compare.places import (
     REFUSED,
+    UNUSED,
+    Differing,
     Place,
     fact_place,
     say_reason,
@@ -44,8 +44,7 @@ Sides = tuple[Source, Source]
 Matched = tuple[Entry | None, Entry | None, bool]
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """Where a descent is: containers and path so far."""
 
     where: str
@@ -167,6 +166,8 @@ class Pair:
 
         If they are `packed`, all their other bytes follow from contents that differ.
         """
+        from pipeline.compare.account import Account, differing  # most pairs need none
+
         first, second = containers
         layouts = self._structures(first.structures, second.structures)
         differs = self._all_entries(containers, sides, ranges)
@@ -186,6 +187,8 @@ class Pair:
         self, containers: tuple[Container, Container], sides: Sides, ranges: Ranges
     ) -> bool:
         """Compare the entries, and in which order they are; return whether contents differ."""
+        from pipeline.compare.orders import Numbers, Order
+
         first, second = containers
         numbers, order, differs, count = Numbers(), Order(), False, -1
         for ours, theirs, told in _matched(
@@ -368,6 +371,5 @@ def _together(headers: Sequence[Differing]) -> Differing:
     """Return the first of several records that differ, with the bytes of all."""
     first = headers[0]
     sizes = sum(h.sizes[0] for h in headers), sum(h.sizes[1] for h in headers)
-    return replace(
-        first, sizes=sizes, found=replace(first.found, count=sum(h.found.count for h in headers))
-    )
+    count = sum(header.found.count for header in headers)
+    return Differing(first.name, sizes, replace(first.found, count=count))

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.compare.formats.container import Fact, Structure
 from pipeline.compare.formats.scan import Bytes
@@ -11,7 +12,16 @@ from pipeline.plain import plain
 # What a reader raises for a content that does not follow its format.
 REFUSED = (Malformed, struct.error, IndexError, RecursionError)
 SHOWN_BYTES = 16
+UNUSED = "unused space"
 WEIGHTS = ("type", "target", "device", "mode", "owner", "xattr", "links", "time")
+
+
+class Differing(NamedTuple):
+    """Bytes of one name, or unused space, that differ and that nothing else tells."""
+
+    name: str
+    sizes: tuple[int, int]
+    found: Bytes
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def _read(source: Source, spool: Spool) -> Container:
             *again,
         ],
         rest=lambda entry, _: rest_of_entry(trees, entry),
+        place=lambda entry: (0, entry.content.stored()[0][0]) if entry.content else None,
         align=SECTOR,
         closes=partial(closes, source.size, volume),
     )

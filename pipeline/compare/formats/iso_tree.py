@@ -3,7 +3,7 @@
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.compare.formats.container import PATH_LIMIT, Entry, Fact, Tally, name_of
 from pipeline.compare.formats.ranges import Span
@@ -23,8 +23,7 @@ LETTERS = re.compile(rb"[^A-Z0-9_.]")
 RECORD = struct.Struct("<BBIxxxxIxxxx7sBBBHxxB")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A directory record: its identifier, extent, and what Rock Ridge adds.
 
     `rest` is what it says beyond name, place, size, time, flags and what Rock Ridge tells.
@@ -48,8 +47,7 @@ class Record:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(NamedTuple):
     """A folder: its extent, its name as stored, its parent's path, and its first two records.
 
     These two speak of the folder itself and of its parent; `own` is where they lie.

@@ -27,11 +27,11 @@ TIMES = ("creation", "modify", "access", "attributes", "backup", "expiration", "
 XATTRS_LIMIT = 65_536  # bytes of one file's attributes
 # How AAIP, of libisofs, abbreviates the beginning of an attribute's name.
 NAMESPACES = {
-    b"\3": "system.",
-    b"\4": "user.",
-    b"\5": "isofs.",
-    b"\6": "trusted.",
-    b"\7": "security.",
+    b"\2": "system.",
+    b"\3": "user.",
+    b"\4": "isofs.",
+    b"\5": "trusted.",
+    b"\6": "security.",
 }
 COMPONENTS = {2: b".", 4: b"..", 8: b""}
 

@@ -97,15 +97,11 @@ class SquashFile:
             self._sizes = self._read_sizes()
         return self._sizes
 
-    @property
-    def count(self) -> int:
-        """How many blocks it has, the tail left out."""
-        block_size = self.blocks.tables.super.block_size
-        up = self.tail[0] == NO_INDEX
-        return -(-self.size // block_size) if up else self.size // block_size
-
     def _read_sizes(self) -> "array[int]":
-        count = self.count
+        block_size = self.blocks.tables.super.block_size
+        count = self.size // block_size
+        if self.tail[0] == NO_INDEX:
+            count = -(-self.size // block_size)
         if count > BLOCKS_LIMIT:
             raise Malformed(f"a file has {count} blocks, over {BLOCKS_LIMIT}")
         self.blocks.spool.spend(count * 16)

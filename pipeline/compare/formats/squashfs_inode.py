@@ -172,13 +172,13 @@ class Checked:
                 self._odd.append((name.hex(), at))
 
     def _check_file(self, file: SquashFile) -> None:
-        self.end += 4 * file.count
+        self.end += 4 * len(file.sizes)
         links = 1
         if self._long:
             self.holes, links = self._inode.body[2:4]
         if file.tail[0] == NO_INDEX and file.tail[1]:
             self._odd.append(("offset", file.tail[1]))
-        if not file.count and file.start:
+        if not len(file.sizes) and file.start:
             self._odd.append(("start", file.start))
         short = links == 1 and not self.holes and max(file.start, file.size) < 2**32
         if self._long and short and self.xattr == NO_INDEX:

@@ -167,6 +167,26 @@ def test_the_same_content_in_another_order(tmp_path: Path) -> None:
     }  # the first: all others are turned round
 
 
+def test_an_iso_with_its_files_in_another_order(tmp_path: Path, original: Original) -> None:
+    tree = pairs.make_tree(tmp_path / "tree")
+    weight = ("--sort-weight", "5", "/usr/lib/big")
+    second = pairs.iso(tree, tmp_path / "2.iso", *weight)
+    assert places(original(pairs.iso), second) == {("iso9660", "usr/lib/big", "order")}
+
+
+def test_an_extended_attribute_in_an_iso(tmp_path: Path) -> None:
+    tree = pairs.make_tree(tmp_path / "tree")
+    for value in ("one", "two"):
+        pairs.run(
+            *("xorriso", "-outdev", tmp_path / value, "-xattr", "on", "-volume_date", "uuid"),
+            *(pairs.STAMP, "-map", tree, "/", "-setfattr", "user.note", value),
+            *("/etc/hostname", "--", "-alter_date_r", "b", pairs.STAMP[:12], "/", "--"),
+        )
+    (place,) = locate_files(tmp_path / "one", tmp_path / "two").places
+    assert (place.path, place.kind) == ("etc/hostname", "xattr")
+    assert (place.first, place.second) == ("user.note=6f6e65", "user.note=74776f")
+
+
 def test_bytes_and_sizes_are_told(tmp_path: Path) -> None:
     images = [
         pairs.squashfs(tree, tmp_path / tree.name.replace("tree", "image"))
