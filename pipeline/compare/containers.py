@@ -111,7 +111,7 @@ class Pair:
     def _in_place(self, first: Container, left: Source, right: Source, ranges: Ranges) -> None:
         """Compare two sides that say the same and so have everything in the same places."""
         touched: list[Sides] = []
-        for entry in first.entries():
+        for entry in first.touched(ranges) if first.touched else first.entries():
             content = entry.content
             if content and any(ranges.touches(*span) for span in content.stored()):
                 sides = content, content.elsewhere(right)

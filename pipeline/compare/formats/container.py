@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipeline.compare.formats.ranges import Span
+from pipeline.compare.formats.ranges import Ranges, Span
 from pipeline.compare.formats.source import Malformed, Source, Spool
 
 ENTRY_LIMIT = 80_000  # entries of a format that is read as a whole
@@ -93,9 +93,10 @@ class Container:
     one more, those behind it have other numbers. `place` gives in which order an entry's content is
     stored, and where in that, if tools can choose it.
 
-    Of a format that is not read as a whole, the regions are all there is, and `taken_down` gives
-    the entries for the account; the other functions are then asked of the entry given last. `slack`
-    gives what the packed pieces that contents share hold beyond them, if these are all that do.
+    `touched` gives the entries whose contents may lie in some ranges, if it is faster than to ask
+    all. Of a format that is not read as a whole, the regions are all there is, and `taken_down`
+    gives the entries for the account; the functions above are then asked of the one given last.
+    `slack` gives what the packed pieces that contents share hold beyond them, if these are all.
 
     Zeros in unused space say nothing if they end at the next multiple of `align` (0: wherever they
     end, if the sizes are equal), or if `closes` tells so.
@@ -108,6 +109,7 @@ class Container:
     rest: Callable[[Entry, bool], bytes] | None = None
     number: Callable[[Entry], int | None] | None = None
     place: Callable[[Entry], tuple[int, int] | None] | None = None
+    touched: Callable[[Ranges], Iterator[Entry]] | None = None
     taken_down: Callable[[], Iterator[Entry]] | None = None
     slack: Callable[[Iterable[Source]], bytes] | None = None
     align: int = 1

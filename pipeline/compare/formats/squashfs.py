@@ -6,6 +6,7 @@ tree, have no limits on what they read, and do not compare blocks as they are st
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 from pipeline.compare.formats.container import (
     PATH_LIMIT,
@@ -15,10 +16,11 @@ from pipeline.compare.formats.container import (
     Structure,
     name_of,
 )
+from pipeline.compare.formats.ranges import Ranges
 from pipeline.compare.formats.source import Malformed, Source, Spool
 from pipeline.compare.formats.squashfs_account import Walk, slack
-from pipeline.compare.formats.squashfs_file import Blocks
-from pipeline.compare.formats.squashfs_inode import Name, read_inode
+from pipeline.compare.formats.squashfs_file import NO_INDEX, SIZE_BITS, Blocks, SquashFile
+from pipeline.compare.formats.squashfs_inode import Inode, Name, read_inode
 from pipeline.compare.formats.squashfs_tables import (
     COMPRESSIONS,
     MAGIC,
@@ -47,6 +49,7 @@ def _read(source: Source, spool: Spool) -> Container:
     return Container(
         structures=structures,
         entries=lambda: _walk(tables, blocks),
+        touched=partial(_touched, tables, blocks),
         taken_down=lambda: _walk(tables, blocks, walk),
         regions=walk.regions,
         rest=lambda _, changed: walk.rest_of_last(changed=changed),
@@ -90,23 +93,40 @@ def _walk(tables: Tables, blocks: Blocks, walk: Walk | None = None) -> Iterator[
     while pending:
         folder, name, position, told, parent = pending.pop()
         path = f"{folder}/{name}" if folder else name
-        inode = read_inode(tables, blocks, path, position)
+        fields = read_inode(tables, blocks, path, position)
+        entry, listing, header, *_ = fields
         names: list[Name] = []
-        if inode.listing is not None:
+        if listing is not None:
             if position in seen:
                 raise Malformed(f"the folder {path} contains itself or is in two folders")
             seen.add(position)
-            names += _names(tables, blocks.spool, *inode.listing)
+            names += _names(tables, blocks.spool, *listing)
             if len(path) > PATH_LIMIT:
                 raise Malformed(f"a path is longer than {PATH_LIMIT} characters")
         if walk:
-            walk.take_down(position, inode, told, parent, names)
-        yield inode.entry
+            walk.take_down(position, Inode(*fields), told, parent, names)
+        yield entry
         if names:
             names.sort(reverse=True)
-            pending += [(path, *member, inode.number) for member in names]
+            number = header[5]
+            pending += [(path, name, place, told, number) for name, place, told in names]
             if len(pending) > NAMES_LIMIT:
                 raise Malformed(f"its open folders hold over {NAMES_LIMIT} names")
+
+
+def _touched(tables: Tables, blocks: Blocks, ranges: Ranges) -> Iterator[Entry]:
+    """Give the files that may lie in some ranges, without reading how long their blocks are."""
+    fragments: dict[int, bool] = {NO_INDEX: False}
+    for entry in _walk(tables, blocks):
+        file = entry.content
+        if isinstance(file, SquashFile):
+            number = file.tail[0]
+            if number not in fragments:
+                start, size = blocks.fragment_span(number)
+                fragments[number] = ranges.touches(start, start + (size & SIZE_BITS))
+            # no block is stored in more bytes than it has
+            if fragments[number] or ranges.touches(file.start, file.start + file.size):
+                yield entry
 
 
 def _names(tables: Tables, spool: Spool, block: int, offset: int, size: int) -> Iterator[Name]:

@@ -46,8 +46,11 @@ class Inode(NamedTuple):
         return (self.header[0] - 1) % LONG + 1
 
 
-def read_inode(tables: Tables, blocks: Blocks, path: str, at: int) -> Inode:
-    """Read an inode; raise Malformed if what it says cannot be."""
+Fields = tuple[Entry, Listing | None, tuple[int, ...], tuple[int, ...], int]  # of an Inode
+
+
+def read_inode(tables: Tables, blocks: Blocks, path: str, at: int) -> Fields:
+    """Read an inode, of which there are many; raise Malformed if what it says cannot be."""
     content = tables.inodes.content
     header = HEADER.unpack_from(content, at)
     kind, mode, uid, gid, mtime, _ = header
@@ -80,7 +83,7 @@ def read_inode(tables: Tables, blocks: Blocks, path: str, at: int) -> Inode:
         body, end, xattr = _read_other(content, kind, at, facts)
     if xattr != NO_INDEX:
         facts["xattr"] = tables.xattrs.get(xattr)
-    return Inode(entry, listing, header, body, end)
+    return entry, listing, header, body, end
 
 
 def _read_other(
