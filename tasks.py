@@ -20,7 +20,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from pipeline.errors import ExitStatus, TwinbuildError, UsageError
+from pipeline.errors import ExitStatus, TwinbuildError, UsageError, command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -74,7 +74,9 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if isinstance(value, str) and value.startswith("--"):
             option = f"--{name.strip('_').replace('_', '-')}"
-            raise UsageError(f"{option} needs a value, not {value}", remedy="invoke --help TASK")
+            raise UsageError(
+                f"{option} needs a value, not {value}", remedy=f"see {command_line('--list')}"
+            )
     path = Path(options.get("source") or "").expanduser()
     return options | {"source": str(path.resolve())} if path.parts and path.is_dir() else options
 
@@ -168,7 +170,9 @@ def lock(
 
     workspace, tree = _workspace(), Path(source) if source else None
     if tag and not check:
-        raise UsageError("--tag goes with --check", remedy=f"invoke lock --check --tag {tag}")
+        raise UsageError(
+            "--tag goes with --check", remedy=command_line(f"lock --check --tag {tag}")
+        )
     if tag:
         _print_proof(flow.prove_lock(workspace, tag, image, source=source))
         _print_own(flow.own_packages(workspace, image, tag=tag, source=source))
@@ -211,7 +215,7 @@ def new_image(_c: Context, name: str) -> None:
     shown = folder.relative_to(workspace.checkout)
     print(f"{shown}/ is made and {lock.name} is written; what goes in is in package-lists/")
     print(f'git add {shown} && git commit --message "{name}: begin"')
-    print(f"./farm build --image {name}")
+    print(command_line(f"build --image {name}"))
 
 
 @_task

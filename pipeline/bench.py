@@ -1,4 +1,4 @@
-"""`invoke bench build`: the farm against the same programs by hand, in one machine, in one run."""
+"""`./farm bench build`: the farm against the same programs by hand, in one machine, in one run."""
 
 from pipeline import flow
 from pipeline.display import Display

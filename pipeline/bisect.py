@@ -1,4 +1,4 @@
-"""What `invoke bisect` does: asks a run that differs which factor decides, answers by trials."""
+"""What `./farm bisect` does: asks a run that differs which factor decides, answers by trials."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from pipeline import dsse, flow, narrow
 from pipeline.build.plan import make_plan
 from pipeline.build.trial import Trial, run_trial
 from pipeline.display import Display
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, command_line
 from pipeline.files import read_json
 from pipeline.guest import protocol
 from pipeline.narrow import HOST, Answer, Question, Seen, Taken
@@ -40,7 +40,9 @@ def bisect(workspace: Workspace, run: Run, display: Display) -> Answer:
 def ask(workspace: Workspace, run: Run) -> Question:
     """Return what there is to narrow in a run: the first step that differs, and the factors."""
     if not run.verdict_json.exists():
-        raise UsageError(f"run {run.id} has no verdict", remedy=f"invoke stage.compare {run.id}")
+        raise UsageError(
+            f"run {run.id} has no verdict", remedy=command_line(f"stage.compare --run {run.id}")
+        )
     verdict = read_json(run.verdict_json, failure=UsageError)
     if verdict["verdict"] != "differ" or not verdict["differences"]:
         what = f"there is nothing to narrow: the verdict of {run.id} is {verdict['verdict']}"

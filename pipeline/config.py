@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from pipeline import ssh_key
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, command_line
 from pipeline.files import read_plain
 from pipeline.plain import plain
 from pipeline.statement import DRAWN
@@ -48,7 +48,8 @@ def _ed25519_key(written: object) -> str:
     plain_form = "".join(written.split()).lower() if isinstance(written, str) else ""
     if not ED25519_KEY.fullmatch(plain_form):
         raise ValueError(
-            "not an ed25519 public key, which has 64 hexadecimal digits: `./farm keygen` prints it"
+            "not an ed25519 public key, which has 64 hexadecimal digits: "
+            f"{command_line('keygen')} prints it"
         )
     return plain_form
 

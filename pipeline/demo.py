@@ -5,6 +5,7 @@ All of it lies in `demo/` of the checkout and goes with that folder.
 
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -68,7 +69,7 @@ def run_demo(workspace: Workspace, display: Display) -> None:
         f"released   {demo.farm}/public/{TAG}/",
         f"downloaded {demo.iso}",
         f"booted     {said.image} {said.version}, commit {said.commit[:12]}",
-        f"run folder {demo.farm}/runs/ (invoke --search-root {demo.farm} runs)",
+        f"run folder {demo.farm}/runs/ ({sys.executable} {demo.farm}/tasks.py runs)",
         f"took       {minutes} min {seconds} s; rm -r {demo.folder} removes all of it",
     ]
     for line in lines:
@@ -97,7 +98,7 @@ def prepare(workspace: Workspace, folder: Path, display: Display) -> Demo:
 
 
 def release(demo: Demo, display: Display) -> None:
-    """Do what `invoke release --tag 3.3` does in the clone."""
+    """Do what `./farm release --tag 3.3` does in the clone."""
     secrets = {
         f"TWINBUILD_KEY_{n.upper()}": f"{demo.folder}/{n}.pem" for n in demo.environment_keys
     }

@@ -19,7 +19,7 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from pipeline import private_file
-from pipeline.errors import SignatureInvalid, UsageError
+from pipeline.errors import SignatureInvalid, UsageError, command_line
 from pipeline.files import json_bytes, parse_json, sha256_bytes
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -78,7 +78,7 @@ def load_key(path: Path) -> CryptoSigner:
 
     Raise SignatureInvalid if there is none, it is not an ed25519 key, or others can read it.
     """
-    remedy = "restore it, or make one with ./farm keygen --environment NAME"
+    remedy = f"restore it, or make one: {command_line('keygen --environment NAME')}"
     content = private_file.read(path, "the key", limit=KEY_FILE_LIMIT, remedy=remedy)
     try:
         key = load_pem_private_key(content, None)

@@ -5,7 +5,9 @@ The statuses are those of `docs/reference/exit-status.md`. Any other exception i
 
 import os
 import shlex
+import sys
 from enum import IntEnum
+from pathlib import Path
 
 STARTED_AS = "TWINBUILD_STARTED_AS"  # set by `./farm` to what it was called as
 
@@ -23,8 +25,10 @@ class ExitStatus(IntEnum):
 
 
 def command_line(arguments: str) -> str:
-    """Return a command for the user to type, begun as they began this one: `./farm` or `invoke`."""
-    return f"{shlex.quote(os.environ.get(STARTED_AS) or 'invoke')} {arguments}"
+    """Return a command for the user to type, begun as this one was: with `./farm` or `invoke`."""
+    program = Path(sys.argv[0]).name
+    default = program if program in ("invoke", "inv") else "./farm"
+    return f"{shlex.quote(os.environ.get(STARTED_AS) or default)} {arguments}"
 
 
 class TwinbuildError(Exception):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.errors import InfrastructureFailed, TwinbuildError
+from pipeline.errors import InfrastructureFailed, TwinbuildError, command_line
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DOCUMENT_LIMIT = 64 * 1024 * 1024
@@ -65,7 +65,8 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise InfrastructureFailed(
-                f"cannot write {path}: {error.strerror}", remedy="make room, `invoke clean` helps"
+                f"cannot write {path}: {error.strerror}",
+                remedy=f"make room, {command_line('clean')} helps",
             ) from error
         raise
 

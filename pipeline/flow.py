@@ -1,4 +1,4 @@
-"""Strings the stages together: what `invoke build` and `invoke release` do from end to end."""
+"""Strings the stages together: what `./farm build` and `./farm release` do from end to end."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -7,6 +7,8 @@ the key itself, gpg calls "unusable" alone; the key's listing says why.
 
 from dataclasses import dataclass
 
+from pipeline.errors import command_line
+
 SYSTEM_ERROR = 1 << 15
 END_OF_FILE = 16383
 SOURCE_PINENTRY = 5
@@ -92,7 +94,7 @@ def key_fault(listing: str) -> Reason | None:
         return _unusable(primary, listing)
     if not signing:
         what = "cannot sign: gpg has no secret key of it that signs"
-        return Reason(what, "./farm keys --name makes one that does")
+        return Reason(what, f"{command_line('keys --name')} makes one that does")
     usable = [key for key in signing if key[VALIDITY] not in UNUSABLE]
     if not usable:
         return _unusable(signing[0], listing)
@@ -134,7 +136,7 @@ def _unusable(key: list[str], listing: str) -> Reason:
     extend = f"gpg --quick-set-expire {whole} 2y"
     if key[0] in ("ssb", "sub"):
         extend += " '*'"
-    return Reason(UNUSABLE[validity], f"{extend}, then ./farm keys --release {whole}")
+    return Reason(UNUSABLE[validity], f"{extend}, then {command_line(f'keys --release {whole}')}")
 
 
 def _code(status: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`invoke bench kit`: making a kit against the way that Tails makes one, on the same two releases.
+"""`./farm bench kit`: making a kit against the way that Tails makes one, on the same two releases.
 
 The releases are two trees of this machine's own Debian files, the second as an upgrade leaves it:
 some packages' files changed, some gone, some new, and some that only have another time. Tails'

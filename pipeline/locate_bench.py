@@ -1,4 +1,4 @@
-"""`invoke bench locate`: `locate` against cmp and, where it is installed, diffoscope.
+"""`./farm bench locate`: `locate` against cmp and, where it is installed, diffoscope.
 
 Two ISOs differ in one byte of one file inside their SquashFS; an ISO and its copy are equal; two
 ledgers of 500,000 paths differ, from the first step on or in a late one. Everything is measured as

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from debian.deb822 import Deb822
 
-from pipeline.errors import InputsUnverified, UsageError
+from pipeline.errors import InputsUnverified, UsageError, command_line
 from pipeline.files import read_plain, sha256_bytes
 
 FORMAT = "twinbuild-lock/1"
@@ -119,7 +119,7 @@ def read(path: Path) -> tuple[Lock, str]:
     try:
         content = read_plain(path, FILE_LIMIT)
     except FileNotFoundError:
-        remedy = f"invoke lock --image {path.parent.name}, then commit it"
+        remedy = f"{command_line(f'lock --image {path.parent.name}')}, then commit it"
         raise UsageError(f"there is no lock {path}", remedy=remedy) from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error

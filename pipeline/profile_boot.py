@@ -1,4 +1,4 @@
-"""`invoke profile-boot`: in which order a boot reads the files of an image; its `squashfs.sort`.
+"""`./farm profile-boot`: in which order a boot reads the files of an image; its `squashfs.sort`.
 
 The ISO is booted in QEMU, which tells what is read of it. As one block of a SquashFS holds many
 small files, and a read of it does not tell which was wanted, that boot is of a copy in which every
@@ -13,7 +13,7 @@ from pipeline.build.boot import watch_boot
 from pipeline.command import run
 from pipeline.compare.layout import Layout, Piece, read_layout
 from pipeline.display import Display
-from pipeline.errors import InfrastructureFailed, UsageError
+from pipeline.errors import InfrastructureFailed, UsageError, command_line
 from pipeline.files import write_bytes
 from pipeline.guest.protocol import PRIORITIES, SORT_FILE, sort_line
 from pipeline.lock import NAME
@@ -21,7 +21,7 @@ from pipeline.run import list_runs
 from pipeline.workspace import Workspace
 
 PACK_S = 1800.0
-HEAD = "# The files that a boot reads, the first first; `invoke profile-boot` writes this.\n"
+HEAD = "# The files that a boot reads, the first first; `./farm profile-boot` writes this.\n"
 
 
 def profile_boot(
@@ -71,7 +71,7 @@ def newest_iso(runs: Path, image: str) -> Path:
                 folder = candidate.environment(name) / "artifacts"
                 if found := sorted(folder.glob(f"{image}-*.iso")):
                     return found[0]
-    remedy = f"invoke build --image {image} makes one, or name one with --iso"
+    remedy = f"{command_line(f'build --image {image}')} makes one, or name one with --iso"
     raise UsageError(f"no run has an ISO of {image}", remedy=remedy)
 
 

@@ -23,6 +23,7 @@ from pipeline.errors import (
     SignatureInvalid,
     TwinbuildError,
     UsageError,
+    command_line,
 )
 from pipeline.files import parse_json
 from pipeline.gpgv import public_keys
@@ -103,8 +104,8 @@ class Location:
         if not self.keyring:
             raise SignatureInvalid(
                 f"no key is known to check the release {tag} with",
-                remedy="./farm keys sets keys.release in farm.yaml; its public half goes into"
-                " keys/*.asc",
+                remedy=f"{command_line('keys')} sets keys.release in farm.yaml; "
+                "its public half goes into keys/*.asc",
             )
         try:
             manifest = self.read(tag, "SHA256SUMS", verify.MANIFEST_LIMIT)

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from pipeline import dsse, gpg_failure, openpgp
 from pipeline.config import TagPolicy
-from pipeline.errors import InfrastructureFailed, SignatureInvalid, TwinbuildError, UsageError
+from pipeline.errors import (
+    InfrastructureFailed,
+    SignatureInvalid,
+    TwinbuildError,
+    UsageError,
+    command_line,
+)
 from pipeline.store import default_cache
 from pipeline.workspace import Workspace
 
@@ -74,7 +80,7 @@ def disk(written: Iterable[Path]) -> str:
         if gib < FREE_DISK_GIB:
             raise InfrastructureFailed(
                 f"{gib:.1f} GiB free at {folder}, and builds may need {FREE_DISK_GIB}",
-                remedy="./farm clean, or make room",
+                remedy=f"{command_line('clean')}, or make room",
             )
     return ", ".join(f"{gib:.1f} GiB free at {folder}" for folder, gib in free.values())
 
@@ -84,7 +90,8 @@ def release_key(fingerprint: str | None, notify: Notify = lambda _: None) -> str
     if fingerprint is None:
         raise UsageError(
             "none is set, so nothing can be released",
-            remedy='./farm keys --name "NAME <ADDRESS>" makes one, --release FINGERPRINT takes one',
+            remedy=f'{command_line("keys --name")} "NAME <ADDRESS>" makes one, '
+            "--release FINGERPRINT takes one",
         )
     with openpgp.open_gpg(notify) as gpg:
         listed = openpgp.listing(gpg, fingerprint)
@@ -106,7 +113,7 @@ def tags(policy: TagPolicy) -> str:
     if not policy.listed:
         raise UsageError(
             "must be signed, and no signer is known, so nothing can be released",
-            remedy="./farm keys puts the first one into farm.yaml",
+            remedy=f"{command_line('keys')} puts the first one into farm.yaml",
         )
     return f"are released when signed by one of {len(policy.listed)} known keys"
 
@@ -114,7 +121,7 @@ def tags(policy: TagPolicy) -> str:
 def environment_key(name: str, pinned: str | None, all_pinned: Mapping[str, str]) -> str:
     """Return where the key is that signs what an environment states, or that another has it."""
     path = dsse.key_path(name)
-    remedy = "./farm keys makes and pins what is missing"
+    remedy = f"{command_line('keys')} makes and pins what is missing"
     if pinned is None and not path.exists():
         raise UsageError("there is none yet, and a release needs one in farm.yaml", remedy=remedy)
     public = dsse.public_hex(dsse.load_key(path))

@@ -38,7 +38,7 @@ from pydantic import (
 )
 
 from pipeline.config import Name, Vary
-from pipeline.errors import TwinbuildError, UsageError
+from pipeline.errors import TwinbuildError, UsageError, command_line
 from pipeline.files import alone, read_json, sha256_file, write_json
 from pipeline.git import without_password
 
@@ -220,7 +220,7 @@ def create(runs: Path, request: Request) -> Run:
 def open_run(runs: Path, run_id: str) -> Run:
     """Return the run `run_id`; raise UsageError if there is none."""
     if "/" in run_id or not _is_run(runs / run_id):
-        raise UsageError(f"there is no run {run_id!r}", remedy="`invoke runs` lists them")
+        raise UsageError(f"there is no run {run_id!r}", remedy=f"{command_line('runs')} lists them")
     return Run(runs / run_id)
 
 

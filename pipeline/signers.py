@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline import git, gpg_failure, neutral, openpgp, tag
 from pipeline.config import TagPolicy
-from pipeline.errors import SignatureInvalid, TwinbuildError, UsageError
+from pipeline.errors import SignatureInvalid, TwinbuildError, UsageError, command_line
 from pipeline.openpgp import Gpg
 
 TRIAL = "trial"
@@ -65,7 +65,7 @@ def try_to_tag(checkout: Path, policy: TagPolicy) -> str:
     if "user.signingkey" not in chosen and "user.email" not in chosen:
         raise UsageError(
             "git knows no key to sign with",
-            remedy="./farm keys, or git config user.signingkey FINGERPRINT",
+            remedy=f"{command_line('keys')}, or git config user.signingkey FINGERPRINT",
         )
     words = tuple(f"{name}={value}" for name, value in chosen.items())
     identity = ("user.name=Twinbuild", "user.email=trial@twinbuild.invalid")

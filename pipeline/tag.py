@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline import command, gpgv, ssh_key
 from pipeline.config import TagPolicy
-from pipeline.errors import SignatureInvalid, UsageError
+from pipeline.errors import SignatureInvalid, UsageError, command_line
 from pipeline.git import OBJECT_ID, git
 from pipeline.signatures import Untrusted
 
@@ -77,7 +77,7 @@ def _signer(repository: Path, object_id: str, name: str, policy: TagPolicy, keys
     if not policy.signers and not policy.ssh:
         raise SignatureInvalid(
             f"nobody may sign the tag {name}: farm.yaml lists no keys.tags.signers and no ssh",
-            remedy="./farm keys puts the first one there; docs/how-to/keys.md",
+            remedy=f"{command_line('keys')} puts the first one there; docs/how-to/keys.md",
         )
     content = git(repository, "cat-file", "tag", object_id).stdout
     signed, signature = _split(content)

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.build import output
 from pipeline.build.host import Host
 from pipeline.config import Image, parse_image
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, command_line
 from pipeline.files import read_json, sha256_bytes, sha256_file
 from pipeline.guest import protocol
 from pipeline.job import committed, make_job
@@ -90,7 +90,7 @@ def make_plan(
         known = ", ".join(sorted(workspace.farm.environments))
         raise UsageError(f"farm.yaml has no environment {environment!r}", remedy=f"it has {known}")
     if not run.source_json.exists() or not run.inputs_json.exists():
-        remedy = f"invoke stage.source --run {run.id}, then stage.inputs"
+        remedy = f"{command_line(f'stage.source --run {run.id}')}, then stage.inputs"
         raise UsageError(f"run {run.id} has no source or no inputs yet", remedy=remedy)
     source = read_json(run.source_json, failure=UsageError)
     inputs = read_json(run.inputs_json, failure=UsageError)
@@ -139,7 +139,7 @@ def _check_store(run: Run, workspace: Workspace, inputs: Mapping[str, Any]) -> N
     missing = [sha256 for sha256, size in wanted.items() if not workspace.store.has(sha256, size)]
     if missing:
         what = f"the store lacks {len(missing)} of the files that run {run.id} needs"
-        raise UsageError(what, remedy=f"invoke stage.inputs --run {run.id}")
+        raise UsageError(what, remedy=command_line(f"stage.inputs --run {run.id}"))
 
 
 def guest_files() -> dict[str, Path]:

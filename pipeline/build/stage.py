@@ -12,7 +12,13 @@ from pipeline.build.host import AskMirrors
 from pipeline.build.machine import Record
 from pipeline.build.plan import Plan, make_plan
 from pipeline.build.trees import FORMAT
-from pipeline.errors import InfrastructureFailed, SignatureInvalid, TwinbuildError, UsageError
+from pipeline.errors import (
+    InfrastructureFailed,
+    SignatureInvalid,
+    TwinbuildError,
+    UsageError,
+    command_line,
+)
 from pipeline.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
 from pipeline.guest import protocol
 from pipeline.run import Run
@@ -37,7 +43,7 @@ def run_build(
 
     Writes `<environment>/`; when the build fails, `failure.json` there says how, and the error is
     raised. `keep` leaves the machine's container and volume for inspection; `measure` also runs
-    the programs by hand in the machine, before the build, for `invoke bench`; `fresh` begins
+    the programs by hand in the machine, before the build, for `./farm bench`; `fresh` begins
     without kept trees, and compares its own with them.
     """
     stage = f"build-{environment}"
@@ -134,7 +140,7 @@ def disk_failures(environment: str) -> Iterator[None]:
     except OSError as error:
         raise InfrastructureFailed(
             f"the build in {environment} broke off: {error}",
-            remedy="make room, `invoke clean` helps",
+            remedy=f"make room, {command_line('clean')} helps",
         ) from error
 
 

@@ -18,6 +18,7 @@ from pipeline.errors import (
     InputsUnverified,
     TwinbuildError,
     UsageError,
+    command_line,
 )
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.plain import plain
@@ -59,7 +60,7 @@ class Verdict:
         kinds = (Differs, BuildFailed, InputsUnverified, InfrastructureFailed)
         kind = next(kind for kind in kinds if kind.status is self.status)
         said = "the builds differ" if self.verdict == "differ" else "there is nothing to compare"
-        return kind(f"{said}: {self.reasons[0]}", remedy=f"see `invoke show {run_id}`")
+        return kind(f"{said}: {self.reasons[0]}", remedy=f"see {command_line(f'show {run_id}')}")
 
 
 def run_compare(run: Run, *, notify: Callable[[str], None]) -> Verdict:
@@ -102,7 +103,7 @@ def _check_built(run: Run, names: Sequence[str]) -> None:
         if not any((folder / said).is_file() for said in ("statement.json", "failure.json")):
             raise UsageError(
                 f"{name} has not been built in the run {run.id}",
-                remedy=f"invoke stage.build --run {run.id} --environment {name}",
+                remedy=command_line(f"stage.build --run {run.id} --environment {name}"),
             )
 
 

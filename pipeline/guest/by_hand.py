@@ -1,6 +1,6 @@
 """What the same work costs without the farm: the three programs as one would type them.
 
-`invoke bench` runs this in the machine before the build, on the same inputs and the same disk.
+`./farm bench` runs this in the machine before the build, on the same inputs and the same disk.
 """
 
 import os

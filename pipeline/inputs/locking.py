@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pipeline.config import Farm
-from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
+from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError, command_line
 from pipeline.files import write_bytes
 from pipeline.inputs.archive_files import Archives, open_archives, suite_of
 from pipeline.inputs.history import refuse_changed
@@ -147,7 +147,7 @@ def check_lock(
     if gone:
         raise InfrastructureFailed(
             f"{len(gone)} locked packages cannot be had",
-            remedy=f"invoke lock --image {image}, or set snapshot_urls in farm.yaml",
+            remedy=f"{command_line(f'lock --image {image}')}, or set snapshot_urls in farm.yaml",
             detail="\n".join(sorted(gone)),
         )
     for line in validity:
@@ -160,7 +160,7 @@ def refuse_stale(lock: Lock, request: Request) -> None:
 
     Raise InputsUnverified if its builder has a package of an archive that the image names itself.
     """
-    remedy = f"invoke lock --image {request.image}, then commit it"
+    remedy = f"{command_line(f'lock --image {request.image}')}, then commit it"
     if lock.image != request.image or lock.architecture != request.architecture:
         raise UsageError(f"the lock is that of {lock.image} for {lock.architecture}", remedy=remedy)
     if lock.request_sha256 != request.sha256:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.config import Archive
-from pipeline.errors import InputsUnverified, UsageError
+from pipeline.errors import InputsUnverified, UsageError, command_line
 from pipeline.files import sha256_file
 from pipeline.inputs.packages_index import refuse_forged
 from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
@@ -56,7 +56,7 @@ def prove(
     InputsUnverified for anything that is missing from it or not as it should be.
     """
     if not snapshot.is_dir():
-        remedy = f"invoke snapshot --tag {snapshot.name}, or copy it there"
+        remedy = f"{command_line(f'snapshot --tag {snapshot.name}')}, or copy it there"
         raise UsageError(f"there is no snapshot {snapshot}", remedy=remedy)
     with tempfile.TemporaryDirectory(prefix="twinbuild-proof-") as folder:
         store = Store(Path(folder))

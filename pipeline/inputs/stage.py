@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.config import Farm, Image, load_image
-from pipeline.errors import InputsUnverified, UsageError
+from pipeline.errors import InputsUnverified, UsageError, command_line
 from pipeline.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
 from pipeline.immutable import refuse_changed
 from pipeline.inputs import earlier
@@ -105,7 +105,7 @@ def _locked(
         try:
             lock, digest = read(lock_path(tree / "images" / "live", image))
         except UsageError:
-            remedy = f"invoke lock --image {image}, then commit it"
+            remedy = f"{command_line(f'lock --image {image}')}, then commit it"
             raise UsageError(f"this commit has no lock of {image}", remedy=remedy) from None
         refuse_stale(lock, request)
         described = load_image(tree / "images" / "live" / image / "image.yaml")

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from pipeline.display import Display
-from pipeline.errors import InfrastructureFailed, InputsUnverified, SignatureInvalid, UsageError
+from pipeline.errors import (
+    InfrastructureFailed,
+    InputsUnverified,
+    SignatureInvalid,
+    UsageError,
+    command_line,
+)
 from pipeline.kit import description as descriptions
 from pipeline.kit.description import Description, Trust
 from pipeline.kit.fat import Staged
@@ -81,7 +87,7 @@ def read_description(kit: Path, trust: Trust, now: datetime) -> Description:
     except OSError as error:
         raise SignatureInvalid(
             f"there is no upgrade description {path}: {error.strerror}",
-            remedy="invoke kit.fetch gets kit and description",
+            remedy=f"{command_line('kit.fetch')} gets kit and description",
         ) from error
     return descriptions.check(envelope, trust, now)
 

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import command
-from pipeline.errors import BuildFailed, Differs, InfrastructureFailed, InputsUnverified, UsageError
+from pipeline.errors import (
+    BuildFailed,
+    Differs,
+    InfrastructureFailed,
+    InputsUnverified,
+    UsageError,
+    command_line,
+)
 from pipeline.files import put_in_place, sha256_file, write_json
 from pipeline.guest import protocol
 from pipeline.kit.fat import open_files
@@ -74,7 +81,8 @@ def make_kit(
     if made.same is False and alike:
         raise Differs(
             f"{made.path} is not the kit that {to} publishes",
-            remedy="`invoke locate` says where; tell who released it, unless zstd is another here",
+            remedy=f"{command_line('locate')} says where; "
+            "tell who released it, unless zstd is another here",
         )
     return made
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
+from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError, command_line
 from pipeline.kit.fat import File
 from pipeline.kit.format import Content, Control
 from pipeline.kit.system import VERSION, System, read_kernels, read_modules
@@ -82,12 +82,12 @@ def check_fits(system: System, control: Control) -> None:
         raise UsageError(
             f"the kit is for systems installed as {control.from_}, and this one was installed as"
             f" {start}",
-            remedy=f"get the other kit: invoke kit.fetch --from {start} --url URL",
+            remedy=f"get the other kit: {command_line(f'kit.fetch --from {start} --url URL')}",
         )
     if is_older(control.to, version):
         raise UsageError(
             f"the kit leads to {control.to}, and {version} is installed",
-            remedy="invoke kit.rollback goes back one release",
+            remedy=f"{command_line('kit.rollback')} goes back one release",
         )
 
 

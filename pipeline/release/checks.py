@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline import tag as tags
 from pipeline.config import Farm
-from pipeline.errors import BuildFailed, Differs, SignatureInvalid, UsageError
+from pipeline.errors import BuildFailed, Differs, SignatureInvalid, UsageError, command_line
 from pipeline.files import json_bytes
 from pipeline.published import describe
 from pipeline.release.apart import check_apart, check_folders
@@ -96,7 +96,8 @@ def _check_source(source: Source, request: Request, run: Run) -> str:
     """Return the tag; raise UsageError unless the run is one of a tag that can be published."""
     if source.tag is None or request.tag is None:
         raise UsageError(
-            f"the run {run.id} is not one of a tag", remedy="invoke release --tag TAG makes one"
+            f"the run {run.id} is not one of a tag",
+            remedy=f"{command_line('release --tag TAG')} makes one",
         )
     name = source.tag.name
     if name.casefold() in RESERVED_TAGS:
@@ -165,7 +166,7 @@ def _pinned_keys(environments: Sequence[str], farm: Farm) -> dict[str, str]:
     if missing:
         raise SignatureInvalid(
             f"farm.yaml has no key of {', '.join(missing)} in keys.environments",
-            remedy="./farm keys makes and pins what is missing",
+            remedy=f"{command_line('keys')} makes and pins what is missing",
         )
     keys = {name: pinned[name] for name in environments}
     if len(set(keys.values())) != len(keys):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import dsse, statement
-from pipeline.errors import Differs, SignatureInvalid
+from pipeline.errors import Differs, SignatureInvalid, command_line
 from pipeline.files import json_bytes, parse_json, sha256_file
 from pipeline.guest.protocol import artifact_names
 from pipeline.plain import plain
@@ -80,7 +80,8 @@ def check_signed(
     _check_job(name, stated, job)
     if why := statement.why_no_release(stated):
         raise SignatureInvalid(
-            plain(f"the build of {name} {why}"), remedy="invoke release --tag TAG builds anew"
+            plain(f"the build of {name} {why}"),
+            remedy=f"{command_line('release --tag TAG')} builds anew",
         )
     if stated.started < since - CLOCKS_APART or now + CLOCKS_APART < stated.finished:
         raise SignatureInvalid(

@@ -1,6 +1,6 @@
 """The whole proof: mini installed from 3.1, upgraded, booted, and looked at from inside.
 
-It builds three releases twice and boots eleven times: about an hour without KVM. `invoke test
+It builds three releases twice and boots eleven times: about an hour without KVM. `./farm test
 --level proof` runs it; no other level does.
 """
 

@@ -1,6 +1,6 @@
 """The whole proof of the image `reference`: it is built twice, and its desktop is looked at.
 
-It takes an hour and a half without KVM. `invoke test --level proof` runs it; no other level does.
+It takes an hour and a half without KVM. `./farm test --level proof` runs it; no other level does.
 The pictures of the screen stay in `.cache/pictures/`.
 """
 

@@ -180,13 +180,32 @@ def test_a_task_that_fails_ends_the_row_with_its_status(
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("started_as", "program", "said"),
+    [
+        ("./farm", "/farm/tasks.py", "./farm show ID"),
+        ("/opt/a b/farm", "/opt/a b/tasks.py", "'/opt/a b/farm' show ID"),
+        (None, "/farm/.venv/bin/invoke", "invoke show ID"),
+        (None, "/farm/tasks.py", "./farm show ID"),
+    ],
+)
+def test_messages_begin_a_command_as_this_one_was(
+    started_as: str | None, program: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(errors.STARTED_AS, raising=False)
+    if started_as:
+        monkeypatch.setenv(errors.STARTED_AS, started_as)
+    monkeypatch.setattr(sys, "argv", [program])
+    assert errors.command_line("show ID") == said
+
+
 def test_it_runs_as_a_program_anywhere(tmp_path: Path) -> None:
     argv = [sys.executable, ROOT / "tasks.py"]
     done = subprocess.run(
         [*argv, "keygen", "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == ExitStatus.DONE
-    assert done.stdout.startswith("Usage: invoke keygen --environment VALUE")
+    assert done.stdout.startswith("Usage: ./farm keygen --environment VALUE")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ NOT_TASKS = {"--list", "--help", "TASK"}
 def commands(text: str) -> list[str]:
     """The arguments of every `./farm` in the shell blocks of a document."""
     blocks = re.sub(r"\s#.*", "", "".join(BLOCK.findall(text)).replace("\\\n", " "))
-    return re.findall(r"(?:^|\s)(?:\./farm|invoke) ([^&|\n]+)", blocks)
+    return re.findall(r"(?:^|\s)\./farm ([^&|\n]+)", blocks)
 
 
 def accepts(line: str) -> None:
@@ -43,6 +43,15 @@ def test_commands_are_found_and_wrong_ones_refused() -> None:
     assert "test" in [line.strip() for line in commands((ROOT / "README.md").read_text())]
     with pytest.raises(Exception, match="No idea what"):
         accepts("build --imago mini")
+
+
+def test_what_is_said_can_be_typed() -> None:
+    """`invoke` is not in the PATH of someone who uses `./farm`."""
+    names = "|".join(map(re.escape, tasks.namespace.task_names))
+    told = re.compile(rf"\binvoke (?:{names}|TASK)\b")
+    code = [*(ROOT / "pipeline").rglob("*.py"), ROOT / "tasks.py", ROOT / "farm"]
+    found = [path for path in [*DOCUMENTS, *code] if told.search(path.read_text())]
+    assert found == []
 
 
 def test_the_pipelines_commands() -> None:

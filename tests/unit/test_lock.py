@@ -118,5 +118,5 @@ def test_a_changed_byte_is_refused_or_read_exactly(position: int, byte: int) -> 
 
 
 def test_no_lock_is_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="invoke lock --image mini"):
+    with pytest.raises(UsageError, match=r"\./farm lock --image mini"):
         read(lock_path(tmp_path, "mini"))

@@ -35,7 +35,7 @@ def test_an_unknown_run_is_wrong_usage_in_one_line() -> None:
     done = invoke("show", "--run=nonsense")
     assert done.returncode == ExitStatus.USAGE
     assert done.stderr.count("\n") == 1
-    assert "there is no run 'nonsense'; `invoke runs` lists them" in done.stderr
+    assert "there is no run 'nonsense'; ./farm runs lists them" in done.stderr
 
 
 def test_an_environment_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:

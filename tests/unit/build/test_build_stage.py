@@ -434,7 +434,7 @@ def test_a_store_that_lacks_something(run: Run, workspace: Workspace) -> None:
     edit(run.inputs_json, packages=[{**package, "file": "x.deb", "used_by": ["image"]}])
     with pytest.raises(UsageError, match="lacks 1 of the files") as caught:
         build(run, workspace)
-    assert caught.value.remedy == f"invoke stage.inputs --run {run.id}"
+    assert caught.value.remedy == f"./farm stage.inputs --run {run.id}"
 
 
 def test_a_store_that_lacks_an_earlier_release(run: Run, workspace: Workspace) -> None:

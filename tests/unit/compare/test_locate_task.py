@@ -1,4 +1,4 @@
-"""`invoke locate`: what it prints, and its exit status."""
+"""`./farm locate`: what it prints, and its exit status."""
 
 import json
 import os

@@ -148,7 +148,7 @@ def test_a_package_that_the_mirror_dropped_comes_from_the_snapshots(workshop: Wo
 
 
 def test_a_commit_without_a_lock_is_refused(workshop: Workshop) -> None:
-    with pytest.raises(UsageError, match="no lock of mini; invoke lock --image mini"):
+    with pytest.raises(UsageError, match=r"no lock of mini; \./farm lock --image mini"):
         workshop.stage(workshop.run())
 
 

@@ -434,7 +434,7 @@ def test_a_stale_lock_is_wrong_usage(
 ) -> None:
     workshop.locked()
     change(workshop)
-    with pytest.raises(UsageError, match=r"stale.*invoke lock --image mini"):
+    with pytest.raises(UsageError, match=r"stale.*\./farm lock --image mini"):
         check(workshop)
 
 

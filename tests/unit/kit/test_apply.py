@@ -174,7 +174,7 @@ def test_a_kit_for_another_base(stick, kits):
         kits(parts),
         ExitStatus.USAGE,
         "the kit is for systems installed as 3.0, and this one was installed as 3.1;"
-        " get the other kit: invoke kit.fetch --from 3.1",
+        " get the other kit: ./farm kit.fetch --from 3.1",
     )
 
 
