@@ -294,19 +294,33 @@ def snapshot(_c: Context, tag: str, image: str = "mini", source: str | None = No
     help={
         "url": "where the releases are published",
         "file": "an image to check; may be given several times",
+        "download": "a file to download and check; may be given several times",
+        "all": "download and check everything in the manifest",
+        "directory": "where downloads go",
         "keyring": "an exported OpenPGP key that you trust; never the server's own",
         "fingerprint": "the one key in the keyring to trust",
+        "repository": "accept only a release that was built from there",
+        "image": "accept only a release of this image",
+        "environment_key": "NAME=HEX: check who signed an environment's statement; several times",
+        "timeout": "seconds that the server may be silent",
         "json": "print one JSON object",
     },
-    iterable=["file"],
+    iterable=["file", "download", "environment_key"],
 )
 def verify(
     _c: Context,
     url: str,
     tag: str,
     file: list[str],
+    download: list[str],
+    environment_key: list[str],
+    all: bool = False,
+    directory: str | None = None,
     keyring: str | None = None,
     fingerprint: str | None = None,
+    repository: str | None = None,
+    image: str | None = None,
+    timeout: str | None = None,
     json: bool = False,
 ) -> None:
     """Check a release as an outsider does: manifest, signature, files.
@@ -314,16 +328,29 @@ def verify(
     Without --keyring the key that this checkout pins is trusted: keys/release.asc, and in it the
     fingerprint keys.release of farm.yaml.
     """
+    given = {name: value for name, value in locals().items() if name != "_c"}
     import verify as verifier
 
     if keyring is None and PINNED_KEY.exists():
-        keyring, fingerprint = str(PINNED_KEY), fingerprint or _workspace().farm.keys.release
-    options = {"--url": url, "--tag": tag, "--keyring": keyring, "--fingerprint": fingerprint}
-    argv = [word for name, value in options.items() if value for word in (name, value)]
-    argv += [word for path in file for word in ("--file", path)] + ["--json"] * json
-    status = verifier.main(argv)
+        given["keyring"] = str(PINNED_KEY)
+        given["fingerprint"] = fingerprint or _workspace().farm.keys.release
+    status = verifier.main(_words(given))
     if status:
         raise Exit(code=status)
+
+
+def _words(options: dict[str, Any]) -> list[str]:
+    """Return options as they are typed, without those that were not given."""
+    words = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        else:
+            words += [
+                f"{option}={one}" for one in (value if isinstance(value, list) else [value]) if one
+            ]
+    return words
 
 
 @_task
@@ -405,7 +432,8 @@ def check(_c: Context, source: str | None = None) -> None:
     from pipeline.check import check_source
 
     tree = Path(source) if source else CHECKOUT
-    count = check_source(CHECKOUT / "hooks" / "source", tree, notify=_display().say)
+    findings = CHECKOUT / ".cache" / "check.txt"
+    count = check_source(CHECKOUT / "hooks" / "source", tree, findings, notify=_display().say)
     print(f"{count} checks passed")
 
 

@@ -10,17 +10,22 @@ from pathlib import Path
 
 from pipeline import command, git
 from pipeline.errors import BuildFailed, UsageError
+from pipeline.files import write_bytes
 from pipeline.plain import plain
 
 TIMEOUT_S = 600.0
+SHOWN = 15  # findings; a file has all of them
 
 
-def check_source(hooks: Path, repository: Path, *, notify: Callable[[str], None]) -> int:
+def check_source(
+    hooks: Path, repository: Path, findings: Path, *, notify: Callable[[str], None]
+) -> int:
     """Run every check of the folder `hooks` on a working tree; return how many there are.
 
     A check gets the tree as its argument, and an environment in which git knows the tree by a
-    neutral repository. It prints a line for each finding. Raise BuildFailed with all of them if a
-    check does not end with status 0, UsageError if the tree is in no repository.
+    neutral repository. It prints a line for each finding; all of them are written to the file
+    `findings`. Raise BuildFailed with the first of them and their number if a check does not end
+    with status 0, UsageError if the tree is in no repository.
     """
     checks = sorted(path for path in hooks.iterdir() if os.access(path, os.X_OK))
     if not checks:
@@ -36,11 +41,15 @@ def check_source(hooks: Path, repository: Path, *, notify: Callable[[str], None]
             done = command.run([check, repository], env=env, timeout_s=TIMEOUT_S, accept=range(256))
             notify(f"{check.name}: {'fine' if done.status == 0 else 'NOT fine'}")
             if done.status:
-                found += [f"{check.name}: {plain(line)}" for line in done.tail.splitlines()]
+                said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
+                lines = said.splitlines() or [f"ended with status {done.status}"]
+                found += [f"{check.name}: {plain(line)}" for line in lines]
     if found:
+        write_bytes(findings, "".join(f"{line}\n" for line in found).encode())
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise BuildFailed(
-            f"{found[0]}",
-            remedy="see hooks/source/ for what each check refuses",
-            detail="\n".join(found),
+            f"{found[0]}{more}",
+            remedy=f"all are in {findings}; see hooks/source/ for what each check refuses",
+            detail="\n".join(found[:SHOWN]),
         )
     return len(checks)

@@ -17,7 +17,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import verify
-from pipeline import command, dsse, flow, git, policy
+from pipeline import command, dsse, flow, git, policy, ready
 from pipeline.build.boot import Announcement, boot_image
 from pipeline.display import Display
 from pipeline.errors import ExitStatus, InfrastructureFailed, UsageError
@@ -29,6 +29,9 @@ from pipeline.yaml_reader import parse_yaml
 TAG, IMAGE = "3.3", "mini"
 SIGNER = "Twinbuild demo (throw-away) <demo@twinbuild.invalid>"
 GIT_S = GPG_S = 120.0
+MINUTES_WITHOUT = 24  # of KVM: measured on 2 cores with other work, container hosts made anew
+MINUTES_WITH_KVM = 6  # not measured: downloads and packing stay, the machines' part shrinks
+DISK_GIB = 5
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Demo:
 def run_demo(workspace: Workspace, display: Display) -> None:
     """Show the whole road, from a commit to a booted system; raise what goes wrong on it."""
     started = time.monotonic()
+    for line in what_it_takes(workspace):
+        display.say(line)
     demo = prepare(workspace, workspace.checkout / "demo", display)
     release(demo, display)
     with served(open_workspace(demo.farm).public) as url:
@@ -74,6 +79,25 @@ def run_demo(workspace: Workspace, display: Display) -> None:
     ]
     for line in lines:
         display.say(line)
+
+
+def what_it_takes(
+    workspace: Workspace, *, kvm: Path = Path("/dev/kvm"), cores: int | None = None
+) -> list[str]:
+    """Return how long the demo takes on this machine, and how much disk.
+
+    Raise InfrastructureFailed if there is no room.
+    """
+    cores = cores or len(os.sched_getaffinity(0))
+    has_kvm = os.access(kvm, os.R_OK | os.W_OK)
+    minutes = (MINUTES_WITH_KVM if has_kvm else MINUTES_WITHOUT) * max(1, 2 // cores)
+    why = "with KVM" if has_kvm else f"without KVM, which would make it {MINUTES_WITH_KVM}"
+    folder = workspace.checkout / "demo"
+    free = ready.disk([folder, *ready.folders(workspace)])
+    return [
+        f"this takes about {minutes} minutes on {cores} cores {why}; longer if they are busy",
+        f"it needs about {DISK_GIB} GiB, most of it in {folder} and at the Docker Engine: {free}",
+    ]
 
 
 def prepare(workspace: Workspace, folder: Path, display: Display) -> Demo:

@@ -72,8 +72,10 @@ def build(
     """
     display.say(f"run {run.id}")
     with run.held(), run.at("build", _waiting(display)), _reported(run, display):
-        take_source(workspace, run, display, source=source)
-        take_inputs(workspace, run, display)
+        _address(run, source)
+        with run.kept_if_possible(display.say):
+            take_source(workspace, run, display, source=source)
+            take_inputs(workspace, run, display)
         _say_what_varies(workspace, run, display)
         failures = build_all(workspace, run, display, keep=keep, fresh=fresh)
         several = len(run.request().environments) > 1
@@ -101,7 +103,8 @@ def take_source(
     """Stage 1."""
     with run.held(), run.at("source", _waiting(display)):
         there = _address(run, source)
-        run_source(run, workspace.farm, workspace.checkout, notify=display.say, source=there)
+        with run.kept_if_possible(display.say):
+            run_source(run, workspace.farm, workspace.checkout, notify=display.say, source=there)
 
 
 def _address(run: Run, source: str | None) -> str | None:
@@ -172,7 +175,8 @@ def _reported(run: Run, display: Display) -> Iterator[None]:
         yield
     finally:
         try:
-            write_report(run, notify=display.say)
+            if run.folder.exists():
+                write_report(run, notify=display.say)
         except TwinbuildError as error:  # what the run came to matters more
             display.say(f"no report: {error}")
 

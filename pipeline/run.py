@@ -20,6 +20,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -164,6 +165,18 @@ class Run:
         what = f"another process is at work on the stage {stage} of the run {self.id}"
         with alone(self.folder / "stages" / f".{stage}.lock", lambda: busy(what)):
             yield
+
+    @contextmanager
+    def kept_if_possible(self, notify: Callable[[str], None]) -> Iterator[None]:
+        """Remove a run that begins in the block if it cannot be as it was asked for: UsageError."""
+        began = self.source_json.exists()
+        try:
+            yield
+        except UsageError:
+            if not began and self.folder.exists():
+                shutil.rmtree(self.folder)
+                notify(f"the run {self.id} is removed: nothing was built")
+            raise
 
     def why_again(self, stage: str, reads: Mapping[str, str]) -> str | None:
         """Return why `stage` must run, as words for people, or None if it is complete.

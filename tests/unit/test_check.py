@@ -30,7 +30,9 @@ def add(tree: Path, name: str, content: str = "text\n", *, mode: int = 0o644) ->
 def test_a_clean_tree_passes_every_check(tree: Path) -> None:
     add(tree, "images/live/mini/hooks/normal/10-a.hook.chroot", "#!/bin/sh\n", mode=0o755)
     said: list[str] = []
-    assert check_source(HOOKS, tree, notify=said.append) == len(list(HOOKS.iterdir()))
+    assert check_source(HOOKS, tree, tree.parent / "findings", notify=said.append) == len(
+        list(HOOKS.iterdir())
+    )
     assert all(line.endswith(": fine") for line in said)
 
 
@@ -56,7 +58,7 @@ def test_a_clean_tree_passes_every_check(tree: Path) -> None:
 def test_a_surprise_is_refused_by_its_path(tree: Path, name: str, content: str, mode: int) -> None:
     add(tree, name, content, mode=mode)
     with pytest.raises(BuildFailed) as caught:
-        check_source(HOOKS, tree, notify=lambda _: None)
+        check_source(HOOKS, tree, tree.parent / "findings", notify=lambda _: None)
     assert name in str(caught.value)
 
 
@@ -73,14 +75,14 @@ def test_a_surprise_is_refused_by_its_path(tree: Path, name: str, content: str, 
 )
 def test_what_is_as_it_should_be_passes(tree: Path, name: str, content: str, mode: int) -> None:
     add(tree, name, content, mode=mode)
-    check_source(HOOKS, tree, notify=lambda _: None)
+    check_source(HOOKS, tree, tree.parent / "findings", notify=lambda _: None)
 
 
 def test_paths_that_differ_in_case_are_refused(tree: Path) -> None:
     add(tree, "images/README")
     add(tree, "images/Readme")
     with pytest.raises(BuildFailed, match="only in case"):
-        check_source(HOOKS, tree, notify=lambda _: None)
+        check_source(HOOKS, tree, tree.parent / "findings", notify=lambda _: None)
 
 
 def test_a_check_that_says_escape_sequences_cannot_reach_the_terminal(
@@ -91,13 +93,29 @@ def test_a_check_that_says_escape_sequences_cannot_reach_the_terminal(
     (hooks / "10-rude").write_text("#!/bin/sh\nprintf '\\033[2Jgone\\n'; exit 1\n")
     os.chmod(hooks / "10-rude", 0o755)  # noqa: PTH101
     with pytest.raises(BuildFailed) as caught:
-        check_source(hooks, tree, notify=lambda _: None)
+        check_source(hooks, tree, tree.parent / "findings", notify=lambda _: None)
     assert "\x1b" not in str(caught.value) + caught.value.detail
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, "0000"), (40, "0000 and 39 more")])
+def test_all_findings_are_counted_and_written(
+    tree: Path, tmp_path: Path, count: int, told: str
+) -> None:
+    hooks, findings = tmp_path / "checks", tmp_path / "cache" / "check.txt"
+    hooks.mkdir()
+    (hooks / "10-many").write_text(f"#!/bin/sh\nseq --format=%04.0f 0 {count - 1}; exit 1\n")
+    (hooks / "10-many").chmod(0o755)
+    with pytest.raises(BuildFailed) as caught:
+        check_source(hooks, tree, findings, notify=lambda _: None)
+    assert caught.value.what == f"10-many: {told}"
+    assert str(findings) in caught.value.remedy
+    assert len(caught.value.detail.splitlines()) == min(count, 15)
+    assert findings.read_text().splitlines() == [f"10-many: {n:04}" for n in range(count)]
 
 
 def test_no_check_at_all_is_no_pass(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no executable check"):
-        check_source(tmp_path, tmp_path, notify=lambda _: None)
+        check_source(tmp_path, tmp_path, tmp_path / "findings", notify=lambda _: None)
 
 
 FIELDS = {
@@ -120,7 +138,7 @@ def catalogue(*, header: str = HEADER, flags: str = "", original: str, translate
 
 def refused(tree: Path) -> str:
     with pytest.raises(BuildFailed) as caught:
-        check_source(HOOKS, tree, notify=lambda _: None)
+        check_source(HOOKS, tree, tree.parent / "findings", notify=lambda _: None)
     return caught.value.detail
 
 
@@ -130,7 +148,7 @@ def test_a_good_catalogue_and_page_pass(tree: Path) -> None:
     add(tree, "website/news/a.mdwn", '[[!meta date="Tue, 14 Nov 2017 10:00:00 +0000"]]\n')
     add(tree, "website/b.mdwn", '[[!meta date="2017-11-14 10:00:00 +0100"]]\n')
     add(tree, "elsewhere/notes.mdwn", "no page of a website\n")
-    check_source(HOOKS, tree, notify=lambda _: None)
+    check_source(HOOKS, tree, tree.parent / "findings", notify=lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +232,7 @@ def test_the_reference_images_website_is_checked(
 ) -> None:
     shutil.copytree(ROOT / WEBSITE / "src", tree / WEBSITE / "src")
     add(tree, os.fspath(WEBSITE / "website.setup"))
-    check_source(HOOKS, tree, notify=lambda _: None)
+    check_source(HOOKS, tree, tree.parent / "findings", notify=lambda _: None)
     content = (tree / WEBSITE / "src" / file).read_text()
     assert stated in content
     add(tree, os.fspath(WEBSITE / "src" / file), content.replace(stated, instead))

@@ -1,6 +1,7 @@
 """What the demo prepares can be released: its clone is where its farm lives, and decides."""
 
 import os
+import re
 import shutil
 from io import StringIO
 from pathlib import Path
@@ -14,6 +15,32 @@ from pipeline.workspace import open_workspace
 from tests.hostile_repository import git
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("kvm", "cores", "said"),
+    [
+        (False, 2, "about 24 minutes on 2 cores without KVM, which would make it 6"),
+        (False, 1, "about 48 minutes on 1 cores"),
+        (True, 4, "about 6 minutes on 4 cores with KVM"),
+    ],
+)
+def test_it_says_before_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kvm: bool, cores: int, said: str
+) -> None:
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(demo.ready, "FREE_DISK_GIB", 0)
+    shutil.copy(ROOT / "farm.yaml", tmp_path)
+    workspace = open_workspace(tmp_path)
+    device = tmp_path / "farm.yaml" if kvm else tmp_path / "nothing"
+    time, disk = demo.what_it_takes(workspace, kvm=device, cores=cores)
+    assert said in time
+    assert re.search(r"about 5 GiB, .*[0-9.]+ GiB free at ", disk)
+    told: list[str] = []
+    monkeypatch.setattr(Display, "say", lambda _, line: told.append(line))
+    monkeypatch.setattr(demo, "prepare", lambda *_: pytest.fail(told[0]))
+    with pytest.raises(pytest.fail.Exception, match="this takes about"):
+        demo.run_demo(workspace, Display(Console(file=StringIO())))
 
 
 def test_the_demos_tag_satisfies_its_policy(

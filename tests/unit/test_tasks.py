@@ -1,6 +1,7 @@
 """The command line as people and pipelines see it: one line, and the exit status of the design."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import tasks
-from pipeline import flow
+import verify
+from pipeline import cli, flow
 from pipeline.errors import ExitStatus, TwinbuildError, UsageError
 from pipeline.run import Request
 from pipeline.workspace import Workspace
@@ -143,10 +145,54 @@ def test_a_background_job_can_be_ended() -> None:
     assert caught.value.code == 130
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "build --image nope",
+        "build --commit nope",
+        "build --source nowhere",
+        "stage.source --image nope",
+        "stage.source --tag 9.9",
+    ],
+)
+def test_a_usage_error_leaves_no_run(words: str, tmp_path: Path) -> None:
+    """In a farm of its own, whose repository holds an image without a lock."""
+    git = ["git", "-C", tmp_path, "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for name in ("tasks.py", "farm.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
+    (tmp_path / "verify.py").symlink_to(ROOT / "verify.py")
+    shutil.copytree(ROOT / "images" / "hosts", tmp_path / "images" / "hosts")
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "add", "images", "farm.yaml"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "begin"], check=True)
+    argv = [sys.executable, tmp_path / "tasks.py", *words.split()]
+    env = {**os.environ, "HOME": str(tmp_path / "home"), "TWINBUILD_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitStatus.USAGE, done.stderr
+    assert list((tmp_path / "runs").glob("*")) == []
+
+
+def test_verify_passes_on_whatever_verify_py_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (context,) = [c for c in tasks.namespace.to_contexts() if c.name == "verify"]
+    known = {option for option in verify._parser()._option_string_actions if option[:2] == "--"}
+    assert {option for option in context.flags if option[:2] == "--"} == known - {"--help"}
+    key = "alpha=" + "0" * 64
+    words = ["--url", "https://example.org", "--tag", "3.3", "--keyring", "KEY.asc", "--all"]
+    words += ["--fingerprint", "A" * 40, "--repository", "https://example.org/a b.git"]
+    words += ["--image", "mini", "--file", "a.iso", "--file", "b c.iso", "--download", "x"]
+    words += ["--directory", "there", "--environment-key", key, "--timeout", "7", "--json"]
+    passed: list[list[str]] = []
+    monkeypatch.setattr(verify, "main", lambda argv: passed.append(argv) or 1)
+    assert cli.main(tasks.namespace, ["verify", *words]) == 1
+    assert verify.parse(passed[0]) == verify.parse(words)
+
+
 def test_verify_trusts_the_key_that_the_checkout_pins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = {"url": tmp_path.as_uri(), "tag": "3.3", "file": []}
+    lists: dict[str, list[str]] = {"file": [], "download": [], "environment_key": []}
+    arguments: dict[str, Any] = {"url": tmp_path.as_uri(), "tag": "3.3", **lists}
     monkeypatch.setattr(tasks, "PINNED_KEY", tmp_path / "release.asc")
     with pytest.raises(Exit) as caught:
         tasks.verify(Context(), **arguments)
