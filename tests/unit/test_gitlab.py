@@ -1,7 +1,10 @@
 """What .gitlab-ci.yml says; tests/gitlab/ runs it."""
 
+import fnmatch
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,15 @@ from pipeline.config import load_farm
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / ".gitlab-ci.yml"
+HOW_TO = ROOT / "docs" / "how-to" / "gitlab.md"
 KEYWORDS = {"workflow", "variables", "stages", "default"}
+SWITCHES = {"TWINBUILD_PAGES": "yes", "TWINBUILD_RENEWAL": "yes", "CI_DEFAULT_BRANCH": "main"}
+SOURCES = {
+    "merge request": {"CI_PIPELINE_SOURCE": "merge_request_event"},
+    "tag": {"CI_PIPELINE_SOURCE": "push", "CI_COMMIT_TAG": "3.3"},
+    "schedule": {"CI_PIPELINE_SOURCE": "schedule", "CI_COMMIT_BRANCH": "main"},
+    "branch": {"CI_PIPELINE_SOURCE": "push", "CI_COMMIT_BRANCH": "main"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +64,95 @@ def test_what_a_merge_request_brings_never_runs_where_releases_are_made(
 ) -> None:
     pools = [rule["variables"]["POOL"] for rule in pipeline["workflow"]["rules"][:-1]]
     assert pools == ["review", "release", "review"]
+    for name in jobs.keys() - {"renewal"}:
+        assert "$POOL" in jobs[name].get("tags", pipeline["default"]["tags"]), name
+
+
+def test_what_renews_runs_on_a_runner_of_its_own_and_takes_nothing_from_other_jobs(
+    jobs: dict[str, dict[str, Any]],
+) -> None:
+    """Who may push a branch for review has run code wherever a schedule proves and builds."""
+    assert jobs["renewal"]["tags"] == ["twinbuild", "renewal"]
+    assert jobs["renewal"]["needs"] == []
+    assert jobs["renewal"]["script"] == "./farm kit.renew"
+    assert not [n for n in jobs.keys() - {"renewal"} if "renewal" in jobs[n].get("tags", [])]
+
+
+def holds(condition: str, variables: dict[str, str]) -> bool:
+    """Evaluate what this pipeline uses of GitLab's conditions: `$A`, `==` and `&&`."""
+
+    def value(word: str) -> str:
+        return variables.get(word[1:], "") if word.startswith("$") else word.strip('"')
+
+    terms = [term.split(" == ") for term in condition.split(" && ")]
+    return all(value(term[0]) == value(term[1]) if term[1:] else value(term[0]) for term in terms)
+
+
+def environments(
+    pipeline: dict[str, Any], jobs: dict[str, dict[str, Any]], given: dict[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Give each job that a pipeline has, and the environment that it names, empty if none."""
+    rule = next(r for r in pipeline["workflow"]["rules"] if holds(r.get("if", '"yes"'), given))
+    if rule.get("when") == "never":
+        return
+    variables = {**pipeline["variables"], **given, **rule["variables"]}
     for name, job in jobs.items():
-        assert "$POOL" in job.get("tags", pipeline["default"]["tags"]), name
+        if not any(holds(rule["if"], variables) for rule in job.get("rules", [{"if": '"yes"'}])):
+            continue
+        for each in job.get("parallel", {}).get("matrix", [{}])[0].get("ENVIRONMENT", [""]):
+            named = job.get("environment", {}).get("name", "")
+            for variable, value in {**variables, "ENVIRONMENT": each}.items():
+                named = named.replace(f"${variable}", value)
+            yield f"{name} {each}".strip(), named
+
+
+def table(heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading of the how-to."""
+    below = HOW_TO.read_text().split(f"\n## {heading}\n")[1]
+    rows = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
+    assert rows
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[0].splitlines()]
+    return cells[2:]
+
+
+def test_who_can_see_which_key(pipeline: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> None:
+    """Whoever may run code in a job has its variables: a schedule's proofs, a tag's tests.
+
+    What is read here are the scopes that the how-to tells people to set, and the pipeline; the
+    how-to's own table of who sees what says the same.
+    """
+    scopes = {
+        name: scope.strip("`")
+        for names, scope, *_ in table("Variables")
+        for name in re.findall(r"TWINBUILD_\w*KEY\w*|TWINBUILD_\w*PASSPHRASE\w*", names)
+    }
+    assert len(scopes) == 5
+    assert "*" not in "".join(scopes.values())
+    seen = {
+        (source, job): {n for n, scope in scopes.items() if fnmatch.fnmatchcase(named, scope)}
+        for source, given in SOURCES.items()
+        for job, named in environments(pipeline, jobs, given | SWITCHES)
+    }
+    assert {where: names for where, names in seen.items() if names} == {
+        ("tag", "build alpha"): {"TWINBUILD_KEY_ALPHA"},
+        ("tag", "build beta"): {"TWINBUILD_KEY_BETA"},
+        ("tag", "release"): {"TWINBUILD_RELEASE_KEY", "TWINBUILD_RELEASE_PASSPHRASE_FILE"},
+        ("schedule", "renewal"): {"TWINBUILD_RENEWAL_KEY"},
+    }
+    assert {source for source, _ in seen} == {"merge request", "tag", "schedule"}
+    told = {
+        (source, job.strip("`")): set(re.findall(r"TWINBUILD_\w+", names))
+        for source, job, _, names in table("Who can see which key")
+        if "TWINBUILD" in names
+    }
+    assert told == {where: names for where, names in seen.items() if names}
+
+
+def test_no_job_makes_a_deployment(jobs: dict[str, dict[str, Any]]) -> None:
+    """GitLab refuses a deployment older than the last one: a fix of an old release, a retry."""
+    named = {name: job["environment"] for name, job in jobs.items() if "environment" in job}
+    assert named.keys() == {"build", "release", "renewal"}
+    assert {entry["action"] for entry in named.values()} == {"prepare"}
 
 
 def test_a_merge_request_may_be_interrupted_and_a_release_never(
@@ -65,7 +163,8 @@ def test_a_merge_request_may_be_interrupted_and_a_release_never(
     assert pipeline["default"]["interruptible"] is True
     kept = {name for name, job in jobs.items() if job.get("interruptible") is False}
     only_on_tags = {n for n, j in jobs.items() if "$CI_COMMIT_TAG" in str(j.get("rules"))}
-    assert kept == only_on_tags == {"release", "pages"}
+    assert only_on_tags == {"release", "pages"}
+    assert kept == only_on_tags | {"renewal"}
     assert {jobs[name]["resource_group"] for name in kept} == {"release"}
 
 
@@ -125,14 +224,14 @@ def test_keys_are_made_private_before_they_are_read(
     pipeline: dict[str, Any], tmp_path: Path
 ) -> None:
     """GitLab writes variables of type File with mode 0644 or 0666."""
-    files = [tmp_path / name for name in ("alpha", "release", "passphrase")]
+    files = [tmp_path / name for name in ("alpha", "release", "passphrase", "renewal")]
     for file in files:
         file.touch()
         file.chmod(0o666)
-    names = ("KEY_ALPHA", "RELEASE_KEY", "RELEASE_PASSPHRASE_FILE")
+    names = ("KEY_ALPHA", "RELEASE_KEY", "RELEASE_PASSPHRASE_FILE", "RENEWAL_KEY")
     env = {f"TWINBUILD_{n}": str(f) for n, f in zip(names, files, strict=True)}
     (script,) = pipeline[".keys"]["before_script"]
     subprocess.run(["sh", "-eu", "-c", script], env=env, check=True)
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
-    for name in ("build", "release"):
+    for name in ("build", "release", "renewal"):
         assert ".keys" in pipeline[name]["extends"], name
