@@ -584,10 +584,34 @@ def stage_build(_c: Context, run: str, environment: str | None = None, keep: boo
 
 @_task
 def kit_describe(_c: Context, tag: str) -> None:
-    """Sign a published release's upgrade descriptions again, for another 180 days."""
+    """Sign the upgrade descriptions of a published release's image again, with the release key."""
     from pipeline import flow
 
     for path in flow.describe(_workspace(), tag, _display()):
+        print(path)
+
+
+@_task
+def kit_keygen(_c: Context) -> None:
+    """Make the key that renews upgrade descriptions; print its line for farm.yaml."""
+    from pipeline import keys as making
+
+    path, public = making.make_renewal_key()
+    print(f"{path} is written. In farm.yaml, under keys:\n  renewal: {public}")
+
+
+@_task
+def kit_renew(_c: Context) -> None:
+    """Let the published upgrade descriptions hold for longer, with the renewal key alone.
+
+    It extends what the release key has signed, and only as far as that allows.
+    """
+    from pipeline import gpgv
+    from pipeline.release.renewals import renew
+
+    workspace, now = _workspace(), datetime.now(UTC)
+    keyring = gpgv.public_keys(workspace.checkout / "keys")
+    for path in renew(workspace.farm, keyring, workspace.public, now=now, notify=_display().say):
         print(path)
 
 
@@ -611,6 +635,7 @@ def kit_check(
 ) -> None:
     """Ask a publish location whether there is an upgrade, and believe only the release key.
 
+    Status 0 if that is known, be there one or not; 4 if it cannot be told.
     --from is the release that was installed first, --keyring the exported key that you trust;
     without it the key that this checkout pins.
     """
@@ -632,13 +657,16 @@ def kit_fetch(
 ) -> None:
     """Fetch the kit of an upgrade, with its description beside it; goes on where it broke off.
 
-    The options are those of kit.check; --directory is where the kit goes.
+    The options are those of kit.check; --directory is where the kit goes, made if need be.
     """
     from pipeline.kit.check import check_upgrade
     from pipeline.kit.fetch import fetch_kit
 
     found = check_upgrade(url, from_, image, _trust(keyring, fingerprint), datetime.now(UTC))
-    with _display().bar(found.description.file) as progress:
+    if found.description.offer is None:
+        print(f"{found.description}: nothing to fetch")
+        return
+    with _display().bar(found.description.offer.file) as progress:
         print(f"fetched: {fetch_kit(url, found, Path(directory), progress)}")
 
 
@@ -674,7 +702,7 @@ def kit_make(
     """Make a kit again from two published releases: needs unsquashfs and sqfstar, no root, no farm.
 
     --url is where both are published, an address or a folder; without it, as farm.yaml says.
-    Both are verified by their manifests first. --directory is where the kit goes.
+    Both are verified by their manifests first. --directory is where the kit goes, made if need be.
     """
     from pipeline.kit.make import make_kit
     from pipeline.published import Location, of_farm
@@ -725,6 +753,8 @@ for name, action in (
     ("rollback", kit_rollback),
     ("make", kit_make),
     ("describe", kit_describe),
+    ("renew", kit_renew),
+    ("keygen", kit_keygen),
 ):
     kits.add_task(action, name=name)
 namespace.add_collection(kits)

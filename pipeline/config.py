@@ -128,8 +128,16 @@ class Keys(_Policy):
     """The public halves of the keys that a release rests on."""
 
     release: Fingerprint | None = None
+    renewal: Ed25519Key | None = None  # may say that upgrade descriptions still hold
     environments: dict[Name, Ed25519Key] = {}
     tags: TagPolicy = TagPolicy()
+
+    @model_validator(mode="after")
+    def _renewal_is_apart(self) -> Self:
+        for name, key in self.environments.items():
+            if key == self.renewal:
+                raise ValueError(f"renewal is the key of {name}: it has to be one of its own")
+        return self
 
 
 class Farm(_Policy):

@@ -37,8 +37,22 @@ def key_path(environment: str) -> Path:
     configured = os.environ.get(f"TWINBUILD_KEY_{environment.upper().replace('-', '_')}")
     if configured:
         return Path(configured).absolute()
+    return _configuration() / "keys" / f"{environment}.pem"
+
+
+def renewal_key_path() -> Path:
+    """Return where the private key that renews upgrade descriptions is kept.
+
+    That is the file named by `TWINBUILD_RENEWAL_KEY`, or else `twinbuild/renewal.pem` in the user's
+    configuration folder.
+    """
+    configured = os.environ.get("TWINBUILD_RENEWAL_KEY")
+    return Path(configured).absolute() if configured else _configuration() / "renewal.pem"
+
+
+def _configuration() -> Path:
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return home / "twinbuild" / "keys" / f"{environment}.pem"
+    return home / "twinbuild"
 
 
 def make_key(path: Path) -> str:
@@ -73,12 +87,12 @@ def _write_new(path: Path, content: bytes) -> None:
         Path(temporary).unlink()
 
 
-def load_key(path: Path) -> CryptoSigner:
-    """Read a private key.
+def load_key(path: Path, *, made_by: str = "keygen --environment NAME") -> CryptoSigner:
+    """Read a private key; `made_by` is the task that makes one.
 
     Raise SignatureInvalid if there is none, it is not an ed25519 key, or others can read it.
     """
-    remedy = f"restore it, or make one: {command_line('keygen --environment NAME')}"
+    remedy = f"restore it, or make one: {command_line(made_by)}"
     content = private_file.read(path, "the key", limit=KEY_FILE_LIMIT, remedy=remedy)
     try:
         key = load_pem_private_key(content, None)

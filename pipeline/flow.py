@@ -325,7 +325,7 @@ def release(
 
 
 def describe(workspace: Workspace, tag: str, display: Display) -> list[Path]:
-    """Sign the upgrade descriptions of a published release again; return what was written."""
+    """Sign the descriptions of a published release's image again; return what was written."""
     return describe_again(tag, workspace.farm, workspace.public, notify=display.say)
 
 

@@ -77,6 +77,12 @@ def make_environment_key(farm: Farm, environment: str) -> tuple[Path, str]:
     return path, dsse.make_key(path)
 
 
+def make_renewal_key() -> tuple[Path, str]:
+    """Make the key that renews upgrade descriptions; return its file and its public half."""
+    path = dsse.renewal_key_path()
+    return path, dsse.make_key(path)
+
+
 def _wanted(farm: Farm, name: str | None, release: str | None) -> str | None:
     """Return the fingerprint of the key to take; None if one is to be made."""
     if name and release:

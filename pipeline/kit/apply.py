@@ -23,7 +23,8 @@ from pipeline.errors import (
     command_line,
 )
 from pipeline.kit import description as descriptions
-from pipeline.kit.description import Description, Trust
+from pipeline.kit.description import Offer, Trust
+from pipeline.kit.envelope import LIMIT
 from pipeline.kit.fat import Staged
 from pipeline.kit.format import Content, Control, Kit, open_kit
 from pipeline.kit.plan import Brought, Plan, check_brought, check_fits, make_plan
@@ -57,10 +58,10 @@ def apply_kit(path: Path, target: Path, trust: Trust, display: Display, now: dat
     UsageError if the kit is not for this target or the target is in use, InfrastructureFailed if
     the target is damaged or full. Whatever is raised, the target boots as before.
     """
-    description = read_description(path, trust, now)
+    offer = read_description(path, trust, now)
     with _opened(path) as stream, open_system(target) as (system, medium):
         with display.bar(f"verifying {path.name}") as progress:
-            brought = examine(stream, description, path.name, progress)
+            brought = examine(stream, offer, path.name, progress)
         check_brought(brought)
         check_fits(system, brought.control)
         before = system.switch.version
@@ -78,42 +79,45 @@ def apply_kit(path: Path, target: Path, trust: Trust, display: Display, now: dat
     return Applied(brought.control.to, before, changed=True)
 
 
-def read_description(kit: Path, trust: Trust, now: datetime) -> Description:
-    """Return the verified description that lies beside a kit."""
+def read_description(kit: Path, trust: Trust, now: datetime) -> Offer:
+    """Return what the verified description beside a kit offers."""
     path = kit.with_name(f"{kit.name}.json")
     try:
         with path.open("rb") as file:
-            envelope = file.read(descriptions.LIMIT + 1)
+            content = file.read(LIMIT + 1)
     except OSError as error:
         raise SignatureInvalid(
             f"there is no upgrade description {path}: {error.strerror}",
             remedy=f"{command_line('kit.fetch')} gets kit and description",
         ) from error
-    return descriptions.check(envelope, trust, now)
+    found = descriptions.check(content, trust, now)
+    if found.offer is None:
+        raise InputsUnverified(f"{path} is for no kit: {found}", remedy="fetch both again")
+    return found.offer
 
 
-def examine(stream: BinaryIO, description: Description, where: str, progress: Progress) -> Brought:
+def examine(stream: BinaryIO, offer: Offer, where: str, progress: Progress) -> Brought:
     """Read a whole kit and return what it brings; raise InputsUnverified if it is another one."""
-    hashed = _Hashed(stream, _Count(progress, description.size))
+    hashed = _Hashed(stream, _Count(progress, offer.size))
     kit = open_kit(cast(BinaryIO, hashed), where)
     control = kit.control
-    _check_described(control, description, where)
+    _check_described(control, offer, where)
     texts = {f"live/{control.to}.cfg": "", f"live/{control.to}.module": ""}
     files = dict[str, Content]()
     for file in kit.files():
         files[file.path] = Content(size=file.size, sha256=file.sha256)
         if file.path in texts and file.size <= TEXT_LIMIT:
             texts[file.path] = b"".join(file.pieces).decode("ascii", "replace")
-    if hashed.size != description.size or hashed.digest.hexdigest() != description.sha256:
+    if hashed.size != offer.size or hashed.digest.hexdigest() != offer.sha256:
         raise InputsUnverified(
             f"{where} is not the kit that its description names", remedy="fetch it again"
         )
     return Brought(control, files, *texts.values())
 
 
-def _check_described(control: Control, description: Description, where: str) -> None:
+def _check_described(control: Control, offer: Offer, where: str) -> None:
     found = (control.name, control.architecture, control.from_, control.to)
-    said = (description.image, description.architecture, description.from_, description.to)
+    said = (offer.image, offer.architecture, offer.from_, offer.to)
     if found != said:
         raise InputsUnverified(
             f"{where} is a kit for {' '.join(found)}, and its description is of {' '.join(said)}",

@@ -1,87 +1,189 @@
 """Upgrade descriptions: what the release key says about the way from one release to the newest.
 
 `upgrades/<from>.json` at the publish location is a DSSE envelope (payload type below) around one
-canonical JSON object; `docs/reference/kit-commands.md` has its fields. Each signature is a binary
+canonical JSON object; `docs/reference/documents.md` has its fields. Every release has one, the
+newest too, so that no answer is never taken for "nothing newer". Each signature is a binary
 detached OpenPGP signature over the envelope's pre-authentication encoding, made by gpg so that
-smart cards work too, and named by the fingerprint of its key.
+smart cards work too, and named by the fingerprint of its key. A renewal may lie beside it.
 """
 
-import base64
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from pipeline import gpgv, openpgp
 from pipeline.config import Name, ReleaseTag
 from pipeline.errors import InputsUnverified, SignatureInvalid
 from pipeline.files import json_bytes, parse_json
+from pipeline.kit import envelope, renewal
+from pipeline.kit.envelope import LIMIT, Time, read_time, time_text
+from pipeline.kit.renewal import Renewable
 from pipeline.plain import plain
 from pipeline.signatures import Untrusted, dearmour, read_keyring
 from pipeline.version import is_older
 
 PAYLOAD_TYPE = "application/vnd.twinbuild.upgrade+json"
-LIMIT = 64 * 1024  # bytes of an envelope
+WHAT = "the upgrade description"
 KEYRING_LIMIT = 64 * 1024 * 1024
-SIGNATURES_LIMIT = 4  # two keys while one follows the other
-VALID_DAYS = 180
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+VALID_DAYS = 180  # where nobody renews it
+RENEWED_DAYS = 30  # at a time, the first time too
+RENEWABLE_DAYS = 365  # in all, before the release key has to sign again
+CLOCKS_APART = timedelta(minutes=5)
 MIB = 1024 * 1024
 SIZE_LIMIT = 16 * 1024**3
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Time = Annotated[
-    str, StringConstraints(pattern=r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z$")
-]
 
 
-class Description(BaseModel):
-    """The way from the release `from` to the newest one: which kit, and until when this holds."""
+@dataclass(frozen=True)
+class Offer:
+    """A kit that leads from one release to a later one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    format: Literal["twinbuild-upgrade/1"] = "twinbuild-upgrade/1"
-    image: Name
-    architecture: Name
-    from_: ReleaseTag = Field(alias="from")
-    to: ReleaseTag
-    kit: str  # relative to the publish location
-    size: Annotated[int, Field(gt=0, lt=SIZE_LIMIT)]
-    sha256: Sha256
-    expires: Time
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
-        if self.kit != f"{self.to}/{self.file}":
-            raise ValueError(f"the kit is not {self.to}/{self.file}")
-        datetime.strptime(self.expires, TIME_FORMAT)  # noqa: DTZ007
-        return self
+    image: str
+    architecture: str
+    from_: str
+    to: str
+    size: int
+    sha256: str
 
     @property
     def file(self) -> str:
         """The kit's name."""
         return f"{self.image}-{self.architecture}-{self.from_}-to-{self.to}.iuk"
 
+    @property
+    def kit(self) -> str:
+        """Where it is, relative to the publish location."""
+        return f"{self.to}/{self.file}"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is for systems installed from the release `from_`, and how long that holds.
+
+    `newest` is the newest release of the image when this was `issued`; `offer` is None where no
+    kit leads on. `as_of` and `expires` are those of the renewal if it has one.
+    """
+
+    image: str
+    architecture: str
+    from_: str
+    newest: str
+    offer: Offer | None
+    issued: datetime
+    as_of: datetime
+    expires: datetime
+    renewable: Renewable | None
+
     def __str__(self) -> str:
         """One line for people."""
-        size = f"{self.size / MIB:.1f} MiB"
-        return (
-            f"{self.from_} can be upgraded to {self.to}: {self.kit}, {size}, until {self.expires}"
-        )
+        if self.offer:
+            size = f"{self.offer.size / MIB:.1f} MiB"
+            what = f"{self.from_} can be upgraded to {self.offer.to}: {self.offer.kit}, {size}"
+            return f"{what}, until {time_text(self.expires)}"
+        if self.newest == self.from_:
+            what = f"nothing newer than {self.from_}"
+        else:
+            what = f"no upgrade from {self.from_}, and {self.newest} is the newest release"
+        return f"{what}, as of {time_text(self.as_of)}, until {time_text(self.expires)}"
 
-    @property
-    def expiry(self) -> datetime:
-        """When it ends to hold."""
-        return datetime.strptime(self.expires, TIME_FORMAT).replace(tzinfo=UTC)
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Kit(_Part):
+    to: ReleaseTag
+    kit: str
+    size: Annotated[int, Field(gt=0, lt=SIZE_LIMIT)]
+    sha256: Sha256
+
+
+class _Renewable(_Part):
+    key: Sha256  # 32 bytes in hexadecimal
+    days: Annotated[int, Field(gt=0, le=RENEWED_DAYS)]
+    until: Time
+
+
+class _Written(_Part):
+    """The payload."""
+
+    format: Literal["twinbuild-upgrade/2"] = "twinbuild-upgrade/2"
+    image: Name
+    architecture: Name
+    from_: ReleaseTag = Field(alias="from")
+    newest: ReleaseTag
+    upgrade: _Kit | None
+    issued: Time
+    expires: Time
+    renewal: _Renewable | None
+
+    @classmethod
+    def of(cls, said: Description) -> Self:
+        """Return a description as it is written."""
+        offer, renewable = said.offer, said.renewable
+        document: dict[str, Any] = {
+            "image": said.image,
+            "architecture": said.architecture,
+            "from": said.from_,
+            "newest": said.newest,
+            "issued": time_text(said.issued),
+            "expires": time_text(said.expires),
+            "upgrade": None,
+            "renewal": None,
+        }
+        if offer:
+            document["upgrade"] = {"to": offer.to, "kit": offer.kit}
+            document["upgrade"] |= {"size": offer.size, "sha256": offer.sha256}
+        if renewable:
+            document["renewal"] = {"key": renewable.key, "days": renewable.days}
+            document["renewal"]["until"] = time_text(renewable.until)
+        return cls.model_validate(document)
+
+    def read(self) -> Description:
+        """Return what is written; raise ValueError if it contradicts itself."""
+        offer = renewable = None
+        if self.upgrade:
+            kit = self.upgrade
+            offer = Offer(self.image, self.architecture, self.from_, kit.to, kit.size, kit.sha256)
+            if kit.kit != offer.kit:
+                raise ValueError(f"the kit is not {offer.kit}")
+        if self.renewal:
+            until = read_time(self.renewal.until)
+            renewable = Renewable(self.renewal.key, self.renewal.days, until)
+        highest = offer.to if offer else self.from_
+        if is_older(self.newest, highest):
+            raise ValueError(f"{self.newest} is older than {highest}, and cannot be the newest")
+        issued, expires = read_time(self.issued), read_time(self.expires)
+        names = self.image, self.architecture, self.from_, self.newest
+        return Description(*names, offer, issued, issued, expires, renewable)
+
+
+class _WrittenFirst(_Part):
+    """The payload before there were renewals; always of a kit, and valid for 180 days."""
+
+    format: Literal["twinbuild-upgrade/1"]
+    image: Name
+    architecture: Name
+    from_: ReleaseTag = Field(alias="from")
+    to: ReleaseTag
+    kit: str
+    size: Annotated[int, Field(gt=0, lt=SIZE_LIMIT)]
+    sha256: Sha256
+    expires: Time
+
+    def read(self) -> Description:
+        """Return what is written; raise ValueError or OverflowError if it is nonsense."""
+        offer = Offer(self.image, self.architecture, self.from_, self.to, self.size, self.sha256)
+        if self.kit != offer.kit:
+            raise ValueError(f"the kit is not {offer.kit}")
+        expires = read_time(self.expires)
+        issued = expires - timedelta(days=VALID_DAYS)
+        names = self.image, self.architecture, self.from_, self.to
+        return Description(*names, offer, issued, issued, expires, None)
 
 
 @dataclass(frozen=True)
@@ -110,84 +212,121 @@ def load_trust(keyring: Path | None, fingerprint: str | None) -> Trust:
 
 
 def describe(
-    *, image: str, architecture: str, start: str, to: str, size: int, sha256: str, now: datetime
+    *,
+    image: str,
+    architecture: str,
+    start: str,
+    newest: str,
+    offer: Offer | None,
+    renewal_key: str | None,
+    now: datetime,
 ) -> Description:
-    """Return the description of the kit that leads from `start` to `to`, valid from `now` on."""
-    expires = (now + timedelta(days=VALID_DAYS)).astimezone(UTC).strftime(TIME_FORMAT)
-    name = f"{image}-{architecture}-{start}-to-{to}.iuk"
-    document = {"image": image, "architecture": architecture, "from": start, "to": to}
-    document |= {"kit": f"{to}/{name}", "expires": expires, "sha256": sha256}
-    return Description.model_validate({**document, "size": size})
+    """Return what there is from `start` on, valid from `now` on.
+
+    With a `renewal_key` (ed25519, hex) it holds for a short time, and that key may renew it.
+    """
+    now = now.astimezone(UTC).replace(microsecond=0)
+    expires, renewable = now + timedelta(days=VALID_DAYS), None
+    if renewal_key:
+        expires = now + timedelta(days=RENEWED_DAYS)
+        until = now + timedelta(days=RENEWABLE_DAYS)
+        renewable = Renewable(renewal_key, RENEWED_DAYS, until)
+    return Description(image, architecture, start, newest, offer, now, now, expires, renewable)
 
 
 def sign(description: Description, gpg: openpgp.Gpg, fingerprint: str) -> bytes:
     """Return the signed envelope as it is published; raise SignatureInvalid if gpg cannot sign."""
-    payload = json_bytes(description.model_dump(by_alias=True))
+    written = _Written.of(description).model_dump(by_alias=True)
+    return sign_payload(json_bytes(written), gpg, fingerprint)
+
+
+def sign_payload(payload: bytes, gpg: openpgp.Gpg, fingerprint: str) -> bytes:
+    """Return the signed envelope of a payload."""
     with tempfile.TemporaryDirectory(prefix="twinbuild-") as folder:
         document = Path(folder, "description")
-        document.write_bytes(encoded(payload))
+        document.write_bytes(envelope.encoded(PAYLOAD_TYPE, payload))
         openpgp.sign(gpg, fingerprint, document)
         signature = dearmour(document.with_name("description.asc").read_bytes())
-    return json_bytes(
-        {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"keyid": fingerprint, "sig": base64.b64encode(signature).decode()}],
-        }
-    )
+    return json_bytes(envelope.make(PAYLOAD_TYPE, payload, fingerprint, signature))
 
 
-def encoded(payload: bytes) -> bytes:
-    """Return what is signed: DSSE's pre-authentication encoding of a payload."""
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+def check(content: bytes, trust: Trust, now: datetime) -> Description:
+    """Return the description in a file that a trusted key has signed and that still holds.
 
-
-def check(envelope: bytes, trust: Trust, now: datetime) -> Description:
-    """Return the description in an envelope that a trusted key has signed and that still holds.
-
-    Raise SignatureInvalid if no trusted key has or it has expired, InputsUnverified if it leads to
-    an older release or is malformed.
+    Raise SignatureInvalid if no trusted key has, or if it is from the future, has expired or has a
+    renewal that does not count; InputsUnverified if it is malformed or leads to an older release.
     """
-    payload, signatures = _opened(envelope)
-    _check_signatures(encoded(payload), signatures, trust)
-    try:
-        description = Description.model_validate_json(payload)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise InputsUnverified(
-            plain(f"the upgrade description is malformed: {where}: {fault['msg']}")
-        ) from error
-    if description.expiry <= now:
+    found = read(content, trust)
+    if found.as_of > now + CLOCKS_APART:
         raise SignatureInvalid(
-            f"the upgrade description to {description.to} has expired on {description.expires}",
+            f"{WHAT} is from the future, {time_text(found.as_of)}",
+            remedy="check this machine's clock; if it is right, tell who runs the server",
+        )
+    if found.expires <= now:
+        raise SignatureInvalid(
+            f"{WHAT} from {found.from_} has expired on {time_text(found.expires)}",
             remedy="check this machine's clock; if it is right, the server withholds newer ones",
         )
-    if not is_older(description.from_, description.to):
+    return found
+
+
+def read(content: bytes, trust: Trust) -> Description:
+    """Return the description in a file that a trusted key has signed, whatever the time is now.
+
+    Raise what `check` raises but for the times.
+    """
+    document = _parse(content)
+    parsed = envelope.parse(document, PAYLOAD_TYPE, WHAT)
+    signed = envelope.encoded(PAYLOAD_TYPE, parsed.payload)
+    _check_signatures(signed, parsed.signatures, trust)
+    found = _read_payload(parsed.payload)
+    if found.offer and not is_older(found.from_, found.offer.to):
         raise InputsUnverified(
-            f"the upgrade description leads from {description.from_} to {description.to},"
-            " which is not newer"
+            f"{WHAT} leads from {found.from_} to {found.offer.to}, which is not newer"
         )
-    return description
+    beside = document.get("renewal")
+    if beside is None:
+        return found
+    if found.renewable is None:
+        raise SignatureInvalid(f"{WHAT} has a renewal, and lets nobody renew it")
+    renewed = renewal.read(beside, parsed.payload, found.issued, found.renewable)
+    return replace(found, as_of=renewed.issued, expires=max(found.expires, renewed.expires))
 
 
-def _opened(envelope: bytes) -> tuple[bytes, list[bytes]]:
-    """Return payload and signatures of an envelope."""
+def with_renewal(content: bytes, found: Renewable, now: datetime, sign: renewal.Sign) -> bytes:
+    """Return a description's file with a new renewal in place of the one that it may have."""
+    document = _parse(content)
+    parsed = envelope.parse(document, PAYLOAD_TYPE, WHAT)
+    return json_bytes({**document, "renewal": renewal.make(parsed.payload, found, now, sign)})
+
+
+def _parse(content: bytes) -> dict[str, Any]:
     try:
-        if len(envelope) > LIMIT:
+        if len(content) > LIMIT:
             raise ValueError(f"it is larger than {LIMIT} bytes")  # noqa: TRY301
-        document: Any = parse_json(envelope)
-        signatures = [base64.b64decode(s["sig"], validate=True) for s in document["signatures"]]
-        if document["payloadType"] != PAYLOAD_TYPE or not 0 < len(signatures) <= SIGNATURES_LIMIT:
-            raise ValueError("it has another type, or no signature or too many")  # noqa: TRY301
-        return base64.b64decode(document["payload"], validate=True), signatures
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = plain(f"the upgrade description is no DSSE envelope: {error}")
-        raise SignatureInvalid(what) from error
+        document = parse_json(content)
+        if not isinstance(document, dict):
+            raise ValueError("it is not a JSON object")  # noqa: TRY301, TRY004
+    except (ValueError, RecursionError) as error:
+        raise SignatureInvalid(plain(f"{WHAT} is no DSSE envelope: {error}")) from error
+    return document
 
 
-def _check_signatures(signed: bytes, signatures: list[bytes], trust: Trust) -> None:
+def _read_payload(payload: bytes) -> Description:
+    try:
+        document = parse_json(payload)
+        first = isinstance(document, dict) and document.get("format") == "twinbuild-upgrade/1"
+        model = _WrittenFirst if first else _Written
+        return model.model_validate(document).read()
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    except (ValueError, OverflowError, RecursionError) as error:
+        why = str(error)
+    raise InputsUnverified(plain(f"{WHAT} is malformed: {why}"))
+
+
+def _check_signatures(signed: bytes, signatures: tuple[bytes, ...], trust: Trust) -> None:
     """Raise SignatureInvalid unless one of the signatures is good and by a trusted key."""
     refusals = []
     for signature in signatures:
@@ -199,6 +338,6 @@ def _check_signatures(signed: bytes, signatures: list[bytes], trust: Trust) -> N
         except Untrusted as error:
             refusals.append(plain(str(error)))
     raise SignatureInvalid(
-        f"the upgrade description is not signed by a trusted key: {refusals[0]}",
+        f"{WHAT} is not signed by a trusted key: {refusals[0]}",
         remedy="give the release key with --keyring, from someone you trust",
     )

@@ -5,7 +5,6 @@ because the guest's code is not to be imported outside of it.
 """
 
 import base64
-import json
 import os
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pipeline.errors import (
     UsageError,
     command_line,
 )
-from pipeline.files import put_in_place, sha256_file, write_json
+from pipeline.files import parse_json, put_in_place, sha256_file, write_json
 from pipeline.guest import protocol
 from pipeline.kit.fat import open_files
 from pipeline.kit.partition import fat_partitions
@@ -59,7 +58,7 @@ class Made:
 def make_kit(
     location: Location, start: str, to: str, folder: Path, store: Store, notify: Notify
 ) -> Made:
-    """Make the kit from the release `start` to the release `to` in `folder`.
+    """Make the kit from the release `start` to the release `to` in `folder`, made if need be.
 
     Both are verified by their manifests before anything of them is used. Raise Differs if the bytes
     are not the published ones although squashfs-tools is of the version that the release names;
@@ -70,6 +69,7 @@ def make_kit(
         raise UsageError(f"no kit leads from {start} of {earlier.image} to {to} of {later.image}")
     alike = _tools_alike(location, later, notify)
     name = protocol.artifact_names({**later.job, "kits": [{"from": start}]}).kits[0]
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".kit-", dir=folder) as scratch:
         work = Path(scratch)
         plan = _plan(location, earlier, later, store, work, notify)
@@ -211,7 +211,7 @@ def _told(location: Location, release: Published, name: str) -> str:
     """Return what a statement says of squashfs-tools; what it is not asked for was checked."""
     content = location.read(release.version, name, STATEMENT_LIMIT)
     try:
-        payload = json.loads(base64.b64decode(json.loads(content)["payload"]))
+        payload = parse_json(base64.b64decode(parse_json(content)["payload"]))
         machine = payload["predicate"]["buildDefinition"]["internalParameters"]["machine"]
         return str(machine.get("facts", {}).get(TOOL, ""))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -1,8 +1,8 @@
 """Stage 5: sign and publish a run whose builds match.
 
 Everything is checked first (`checks`), then `release/` is assembled and its manifest signed
-(`assemble`, `openpgp`), then it is published as `public/<tag>/` (`publish`, `index`), and its kits
-are described (`upgrades`).
+(`assemble`, `openpgp`), then it is published as `public/<tag>/` (`publish`, `index`), and what
+leads on from each release is described (`upgrades`).
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline import openpgp
 from pipeline.config import Farm
-from pipeline.errors import InfrastructureFailed, SignatureInvalid, UsageError
+from pipeline.errors import InfrastructureFailed, SignatureInvalid
 from pipeline.files import alone, json_bytes, sha256_bytes, sha256_file
 from pipeline.immutable import refuse_changed
 from pipeline.openpgp import Gpg
@@ -78,9 +78,8 @@ def _release(
         notify(f"verifying and publishing {public / checked.tag}")
         new = publish(run.release, checked.tag, public, trust, notify)
         notify(f"{public / checked.tag} {'is published' if new else 'was published already'}")
-        if checked.has_kits:
-            signer = Signer(gpg, fingerprint, trust.keyring)
-            _describe(public, checked.tag, signer, again=False, notify=notify)
+        signer = Signer(gpg, fingerprint, trust.keyring, farm.keys.renewal)
+        _describe(public, checked.tag, signer, again=False, notify=notify)
     folder = public / checked.tag
     return Release(checked.tag, folder, sha256_file(folder / MANIFEST), new)
 
@@ -88,14 +87,14 @@ def _release(
 def describe_again(
     tag: str, farm: Farm, public: Path, *, notify: Callable[[str], None]
 ) -> list[Path]:
-    """Sign the upgrade descriptions of a published release again; return what was written.
+    """Sign the upgrade descriptions of a published release's image again; return what was written.
 
-    Raise UsageError if the release has no kits, SignatureInvalid without a usable release key,
-    and what `Location.open` raises.
+    Raise SignatureInvalid without a usable release key, and what `Location.open` raises.
     """
     fingerprint = _fingerprint(farm)
     with openpgp.open_gpg(notify) as gpg:
-        signer = Signer(gpg, fingerprint, openpgp.public_key(gpg, fingerprint))
+        public_key = openpgp.public_key(gpg, fingerprint)
+        signer = Signer(gpg, fingerprint, public_key, farm.keys.renewal)
         return _describe(public, tag, signer, again=True, notify=notify)
 
 
@@ -111,8 +110,6 @@ def _describe(
     public: Path, tag: str, signer: Signer, *, again: bool, notify: Callable[[str], None]
 ) -> list[Path]:
     release = Location(str(public), signer.keyring, signer.fingerprint).open(tag)
-    if again and not release.names.kits:
-        raise UsageError(f"the release {tag} has no kits")
     with alone(public, lambda: notify(f"another process publishes into {public}: waiting")):
         return write_descriptions(
             public, release, signer, again=again, now=datetime.now(UTC), notify=notify

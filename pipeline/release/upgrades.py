@@ -1,33 +1,84 @@
-"""Upgrade descriptions: `public/upgrades/<from>.json` leads an earlier release to its newest kit.
+"""Upgrade descriptions: `public/upgrades/<from>.json` leads each release to its newest kit.
 
-They are written once `public/<tag>/` is in place, each by one rename, and never lead to an older
-release than before: who publishes a fix of an old release takes nobody back to it.
+Every published release of the image has one, the newest too, which says that there is nothing
+newer: so whoever gets no answer cannot take it for that. They are written once `public/<tag>/` is
+in place, each by one rename, and never lead to an older release than before: who publishes a fix
+of an old release takes nobody back to it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from pipeline import openpgp
 from pipeline.errors import Differs, InputsUnverified, SignatureInvalid
 from pipeline.files import write_bytes
 from pipeline.kit import description
-from pipeline.kit.description import Description
-from pipeline.published import Published
-from pipeline.version import is_older
+from pipeline.kit.description import Description, Offer, Trust
+from pipeline.kit.envelope import LIMIT
+from pipeline.published import Location, Published
+from pipeline.release.index import read_entries
+from pipeline.version import in_order, is_older
 
 FOLDER = "upgrades"
-EVER = datetime.min.replace(tzinfo=UTC)
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Signer:
-    """The release key: gpg that has its secret half, its fingerprint and its public half."""
+    """The release key: gpg that has its secret half, its fingerprint and its public half.
+
+    `renewal` is the public key (ed25519, hex) that may renew what it signs, if one may.
+    """
 
     gpg: openpgp.Gpg
     fingerprint: str
     keyring: bytes
+    renewal: str | None = None
+
+
+class _Shelf:
+    """The published releases of the image of `release`, each opened once if it is needed."""
+
+    def __init__(self, public: Path, release: Published, signer: Signer, notify: Notify) -> None:
+        """Keep what is given; `release` is verified."""
+        self.public = public
+        self.release = release
+        self.tags = [e.tag for e in read_entries(public) if e.image == release.image]
+        self._location = Location(str(public), signer.keyring, signer.fingerprint)
+        self._opened: dict[str, Published | None] = {release.version: release}
+        self._notify = notify
+
+    def best_offer(self, start: str) -> Offer | None:
+        """Return the kit from `start` that leads furthest; raise Differs if a file is missing."""
+        for tag in reversed(in_order([*self.tags, self.release.version])):
+            if not is_older(start, tag):
+                return None
+            release = self._open(tag)
+            if release and (offer := self._offer(release, start)):
+                return offer
+        return None
+
+    def _open(self, tag: str) -> Published | None:
+        if tag not in self._opened:
+            try:
+                self._opened[tag] = self._location.open(tag)
+            except (SignatureInvalid, InputsUnverified) as error:
+                self._notify(f"no upgrade leads to {tag}: {error.what}")
+                self._opened[tag] = None
+        return self._opened[tag]
+
+    def _offer(self, release: Published, start: str) -> Offer | None:
+        kits = zip(release.job["kits"], release.names.kits, strict=True)
+        for name in (name for kit, name in kits if kit["from"] == start):
+            path = self.public / release.version / name
+            if name in release.files and path.is_file():
+                names = release.image, release.architecture, start, release.version
+                return Offer(*names, path.stat().st_size, release.files[name])
+            if release is self.release:
+                raise Differs(f"{path} is missing", remedy="restore it")
+        return None
 
 
 def write_descriptions(
@@ -37,58 +88,70 @@ def write_descriptions(
     *,
     again: bool,
     now: datetime,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> list[Path]:
-    """Describe every kit of a verified release in `public`; return what was written.
+    """Describe what there is from every release of a verified release's image; return what changed.
 
     What is described already and holds is left alone, unless `again`. Raise SignatureInvalid if
     the key cannot sign, Differs if a kit is missing.
     """
+    folder = public / FOLDER
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    before = {path.stem: _read_own(path, signer) for path in folder.glob("*.json")}
+    before = {tag: found for tag, found in before.items() if _is_of(found, release)}
+    shelf = _Shelf(public, release, signer, notify)
+    known = [*shelf.tags, release.version, *(old.newest for old in before.values() if old)]
+    newest = in_order(known)[-1]
     written = []
-    (public / FOLDER).mkdir(exist_ok=True)
-    (public / FOLDER).chmod(0o755)
-    for kit, name in zip(release.job["kits"], release.names.kits, strict=True):
-        path = public / FOLDER / f"{kit['from']}.json"
-        before = _before(path, signer)
-        if before and is_older(release.version, before.to):
-            notify(f"{path} leads to {before.to} already, which is newer")
-        elif again or not before or not _holds(before, release, name, now):
-            made = _describe(public, release, kit["from"], name, now)
+    for start in in_order([*shelf.tags, *(kit["from"] for kit in release.job["kits"]), *before]):
+        path, old = folder / f"{start}.json", before.get(start)
+        made = description.describe(
+            image=release.image,
+            architecture=release.architecture,
+            start=start,
+            newest=newest,
+            offer=_further(shelf.best_offer(start), old),
+            renewal_key=signer.renewal,
+            now=now,
+        )
+        _tell_of_newer(path, made, release, notify)
+        if again or not old or not _holds(old, made, now):
             write_bytes(path, description.sign(made, signer.gpg, signer.fingerprint))
-            notify(f"{path} leads to {made.to} and expires on {made.expires}")
+            notify(f"{path}: {made}")
             written.append(path)
     return written
 
 
-def _before(path: Path, signer: Signer) -> Description | None:
-    """Return what is described now, expired or not; None if that is nothing of this key's."""
-    if not path.is_file():
-        return None
-    trust = description.Trust(signer.keyring, signer.fingerprint)
+def _read_own(path: Path, signer: Signer) -> Description | None:
+    """Return what is described in a file, expired or not; None if it is nothing of this key's."""
+    trust = Trust(signer.keyring, signer.fingerprint)
     try:
         with path.open("rb") as file:
-            return description.check(file.read(description.LIMIT + 1), trust, EVER)
-    except (SignatureInvalid, InputsUnverified):
+            found = description.read(file.read(LIMIT + 1), trust)
+    except (OSError, SignatureInvalid, InputsUnverified):
         return None
+    return found if f"{found.from_}.json" == path.name else None
 
 
-def _holds(before: Description, release: Published, name: str, now: datetime) -> bool:
-    same = (before.to, before.sha256) == (release.version, release.files.get(name))
-    return same and before.expiry > now
+def _is_of(found: Description | None, release: Published) -> bool:
+    names = release.image, release.architecture
+    return found is not None and (found.image, found.architecture) == names
 
 
-def _describe(
-    public: Path, release: Published, start: str, name: str, now: datetime
-) -> Description:
-    path = public / release.version / name
-    if name not in release.files or not path.is_file():
-        raise Differs(f"{path} is missing", remedy="restore it")
-    return description.describe(
-        image=release.image,
-        architecture=release.architecture,
-        start=start,
-        to=release.version,
-        size=path.stat().st_size,
-        sha256=release.files[name],
-        now=now,
-    )
+def _further(found: Offer | None, old: Description | None) -> Offer | None:
+    """Return what leads further: what is published here, or what was described before."""
+    if old and old.offer and (not found or is_older(found.to, old.offer.to)):
+        return old.offer
+    return found
+
+
+def _tell_of_newer(path: Path, made: Description, release: Published, notify: Notify) -> None:
+    if made.offer and is_older(release.version, made.offer.to):
+        notify(f"{path} leads to {made.offer.to} already, which is newer")
+
+
+def _holds(old: Description, made: Description, now: datetime) -> bool:
+    renewed_by = [each.renewable and each.renewable.key for each in (old, made)]
+    same = (old.offer, old.newest, renewed_by[0]) == (made.offer, made.newest, renewed_by[1])
+    return same and old.expires > now

@@ -158,11 +158,13 @@ def test_both_environments_made_the_kit_alike(released: Released) -> None:
 
 def test_the_upgrade_is_described(released: Released) -> None:
     content = (released.farm.public / "upgrades" / "3.1.json").read_bytes()
-    said = description.check(content, released.trust, datetime.now(UTC))
+    said = description.check(content, released.trust, datetime.now(UTC)).offer
+    assert said
     assert (said.image, said.from_, said.to) == ("tiny", "3.1", "3.2")
     assert released.farm.public / said.kit == released.kit
     assert said.size == released.kit.stat().st_size
-    assert not (released.farm.public / "upgrades" / "3.2.json").exists()
+    newest = (released.farm.public / "upgrades" / "3.2.json").read_bytes()
+    assert description.check(newest, released.trust, datetime.now(UTC)).offer is None
 
 
 def test_plain_tools_read_it(released: Released, tmp_path: Path) -> None:

@@ -238,3 +238,12 @@ def test_keygen_knows_the_farms_environments(home: GpgHome, checkout: Path) -> N
     path, public = keys.make_environment_key(farm, "alpha")
     assert dsse.public_hex(dsse.load_key(path)) == public
     assert [file.name for file in path.parent.iterdir()] == ["alpha.pem"]
+
+
+def test_a_renewal_key_lies_apart_from_the_environments(home: GpgHome, checkout: Path) -> None:
+    path, public = keys.make_renewal_key()
+    assert path == dsse.renewal_key_path()
+    assert path.parent != dsse.key_path("renewal").parent
+    assert dsse.public_hex(dsse.load_key(path)) == public
+    with pytest.raises(UsageError, match="there is a key"):
+        keys.make_renewal_key()

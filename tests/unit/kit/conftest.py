@@ -12,7 +12,7 @@ from rich.console import Console
 from pipeline.display import Display
 from pipeline.kit import description
 from pipeline.kit.apply import apply_kit
-from pipeline.kit.description import Trust
+from pipeline.kit.description import Offer, Trust
 from pipeline.openpgp import Gpg
 from tests.installed import PARTITION_AT, KitParts, Release, make_disk, read_partition, switch
 from tests.installed import sha256 as digest
@@ -44,18 +44,37 @@ class Signer:
     def sign(self, described):
         return description.sign(described, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint)
 
-    def describe(self, parts, packed, now=NOW):
+    def sign_payload(self, payload):
+        return description.sign_payload(
+            payload, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint
+        )
+
+    def describe(self, parts, packed, now=NOW, renewal_key=None):
+        old, new = parts.base.version, parts.new.version
+        offer = Offer(parts.new.image, "amd64", old, new, len(packed), digest(packed))
+        return self.state(old, new, offer, now, renewal_key)
+
+    def state(self, start, newest, offer=None, now=NOW, renewal_key=None):
+        """What there is for systems installed from `start`, signed; without an offer nothing."""
         return self.sign(
             description.describe(
-                image=parts.new.image,
+                image=offer.image if offer else "mini",
                 architecture="amd64",
-                start=parts.base.version,
-                to=parts.new.version,
-                size=len(packed),
-                sha256=digest(packed),
+                start=start,
+                newest=newest,
+                offer=offer,
+                renewal_key=renewal_key,
                 now=now,
             )
         )
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path_factory, monkeypatch):
+    """Where this test's commands remember what they knew."""
+    state = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    return state / "twinbuild" / "upgrades"
 
 
 @pytest.fixture(scope="session")

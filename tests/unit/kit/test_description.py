@@ -3,7 +3,7 @@
 import base64
 import json
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pipeline.errors import InputsUnverified, SignatureInvalid
 from pipeline.files import json_bytes
 from pipeline.kit import description
-from pipeline.kit.description import Description, Trust, load_trust
+from pipeline.kit.description import Trust, load_trust
+from pipeline.kit.envelope import encoded
 from pipeline.openpgp import Gpg
 from tests.installed import KitParts
 from tests.unit.kit.conftest import FIRST, NOW, SECOND, Signer
@@ -30,11 +31,13 @@ def payload(envelope):
 
 
 def test_what_was_signed_is_read(envelope, signer):
-    said = description.check(envelope, signer.trust, NOW)
+    found = description.check(envelope, signer.trust, NOW)
+    said = found.offer
     assert (said.image, said.architecture, said.from_, said.to) == ("mini", "amd64", "3.1", "3.2")
     assert said.kit == "3.2/mini-amd64-3.1-to-3.2.iuk"
     assert said.size == len(PACKED)
-    assert said.expires == "2027-05-21T12:00:00Z"
+    assert (found.from_, found.newest, found.issued, found.as_of) == ("3.1", "3.2", NOW, NOW)
+    assert found.expires == datetime(2027, 5, 21, 12, tzinfo=UTC)
 
 
 def test_the_envelope_is_what_the_documents_say(envelope, signer, gpg_home, tmp_path):
@@ -52,22 +55,26 @@ def test_the_envelope_is_what_the_documents_say(envelope, signer, gpg_home, tmp_
     assert content == json_bytes(json.loads(content))
 
 
+KIT = {"to": "3.2", "kit": "3.2/mini-amd64-3.1-to-3.2.iuk", "size": 5, "sha256": "0" * 64}
+FIELDS = {
+    "format": "twinbuild-upgrade/2",
+    "image": "mini",
+    "architecture": "amd64",
+    "from": "3.1",
+    "newest": "3.2",
+    "upgrade": KIT,
+    "issued": "2026-11-22T12:00:00Z",
+    "expires": "2027-05-21T12:00:00Z",
+    "renewal": None,
+}
+RENEWAL = {"key": "0" * 64, "days": 30, "until": "2027-11-22T12:00:00Z"}
+
+
 def signed(signer, **changes):
-    """A description with other fields, properly signed."""
-    fields = {
-        "image": "mini",
-        "architecture": "amd64",
-        "from": "3.1",
-        "to": "3.2",
-        "kit": "3.2/mini-amd64-3.1-to-3.2.iuk",
-        "size": 5,
-        "sha256": "0" * 64,
-        "expires": "2027-05-21T12:00:00Z",
-        "format": "twinbuild-upgrade/1",
-    }
-    made = Description.model_construct()
-    object.__setattr__(made, "model_dump", lambda **_: {**fields, **changes})
-    return signer.sign(made)
+    """A description with other fields, properly signed; those of the kit by their names, too."""
+    kit = {name: changes.pop(name) for name in KIT.keys() & changes.keys()}
+    fields = {**FIELDS, "upgrade": {**KIT, **kit}, **changes}
+    return signer.sign_payload(json_bytes(fields))
 
 
 @pytest.mark.parametrize(
@@ -79,13 +86,23 @@ def signed(signer, **changes):
         {"kit": "http://example.org/3.2/mini-amd64-3.1-to-3.2.iuk"},
         {"kit": "3.2/other-amd64-3.1-to-3.2.iuk"},
         {"to": "../3.2"},
+        {"newest": "3.1"},
+        {"newest": None},
+        {"upgrade": None, "newest": "3.0"},
+        {"upgrade": {}},
         {"size": 0},
         {"size": "5"},
         {"size": 2**60},
         {"sha256": "0" * 63},
         {"expires": "2027-13-21T12:00:00Z"},
         {"expires": "never"},
-        {"format": "twinbuild-upgrade/2"},
+        {"expires": "0000-01-01T00:00:00Z"},
+        {"issued": "2026-11-31T12:00:00Z"},
+        {"renewal": RENEWAL | {"days": 31}},
+        {"renewal": RENEWAL | {"days": 0}},
+        {"renewal": RENEWAL | {"key": "0"}},
+        {"renewal": RENEWAL | {"until": "never"}},
+        {"format": "twinbuild-upgrade/3"},
         {"more": 1},
     ],
 )
@@ -94,8 +111,67 @@ def test_what_is_signed_and_makes_no_sense(signer, changes):
         description.check(signed(signer, **changes), signer.trust, NOW)
 
 
+@pytest.mark.parametrize(
+    ("key", "first"),
+    [("from", '"3.0"'), ("upgrade", "null"), ("expires", '"2099-01-01T00:00:00Z"')],
+)
+def test_a_signed_payload_with_a_key_twice(signer, key, first):
+    """Two readers would understand two things, and the release key has signed both."""
+    payload = b'{"%b": %b, ' % (key.encode(), first.encode()) + json_bytes(FIELDS).lstrip()[1:]
+    with pytest.raises(InputsUnverified, match=f"the key '{key}' twice"):
+        description.check(signer.sign_payload(payload), signer.trust, NOW)
+
+
+FIRST_FORMAT = {
+    "format": "twinbuild-upgrade/1",
+    "image": "mini",
+    "architecture": "amd64",
+    "from": "3.1",
+    **KIT,
+    "expires": "2027-05-21T12:00:00Z",
+}
+
+
+def test_the_format_before_is_read(signer):
+    found = description.check(
+        signer.sign_payload(json_bytes(FIRST_FORMAT)), signer.trust, NOW + timedelta(days=1)
+    )
+    assert (found.offer.to, found.newest, found.renewable) == ("3.2", "3.2", None)
+    assert (found.issued, found.expires) == (NOW, NOW + timedelta(days=180))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kit": "x"}, {"expires": "0001-01-01T00:00:00Z"}, {"renewal": None}, {"to": "3.0"}]
+)
+def test_the_format_before_that_makes_no_sense(signer, changes):
+    content = signer.sign_payload(json_bytes({**FIRST_FORMAT, **changes}))
+    with pytest.raises(InputsUnverified):
+        description.check(content, signer.trust, NOW)
+
+
+def test_there_is_nothing_newer(signer):
+    found = description.check(signer.state("3.2", "3.2"), signer.trust, NOW)
+    assert found.offer is None
+    assert str(found) == (
+        "nothing newer than 3.2, as of 2026-11-22T12:00:00Z, until 2027-05-21T12:00:00Z"
+    )
+
+
+def test_there_is_something_newer_and_no_way_to_it(signer):
+    found = description.check(signer.state("3.1", "4.0"), signer.trust, NOW)
+    assert str(found).startswith("no upgrade from 3.1, and 4.0 is the newest release, as of")
+
+
+def test_a_description_from_the_future(signer):
+    """Whoever sets this machine's clock back makes what has expired seem to hold."""
+    content = signer.state("3.1", "3.1")
+    description.check(content, signer.trust, NOW - timedelta(minutes=5))
+    with pytest.raises(SignatureInvalid, match=r"from the future, 2026-11-22.*clock"):
+        description.check(content, signer.trust, NOW - timedelta(minutes=6))
+
+
 def test_it_expires_to_the_second(envelope, signer):
-    end = description.check(envelope, signer.trust, NOW).expiry
+    end = description.check(envelope, signer.trust, NOW).expires
     description.check(envelope, signer.trust, end - timedelta(seconds=1))
     with pytest.raises(SignatureInvalid, match="has expired on 2027-05-21"):
         description.check(envelope, signer.trust, end)
@@ -162,7 +238,8 @@ def test_too_many_signatures(envelope, signer):
 def test_a_signed_message_in_the_place_of_a_signature(envelope, signer, gpg_home):
     content = base64.b64decode(json.loads(envelope)["payload"])
     message = gpg_home.gpg(
-        "--local-user", signer.fingerprint, "--sign", stdin=description.encoded(content)
+        *("--local-user", signer.fingerprint, "--sign"),
+        stdin=encoded(description.PAYLOAD_TYPE, content),
     )
     forged = [{"sig": base64.b64encode(message).decode()}]
     with pytest.raises(SignatureInvalid, match="what should be a signature is none"):
@@ -198,8 +275,6 @@ def test_keyrings(signer, tmp_path, gpg_home):
 
 
 def test_a_key_that_gpg_does_not_have(signer, gpg_home):
-    said = description.describe(
-        image="mini", architecture="amd64", start="3.1", to="3.2", size=1, sha256="0" * 64, now=NOW
-    )
+    said = description.check(signer.state("3.1", "3.1"), signer.trust, NOW)
     with pytest.raises(SignatureInvalid, match="is missing"):
         description.sign(said, Gpg({"GNUPGHOME": gpg_home.path}), "F" * 40)

@@ -23,6 +23,8 @@ def public(tmp_path_factory, signer):
     (folder / "3.2" / NAME).write_bytes(parts.pack())
     described = signer.describe(parts, parts.pack(), datetime.now(UTC))
     (folder / "upgrades" / "3.1.json").write_bytes(described)
+    newest = signer.state("3.2", "3.2", now=datetime.now(UTC))
+    (folder / "upgrades" / "3.2.json").write_bytes(newest)
     return folder
 
 
@@ -49,6 +51,21 @@ def test_from_check_to_rollback(public, key, stick, tmp_path, capsys):
         "3.2 is installed already: nothing to do",
         f"{stick.path} boots 3.1 now; 3.2 is still there",
     ]
+
+
+def test_none_no_answer_and_no_server_are_three_things(public, key, capsys):
+    with archive_server(public) as server:
+        tasks.kit_check(Context(), "3.2", server.url, keyring=key)
+        tasks.kit_fetch(Context(), "3.2", server.url, keyring=key)
+        none, nothing = capsys.readouterr().out.splitlines()
+        assert none.startswith("nothing newer than 3.2, as of 20")
+        assert nothing == f"{none}: nothing to fetch"
+        server.faults["3.2.json"] = "404"
+        with pytest.raises(Exit, match=r"3\.2\.json does not exist \(last known: nothing") as gone:
+            tasks.kit_check(Context(), "3.2", server.url, keyring=key)
+    with pytest.raises(Exit, match=r"cannot tell .*127\.0\.0\.1.*last known: nothing") as down:
+        tasks.kit_check(Context(), "3.2", server.url, keyring=key)
+    assert [gone.value.code, down.value.code] == [ExitStatus.INFRASTRUCTURE] * 2
 
 
 def test_without_a_key(public, stick, monkeypatch, tmp_path):

@@ -158,9 +158,8 @@ def said():
 def make(public, tmp_path, said):
     def call(start: str = "3.1", to: str = "3.3", tree: str = "public", **trust: object):
         location = replace(public["trust"], address=str(public["folder"] / tree), **trust)
-        out = tmp_path / "out"
-        out.mkdir(exist_ok=True)
-        return make_kit(location, start, to, out, Store(tmp_path / "store"), said.append)
+        store = Store(tmp_path / "store")  # kit.make makes its folder, as kit.fetch does
+        return make_kit(location, start, to, tmp_path / "out", store, said.append)
 
     return call
 

@@ -83,6 +83,7 @@ def test_three_release_one_run(make_run, workspace):
         "3.3",
         "index.html",
         "index.json",
+        "upgrades",
         "verify.py",
     ]
     assert not list(fake.run.folder.glob(".release-*"))

@@ -170,7 +170,7 @@ def test_a_job_of_another_form_is_refused(
 
 def test_a_folder_lists_what_its_index_does_not_know_yet(public, tmp_path):
     shutil.copytree(public / "3.3", public / "3.4")
-    (public / "upgrades").mkdir()
+    (public / "upgrades").mkdir(exist_ok=True)
     listed = Location(str(public), b"").releases()
     assert [release.tag for release in listed] == ["3.3", "3.4"]
     assert Location(str(tmp_path / "none"), b"").releases() == ()

@@ -90,6 +90,7 @@ def test_a_matching_run_is_published_complete(make_run, release, public, release
         "3.3",
         "index.html",
         "index.json",
+        "upgrades",
         "verify.py",
     ]
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,17 +14,15 @@ from pipeline.errors import (
     InputsUnverified,
     SignatureInvalid,
     TwinbuildError,
-    UsageError,
 )
 from pipeline.files import sha256_bytes
 from pipeline.kit import description
 from pipeline.kit.description import Trust
+from pipeline.kit.envelope import time_text
 from pipeline.release import stage
 from pipeline.release.stage import describe_again, run_release
 from pipeline.release.upgrades import Signer
 from tests.unit.release.conftest import FakeRun, kit_from, make_farm
-
-NOW = datetime.now(UTC)
 
 
 def kits_from(tag, *earlier):
@@ -89,28 +88,73 @@ def trust(gpg_home, release_key):
     return Trust(gpg_home.export(release_key), release_key)
 
 
-def read(public, trust, old, now=NOW):
+@pytest.fixture(autouse=True)
+def memory(tmp_path, monkeypatch):
+    """Where what was renewed is remembered."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def read(public, trust, old):
+    """Return the kit that leads on from a release."""
+    return state(public, trust, old).offer
+
+
+def state(public, trust, old):
+    now = datetime.now(UTC)
     return description.check((public / "upgrades" / f"{old}.json").read_bytes(), trust, now)
 
 
 def test_every_kit_is_described(released, trust):
     public = released
-    assert sorted(path.name for path in (public / "upgrades").iterdir()) == ["3.1.json", "3.2.json"]
+    assert sorted(path.name for path in (public / "upgrades").iterdir()) == [
+        "3.1.json",
+        "3.2.json",
+        "3.3.json",
+    ]
     for old in ("3.1", "3.2"):
         content = f"kit {old} to 3.3".encode()
         said = read(public, trust, old)
         assert (said.image, said.architecture, said.from_, said.to) == ("mini", "amd64", old, "3.3")
         assert (public / said.kit).read_bytes() == content
         assert (said.size, said.sha256) == (len(content), sha256_bytes(content))
-        left = said.expiry - datetime.now(UTC)
+        left = state(public, trust, old).expires - datetime.now(UTC)
         assert timedelta(days=179, hours=23) < left < timedelta(days=180, minutes=1)
     assert stat.S_IMODE((public / "upgrades").stat().st_mode) == 0o755
     assert stat.S_IMODE((public / "upgrades/3.1.json").stat().st_mode) == 0o644
 
 
-def test_a_release_without_kits_describes_nothing(release, public):
+def test_the_newest_release_is_described_too(release, public, trust):
+    """No answer must not mean that there is nothing newer: the release key says so."""
     release("3.1")
-    assert not (public / "upgrades").exists()
+    first = state(public, trust, "3.1")
+    assert (first.offer, first.newest) == (None, "3.1")
+    release("3.2", "3.1")
+    assert read(public, trust, "3.1").to == "3.2"
+    assert state(public, trust, "3.2").newest == "3.2"
+
+
+def test_every_release_knows_the_newest_though_no_kit_leads_to_it(
+    released, release, trust, gpg_home
+):
+    """The attacker can write into the public tree, and puts back what was signed before."""
+    old = state(released, trust, "3.1")
+    old = replace(old, newest="3.2", offer=replace(old.offer, to="3.2"))
+    gpg = openpgp.Gpg({"GNUPGHOME": gpg_home.path})
+    (released / "upgrades/3.1.json").write_bytes(description.sign(old, gpg, trust.fingerprint))
+    release("4.0")
+    found = {tag: state(released, trust, tag) for tag in ("3.1", "3.2", "3.3", "4.0")}
+    assert {one.newest for one in found.values()} == {"4.0"}
+    assert [one.offer and one.offer.to for one in found.values()] == ["3.3", "3.3", None, None]
+
+
+def test_another_images_releases_are_another_matter(release, public, trust, make_run):
+    release("3.1")
+    release("9.9", fake=make_run("9.9", image="maxi"))
+    assert state(public, trust, "3.1").newest == "3.1"
+    assert (state(public, trust, "9.9").image, state(public, trust, "9.9").newest) == (
+        "maxi",
+        "9.9",
+    )
 
 
 def test_a_later_release_leads_further(release, public, trust):
@@ -126,8 +170,9 @@ def test_a_fix_of_an_old_release_leads_nobody_back(release, public, trust, calle
     before = (public / "upgrades/3.1.json").read_bytes()
     said = release("3.2", "3.1")
     assert any("leads to 3.10 already, which is newer" in line for line in said)
-    describe_again("3.2", farm, public, notify=said.append)
     assert (public / "upgrades/3.1.json").read_bytes() == before
+    describe_again("3.2", farm, public, notify=said.append)
+    assert read(public, trust, "3.1").to == "3.10"
 
 
 def test_an_expired_one_is_kept_from_going_back(make_run, farm, public, caller, trust, monkeypatch):
@@ -137,13 +182,8 @@ def test_an_expired_one_is_kept_from_going_back(make_run, farm, public, caller, 
         run_release(fake.run, farm, public, fake.verified, notify=lambda _: None)
     with pytest.raises(SignatureInvalid, match="expired"):
         read(public, trust, "3.1")
-    before = (public / "upgrades/3.1.json").read_bytes()
     fake_of_old = make_run("3.2", **kits_from("3.2", "3.1"))
     run_release(fake_of_old.run, farm, public, fake_of_old.verified, notify=lambda _: None)
-    assert (public / "upgrades/3.1.json").read_bytes() == before
-    run_release(
-        fake.run, farm, public, fake.verified, notify=lambda _: None
-    )  # the same again renews it
     assert read(public, trust, "3.1").to == "3.10"
 
 
@@ -178,14 +218,14 @@ def test_what_a_crash_has_half_written_is_removed(make_run, release, public):
     release("3.3", fake=fake)
     (public / "upgrades/.3.1.json.abc").write_bytes(b"half")
     release("3.3", fake=fake)
-    assert [path.name for path in (public / "upgrades").iterdir()] == ["3.1.json"]
+    assert sorted(p.name for p in (public / "upgrades").iterdir()) == ["3.1.json", "3.3.json"]
 
 
 def test_a_description_by_another_key_counts_for_nothing(
     released, describe, trust, gpg_home, other_key
 ):
-    said = read(released, trust, "3.1")
-    strange = said.model_copy(update={"to": "9.9", "kit": "9.9/mini-amd64-3.1-to-9.9.iuk"})
+    said = state(released, trust, "3.1")
+    strange = replace(said, newest="9.9", offer=replace(said.offer, to="9.9"))
     gpg = openpgp.Gpg({"GNUPGHOME": gpg_home.path})
     (released / "upgrades/3.1.json").write_bytes(description.sign(strange, gpg, other_key))
     describe()
@@ -199,14 +239,14 @@ def test_they_can_be_signed_again(released, trust, farm, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(description, "VALID_DAYS", 1)
         describe_again("3.3", farm, released, notify=lambda _: None)
-    before = read(released, trust, "3.1")
+    before = state(released, trust, "3.1")
     said = []
     written = describe_again("3.3", farm, released, notify=said.append)
-    assert [path.name for path in written] == ["3.1.json", "3.2.json"]
-    after = read(released, trust, "3.1")
-    assert after.expiry - before.expiry >= timedelta(days=178)
-    assert after.model_copy(update={"expires": before.expires}) == before
-    assert any(after.expires in line for line in said)
+    assert [path.name for path in written] == ["3.1.json", "3.2.json", "3.3.json"]
+    after = state(released, trust, "3.1")
+    assert after.expires - before.expires >= timedelta(days=178)
+    assert (after.offer, after.newest) == (before.offer, before.newest)
+    assert any(time_text(after.expires) in line for line in said)
 
 
 def spoil_manifest(folder):
@@ -229,12 +269,6 @@ def test_only_what_is_published_is_described(released, farm, kind, spoil):
         describe_again("3.3", farm, released, notify=lambda _: None)
     assert type(caught.value) is kind
     assert (released / "upgrades/3.1.json").read_bytes() == before
-
-
-def test_a_release_without_kits_cannot_be_described(release, public, farm, caller):
-    release("3.3")
-    with pytest.raises(UsageError, match="has no kits"):
-        describe_again("3.3", farm, public, notify=lambda _: None)
 
 
 def test_no_description_without_the_release_key(released, farm_with):

@@ -1,0 +1,231 @@
+"""The renewal key, as a schedule holds it: it keeps what is published fresh, and no more."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+import tasks
+from pipeline import dsse
+from pipeline.config import Farm
+from pipeline.errors import ExitStatus, SignatureInvalid, TwinbuildError, UsageError
+from pipeline.kit import description
+from pipeline.kit.description import Trust
+from pipeline.release import renewals
+from pipeline.release.stage import describe_again, run_release
+from pipeline.workspace import Workspace
+from tests.unit.release.conftest import FakeRun, kit_from, make_farm
+
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+KIT = "mini-amd64-3.1-to-3.2.iuk"
+
+
+def at(time):
+    """Return a clock that stands, for what signs descriptions."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return time.astimezone(tz)
+
+    return Clock
+
+
+def with_renewal(farm, key):
+    keys = farm.keys.model_copy(update={"renewal": key})
+    return farm.model_copy(update={"keys": keys})
+
+
+@pytest.fixture(scope="session")
+def renewal_key(tmp_path_factory):
+    path = tmp_path_factory.mktemp("renewal") / "renewal.pem"
+    dsse.make_key(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch, renewal_key):
+    """A machine that has the renewal key and no other."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("TWINBUILD_RENEWAL_KEY", str(renewal_key))
+    monkeypatch.setenv("GNUPGHOME", "/nonexistent")
+
+
+@pytest.fixture(scope="session")
+def farm(environment_keys, release_key, renewal_key):
+    found = make_farm(environment_keys, release_key)
+    return with_renewal(found, dsse.public_hex(dsse.load_key(renewal_key)))
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory, environment_keys, gpg_home, farm):
+    """3.1 and 3.2 with a kit, described so that the renewal key may renew."""
+    folder = tmp_path_factory.mktemp("renewable")
+    kits = {"artifacts": {KIT: b"a kit"}, "kits": [kit_from("3.1")]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNUPGHOME", gpg_home.path)
+        patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
+        patch.setattr("pipeline.release.stage.datetime", at(NOW))
+        for tag, options in (("3.1", {}), ("3.2", kits)):
+            fake = FakeRun(folder / "runs", environment_keys, tag, **options)
+            run_release(fake.run, farm, folder / "public", fake.verified, notify=lambda _: None)
+    return folder / "public"
+
+
+@pytest.fixture
+def public(released, tmp_path):
+    return shutil.copytree(released, tmp_path / "public")
+
+
+@pytest.fixture
+def keyring(gpg_home, release_key):
+    return gpg_home.export(release_key)
+
+
+@pytest.fixture
+def renew(public, keyring, farm):
+    def run(now=NOW, farm=farm, said=None):
+        notify = (said if said is not None else []).append
+        return renewals.renew(farm, keyring, public, now=now, notify=notify)
+
+    return run
+
+
+@pytest.fixture
+def state(public, keyring, release_key):
+    def read(tag, now=NOW):
+        content = (public / "upgrades" / f"{tag}.json").read_bytes()
+        return description.check(content, Trust(keyring, release_key), now)
+
+    return read
+
+
+def test_what_is_described_holds_for_30_days_and_for_longer_once_renewed(renew, state):
+    later = NOW + 20 * DAY
+    assert state("3.1").expires == NOW.replace(microsecond=0) + 30 * DAY
+    assert [path.name for path in renew(later)] == ["3.1.json", "3.2.json"]
+    for tag in ("3.1", "3.2"):
+        assert state(tag, later).expires - later > 29 * DAY
+    assert state("3.1", later).offer.to == "3.2"
+    assert state("3.2", later).offer is None
+
+
+def test_it_can_be_renewed_once_it_has_expired_and_not_for_ever(renew, state):
+    renew(NOW + 200 * DAY)
+    assert state("3.1", NOW + 229 * DAY)
+    with pytest.raises(SignatureInvalid, match=r"2 upgrade .*could be renewed until .*describe"):
+        renew(NOW + 366 * DAY)
+
+
+def test_a_release_replaces_what_was_renewed(renew, state, public, farm, caller, monkeypatch):
+    later = NOW + 2 * DAY
+    renew(NOW + DAY)
+    monkeypatch.setattr("pipeline.release.stage.datetime", at(later))
+    describe_again("3.2", farm, public, notify=lambda _: None)
+    assert state("3.1", later).as_of == state("3.1", later).issued == later.replace(microsecond=0)
+
+
+def test_an_older_description_is_not_kept_fresh(renew, state, public, farm, caller):
+    """The attacker can write into the public tree: an old one, for the schedule to renew."""
+    path = public / "upgrades" / "3.1.json"
+    old = path.read_bytes()
+    issued = state("3.1").issued
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.release.stage.datetime", at(NOW + DAY))
+        describe_again("3.2", farm, public, notify=lambda _: None)
+    renew(NOW + 2 * DAY)
+    path.write_bytes(old)
+    said = []
+    with pytest.raises(SignatureInvalid, match=r"1 upgrade descriptions could not .* goes back"):
+        renew(NOW + 3 * DAY, said=said)
+    assert path.read_bytes() == old
+    assert state("3.2", NOW + 3 * DAY).issued > issued
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: b"",
+        lambda content: content.replace(b'"sig": "', b'"sig": "AAAA', 1),
+        lambda content: content * 100,
+    ],
+)
+def test_what_the_release_key_has_not_signed_is_not_renewed(renew, public, state, spoil):
+    """The attacker can write into the public tree; the others are renewed all the same."""
+    path = public / "upgrades" / "3.1.json"
+    path.write_bytes(spoil(path.read_bytes()))
+    spoiled = path.read_bytes()
+    with pytest.raises(SignatureInvalid, match="1 upgrade descriptions"):
+        renew(NOW + DAY)
+    assert path.read_bytes() == spoiled
+    assert state("3.2", NOW + DAY).as_of > NOW
+
+
+def test_the_description_of_another_release_is_not_renewed(renew, public):
+    shutil.copy(public / "upgrades" / "3.1.json", public / "upgrades" / "3.0.json")
+    with pytest.raises(SignatureInvalid, match=r"3\.0\.json is the description of 3\.1"):
+        renew(NOW + DAY)
+
+
+def test_a_clock_that_is_behind(renew):
+    with pytest.raises(SignatureInvalid, match="from the future"):
+        renew(NOW - DAY)
+
+
+def test_a_key_that_the_farm_does_not_name(renew, farm, tmp_path, monkeypatch):
+    dsse.make_key(tmp_path / "keys" / "other.pem")
+    monkeypatch.setenv("TWINBUILD_RENEWAL_KEY", str(tmp_path / "keys" / "other.pem"))
+    with pytest.raises(SignatureInvalid, match="not the renewal key that farm"):
+        renew()
+    other = dsse.public_hex(dsse.load_key(tmp_path / "keys" / "other.pem"))
+    with pytest.raises(SignatureInvalid, match="lets another key renew it"):
+        renew(farm=with_renewal(farm, other))
+    with pytest.raises(SignatureInvalid, match="names no renewal key"):
+        renew(farm=with_renewal(farm, None))
+    monkeypatch.setenv("TWINBUILD_RENEWAL_KEY", str(tmp_path / "none.pem"))
+    with pytest.raises(SignatureInvalid, match=r"kit\.keygen"):
+        renew()
+
+
+def test_nothing_to_renew(renew, public):
+    shutil.rmtree(public / "upgrades")
+    with pytest.raises(UsageError, match="there is no upgrade description"):
+        renew()
+
+
+def test_an_environments_key_renews_nothing(environment_keys, release_key):
+    """One key that leaks would be two: what signs builds is not what a schedule holds."""
+    document = make_farm(environment_keys, release_key).model_dump(mode="json")
+    document["keys"]["renewal"] = document["keys"]["environments"]["alpha"]
+    with pytest.raises(ValueError, match="renewal is the key of alpha"):
+        Farm.model_validate(document)
+
+
+def test_a_renewal_leaves_nothing_but_the_file(renew, public):
+    before = sorted(public.rglob("*"))
+    renew(NOW + DAY)
+    assert sorted(public.rglob("*")) == before
+
+
+def test_the_command(public, tmp_path, keyring, farm, monkeypatch, capsys):
+    """`kit.renew`, in a checkout that has the public half of the release key."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "release.asc").write_bytes(keyring)
+    monkeypatch.setattr(tasks, "_workspace", lambda: Workspace(tmp_path, farm))
+    tasks.kit_renew(Context())
+    renewed = [str(public / "upgrades" / f"{tag}.json") for tag in ("3.1", "3.2")]
+    assert capsys.readouterr().out.splitlines()[-2:] == renewed
+    (tmp_path / "keys" / "release.asc").unlink()
+    with pytest.raises(Exit) as caught:
+        tasks.kit_renew(Context())
+    assert caught.value.code == ExitStatus.SIGNATURE
+
+
+def test_every_refusal_is_a_line(renew, public):
+    (public / "upgrades" / "3.1.json").write_bytes(b"\x1b[31m")
+    with pytest.raises(TwinbuildError) as caught:
+        renew()
+    assert "\n" not in str(caught.value)
