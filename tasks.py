@@ -518,12 +518,14 @@ def bench(_c: Context, what: str) -> None:
 
 @task
 def test(c: Context, level: str = "all", only: str = "") -> None:
-    """Run the tests: --level unit, container (unit and container), all or proof; --only PATH.
+    """Run the tests: --level unit, tools, container, all or proof; --only PATH.
 
+    unit needs a minute. tools are unit and those that have other programs at work, container are
+    these and those on a Docker Engine, all adds builds and boots in machines.
     The proof is not among all: it takes an hour and a half. It upgrades a system three times and
     boots it, finds the factor that decides, begins from kept trees, and varies nothing and all.
     """
-    levels = ("unit", "container", "all", "proof")
+    levels = ("unit", "tools", "container", "all", "proof")
     if level not in levels:
         raise Exit(f"twinbuild: there is no level {level!r}: {', '.join(levels)}", code=2)
     result = c.run(f"{sys.executable} -m tests.levels {level} {shlex.quote(only)}", warn=True)

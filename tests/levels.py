@@ -1,7 +1,7 @@
 """Run the tests of a level: `python -m tests.levels LEVEL [PATH]`.
 
-Unit tests run in parallel, the others one after the other: they share an Engine and the machine's
-memory. Ends with status 0 if all passed and, for all tests, every test function had an outcome.
+Tests that need no Engine run in parallel, the others one after the other: they share it and the
+machine's memory. Ends with status 0 if all passed and, for all tests, every test function had an outcome.
 """
 
 import os
@@ -14,11 +14,14 @@ from tests import outcomes
 
 ROOT = Path(__file__).parents[1]
 REPORTS = Path(".cache/tests")
-UNIT = "not container and not machine"
+UNIT = "not tools and not container and not machine"
+ALONE = "not container and not machine"  # with and without other people's tools
+IN_PARALLEL = (UNIT, ALONE)
 LEVELS = {
     "unit": [UNIT],
-    "container": [UNIT, "container and not machine"],
-    "all": [UNIT, "(container or machine) and not proof"],
+    "tools": [ALONE],
+    "container": [ALONE, "container and not machine"],
+    "all": [ALONE, "(container or machine) and not proof"],
     "proof": ["proof"],
 }
 MOST_WORKERS = 4  # each has tools at work beside it
@@ -40,7 +43,7 @@ def run(level: str, only: str) -> bool:
 
 def _pytest(marks: str, report: Path, only: str) -> int:
     workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
-    at_once = [f"-n{workers}", "--dist=worksteal"] if marks == UNIT else []
+    at_once = [f"-n{workers}", "--dist=worksteal"] if marks in IN_PARALLEL else []
     argv = [sys.executable, "-m", "pytest", *at_once, "-m", marks, f"--junitxml={report}"]
     # The tests expect what is typed in the checkout, whatever these were started as.
     env = {name: value for name, value in os.environ.items() if name != STARTED_AS}

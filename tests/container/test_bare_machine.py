@@ -32,7 +32,7 @@ VARIABLES = re.compile(r"(PIP|NPM|npm)_.*|.*_CERTS?|.*_CERT_FILE|.*_CA_BUNDLE|.*
 SCRIPT = """set -eu
 git clone --quiet /in/checkout.bundle /work
 cd /work
-./farm test --level unit
+./farm test --level tools
 """
 
 

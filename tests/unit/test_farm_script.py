@@ -179,6 +179,7 @@ def test_an_ordinary_user_without_sudo_is_told_what_to_install(bare: Path) -> No
         ("bench --what build", {"qemu-system-x86", "mmdebstrap"}, {"chromium"}),
         ("bench build", {"qemu-system-x86"}, {"chromium"}),
         ("test --level unit", {"rsync", "zip"}, {"qemu-system-x86", "chromium"}),
+        ("test --level=tools", {"rsync", "zip"}, {"qemu-system-x86", "chromium"}),
         ("test", {"qemu-system-x86", "chromium", "rsync", "zip"}, set()),
         ("verify --file build", set(), {"qemu-system-x86", "rsync"}),
     ],
