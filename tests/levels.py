@@ -1,7 +1,8 @@
 """Run the tests of a level: `python -m tests.levels LEVEL [PATH]`.
 
 Tests that need no Engine run in parallel, the others one after the other: they share it and the
-machine's memory. Ends with status 0 if all passed and, for all tests, every test function had an outcome.
+machine's memory. Ends with status 0 if all passed and, for all tests, every test function had an
+outcome.
 """
 
 import os

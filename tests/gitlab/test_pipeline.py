@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[2]
 RUN = "runs/20261122T180000Z-mini-0000"
 CHECKS = {"lint", "unit", "check"}

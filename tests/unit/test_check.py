@@ -8,6 +8,8 @@ import pytest
 from pipeline.check import check_source
 from pipeline.errors import BuildFailed, UsageError
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parent.parent.parent
 HOOKS = ROOT / "hooks" / "source"
 WEBSITE = Path("images/live/reference/packages/website")

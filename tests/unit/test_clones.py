@@ -16,6 +16,8 @@ from pipeline.run import Request, Run, create
 from pipeline.source import run_source
 from tests.hostile_repository import git
 
+pytestmark = pytest.mark.tools
+
 FARM = Farm.model_validate(
     {
         "environments": {name: {"memory_mib": 1024, "cpus": 1} for name in ("alpha", "beta")},

@@ -12,6 +12,8 @@ from pipeline.errors import SignatureInvalid, UsageError
 from pipeline.workspace import open_workspace
 from tests.gpg_home import GpgHome, made_home
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[2]
 NAME = "Kiosk releases <releases@example.org>"
 

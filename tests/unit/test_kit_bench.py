@@ -8,6 +8,8 @@ import pytest
 from pipeline import kit_bench
 from pipeline.errors import UsageError
 
+pytestmark = pytest.mark.tools
+
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_both_ways_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:

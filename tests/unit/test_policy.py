@@ -14,6 +14,8 @@ from pipeline.policy import judged, tighten
 from pipeline.tag import VerifiedTag
 from tests.hostile_repository import ENVIRONMENT
 
+pytestmark = pytest.mark.tools
+
 A, B, C = "A" * 40, "B" * 40, "C" * 40
 STRICT = {"signed": True, "signers": [A]}
 LAX = {"signed": False}

@@ -19,6 +19,8 @@ from pipeline.files import read_json
 from pipeline.run import Request, Run, create
 from pipeline.source import run_source
 
+pytestmark = pytest.mark.tools
+
 EPOCH = 1766400000
 CLEAN = {
     "PATH": os.environ["PATH"],

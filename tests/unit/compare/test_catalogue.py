@@ -17,6 +17,8 @@ from pipeline.run import Run
 from tests.causes_catalogue import HOOKS, PATCHES, Hook, Patch
 from tests.synthetic_build import MADE, Base, build_twice, make_base
 
+pytestmark = pytest.mark.tools
+
 Files = dict[str, Mapping[str, Any]]
 AT_ONCE = 30  # fewer than the paths that one run's report explains
 

@@ -11,6 +11,8 @@ from pipeline.errors import UsageError
 from tests import image_pairs as pairs
 from tests.image_pairs import Change
 
+pytestmark = pytest.mark.tools
+
 Expected = set[tuple[str, str, str]]
 Original = Callable[[Callable[[Path, Path], Path]], Path]
 

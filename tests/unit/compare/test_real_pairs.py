@@ -9,6 +9,8 @@ from pipeline.compare.images import locate_files
 from tests import image_pairs as pairs
 from tests.real_pairs import CHANGES, MAKERS, ZIP, make_tree
 
+pytestmark = pytest.mark.tools
+
 # What follows from a change, and is a difference of its own: a folder's count of links on an ISO.
 FOLLOWS = {"links"}
 

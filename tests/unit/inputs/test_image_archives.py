@@ -27,6 +27,8 @@ from tests.debian_archive import DebianArchive, SigningKey
 from tests.hostile_server import FOUND, answering, hostile_server
 from tests.unit.inputs.conftest import Workshop
 
+pytestmark = pytest.mark.tools
+
 ADDRESS = "https://own.example.org/debian"
 LINE = f"deb {ADDRESS} trixie main\n"
 

@@ -17,6 +17,8 @@ from pipeline.run import Run
 from tests.debian_archive import sha256
 from tests.unit.inputs.conftest import Workshop, farm_of
 
+pytestmark = pytest.mark.tools
+
 LINKS_AND_DEVICES = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
 LIVE_BOOT = "pool/main/l/live-boot/live-boot_1.0_all.deb"
 

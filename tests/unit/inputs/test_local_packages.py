@@ -16,6 +16,8 @@ from pipeline.inputs.request import read_request
 from pipeline.workspace import Workspace
 from tests.unit.inputs.conftest import Workshop
 
+pytestmark = pytest.mark.tools
+
 CONTROL = """Source: greeter
 Maintainer: Test <test@example.org>
 Build-Depends: debhelper-compat (= 13)

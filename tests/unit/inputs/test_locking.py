@@ -15,6 +15,8 @@ from tests.archive_server import archive_server
 from tests.debian_archive import DAY, SigningKey, sha256
 from tests.unit.inputs.conftest import Workshop, farm_of
 
+pytestmark = pytest.mark.tools
+
 
 def names(lock: Lock, user: str) -> set[str]:
     return {package.name for package in lock.used_by(user)}

@@ -30,6 +30,8 @@ from tests.installed import (
 )
 from tests.unit.kit.conftest import FIRST, NOW, SECOND, THIRD, Stick
 
+pytestmark = pytest.mark.tools
+
 SWITCH = "boot/grub/current.cfg"
 
 

@@ -17,6 +17,8 @@ from pipeline.kit.medium import open_medium
 from tests.installed import EPOCH, SECTOR, make_partition, noise, read_partition
 from tests.unit.kit.test_power_cut import Disk
 
+pytestmark = pytest.mark.tools
+
 FILES = {
     "README.TXT": b"short",
     "lower.txt": b"case",

@@ -34,7 +34,10 @@ from tests.unit.release.conftest import (
     publish_by_hand,
 )
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make such trees")
+pytestmark = [
+    pytest.mark.tools,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make such trees"),
+]
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
 KIT = "mini-amd64-3.1-to-3.3.iuk"
 BASE: Tree = {

@@ -30,6 +30,8 @@ from tests.installed import (
     switch,
 )
 
+pytestmark = pytest.mark.tools
+
 FIRST = Release("3.1", static={"boot/readme": b"one", "EFI/BOOT/mmx64.efi": noise("mm", 900)})
 SECOND = Release("3.2", kernel="B", static={"boot/readme": b"two" * 300})
 THIRD = Release(

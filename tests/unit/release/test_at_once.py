@@ -19,7 +19,7 @@ from pipeline.tag import VerifiedTag
 from pipeline.workspace import Workspace
 from tests.unit.release.conftest import COMMIT, SIGNER
 
-pytestmark = pytest.mark.usefixtures("caller")
+pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ from pipeline.files import write_json
 from pipeline.release.checks import check
 from tests.unit.release.conftest import SIGNER, kit_from
 
+pytestmark = pytest.mark.tools
+
 HOUR = timedelta(hours=1)
 LOGS = ("console.log", "progress.jsonl", "timings.json", "ledger.jsonl.gz")
 

@@ -7,7 +7,7 @@ from pipeline.immutable import refuse_changed
 from pipeline.published import Location
 from pipeline.release.stage import run_release
 
-pytestmark = pytest.mark.usefixtures("caller")
+pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 
 NAME = "greeter_1.2_amd64.deb"
 

@@ -20,7 +20,7 @@ from pipeline.workspace import open_workspace
 from tests.hostile_repository import ENVIRONMENT
 from tests.unit.release.conftest import IMAGE, LOCK, FakeRun, make_farm
 
-pytestmark = pytest.mark.usefixtures("caller")
+pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 
 
 class Farm:

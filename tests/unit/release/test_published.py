@@ -18,6 +18,8 @@ from pipeline.transfer import Patience
 from pipeline.workspace import Workspace
 from tests.unit.release.conftest import publish_by_hand
 
+pytestmark = pytest.mark.tools
+
 LEDGER = "mini-amd64-3.3.ledger.jsonl.gz"
 
 

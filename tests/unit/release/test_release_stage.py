@@ -27,7 +27,7 @@ from pipeline.release import stage
 from pipeline.release.stage import run_release
 from tests.unit.release.conftest import LOCK, SIGNER, kit_from, sha256
 
-pytestmark = pytest.mark.usefixtures("caller")
+pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from pipeline.release.stage import describe_again, run_release
 from pipeline.release.upgrades import Signer
 from tests.unit.release.conftest import FakeRun, kit_from, make_farm
 
+pytestmark = pytest.mark.tools
+
 
 def kits_from(tag, *earlier):
     """Return what makes a fake run of `tag` have kits."""

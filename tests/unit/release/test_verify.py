@@ -21,6 +21,8 @@ import verify
 from pipeline import dsse
 from pipeline.release.publish import VERIFIER
 
+pytestmark = pytest.mark.tools
+
 ISO = "mini-amd64-3.3.iso"
 
 

@@ -14,6 +14,8 @@ from pipeline.compare.images import locate_files
 from tests import image_pairs as pairs
 from tests.image_pairs import EPOCH, Change
 
+pytestmark = pytest.mark.tools
+
 Places = set[tuple[str, str, str]]
 Expected = set[tuple[str, str]]
 Maker = Callable[[Path, Path], Path]
