@@ -4,6 +4,9 @@ A file is hashed again only if its inode was changed since the step before: the 
 inode's change time on every write, and nothing in the machine can set it. That time is as coarse
 as the kernel's tick, so what was changed in the tick of a look is hashed again at the next. The
 format is described in `docs/reference/documents.md`.
+
+Where a CPU is emulated, interpreted code and system calls cost as much as the hashing: a line is
+written as text in the order of its keys, and kept as that; paths are looked up from open folders.
 """
 
 import base64
@@ -14,7 +17,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +44,14 @@ XATTRS = ("security.", "user.")
 SMALL = 1024 * 1024  # what is read at once; hashlib.file_digest fills a buffer first, for each file
 LINES_AT_ONCE = 512
 
-MTIME = re.compile(rb'"mtime":-?[0-9]+,')  # of a line; in a JSON string the marks have backslashes
+# Of a line; in a JSON string the marks have backslashes.
+MTIME = re.compile(rb'"mtime":-?[0-9]+,')
+SHA256 = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+TYPE = re.compile(rb'"type":"([a-z]+)"')
 
-Entry = dict[str, Any]
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Mark = tuple[int | bytes, ...]  # what tells whether a path is as it was at the last look
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
@@ -73,8 +81,8 @@ class Ledger:
         self.seconds = 0.0
         self._tree = os.fsencode(tree)
         self._settled = settled
-        self._entries: dict[bytes, Entry] = {}
-        self._seen: dict[bytes, tuple[int | bytes, ...]] = {}
+        self._recorded: dict[bytes, bytes] = {}  # the line of each path
+        self._seen: dict[bytes, Mark] = {}
         self._digest = hashlib.sha256()
         self._file = out.open("wb")
         self._lines = gzip.GzipFile("", "wb", compresslevel=1, fileobj=self._file, mtime=0)
@@ -94,8 +102,15 @@ class Ledger:
 
     def pass_over(self, step: str) -> None:
         """Write that there was a step, which came too late to change the tree."""
-        self._write({"step": step})
+        self._write(_line({"step": step}))
         self._flush()
+
+    def retimed(self, path: bytes, before: os.stat_result, after: os.stat_result) -> None:
+        """Take note that the build gave a path its settled time: that is no reason to hash it."""
+        mark = self._seen.get(path)
+        same = self._settled(before.st_mtime_ns) == self._settled(after.st_mtime_ns)
+        if mark and same and mark == _mark(before, mark[-1]):
+            self._seen[path] = _mark(after, mark[-1])
 
     def artifact(self, name: str, path: Path, *, delivered: bool = False) -> None:
         """Write that the last step made a file outside the tree, or one that leaves it, with hash.
@@ -111,7 +126,8 @@ class Ledger:
     def _known(self, path: Path) -> str | None:
         """Return the hash of a file that is in the tree as it was recorded."""
         inside = os.fsencode(path).removeprefix(self._tree + b"/")
-        return self._entries.get(inside, {}).get("sha256")
+        found = SHA256.search(self._recorded.get(inside, b""))
+        return found[1].decode() if found else None
 
     def close(self) -> None:
         """End the file."""
@@ -121,10 +137,10 @@ class Ledger:
     def write_final(self, out: BinaryIO) -> None:
         """Write the tree as it is after the last step."""
         with self._timed(), gzip.GzipFile("", "wb", compresslevel=6, fileobj=out, mtime=0) as lines:
-            paths = sorted(self._entries)
+            paths = sorted(self._recorded)
             for begin in range(0, len(paths), LINES_AT_ONCE):
                 some = paths[begin : begin + LINES_AT_ONCE]
-                lines.write(b"".join([_line(self._entries[path]) for path in some]))
+                lines.write(b"".join([self._recorded[path] for path in some]))
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -133,66 +149,66 @@ class Ledger:
         self.seconds += time.monotonic() - started
 
     def _record(self, step: str) -> Change:
-        self._write({"step": step})
+        self._write(_line({"step": step}))
         past = time.time_ns() - TICK_NS
-        found = dict(_walk(self._tree))
-        first_of: dict[tuple[int, int], bytes] = {}
+        found = dict(walk(self._tree))
+        firsts = _firsts(found)
         changed: list[bytes] = []
         removed: list[bytes] = []
-        for path in sorted(found):
+        for path in self._touched(found, firsts):
             status = found[path]
-            first = first_of.setdefault(inode(status), path) if status.st_nlink > 1 else path
-            mark = (status.st_dev, status.st_ino, status.st_ctime_ns, status.st_nlink, first)
-            if self._seen.get(path) == mark:
-                continue
-            entry = self._entry(path, status, first)
-            before = self._entries.get(path)
-            if before != entry:
-                self._write(entry)
+            first = firsts.get(inode(status), path)
+            line = self._line_of(path, status, first)
+            before = self._recorded.get(path)
+            if before != line:
+                self._write(line)
                 changed.append(path)
-                if before and before["type"] != entry["type"]:
+                if before and TYPE.findall(before) != TYPE.findall(line):
                     removed.append(path)
-            self._entries[path] = entry
-            self._seen[path] = mark if status.st_ctime_ns < past else ()
-        for path in sorted(self._entries.keys() - found.keys()):
-            self._write({"path": _text(path), "type": "absent"})
+            self._recorded[path] = line
+            self._seen[path] = _mark(status, first) if status.st_ctime_ns < past else ()
+        for path in sorted(self._recorded.keys() - found.keys()):
+            self._write(_line({"path": _text(path), "type": "absent"}))
             removed.append(path)
-            del self._entries[path], self._seen[path]
+            del self._recorded[path], self._seen[path]
         inodes = {inode(found[path]) for path in changed if found[path].st_nlink > 1}
         others = (path for path, status in found.items() if inode(status) in inodes)
         return Change(tuple({*changed, *(others if inodes else ())}), tuple(removed))
 
-    def _entry(self, path: bytes, status: os.stat_result, first: bytes) -> Entry:
-        full = os.path.join(self._tree, path)
-        kind = KINDS[stat.S_IFMT(status.st_mode)]
-        entry: Entry = {
-            "path": _text(path),
-            "type": kind,
-            "mode": stat.S_IMODE(status.st_mode),
-            "uid": status.st_uid,
-            "gid": status.st_gid,
-            "mtime": self._settled(status.st_mtime_ns),
-        }
-        if kind == "file":
-            entry["size"] = status.st_size
-            if first != path:
-                entry["links"] = _text(first)
-                entry["sha256"] = self._entries[first]["sha256"]
-            else:
-                entry["sha256"] = _sha256(full, status.st_size)
-        elif kind == "link":
-            entry["target"] = _text(os.readlink(full))
-        elif kind in ("char", "block"):
-            entry["device"] = [os.major(status.st_rdev), os.minor(status.st_rdev)]
-        names = os.listxattr(full, follow_symlinks=False)
-        names = [name for name in names if name.startswith(XATTRS)]
-        if names:
-            values = {n: os.getxattr(full, n, follow_symlinks=False) for n in names}
-            entry["xattrs"] = {n: base64.b64encode(v).decode() for n, v in sorted(values.items())}
-        return entry
+    def _touched(
+        self, found: Mapping[bytes, os.stat_result], firsts: Mapping[tuple[int, int], bytes]
+    ) -> list[bytes]:
+        """Return the paths whose inodes are not as they were seen, sorted."""
+        seen = self._seen
+        return sorted(
+            path
+            for path, s in found.items()
+            if seen.get(path) != _mark(s, firsts.get((s.st_dev, s.st_ino), path))
+        )
 
-    def _write(self, entry: Entry) -> None:
-        self._waiting.append(_line(entry))
+    def _line_of(self, path: bytes, status: os.stat_result, first: bytes) -> bytes:
+        full = self._tree + b"/" + path
+        kind = KINDS[stat.S_IFMT(status.st_mode)]
+        device = links = content = target = ""
+        if kind == "file":
+            if first != path:
+                links = f'"links":{_quoted(first)},'
+                sha256 = SHA256.findall(self._recorded[first])[0].decode()
+            else:
+                sha256 = _sha256(full, status.st_size)
+            content = f'"sha256":"{sha256}","size":{status.st_size},'
+        elif kind == "link":
+            target = f'"target":{_quoted(os.readlink(full))},'
+        elif kind in ("char", "block"):
+            device = f'"device":[{os.major(status.st_rdev)},{os.minor(status.st_rdev)}],'
+        return (  # the keys in their order
+            f'{{{device}"gid":{status.st_gid},{links}"mode":{status.st_mode & 0o7777},'
+            f'"mtime":{self._settled(status.st_mtime_ns)},"path":{_quoted(path)},'
+            f'{content}{target}"type":"{kind}","uid":{status.st_uid}{_xattrs(full)}}}\n'
+        ).encode("ascii")
+
+    def _write(self, line: bytes) -> None:
+        self._waiting.append(line)
         if len(self._waiting) == LINES_AT_ONCE:
             self._flush()
 
@@ -209,33 +225,72 @@ def inode(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _walk(tree: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Give every path below a tree; no more than one folder is open at a time."""
-    folders = [b""]
-    while folders:
-        below = folders.pop()
-        with os.scandir(tree + b"/" + below) as entries:
-            for entry in entries:
-                path = below + entry.name
-                yield path, entry.stat(follow_symlinks=False)
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(path + b"/")
+def walk(tree: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Give every path below a tree, in no order; no more than one folder is open at a time."""
+    root = os.open(tree, FOLDER)
+    try:
+        folders = [b""]
+        while folders:
+            below = folders.pop()
+            folder = os.open(below or b".", FOLDER, dir_fd=root)
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        path = below + os.fsencode(entry.name)
+                        yield path, entry.stat(follow_symlinks=False)
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(path + b"/")
+            finally:
+                os.close(folder)
+    finally:
+        os.close(root)
+
+
+def _firsts(found: Mapping[bytes, os.stat_result]) -> dict[tuple[int, int], bytes]:
+    """Return the first path, by its bytes, of each inode that has several."""
+    firsts: dict[tuple[int, int], bytes] = {}
+    for path in sorted(path for path, status in found.items() if status.st_nlink > 1):
+        firsts.setdefault(inode(found[path]), path)
+    return firsts
+
+
+def _mark(status: os.stat_result, first: int | bytes) -> Mark:
+    return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_nlink, first
 
 
 def _sha256(path: bytes, size: int) -> str:
-    with open(path, "rb", buffering=0) as file:
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
         if size <= SMALL:
-            content = file.read(size + 1)
+            content = os.read(file, size + 1)
             if len(content) == size:
                 return hashlib.sha256(content).hexdigest()
-            file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+            os.lseek(file, 0, os.SEEK_SET)
+        with open(file, "rb", buffering=0, closefd=False) as pieces:
+            return hashlib.file_digest(pieces, "sha256").hexdigest()
+    finally:
+        os.close(file)
+
+
+def _xattrs(path: bytes) -> str:
+    """Return the end of a line: the extended attributes that an image carries, if there are any."""
+    names = os.listxattr(path, follow_symlinks=False)
+    names = sorted(name for name in names if name.startswith(XATTRS))
+    if not names:
+        return ""
+    values = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+    encoded = {name: base64.b64encode(value).decode() for name, value in values.items()}
+    return f',"xattrs":{_ENCODER.encode(encoded)}'
+
+
+def _quoted(path: bytes) -> str:
+    # Names that are not UTF-8 stay apart from all others: the encoder writes their surrogates.
+    return _ENCODER.encode(_text(path))
 
 
 def _text(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape")
 
 
-def _line(entry: Entry) -> bytes:
-    # Names that are not UTF-8 stay apart from all others: ensure_ascii writes their surrogates.
+def _line(entry: Mapping[str, Any]) -> bytes:
     return _ENCODER.encode(entry).encode() + b"\n"

@@ -84,7 +84,9 @@ def _build(report: Report) -> None:
         ledger.close()
         seconds = round(ledger.seconds, 3)
         timings = {"steps": report.seconds, "by_hand": by_hand, "ledger": seconds}
-        (job.work / protocol.TIMINGS).write_text(json.dumps(timings, sort_keys=True) + "\n")
+        (job.work / protocol.TIMINGS).write_text(
+            json.dumps(timings, indent=2, sort_keys=True) + "\n"
+        )
         names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names.all() if not stop]
         names += [protocol.LEDGER, protocol.TIMINGS]
         hand_over(disk(protocol.OUTPUT_DISK), job.work, names)
@@ -112,7 +114,7 @@ def _steps(
     for hook in tree.hooks(job.image_folder / "hooks", ".chroot"):
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
     yield INITRAMFS, partial(tree.make_initramfs, job, report, env)
-    yield "60-clean", partial(_clean, job, report, times)
+    yield "60-clean", partial(_clean, job, report, times, ledger)
     yield SQUASHFS, partial(media.make_squashfs, job, report, env)
     yield "80-boot", partial(media.complete_partition, job, report, env)
     yield "85-iso", partial(media.make_iso, job, report, env)
@@ -130,9 +132,9 @@ def _bootstrap(
     times.take_package_times(package_times(pool, times.started))
 
 
-def _clean(job: Job, report: Report, times: Times) -> None:
+def _clean(job: Job, report: Report, times: Times, ledger: Ledger) -> None:
     exclude(job, report)
-    tree.clean(job, times)
+    tree.clean(job, times, ledger.retimed)
 
 
 def _write_lists(job: Job, locked: Sequence[Locked], ledger: Ledger) -> None:

@@ -11,9 +11,12 @@ from . import protocol, squashfs_sort
 from .hook_failure import telling
 from .hook_links import check_hook_links
 from .job import Job, Local, Locked
+from .ledger import walk
 from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
 from .report import Report, StepFailed
 from .times import SECOND, Times
+
+Retimed = Callable[[bytes, os.stat_result, os.stat_result], object]
 
 # It wonders, a line a file, about packages that are younger than a clock which is behind.
 QUIET_TAR = {"TAR_OPTIONS": "--warning=no-timestamp"}
@@ -290,8 +293,11 @@ def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:
     in_chroot(job.tree, report, env, argv, blame="update-initramfs")
 
 
-def clean(job: Job, times: Times) -> None:
-    """Remove what a system makes for itself, and what only the build needed; settle times."""
+def clean(job: Job, times: Times, retimed: Retimed = lambda *_: None) -> None:
+    """Remove what a system makes for itself, and what only the build needed; settle times.
+
+    `retimed` is as that of `settle_times`.
+    """
     for name in EMPTIED:
         path = job.tree / name
         if path.is_file() and not path.is_symlink():
@@ -302,7 +308,7 @@ def clean(job: Job, times: Times) -> None:
         _clear(job.tree / name, whole=True)
     for name in CLEARED:
         _clear(job.tree / name, whole=False)
-    settle_times(job.tree, times.settled)
+    settle_times(job.tree, times.settled, retimed)
 
 
 def _clear(folder: Path, *, whole: bool) -> None:
@@ -319,23 +325,17 @@ def _clear(folder: Path, *, whole: bool) -> None:
             path.unlink()
 
 
-def settle_times(tree: Path, settled: Callable[[int], int]) -> None:
-    """Give every file its settled time, in whole seconds; `settled` is as that of `Times`."""
+def settle_times(
+    tree: Path, settled: Callable[[int], int], retimed: Retimed = lambda *_: None
+) -> None:
+    """Give every file its settled time, in whole seconds; `settled` is as that of `Times`.
 
-    def settle(path: str | os.PathLike[str]) -> None:
-        mtime = os.lstat(path).st_mtime_ns
-        wanted = settled(mtime) * SECOND
-        if wanted != mtime:
-            os.utime(path, ns=(wanted, wanted), follow_symlinks=False)
-
-    _each(os.fspath(tree), settle)
-
-
-def _each(folder: str, settle: Callable[[str], None]) -> None:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                _each(entry.path, settle)
-            else:
-                settle(entry.path)
-    settle(folder)
+    `retimed` is told each path below the tree that had another one, with its status before and now.
+    """
+    root = os.fsencode(tree)
+    for path, before in [(b"", os.lstat(root)), *walk(root)]:
+        wanted = settled(before.st_mtime_ns) * SECOND
+        if wanted != before.st_mtime_ns:
+            full = os.path.join(root, path)
+            os.utime(full, ns=(wanted, wanted), follow_symlinks=False)
+            retimed(path, before, os.lstat(full))

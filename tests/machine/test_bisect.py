@@ -31,7 +31,9 @@ def farm(workspace: Workspace, tmp_path: Path) -> Workspace:
         value = next((BETA[key] for key in BETA if line.startswith(key)), None)
         lines.append(f"{line.split(': ')[0]}: {value}" if value else line)
     text = "\n".join(lines).replace("suite: trixie", "suite: bookworm")
-    beta.write_text(text.replace("cpu_model_tcg: max", 'cpu_model_tcg: "Nehalem,-cx16"'))
+    beta.write_text(
+        text.replace("cpu_model_tcg: max,-erms,-fsrm", 'cpu_model_tcg: "Nehalem,-cx16"')
+    )
     return open_workspace(folder)
 
 

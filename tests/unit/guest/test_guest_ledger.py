@@ -1,11 +1,13 @@
 """The ledger of a real tree, changed in every way that a step may change it."""
 
+import base64
 import gzip
 import io
 import json
 import os
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -13,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from pipeline.compare.ledger import parse, read_blocks
 from pipeline.guest import ledger as module
 from pipeline.guest.ledger import Ledger
+from pipeline.guest.tree import settle_times
 
 EPOCH = 1_700_000_000
 Lines = list[dict[str, Any]]
@@ -220,11 +225,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that the ledger reads."""
     paths: list[str] = []
 
-    def watching(path: bytes, mode: str, buffering: int = -1) -> Any:
-        paths.append(os.fsdecode(path))
-        return Path(paths[-1]).open(mode, buffering)
+    really = module._sha256
 
-    monkeypatch.setitem(vars(module), "open", watching)
+    def watching(path: bytes, size: int) -> str:
+        paths.append(os.fsdecode(path))
+        return really(path, size)
+
+    monkeypatch.setattr(module, "_sha256", watching)
     return paths
 
 
@@ -285,6 +292,69 @@ def test_what_changed_in_the_tick_of_a_look_is_read_again(
     opened.clear()
     assert recorder.record() == []
     assert str(tree / "etc/hostname") in opened
+
+
+def test_a_time_that_the_build_settled_is_no_reason_to_read(
+    tree: Path, recorder: Recorder, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where nothing else has happened to the file since it was recorded."""
+    (tree / "etc/changed").write_text("one\n")
+    os.link(tree / "etc/other", tree / "etc/other-name")
+    later = time.time_ns() + 10**9
+    monkeypatch.setattr(module.time, "time_ns", lambda: later)
+    recorder.record()
+    opened.clear()
+    (tree / "etc/changed").write_text("two\n")
+    (tree / "etc/new").write_text("new\n")
+    settle_times(tree, lambda ns: min(ns // 10**9, EPOCH), recorder.ledger.retimed)
+    assert (tree / "etc/hostname").stat().st_mtime == EPOCH
+    lines = {line["path"]: line for line in recorder.record()}
+    assert lines["etc/changed"]["sha256"] == sha256(b"two\n").hexdigest()
+    assert str(tree / "etc/changed") in opened
+    assert str(tree / "etc/new") in opened
+    assert str(tree / "etc/hostname") not in opened
+    (tree / "etc/hostname").write_text("inim\n")
+    (line,) = recorder.record()
+    assert line["sha256"] == sha256(b"inim\n").hexdigest()
+
+
+def test_a_time_that_could_not_be_settled_is_recorded(tree: Path, recorder: Recorder) -> None:
+    os.utime(tree / "etc/hostname", (5, 5))
+    time.sleep(2 * module.TICK_NS / 10**9)
+    recorder.record()
+    settle_times(tree, lambda _: 7, recorder.ledger.retimed)  # not what the ledger was told
+    assert {line["mtime"] for line in recorder.record()} == {7}
+
+
+@given(
+    st.binary(min_size=1, max_size=20).filter(lambda name: not {0, 47} & set(name)),
+    st.dictionaries(st.sampled_from(["user.a", "user.b"]), st.binary(max_size=5)),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_line_is_json_with_sorted_keys(
+    tmp_path: Path, name: bytes, xattrs: dict[str, bytes]
+) -> None:
+    """Lines are put together as text: they must be what a JSON encoder makes of their content."""
+    assume(name not in (b".", b".."))
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        there = os.fsencode(folder) + b"/" + name
+        Path(os.fsdecode(there)).write_bytes(name)
+        for key, value in xattrs.items():
+            os.setxattr(there, key, value)
+        os.link(there, Path(folder) / ("z" * 22))
+        (Path(folder) / ("y" * 22)).symlink_to(os.fsdecode(name))
+        made, final = Ledger(Path(folder), tmp_path / "steps.gz"), io.BytesIO()
+        made.record("1")
+        made.write_final(final)
+        made.close()
+    lines = gzip.decompress(final.getvalue()).splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        entry = json.loads(line)
+        assert json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() == line
+        assert entry["path"].encode("utf-8", "surrogateescape")
+    first = {entry["path"]: entry for entry in map(json.loads, lines)}[os.fsdecode(name)]
+    assert {n: base64.b64decode(v) for n, v in first.get("xattrs", {}).items()} == xattrs
 
 
 def test_touching_a_file_that_stays_the_same_is_no_change(tree: Path, recorder: Recorder) -> None:
