@@ -83,12 +83,15 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
 
 def _exit(error: TwinbuildError | OSError) -> Exit:
     """Return what ends a task with an error: its detail, then one line, safe for a terminal."""
+    from pipeline.disk_room import cannot_write, no_room
     from pipeline.plain import plain_lines
 
     if isinstance(error, TwinbuildError):
         detail = f"{plain_lines(error.detail)}\n" if error.detail else ""
         line = " ".join(str(error).splitlines())
         return Exit(f"{detail}twinbuild: {plain_lines(line)}", code=int(error.status))
+    if no_room(error):
+        return _exit(cannot_write(error))
     where = f": {error.filename}" if error.filename else ""
     return Exit(plain_lines(f"twinbuild: {error.strerror or error}{where}"), code=4)
 

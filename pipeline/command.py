@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.disk_room import SAID, program_found_no_room
 from pipeline.errors import InfrastructureFailed, TwinbuildError, UsageError
 
 UMASK = 0o022
@@ -144,6 +145,8 @@ def run(
     completed = Completed(tuple(arguments), process.returncode, out or b"", err or b"")
     if completed.status not in accept:
         said = completed.tail or (_tail_of(stderr_to) if stderr_to else "")
+        if SAID in said:
+            raise program_found_no_room(arguments[0], said)
         raise failure(f"{arguments[0]} ended with status {completed.status}: {replay}", detail=said)
     return completed
 

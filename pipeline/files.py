@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.errors import InfrastructureFailed, TwinbuildError, command_line
+from pipeline.disk_room import cannot_write, no_room
+from pipeline.errors import TwinbuildError
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DOCUMENT_LIMIT = 64 * 1024 * 1024
 
 
@@ -62,12 +62,10 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise InfrastructureFailed(
-                f"cannot write {path}: {error.strerror}",
-                remedy=f"make room, {command_line('clean')} helps",
-            ) from error
+        told = cannot_write(error, path) if isinstance(error, OSError) and no_room(error) else None
+        Path(temporary).unlink(missing_ok=True)  # only now: it is among what fills the disk
+        if told:
+            raise told from error
         raise
 
 

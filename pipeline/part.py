@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-from pipeline.errors import InfrastructureFailed
+from pipeline.disk_room import cannot_write
 
 PIECE = 128 * 1024
 
@@ -39,9 +39,7 @@ class Part:
         try:
             self._file.write(piece)
         except OSError as error:
-            raise InfrastructureFailed(
-                f"cannot write {self._file.name}: {error.strerror}", remedy="make room on that disk"
-            ) from error
+            raise cannot_write(error, self._file) from error
         self._digest.update(piece)
         self.length += len(piece)
         self._advance(len(piece))

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import git, server, tag
+from pipeline.cache_folder import default_cache
 from pipeline.config import Farm, Keys, Rules, TagPolicy, parse_rules
 from pipeline.errors import SignatureInvalid, UsageError
 from pipeline.files import json_bytes, sha256_bytes
 from pipeline.git import OBJECT_ID, Repository
-from pipeline.store import default_cache
 from pipeline.tag import VerifiedTag
 from pipeline.yaml_reader import SIZE_LIMIT
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import dsse, gpg_failure, openpgp
+from pipeline.cache_folder import default_cache
 from pipeline.config import TagPolicy
 from pipeline.errors import (
     InfrastructureFailed,
@@ -18,7 +19,6 @@ from pipeline.errors import (
     UsageError,
     command_line,
 )
-from pipeline.store import default_cache
 from pipeline.workspace import Workspace
 
 GIB = 1024**3

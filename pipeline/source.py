@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline import policy as policies
 from pipeline import tag
+from pipeline.cache_folder import default_cache
 from pipeline.config import Farm
 from pipeline.errors import UsageError
 from pipeline.files import json_bytes, put_in_place, sha256_bytes, sha256_file, write_json
@@ -18,7 +19,6 @@ from pipeline.git import OBJECT_ID, Repository, fetch, git, is_dirty, open_check
 from pipeline.job import EARLIEST, LATEST
 from pipeline.policy import Policy
 from pipeline.run import Request, Run
-from pipeline.store import default_cache
 
 FORMAT = "twinbuild-source/1"
 EXPORT_S = 900.0

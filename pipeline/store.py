@@ -17,16 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import InfrastructureFailed, InputsUnverified
+from pipeline.disk_room import cannot_write
+from pipeline.errors import InputsUnverified
 from pipeline.files import new_file, sha256_file
-
-
-def default_cache() -> Path:
-    """Return the folder of what can be had again: `TWINBUILD_CACHE`, or the user's cache folder."""
-    configured = os.environ.get("TWINBUILD_CACHE")
-    if configured:
-        return Path(configured).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinbuild"
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,7 @@ class Store:
         """
         path = self.path(sha256)
         digest, length = hashlib.sha256(), 0
-        with _disk_failures(), new_file(path, mode=0o444) as file:
+        with _disk_failures(path), new_file(path, mode=0o444) as file:
             for piece in pieces:
                 length += len(piece)
                 if length > size:
@@ -83,7 +76,8 @@ class Store:
         the store, or InputsUnverified is raised and nothing of it stays. When the block raises,
         what came so far stays as the beginning for the next time.
         """
-        (self.root / "partial").mkdir(parents=True, exist_ok=True)
+        with _disk_failures(self.root):
+            (self.root / "partial").mkdir(parents=True, exist_ok=True)
         with _own_part(self.root / "partial" / sha256) as (file, part):
             try:
                 yield file
@@ -93,7 +87,7 @@ class Store:
                 if not os.fstat(file.fileno()).st_size:
                     part.unlink()
                 raise
-            with _disk_failures():
+            with _disk_failures(part):
                 file.flush()
                 found = sha256_file(part)
                 if found != sha256:
@@ -114,14 +108,12 @@ class Store:
 
 
 @contextmanager
-def _disk_failures() -> Iterator[None]:
+def _disk_failures(path: Path) -> Iterator[None]:
     """Tell a disk that is full or broken as what it is."""
     try:
         yield
     except OSError as error:
-        raise InfrastructureFailed(
-            f"cannot write to the store: {error}", remedy="make room on its disk"
-        ) from error
+        raise cannot_write(error, path) from error
 
 
 @contextmanager

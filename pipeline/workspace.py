@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.cache_folder import default_cache
 from pipeline.config import Farm, load_farm
 from pipeline.errors import UsageError
-from pipeline.store import Store, default_cache
+from pipeline.store import Store
 
 
 @dataclass(frozen=True)

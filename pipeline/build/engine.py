@@ -19,7 +19,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 from docker.types import LogConfig
 
-from pipeline.errors import InfrastructureFailed
+from pipeline.errors import InfrastructureFailed, command_line
 
 LABEL = "twinbuild"  # on everything that is made on an Engine; its value is what it is for
 RUN_LABEL = "twinbuild.run"
@@ -53,7 +53,10 @@ def connect(address: str | None) -> Iterator[DockerClient]:
         yield client
     except (DockerException, requests.RequestException) as error:
         reason = error.explanation if isinstance(error, APIError) else error
-        raise InfrastructureFailed(f"the Docker Engine at {where} failed: {reason}") from error
+        full = "no space left on device" in str(reason).lower()
+        remedy = f"make room on its disk; {command_line('clean --all')} does" if full else ""
+        what = f"the Docker Engine at {where} failed: {reason}"
+        raise InfrastructureFailed(what, remedy=remedy) from error
     finally:
         client.close()
 

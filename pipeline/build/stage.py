@@ -12,12 +12,12 @@ from pipeline.build.host import AskMirrors
 from pipeline.build.machine import Record
 from pipeline.build.plan import Plan, make_plan
 from pipeline.build.trees import FORMAT
+from pipeline.disk_room import cannot_write, no_room
 from pipeline.errors import (
     InfrastructureFailed,
     SignatureInvalid,
     TwinbuildError,
     UsageError,
-    command_line,
 )
 from pipeline.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
 from pipeline.guest import protocol
@@ -138,10 +138,12 @@ def disk_failures(environment: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InfrastructureFailed(
-            f"the build in {environment} broke off: {error}",
-            remedy=f"make room, {command_line('clean')} helps",
-        ) from error
+        what, remedy = str(error), "look at that disk"
+        if no_room(error):
+            told = cannot_write(error)
+            what, remedy = told.what, told.remedy
+        what = f"the build in {environment} broke off: {what}"
+        raise InfrastructureFailed(what, remedy=remedy) from error
 
 
 def _state(plan: Plan, came: Attempt) -> list[Path]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cache_folder import default_cache
 from pipeline.errors import InputsUnverified
-from pipeline.store import Store, default_cache
+from pipeline.store import Store
 
 CONTENT = b"content of a file\n" * 1000
 DIGEST = sha256(CONTENT).hexdigest()

@@ -1,0 +1,12 @@
+"""Where this user's cache is: the store, the builders' records, fetched repositories."""
+
+import os
+from pathlib import Path
+
+
+def default_cache() -> Path:
+    """Return the folder of what can be had again: `TWINBUILD_CACHE`, or the user's cache folder."""
+    configured = os.environ.get("TWINBUILD_CACHE")
+    if configured:
+        return Path(configured).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinbuild"
