@@ -81,6 +81,7 @@ class Pair:
         self.spool = spool
         self.explained: list[Span] = []  # where contents differ, while both lie in one place
         self.headers: list[Differing] = []
+        self.packed_otherwise = False  # options of the format differ
 
     def compare(
         self, here: Format, there: Format, left: Source, right: Source, ranges: Ranges
@@ -190,7 +191,7 @@ class Pair:
         from pipeline.compare.orders import Numbers, Order
 
         first, second = containers
-        numbers, order, differs, count = Numbers(), Order(), False, -1
+        numbers, order, differs, count, unlike = Numbers(), Order(), False, -1, ""
         for ours, theirs, told in _matched(
             *(c.taken_down() if c.taken_down else c.entries() for c in containers)
         ):
@@ -205,8 +206,13 @@ class Pair:
             differs |= changed
             if ours and theirs:
                 self._records(containers, sides, (ours, theirs), changed=changed)
+            if ours and theirs and not changed and first.unlike and first.unlike(ours):
+                unlike = unlike or (ours.path if ours.facts == theirs.facts else "")
             if ours and theirs and first.place and second.place and not changed:
                 order.add(count, first.place(ours), second.place(theirs))
+        if unlike and not self.packed_otherwise:
+            where = self.at.where
+            self.descent.found(Place(where, "[packed data]", "layout", first=unlike, second=unlike))
         moved = self._order(first, second)
         out_of_order = order.moved()
         # all are given, since the account asks what was read for them
@@ -236,6 +242,7 @@ class Pair:
                 if one.places or other.places:
                     layouts.append((one, other))
                 else:
+                    self.packed_otherwise |= one.kind == "structure"
                     self.descent.found(structure_place(self.at.where, one, other))
         return layouts
 

@@ -91,7 +91,8 @@ class Container:
     it is told whether that differs from the other side's. Without it that is the whole record.
     `number` gives its number, if entries are numbered in some order, as inodes are: where there is
     one more, those behind it have other numbers. `place` gives in which order an entry's content is
-    stored, and where in that, if tools can choose it.
+    stored, and where in that, if tools can choose it. `unlike` tells of an entry whose content was
+    found to be equal whether it is packed in other bytes.
 
     `touched` gives the entries whose contents may lie in some ranges, if it is faster than to ask
     all. Of a format that is not read as a whole, the regions are all there is, and `taken_down`
@@ -109,6 +110,7 @@ class Container:
     rest: Callable[[Entry, bool], bytes] | None = None
     number: Callable[[Entry], int | None] | None = None
     place: Callable[[Entry], tuple[int, int] | None] | None = None
+    unlike: Callable[[Entry], bool] | None = None
     touched: Callable[[Ranges], Iterator[Entry]] | None = None
     taken_down: Callable[[], Iterator[Entry]] | None = None
     slack: Callable[[Iterable[Source]], bytes] | None = None

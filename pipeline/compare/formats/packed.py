@@ -8,11 +8,14 @@ from functools import partial
 from pipeline.compare.formats import compression, lz4
 from pipeline.compare.formats.compression import Streams
 from pipeline.compare.formats.container import Container, Entry, Format, Region, Structure, name_of
+from pipeline.compare.formats.packed_account import further_headers, unused_bits
 from pipeline.compare.formats.ranges import Ranges, Span
 from pipeline.compare.formats.source import Extents, Source, Spool, pieces
 
 GZIP_EXTRA, GZIP_NAME, GZIP_COMMENT = 4, 8, 16
-HEADER_LIMIT = 4096
+HEADER_LIMIT = 128 * 1024  # its fields can have 64 KiB each
+ZSTD_SIZE, ZSTD_SINGLE = 0xC0, 0x20  # how long the content's size is, and that it is the window's
+ZSTD_DICTIONARY = (0, 1, 2, 4)
 CONTENT = "content"
 OUTSIDE = "[outside the streams]"
 SKIPPED_LIMIT = 16  # frames that a zstd file may skip before its first stream
@@ -40,6 +43,8 @@ def _read(packing: _Packing, source: Source, spool: Spool) -> Container:
     streams: list[Span] = []
     content = spool.keep(packing.streams.unpack(pieces(source), spool, streams))
     structures = packing.header(source.read(0, min(source.size, HEADER_LIMIT)))
+    structures += further_headers(packing.header, source, streams, HEADER_LIMIT)
+    structures += unused_bits(packing.name, source, streams)
     entries = [Entry(CONTENT, {}, content)]
     outside = _outside(source, streams)
     if outside:
@@ -104,6 +109,17 @@ def _lzma_header(raw: bytes) -> list[Structure]:
     return [Structure("parameters", (0, 5), raw[:5])]
 
 
+def _zstd_header(raw: bytes) -> list[Structure]:
+    """Return what a frame's header says beside its content's size."""
+    if not raw.startswith(ZSTD) or len(raw) < 6:  # there is a skippable frame before it
+        return []
+    single = raw[4] & ZSTD_SINGLE
+    window, at = (b"", 5) if single else (raw[5:6], 6)
+    dictionary = raw[at : at + ZSTD_DICTIONARY[raw[4] & 3]]
+    flags = bytes([raw[4] & ~(ZSTD_SIZE | ZSTD_SINGLE)])
+    return [Structure("frame header", (4, at), flags + window + dictionary)]
+
+
 def _lz4_header(raw: bytes) -> list[Structure]:
     return [Structure("frame flags", (4, 6), raw[4:6])]
 
@@ -157,7 +173,7 @@ PACKINGS = (
     _Packing(
         "zstd",
         Streams(ZSTD, compression.new_zstd, compression.zstd_skippable),
-        _no_header,
+        _zstd_header,
         partial(_begins_behind_skipped, ZSTD),
     ),
     _Packing(

@@ -273,6 +273,7 @@ class Packed:
         self._unpack = unpack
         self._spool = spool
         self.size = size
+        self.unlike = False  # whether the other side was seen to store it in other bytes
 
     @cached_property
     def _plain(self) -> Source:
@@ -294,7 +295,8 @@ class Packed:
         if not isinstance(other, Packed) or other.size != self.size:
             return common(self, other)
         same = self.span == other.span and not outer.touches(*self.span)
-        return () if same or self._equals(other) else common(self, other)
+        self.unlike = not same and not self._equals(other)
+        return common(self, other) if self.unlike else ()
 
     def _equals(self, other: "Packed") -> bool:
         """Whether two contents are stored in the same bytes."""

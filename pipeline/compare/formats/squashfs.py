@@ -49,6 +49,7 @@ def _read(source: Source, spool: Spool) -> Container:
     return Container(
         structures=structures,
         entries=lambda: _walk(tables, blocks),
+        unlike=lambda entry: isinstance(entry.content, SquashFile) and entry.content.unlike,
         touched=partial(_touched, tables, blocks),
         taken_down=lambda: _walk(tables, blocks, walk),
         regions=walk.regions,

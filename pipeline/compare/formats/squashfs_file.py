@@ -87,6 +87,7 @@ class SquashFile:
         self.start = start
         self._sizes_at = sizes_at
         self.tail = tail  # number of the fragment, offset in it
+        self.unlike = False  # whether a block was seen that the other side stores in other bytes
         self._last: tuple[int, bytes] = (-1, b"")
         self._sizes: array[int] | None = None
 
@@ -188,6 +189,7 @@ class SquashFile:
         ):
             for number in range(shared):
                 if self._block_differs(other, number, outer):
+                    self.unlike = True
                     yield number, number + 1
         if len(self.sizes) != len(other.sizes) or self._tail_differs(other, outer):
             end = -(-min(self.size, other.size) // self.blocks.tables.super.block_size)
@@ -197,8 +199,8 @@ class SquashFile:
     def _block_differs(self, other: "SquashFile", number: int, outer: Ranges) -> bool:
         ours = self.starts[number], self.sizes[number]
         theirs = other.starts[number], other.sizes[number]
-        if ours == theirs:
-            return outer.touches(ours[0], ours[0] + (ours[1] & SIZE_BITS))
+        if ours == theirs and not outer.touches(ours[0], ours[0] + (ours[1] & SIZE_BITS)):
+            return False
         if ours[1] != theirs[1]:
             return True
         return self.blocks.stored(*ours) != other.blocks.stored(*theirs)
@@ -217,13 +219,3 @@ class SquashFile:
             other.blocks.alike.add(other.tail[0])
             return False
         return not self.blocks.equal_fragments(self.tail[0], other.blocks, other.tail[0])
-
-    def recoded(self, other: Source, outer: Ranges) -> bool:
-        """Whether a block of an equal content is stored in other bytes, packed in the same way."""
-        if not isinstance(other, SquashFile):
-            return False
-        tables = self.blocks.tables, other.blocks.tables
-        if tables[0].super.packing != tables[1].super.packing:
-            return False
-        shared = min(len(self.sizes), len(other.sizes), self.size // tables[0].super.block_size)
-        return any(self._block_differs(other, number, outer) for number in range(shared))

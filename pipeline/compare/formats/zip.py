@@ -62,6 +62,7 @@ def _read(source: Source, spool: Spool) -> Container:
         lambda: iter(ordered),
         lambda: regions_of_directory(source, start, ordered, regions),
         order,
+        unlike=lambda entry: isinstance(entry.content, Packed) and entry.content.unlike,
         rest=lambda entry, changed: rest_of_member(
             source, entry, checksums[entry.record[0]] if entry.record else 0, changed=changed
         ),
