@@ -188,7 +188,9 @@ class Tree:
             says = record.facts()
             # libisofs lets the parent's record in a Joliet folder lead to the folder itself
             there = record.span == span or (self.joliet and record.span == folder.span)
-            follows = there and record.name == name and known == says
+            # it may say less: attributes stand in one record alone
+            odd = {fact: value for fact, value in says.items() if (known or {}).get(fact) != value}
             found += record.rest
-            found += b"" if follows else repr((record.name, says, there)).encode()
+            if odd or not there or record.name != name:
+                found += repr((record.name, odd, there)).encode()
         return found
