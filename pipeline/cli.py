@@ -7,9 +7,7 @@ nothing else, no value begins with `--`, and wrong usage ends with status 2.
 
 import copy
 import inspect
-import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +18,7 @@ from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
 
 from pipeline.errors import UsageError, command_line
-from pipeline.plain import plain
+from pipeline.plain import plain, print_plain
 
 HELP = frozenset({"--help", "-h"})
 LIST = frozenset({"--list", "-l"})
@@ -35,20 +33,18 @@ def main(namespace: Collection, words: Sequence[str]) -> int:
         if text is None:
             Executor(namespace).execute(*parse(contexts, words))
         else:
-            print(text, flush=True)
+            print_plain(text)
     except UsageError as error:
-        print(f"twinbuild: {error}", file=sys.stderr)
+        print_plain(f"twinbuild: {error}", error=True)
         return int(error.status)
     except UnexpectedExit as end:  # a program that a task runs for the user, and that has spoken
         return int(end.result.exited)
     except Exit as end:
         if end.message:
-            print(end.message, file=sys.stderr)
+            print_plain(end.message, error=True)
         return int(end.code)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of a help text has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -6,6 +6,7 @@ terminal.
 """
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -35,6 +36,20 @@ def plain_output() -> Iterator[None]:
     """Let all that is printed while the block runs be safe; what cannot be encoded is escaped."""
     with redirect_stdout(PlainStream(sys.stdout)), redirect_stderr(PlainStream(sys.stderr)):
         yield
+
+
+def print_plain(text: str, *, error: bool = False) -> None:
+    """Print a text in safe form, on standard error if it tells of one.
+
+    A reader that has left ends the output quietly.
+    """
+    with plain_output():
+        stream = sys.stderr if error else sys.stdout
+        try:
+            stream.write(f"{text}\n")
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class PlainStream(io.TextIOBase):
