@@ -177,7 +177,9 @@ class Variation(_Model):
     time_zone: Annotated[
         str, StringConstraints(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$")
     ]
-    locale: Literal["C.UTF-8", "C", "POSIX"]
+    locale: Annotated[
+        str, StringConstraints(pattern=r"^(C|POSIX|C\.UTF-8|[a-z]{2,3}_[A-Z]{2}\.UTF-8)$")
+    ]
     host_name: Name
     user: Name
     build_path: Annotated[str, StringConstraints(pattern=r"^/[a-z0-9/_-]{1,100}$")]

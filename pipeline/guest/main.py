@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from . import cache, kits, local_archive, media, packages, protocol, tree, usb_image
+from . import cache, kits, local_archive, locales, media, packages, protocol, tree, usb_image
 from .by_hand import measure
 from .exclusions import exclude
 from .job import Job, Locked, disk, lock_date, read_documents, unpack_inputs
@@ -56,6 +56,8 @@ def _build(report: Report) -> None:
         locked = unpack_inputs(job, packages=not begun)
         tree.check_configuration(job)
         job.artifacts.mkdir()
+        locale_data = locales.make(machine["locale"])
+        report.log(f"data of the locale {machine['locale']}: {locale_data}")
     by_hand = measure(job, report, env, locked) if machine.get("measure_by_hand") else {}
     times = Times(job.epoch, started)
     ledger = Ledger(job.tree, job.work / protocol.LEDGER, times.settled)
@@ -90,7 +92,7 @@ def _build(report: Report) -> None:
         names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names.all() if not stop]
         names += [protocol.LEDGER, protocol.TIMINGS]
         hand_over(disk(protocol.OUTPUT_DISK), job.work, names)
-    report.send("done", facts=_facts(env))
+    report.send("done", facts={**_facts(env), "locale_data": locale_data})
 
 
 def _steps(

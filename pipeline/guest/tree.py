@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import protocol, squashfs_sort
+from . import locales, protocol, squashfs_sort
 from .hook_failure import telling
 from .hook_links import check_hook_links
 from .job import Job, Local, Locked
@@ -18,8 +18,9 @@ from .times import SECOND, Times
 
 Retimed = Callable[[bytes, os.stat_result, os.stat_result], object]
 
-# It wonders, a line a file, about packages that are younger than a clock which is behind.
-QUIET_TAR = {"TAR_OPTIONS": "--warning=no-timestamp"}
+# tar wonders, a line a file, about packages that are younger than a clock which is behind, and perl,
+# in each script, about a locale without data.
+QUIET = {"TAR_OPTIONS": "--warning=no-timestamp", "PERL_BADLANG": "0"}
 
 # Mounts are private to the program and vanish with it; so do the processes it leaves behind. Of the
 # machine it sees no disk and no port, and its kernel's settings cannot be written.
@@ -50,6 +51,11 @@ set -e
 mount -t sysfs -o ro sysfs "$1/sys"
 mount -t tmpfs -o mode=755 tmpfs "$1/run"
 mount -t tmpfs -o mode=1777 tmpfs "$1/tmp"
+if [ -n "${{LOCPATH:-}}" ]; then
+    mkdir "$1{locales.INSIDE}"
+    mount --bind {locales.DATA} "$1{locales.INSIDE}"
+    mount -o remount,bind,ro "$1{locales.INSIDE}"
+fi
 exec chroot "$@"
 """
 # A second view of the machine, in which a folder and /tmp alone can be written. The kernel writes a
@@ -142,7 +148,7 @@ def install(
             os.fspath(tree),
             f"deb [trusted=yes] {archive}",
         ],
-        env={**env, "TMPDIR": os.fspath(job.work), "INITRD": "No", **QUIET_TAR},
+        env={**env, "TMPDIR": os.fspath(job.work), "INITRD": "No", **QUIET},
         umask=SCRIPT_UMASK,
     )
 
@@ -259,6 +265,7 @@ def in_chroot(
     tree: Path, report: Report, env: Mapping[str, str], argv: Sequence[str], *, blame: str
 ) -> None:
     """Run a program with a tree as its root directory."""
+    env = locales.lent(tree, env)
     _run_apart(IN_CHROOT, [os.fspath(tree), *argv], report, env, blame=blame)
 
 

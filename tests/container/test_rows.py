@@ -111,6 +111,8 @@ def test_the_environments_vary(played: dict[str, Seen]) -> None:
     alpha, beta = (seen["factors"] for seen in played.values())
     assert [factor for factor in alpha if alpha[factor] == beta[factor]] == []
     assert sorted(alpha["directory order"]) == sorted(beta["directory order"])
+    assert alpha["sorting"] == ["a", "A", "b", "B", "A", "B", "a", "b"]
+    assert beta["sorting"] == ["A", "B", "a", "b"] * 2
 
 
 def contents(seen: dict[str, list[Any]]) -> dict[str, Any]:

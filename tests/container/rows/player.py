@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from guest import programs, report, tree
+from guest import locales, programs, report, tree
 from guest.job import Job
 from guest.report import Report
 from guest.times import Times
@@ -44,13 +44,14 @@ def main() -> None:
     job = Job({"epoch": play["epoch"], "image": "rows"}, play["machine"], scratch(play))
     started = int(time.time())
     copy(job.tree, backwards=play["backwards"], given=play["given"])
-    factors = witness(job.tree)
+    report._find_port = lambda: Path("/dev/stderr")
+    locales.make(job.machine["locale"])
+    factors = {**witness(job.tree), "sorting": sorted_inside(job)}
     alone = {}
     for row in play["rows"]:
         make_alone(job.tree, row["does"], STRANGE[play["name"]])
         alone[row["name"]] = dict(seen(job.tree, row["files"]))
     times = Times(job.epoch, started)
-    report._find_port = lambda: Path("/dev/stderr")
     build(job, play, Report(), times)
     settled = {row["name"]: dict(seen(job.tree, row["files"])) for row in play["rows"]}
     whole = dict(seen(job.tree, ["**"]))
@@ -123,6 +124,19 @@ def witness(root: Path) -> dict[str, Any]:
         "processors": len(os.sched_getaffinity(0)),
         "directory order": [p.name for p in (root / "usr/share/applications").iterdir()],
     }
+
+
+def sorted_inside(job: Job) -> list[str]:
+    """Tell how a hook sorts, with its own locale and with one that it asks for."""
+    sort = "printf '%s\\n' b A a B"
+    does = f"{sort} | sort >/sorted; {sort} | LC_ALL=C.UTF-8 sort >>/sorted; ls /run/locale"
+    env = programs.environment(job.machine, job.epoch)
+    if job.machine["locale"] in locales.BUILT_IN:
+        does = does.partition("; ls")[0]
+    tree.in_chroot(job.tree, Report(), env, ["sh", "-ec", does], blame="sort")
+    found = (job.tree / "sorted").read_text().splitlines()
+    (job.tree / "sorted").unlink()
+    return found
 
 
 def make_alone(root: Path, does: str, variables: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.guest import locales
 from pipeline.guest.report import StepFailed
 from pipeline.guest.tree import in_chroot, in_folder
 
@@ -52,6 +53,20 @@ def play(root: Path, script: str) -> list[str]:
     report = Lines()
     in_chroot(root, report, ENV, ["sh", "-ec", script], blame="hook x")  # type: ignore[arg-type]
     return report.lines
+
+
+def test_a_hook_is_lent_the_machines_locales(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locales, "SOURCES", tmp_path)
+    (tmp_path / "de_DE").touch()
+    env = {**ENV, "LC_ALL": "de_DE.UTF-8"}
+    report = Lines()
+    script = 'echo "$LOCPATH"; ls /run/locale; if sh -c ": >/run/locale/x"; then exit 1; fi'
+    in_chroot(root, report, env, ["sh", "-ec", script], blame="hook x")  # type: ignore[arg-type]
+    assert report.lines[0] == "/usr/lib/locale:/run/locale"
+    assert {path.name for path in Path("/usr/lib/locale").iterdir()} <= set(report.lines)
+    assert list((root / "run").iterdir()) == []
 
 
 def test_a_hook_has_the_devices_that_programs_expect(root: Path) -> None:
