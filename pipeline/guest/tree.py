@@ -18,8 +18,8 @@ from .times import SECOND, Times
 
 Retimed = Callable[[bytes, os.stat_result, os.stat_result], object]
 
-# tar wonders, a line a file, about packages that are younger than a clock which is behind, and perl,
-# in each script, about a locale without data.
+# tar wonders, a line a file, about packages that are younger than a clock which is behind; perl, in
+# each script, about a locale without data.
 QUIET = {"TAR_OPTIONS": "--warning=no-timestamp", "PERL_BADLANG": "0"}
 
 # Mounts are private to the program and vanish with it; so do the processes it leaves behind. Of the
@@ -51,7 +51,7 @@ set -e
 mount -t sysfs -o ro sysfs "$1/sys"
 mount -t tmpfs -o mode=755 tmpfs "$1/run"
 mount -t tmpfs -o mode=1777 tmpfs "$1/tmp"
-if [ -n "${{LOCPATH:-}}" ]; then
+if [ -d {locales.DATA} ]; then
     mkdir "$1{locales.INSIDE}"
     mount --bind {locales.DATA} "$1{locales.INSIDE}"
     mount -o remount,bind,ro "$1{locales.INSIDE}"
