@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent / "rows"
 WORK = PurePosixPath("/work")
 DAY = 24 * 3600
-TIMEOUT_S = 300
+TIMEOUT_S = 500
 HOOKS = (
     "30-byte-code.hook.chroot",
     "50-no-secrets.hook.chroot",

@@ -22,6 +22,7 @@ seen() { echo "seen $1=$2"; }
 seen clock "$(date +%s)"
 seen time_zone "$TZ"
 seen locale "$LC_ALL"
+seen sorting "$(printf 'a\\nB\\n' | sort | tr '\\n' ' ')"
 seen host_name "$(cat /proc/sys/kernel/hostname)"
 seen user "$USER"
 seen open_files "$(ulimit -n)"
