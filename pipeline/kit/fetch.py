@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.errors import InfrastructureFailed, UsageError
+from pipeline.disk_room import cannot_write
+from pipeline.errors import UsageError
 from pipeline.files import put_in_place, sha256_file, write_bytes
 from pipeline.kit.check import Upgrade
 from pipeline.kit.description import Offer
@@ -49,7 +50,7 @@ def _download(address: str, offer: Offer, kit: Path, progress: Callable[[int, in
             client.download([address], file, size=size, sha256=sha256, limit=size, advance=advance)
         put_in_place(part, kit)
     except OSError as error:
-        raise InfrastructureFailed(f"cannot write {part}: {error.strerror}") from error
+        raise cannot_write(error, part) from error
     finally:
         if part.exists() and not part.stat().st_size:
             part.unlink()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import command
+from pipeline.disk_room import cannot_write
 from pipeline.errors import (
     BuildFailed,
     Differs,
@@ -181,7 +182,10 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as out:
         for piece in pieces:
-            out.write(piece)
+            try:
+                out.write(piece)
+            except OSError as error:
+                raise cannot_write(error, path) from error
 
 
 def _unpack(squashfs: Path, tree: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline import openpgp
 from pipeline.config import Farm
+from pipeline.disk_room import cannot_write, no_room
 from pipeline.errors import InfrastructureFailed, SignatureInvalid
 from pipeline.files import alone, json_bytes, sha256_bytes, sha256_file
 from pipeline.immutable import refuse_changed
@@ -56,6 +57,8 @@ def run_release(
     try:
         return _release(run, farm, public, verified, notify)
     except OSError as error:
+        if no_room(error):
+            raise cannot_write(error) from error
         raise InfrastructureFailed(
             f"the release of the run {run.id} broke off: {error}",
             remedy="see that there is room, and that nothing else changes these folders",

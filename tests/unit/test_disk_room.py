@@ -15,6 +15,7 @@ from pipeline.build.stage import disk_failures
 from pipeline.command import run
 from pipeline.errors import InfrastructureFailed, TwinbuildError
 from pipeline.files import new_file, sha256_bytes, write_bytes
+from pipeline.kit import make
 from pipeline.part import Part
 from pipeline.store import Store
 
@@ -62,6 +63,10 @@ def _a_release(disk: Path) -> None:
         file.write(b"x" * (2 * MIB))
 
 
+def _a_part_of_a_kit(disk: Path) -> None:
+    make._write(disk / "checkout/public/usb-image", iter([b"x" * MIB, b"x" * MIB]))
+
+
 def _by_a_program(disk: Path) -> None:
     run(["dd", "if=/dev/zero", f"of={disk}/cache/git", "bs=1M", "count=2"], timeout_s=60)
 
@@ -74,6 +79,7 @@ def _by_a_program(disk: Path) -> None:
         pytest.param(_as_it_arrives, "cache/store/partial/", id="transfer"),
         pytest.param(_a_document, "checkout/runs/x/source.tar", id="run"),
         pytest.param(_a_release, "checkout/public/3.3/mini.iso", id="public"),
+        pytest.param(_a_part_of_a_kit, "checkout/public/usb-image", id="kit"),
         pytest.param(_by_a_program, "", id="program"),
     ],
 )
