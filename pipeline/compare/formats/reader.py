@@ -4,7 +4,8 @@ import io
 
 from pipeline.compare.formats.source import Malformed, Source
 
-# What they ask for at once of an honest archive: a name, an extended header, a zip's directory.
+# What they ask for of an honest archive before they seek: a name, an extended header with its
+# sparse map, a zip's directory.
 AT_ONCE = 4 * 1024 * 1024
 
 
@@ -15,6 +16,7 @@ class Reader(io.RawIOBase):
         super().__init__()
         self._source = source
         self._at = 0
+        self._in_a_row = 0
 
     def readable(self) -> bool:
         return True
@@ -30,13 +32,15 @@ class Reader(io.RawIOBase):
         if base + offset < 0:
             raise Malformed("it points to before its beginning")
         self._at = base + offset
+        self._in_a_row = 0
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
         left = max(0, self._source.size - self._at)
         wanted = left if size is None or size < 0 else min(size, left)
-        if wanted > AT_ONCE:
-            raise Malformed(f"a part of it has {wanted} bytes, over {AT_ONCE}")
+        self._in_a_row += wanted
+        if self._in_a_row > AT_ONCE:
+            raise Malformed(f"a part of it has {self._in_a_row} bytes, over {AT_ONCE}")
         content = self._source.read(self._at, wanted) if wanted else b""
         self._at += wanted
         return content

@@ -5,6 +5,7 @@ import gzip
 import lzma
 import os
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -290,3 +291,13 @@ def test_names_with_control_characters_are_shown_escaped(tmp_path: Path) -> None
     (place,) = locate_files(tmp_path / "1", tmp_path / "2").places
     assert str(place).isprintable()
     assert r"\x1b[2Jname\n" in str(place)
+
+
+def test_a_sparse_map_that_goes_on_and_on(tmp_path: Path) -> None:
+    """tarfile keeps each number of it: 1 GiB of memory for a tar of 200 MiB."""
+    member = tarfile.TarInfo("f")
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "f"}
+    numbers = b"90000000\n" + (b"1" * 400 + b"\n") * 15_000
+    member.size = len(numbers) + -len(numbers) % 512
+    packed = member.tobuf(tarfile.PAX_FORMAT) + numbers.ljust(member.size, b"\0") + bytes(1024)
+    assert "over 4194304" in reason(tmp_path, packed + b"a", packed + b"b")
