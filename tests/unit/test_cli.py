@@ -1,7 +1,10 @@
 """What `./farm` makes of the words that are typed: help, tasks and options, or status 2."""
 
+import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,3 +221,28 @@ def test_invoke_itself_takes_no_option_for_a_value(words: str, tmp_path: Path) -
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != ExitStatus.DONE
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scripts_background_job_ends_well_on_sigterm(tmp_path: Path) -> None:
+    """As `nohup ./farm … &` in a script, where SIGINT is ignored: what it started ends, too."""
+    for name in ("pipeline", "verify.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "tasks.py", tmp_path)
+    hook = tmp_path / "hooks" / "source" / "10-slow"
+    hook.parent.mkdir(parents=True)
+    written = f"echo $$ >{tmp_path}/part; mv {tmp_path}/part {tmp_path}/pid"
+    hook.write_text(f"#!/bin/sh\n{written}\nexec sleep 600\n")
+    hook.chmod(0o755)
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    argv = [*ignoring, sys.executable, str(tmp_path / "tasks.py"), "check"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as job:
+        while not (tmp_path / "pid").exists():
+            assert job.poll() is None
+            time.sleep(0.05)
+        job.terminate()
+        _, said = job.communicate(timeout=30)
+    assert job.returncode == 130
+    assert "interrupted; nothing is left running" in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
