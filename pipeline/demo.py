@@ -91,7 +91,8 @@ def what_it_takes(
     cores = cores or len(os.sched_getaffinity(0))
     has_kvm = os.access(kvm, os.R_OK | os.W_OK)
     minutes = (MINUTES_WITH_KVM if has_kvm else MINUTES_WITHOUT) * max(1, 2 // cores)
-    why = "with KVM" if has_kvm else f"without KVM, which would make it {MINUTES_WITH_KVM}"
+    faster = f"{MINUTES_WITH_KVM} with KVM is an estimate"
+    why = f"with KVM ({faster})" if has_kvm else f"without KVM ({faster})"
     folder = workspace.checkout / "demo"
     free = ready.disk([folder, *ready.folders(workspace)])
     return [
