@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("kvm", "cores", "said"),
     [
-        (False, 2, "about 24 minutes on 2 cores without KVM, which would make it 6"),
+        (False, 2, "about 24 minutes on 2 cores without KVM (6 with KVM is an estimate)"),
         (False, 1, "about 48 minutes on 1 cores"),
         (True, 4, "about 6 minutes on 4 cores with KVM"),
     ],
