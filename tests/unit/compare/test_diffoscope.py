@@ -9,6 +9,7 @@ import pytest
 from pipeline.compare import diffoscope
 from pipeline.compare.diffoscope import ask
 from tests.differing_run import make_run
+from tests.processes import OWN, all_gone
 from tests.unit.compare.test_explain import explained
 
 SAYS = "--- a\n+++ b\n@@ -1 +1 @@\n-one \\033[31m\n+two\n"
@@ -52,12 +53,11 @@ def test_one_that_hangs_is_ended_with_all_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diffoscope, "TIMEOUT_S", 1.0)
-    stand_in(tmp_path, "sleep 61.7 & sleep 61.7", monkeypatch)
+    stand_in(tmp_path, f"sleep 61.7{OWN} & sleep 61.7{OWN}", monkeypatch)
     begin = time.monotonic()
     assert "did not end within 1 s" in ask("x", (b"1", b"2")).note
     assert time.monotonic() - begin < 15
-    running = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
-    assert not any(b"61.7" in argv for argv in running)
+    assert all_gone(f"61.7{OWN}")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pipeline import command
 from pipeline.compare import diffoscope, sandbox
 from pipeline.compare.diffoscope import ask
 from tests.differing_run import make_run
+from tests.processes import OWN, all_gone
 from tests.unit.compare.test_diffoscope import UNKNOWN, stand_in
 from tests.unit.compare.test_explain import explained
 
@@ -125,10 +126,9 @@ def test_it_cannot_gain_privileges(secret: Path, tmp_path: Path) -> None:
 def test_it_ends_with_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process in a session of its own would outlive a signal to the group."""
     monkeypatch.setattr(diffoscope, "TIMEOUT_S", 1.0)
-    stand_in(tmp_path, "setsid sleep 61.9 & exec sleep 61.9", monkeypatch)
+    stand_in(tmp_path, f"setsid sleep 61.9{OWN} & exec sleep 61.9{OWN}", monkeypatch)
     assert "did not end within 1 s" in ask("x", (b"1", b"2")).note
-    running = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
-    assert not any(b"61.9" in argv for argv in running)
+    assert all_gone(f"61.9{OWN}")
 
 
 @pytest.mark.parametrize(
