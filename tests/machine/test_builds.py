@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pipeline import flow
-from pipeline.errors import BuildFailed, Differs, SignatureInvalid
+from pipeline.errors import BuildFailed, UsageError
 from pipeline.workspace import Workspace
 from tests.machine.conftest import CHECKOUT, Tiny, display, invoke, left_on_engine, start
 
