@@ -105,7 +105,6 @@ def _end(*_: object) -> None:
         raise KeyboardInterrupt
 
 
-@functools.cache
 def _display() -> Display:
     from rich.console import Console
 

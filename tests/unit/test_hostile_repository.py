@@ -55,7 +55,7 @@ def hostile(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def check(tree: Path) -> None:
-    check_source(HOOKS, tree, notify=lambda _: None)
+    check_source(HOOKS, tree, tree.parent / "findings", notify=lambda _: None)
 
 
 def compare_with_history(tree: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.guest.protocol import SWITCH
 from pipeline.kit.apply import carry_out, examine
-from pipeline.kit.description import Description
+from pipeline.kit.description import Offer
 from pipeline.kit.format import open_kit
 from pipeline.kit.plan import check_brought, check_fits, make_plan
 from pipeline.kit.system import Switch, find_system
@@ -115,19 +115,8 @@ class History:
 
 def apply(disk, parts):
     packed, start, to = parts.pack(), parts.base.version, parts.new.version
-    described = Description.model_validate(
-        {
-            "image": "mini",
-            "architecture": "amd64",
-            "from": start,
-            "to": to,
-            "kit": f"{to}/mini-amd64-{start}-to-{to}.iuk",
-            "size": len(packed),
-            "sha256": sha256(packed),
-            "expires": "2027-05-22T00:00:00Z",
-        }
-    )
-    brought = examine(io.BytesIO(packed), described, "a kit", lambda *_: None)
+    offer = Offer("mini", "amd64", start, to, len(packed), sha256(packed))
+    brought = examine(io.BytesIO(packed), offer, "a kit", lambda *_: None)
     check_brought(brought)
     system = find_system(disk, disk.size)
     check_fits(system, brought.control)
