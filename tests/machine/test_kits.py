@@ -101,6 +101,8 @@ def _released(
     farm = replace(workspace, farm=workspace.farm.model_copy(update=update))
     policy = tmp_path_factory.mktemp("policy")
     (policy / "farm.yaml").write_text(json.dumps(farm.farm.model_dump(mode="json")))
+    (policy / "keys").mkdir()
+    (policy / "keys" / "release.asc").write_bytes((folder / "release.asc").read_bytes())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GNUPGHOME", gpg.path)
         patch.setenv("TWINBUILD_POLICY", os.fspath(policy))
