@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -52,6 +53,17 @@ def _ed25519_key(written: object) -> str:
             f"{command_line('keygen')} prints it"
         )
     return plain_form
+
+
+def _time_zone(written: str) -> str:
+    # The machine would take UTC for an unknown one without a word, and nothing would be varied.
+    try:
+        ZoneInfo(written)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            "not a time zone of the tz database, whose names are like Pacific/Kiritimati"
+        ) from None
+    return written
 
 
 Fingerprint = Annotated[str, BeforeValidator(fingerprint)]
@@ -175,7 +187,9 @@ class Variation(_Model):
     clock_offset_days: int = Field(ge=-3650, le=3650)
     clock_offset_minutes: int = Field(default=0, ge=-1439, le=1439)  # another time of day
     time_zone: Annotated[
-        str, StringConstraints(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$")
+        str,
+        StringConstraints(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$"),
+        AfterValidator(_time_zone),
     ]
     locale: Annotated[
         str, StringConstraints(pattern=r"^(C|POSIX|C\.UTF-8|[a-z]{2,3}_[A-Z]{2}\.UTF-8)$")

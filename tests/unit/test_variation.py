@@ -116,6 +116,8 @@ def test_a_level_that_is_not_there_is_refused(farm: Farm) -> None:
         ({"all": {"clock": 3}}, "clock"),
         ({"time_zone": "../../etc/passwd"}, "time_zone"),
         ({"time_zone": "/etc/passwd"}, "time_zone"),
+        ({"time_zone": "Pacific/Kiritimatti"}, "not a time zone of the tz database"),
+        ({"time_zone": "Pacific"}, "not a time zone of the tz database"),
         ({"build_path": "/work;reboot"}, "build_path"),
         ({"clock_offset_days": 40000}, "clock_offset_days"),
         ({"clock_offset_minutes": 1440}, "clock_offset_minutes"),

@@ -9,6 +9,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+import zoneinfo
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,18 @@ def test_times_of_day_without_a_date() -> None:
 )
 def test_one_moment_in_two_time_zones(left: bytes, right: bytes) -> None:
     assert names_of("x", left, right) == ["time-zone"]
+
+
+def test_time_zones_are_known_where_the_system_has_no_database_of_them() -> None:
+    """A small Debian lacks the package tzdata: Python's own serves then."""
+    zoneinfo.reset_tzpath(to=())
+    zoneinfo.ZoneInfo.clear_cache()
+    try:
+        left, right = b"on 2026-11-23 08:38:27\n", b"on 2026-11-22 09:38:27\n"
+        assert names_of("x", left, right) == ["time-zone"]
+    finally:
+        zoneinfo.reset_tzpath()
+        zoneinfo.ZoneInfo.clear_cache()
 
 
 def test_days_that_are_not_the_commits_are_no_time_zones() -> None:
