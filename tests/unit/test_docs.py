@@ -9,12 +9,23 @@ import yaml
 from invoke.parser import Parser
 
 import tasks
+from pipeline.compare.formats import known
+from pipeline.config import EnvironmentEntry, Farm, Image, Variation
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+DOCUMENTS = [path for top in ("", "docs", ".gitlab") for path in (ROOT / top).glob("*.md")]
+DOCUMENTS += [path for top in ("docs", ".gitlab") for path in (ROOT / top).glob("*/*.md")]
 BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)|(?:src|srcset)=\"([^\"]+)\"")
 NOT_TASKS = {"--list", "--help", "TASK"}
+SPAN = re.compile(r"`([^`\n]+)`")
+# A file of the repository, or the beginning of its name, and what is in it: `tasks.py: lint`.
+FILE = re.compile(
+    r"(farm|farm\.yaml|tasks\.py|verify\.py|pyproject\.toml|\.gitlab-ci\.yml"
+    r"|(?:pipeline|tests|docs|tools|\.ci|\.gitlab|hooks/(?:source|chroot)"
+    r"|images/(?:builder|hosts|live/(?:mini|reference)))/[\w./-]*)(?:: (\w+))?"
+)
+TASK = re.compile(r"\./farm ([a-z][\w.-]*)")
 
 
 def commands(text: str) -> list[str]:
@@ -37,6 +48,75 @@ def test_commands_and_links(document: Path) -> None:
     for one, other in LINK.findall(text):
         if "://" not in one + other:
             assert (document.parent / (one or other)).exists(), one or other
+
+
+def missing(span: str) -> bool:
+    """Tell whether a span of code is a file, a name in it or a task, and there is none such."""
+    if task := TASK.match(span):
+        return not any(name.startswith(task[1].strip(".-")) for name in tasks.namespace.task_names)
+    named = FILE.fullmatch(span)
+    if not named:
+        return False
+    path = ROOT / named[1]
+    if named[2]:
+        return not re.search(rf"\b{named[2]}\b", path.read_text())
+    return not path.exists() and not list(path.parent.glob(f"{path.name}*"))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_tasks_that_are_named_exist(document: Path) -> None:
+    assert [span for span in SPAN.findall(document.read_text()) if missing(span)] == []
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        "pipeline/nothing.py",
+        "tests/unit/test_lock.py: nothing",
+        "hooks/chroot/99-x",
+        "./farm biuld",
+    ],
+)
+def test_what_does_not_exist_is_found(span: str) -> None:
+    assert missing(span)
+
+
+def test_every_decision_is_listed_and_has_its_parts() -> None:
+    listed = (ROOT / "docs/README.md").read_text()
+    decisions = sorted((ROOT / "docs/decisions").glob("*.md"))
+    assert [path.name[:4] for path in decisions] == [f"{n + 1:04}" for n in range(len(decisions))]
+    for path in decisions:
+        text = path.read_text()
+        parts = re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE)
+        assert parts == ["Context", "Options", "Outcome"], path.name
+        assert f"](decisions/{path.name})" in listed, path.name
+
+
+def test_every_page_is_listed() -> None:
+    listed = (ROOT / "docs/README.md").read_text()
+    pages = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
+    assert [str(page) for page in pages if f"]({page})" not in listed] == ["README.md"]
+
+
+def test_every_key_of_the_configuration_has_its_line() -> None:
+    text = (ROOT / "docs/reference/farm-yaml.md").read_text()
+    fields = [f for model in (Farm, EnvironmentEntry, Variation, Image) for f in model.model_fields]
+    assert [f for f in fields if not re.search(rf"`{f}`|^ *{f}:", text, re.MULTILINE)] == []
+
+
+def test_every_format_that_locate_reads_has_its_line() -> None:
+    text = (ROOT / "docs/reference/locate.md").read_text()
+    formats = [found.name for _, load in known.KINDS for found in load()]
+    assert len(formats) > 10
+    assert [name for name in formats if f"`{name}`" not in text] == []
+
+
+def test_every_document_is_described() -> None:
+    pages = "".join(path.read_text() for path in (ROOT / "docs/reference").iterdir())
+    code = "".join(path.read_text() for path in (ROOT / "pipeline").rglob("*.py"))
+    formats = set(re.findall(r"\"(twinbuild-[a-z]+/\d+)\"", code))
+    assert len(formats) > 10
+    assert [name for name in sorted(formats) if name not in pages] == []
 
 
 def test_commands_are_found_and_wrong_ones_refused() -> None:

@@ -23,12 +23,15 @@ from pipeline.errors import UsageError
 pytestmark = pytest.mark.tools
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 CONTEXTS = {str(context.name): context for context in tasks.namespace.to_contexts()}
 KEYS = 'keys --name "Kiosk releases <releases@example.org>"'
 # What a page says in words that there is already.
 BEFORE = {
+    "CONTRIBUTING.md": """mkdir -p .venv/bin tests/unit
+        printf '#!/bin/sh\\nexec "$PYTHON" "$@"\\n' >.venv/bin/python && chmod +x .venv/bin/python
+        echo 'def test_read(): pass' >tests/unit/test_lock.py""",
     "docs/how-to/build-packages.md": "./farm new-image kiosk",
     "docs/how-to/profile-a-boot.md": "./farm new-image kiosk",
     "docs/how-to/own-repository.md": "cp -aT . ../kiosk; (cd ../kiosk && ./farm new-image kiosk)",
