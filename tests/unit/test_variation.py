@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.compare.causes.classify import known_factors
+from pipeline.compare.causes.facts import read_facts
 from pipeline.config import DRAWN, Farm, Variation, load_environment, load_farm
 from pipeline.errors import UsageError
 from pipeline.guest import programs
@@ -36,6 +38,19 @@ def test_under_all_every_factor_differs(farm: Farm) -> None:
     count = len(Variation.model_fields) + 1  # CPUs and memory too, the description not
     said = summary(made.values())
     assert said == f"the environments differ in {count} of {count} factors"
+
+
+def test_the_comparison_knows_every_factor(farm: Farm) -> None:
+    """Which alone differs; the CPU model and the entry's factors are stated beside `varied`."""
+    alpha, beta = (choice.variation.model_dump() for choice in choices(farm, "all").values())
+    for name in alpha.keys() - {"description", "cpu_model_tcg", "cpu_model_kvm"}:
+        sides = (alpha, {**alpha, name: beta[name]})
+        machines = [
+            {"buildDefinition": {"internalParameters": {"machine": {"varied": side}}}}
+            for side in sides
+        ]
+        left, right = (read_facts("alpha", 0, machine) for machine in machines)
+        assert len(known_factors((left, right))) == 1, name
 
 
 def test_under_all_the_clocks_differ_in_both_directions_and_in_the_time_of_day(farm: Farm) -> None:

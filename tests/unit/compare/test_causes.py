@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.compare.causes import headers, known_lines
 from pipeline.compare.causes.classify import (
     NAMES,
     find_causes,
@@ -514,6 +515,11 @@ def entries() -> dict[str, str]:
     text = (Path(__file__).parents[3] / "docs" / "causes.md").read_text()
     found = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     return {entry.partition("\n")[0].strip(): entry for entry in found}
+
+
+def test_what_tables_name_is_a_cause() -> None:
+    assert headers.FORMATS.keys() <= NAMES
+    assert {form.cause for form in (*known_lines.FORMS, *known_lines.NUMBERS)} <= NAMES
 
 
 def test_every_cause_has_its_entry_and_every_entry_its_cause() -> None:
