@@ -15,6 +15,7 @@ from tests import outcomes
 
 ROOT = Path(__file__).parents[1]
 REPORTS = Path(".cache/tests")
+BYTECODE = Path(".cache/bytecode")  # not beside the sources: some tests copy those
 UNIT = "not tools and not container and not machine"
 ALONE = "not container and not machine"  # with and without other people's tools
 IN_PARALLEL = (UNIT, ALONE)
@@ -46,14 +47,22 @@ def _pytest(marks: str, report: Path, only: str) -> int:
     workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
     at_once = [f"-n{workers}", "--dist=worksteal"] if marks in IN_PARALLEL else []
     argv = [sys.executable, "-m", "pytest", *at_once, "-m", marks, f"--junitxml={report}"]
-    # The tests expect what is typed in the checkout, whatever these were started as.
-    env = {name: value for name, value in os.environ.items() if name != STARTED_AS}
-    with subprocess.Popen([*argv, *filter(None, [only])], cwd=ROOT, env=env) as child:
+    with subprocess.Popen([*argv, *filter(None, [only])], cwd=ROOT, env=_environment()) as child:
         while True:
             try:
                 return child.wait()
             except KeyboardInterrupt:
                 continue  # it has the signal too, and stops its machines before it ends
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment, with bytecode kept for the hundreds of Pythons to come.
+
+    The tests expect what is typed in the checkout, whatever these were started as.
+    """
+    unwanted = (STARTED_AS, "PYTHONDONTWRITEBYTECODE")
+    env = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**env, "PYTHONPYCACHEPREFIX": str(ROOT / BYTECODE)}
 
 
 if __name__ == "__main__":
