@@ -15,7 +15,6 @@ from tests import outcomes
 
 ROOT = Path(__file__).parents[1]
 REPORTS = Path(".cache/tests")
-BYTECODE = Path(".cache/bytecode")  # not beside the sources: some tests copy those
 UNIT = "not tools and not container and not machine"
 ALONE = "not container and not machine"  # with and without other people's tools
 IN_PARALLEL = (UNIT, ALONE)
@@ -56,13 +55,13 @@ def _pytest(marks: str, report: Path, only: str) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's environment, with bytecode kept for the hundreds of Pythons to come.
+    """Return this process's environment without what would bend or slow the tests.
 
-    The tests expect what is typed in the checkout, whatever these were started as.
+    They expect what is typed in the checkout, whatever these were started as, and start hundreds of
+    Pythons, each of which would compile all that it imports if none might keep its bytecode.
     """
     unwanted = (STARTED_AS, "PYTHONDONTWRITEBYTECODE")
-    env = {name: value for name, value in os.environ.items() if name not in unwanted}
-    return {**env, "PYTHONPYCACHEPREFIX": str(ROOT / BYTECODE)}
+    return {name: value for name, value in os.environ.items() if name not in unwanted}
 
 
 if __name__ == "__main__":

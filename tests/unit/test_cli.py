@@ -1,6 +1,5 @@
 """What `./farm` makes of the words that are typed: help, tasks and options, or status 2."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from invoke.tasks import task
 import tasks
 from pipeline import cli, errors
 from pipeline.errors import ExitStatus
+from tests import processes
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(tasks.namespace.task_names)
@@ -231,7 +231,7 @@ def test_a_scripts_background_job_ends_well_on_sigterm(tmp_path: Path) -> None:
     hook = tmp_path / "hooks" / "source" / "10-slow"
     hook.parent.mkdir(parents=True)
     written = f"echo $$ >{tmp_path}/part; mv {tmp_path}/part {tmp_path}/pid"
-    hook.write_text(f"#!/bin/sh\n{written}\nexec sleep 600\n")
+    hook.write_text(f"#!/bin/sh\n{written}\nexec sleep 600.{processes.OWN}\n")
     hook.chmod(0o755)
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
@@ -244,5 +244,4 @@ def test_a_scripts_background_job_ends_well_on_sigterm(tmp_path: Path) -> None:
         _, said = job.communicate(timeout=30)
     assert job.returncode == 130
     assert "interrupted; nothing is left running" in said
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert processes.all_gone(f"600.{processes.OWN}")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,18 @@ ROOT = Path(__file__).parents[2]
 ERRORS = [kind for kind in TwinbuildError.__subclasses__() if hasattr(kind, "status")]
 
 
-def invoke(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *arguments]
-    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+Typed = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """Type a command line in a folder; return its status and what it writes to standard error."""
+
+    def typed(*words: str, cwd: Path) -> tuple[int, str]:
+        monkeypatch.chdir(cwd)
+        return cli.main(tasks.namespace, words), capsys.readouterr().err
+
+    return typed
 
 
 def test_every_task_explains_itself() -> None:
@@ -34,16 +44,17 @@ def test_every_task_explains_itself() -> None:
 
 
 def test_an_unknown_run_is_wrong_usage_in_one_line() -> None:
-    done = invoke("show", "--run=nonsense")
+    argv = [sys.executable, "-m", "invoke", "--search-root", ROOT, "show", "--run=nonsense"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == ExitStatus.USAGE
     assert done.stderr.count("\n") == 1
     assert "there is no run 'nonsense'; ./farm runs lists them" in done.stderr
 
 
-def test_an_environment_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
-    done = invoke("build", "--environment=gamma", cwd=tmp_path)
-    assert done.returncode == ExitStatus.USAGE
-    assert "there is no environment 'gamma'; farm.yaml has alpha, beta" in done.stderr
+def test_an_environment_that_is_not_there_is_wrong_usage(typed: Typed, tmp_path: Path) -> None:
+    status, said = typed("build", "--environment=gamma", cwd=tmp_path)
+    assert status == ExitStatus.USAGE
+    assert "there is no environment 'gamma'; farm.yaml has alpha, beta" in said
 
 
 @pytest.mark.parametrize("kind", ERRORS)
@@ -88,7 +99,7 @@ def test_a_folder_given_as_source_is_one_wherever_it_is_read(
 
 
 def test_a_relative_source_is_locked_and_snapshotted_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both find the repository, and that it has no such tag."""
     monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
@@ -96,9 +107,9 @@ def test_a_relative_source_is_locked_and_snapshotted_alike(
     subprocess.run(["git", "init", "--quiet", kiosk], check=True)
     (tmp_path / "here").mkdir()
     for arguments in (("snapshot", "--tag=3.3"), ("lock", "--check", "--tag=3.3")):
-        done = invoke(*arguments, "--source=../kiosk", cwd=tmp_path / "here")
-        assert done.returncode == ExitStatus.USAGE, done.stderr
-        assert "git repository" not in done.stderr
+        status, said = typed(*arguments, "--source=../kiosk", cwd=tmp_path / "here")
+        assert status == ExitStatus.USAGE, said
+        assert "git repository" not in said
 
 
 def test_a_full_disk_is_the_infrastructures_fault() -> None:
@@ -155,21 +166,21 @@ def test_a_background_job_can_be_ended() -> None:
         "stage.source --tag 9.9",
     ],
 )
-def test_a_usage_error_leaves_no_run(words: str, tmp_path: Path) -> None:
+def test_a_usage_error_leaves_no_run(
+    words: str, typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a farm of its own, whose repository holds an image without a lock."""
     git = ["git", "-C", tmp_path, "-c", "user.name=x", "-c", "user.email=x@example.org"]
-    for name in ("tasks.py", "farm.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
-    (tmp_path / "verify.py").symlink_to(ROOT / "verify.py")
+    monkeypatch.setattr(tasks, "CHECKOUT", tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
+    shutil.copy(ROOT / "farm.yaml", tmp_path)
     shutil.copytree(ROOT / "images" / "hosts", tmp_path / "images" / "hosts")
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "add", "images", "farm.yaml"], check=True)
     subprocess.run([*git, "commit", "--quiet", "-m", "begin"], check=True)
-    argv = [sys.executable, tmp_path / "tasks.py", *words.split()]
-    env = {**os.environ, "HOME": str(tmp_path / "home"), "TWINBUILD_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == ExitStatus.USAGE, done.stderr
+    status, said = typed(*words.split(), cwd=tmp_path)
+    assert status == ExitStatus.USAGE, said
     assert list((tmp_path / "runs").glob("*")) == []
 
 
@@ -231,24 +242,28 @@ def test_a_release_varies_all_that_can_be(
     assert [(request.vary, request.tag) for request in asked] == [(vary, options.get("tag"))]
 
 
-def test_a_level_that_is_not_there_is_wrong_usage() -> None:
-    done = invoke("build", "--vary=everything")
-    assert done.returncode == ExitStatus.USAGE
-    assert "vary: Input should be 'none', 'default' or 'all'" in done.stderr
+def test_a_level_that_is_not_there_is_wrong_usage(typed: Typed) -> None:
+    status, said = typed("build", "--vary=everything", cwd=ROOT)
+    assert status == ExitStatus.USAGE
+    assert "vary: Input should be 'none', 'default' or 'all'" in said
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "error"),
     [
         (["keygen", "--environment=gamma"], "has no environment 'gamma'; it has alpha, beta"),
         (["keys", "--release=ABCD"], "a key id is not enough"),
     ],
 )
 def test_keys_are_made_only_for_what_there_is(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    error: str,
+    typed: Typed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    done = invoke(*arguments)
-    assert done.returncode == ExitStatus.USAGE
-    assert said in done.stderr
+    status, said = typed(*arguments, cwd=ROOT)
+    assert status == ExitStatus.USAGE
+    assert error in said
     assert list(tmp_path.iterdir()) == []

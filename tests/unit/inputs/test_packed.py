@@ -122,8 +122,8 @@ def test_what_is_no_plain_archive_is_refused(content: bytes) -> None:
         read(content)
 
 
-# One byte, `lzma.compress(b"x", filters=[{"id": FILTER_LZMA2, "dict_size": 1536 * 1024**2}])`: it is
-# kept packed, since packing takes gigabytes and seconds.
+# One byte packed with `filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1536 * 1024**2}]`, which
+# takes gigabytes and seconds.
 GREEDY_XZ = bytes.fromhex(
     "fd377a585a000004e6d6b44602002101250000003b787b41"
     "010000780000000045aeef83f8ee160a00011901a52c81cc1fb6f37d010000000004595a"
