@@ -114,6 +114,21 @@ def test_what_it_says_first_and_last_is_not_lost(
     assert console.splitlines() == [f"line {n}" for n in range(5000)]
 
 
+def test_one_that_was_kept_does_the_same_once_more(
+    client: DockerClient, machine_of_run: Machine
+) -> None:
+    """As docs/how-to/replay.md says: with its disks, and the clock that its arguments give."""
+    container = start(client, machine_of_run, f"cat {machine.WORK}/input.tar >&2; {DONE}")
+    _, first, _ = follow(container)
+    container.start()
+    assert container.wait(timeout=60)["StatusCode"] == 0
+    assert container.logs(stdout=False).decode() == first * 2
+    container.reload()
+    argv = machine_of_run.argv(machine.now())
+    assert container.attrs["Config"]["Cmd"][-3:-1] == ["sh", "-c"]
+    assert argv[argv.index("-rtc") + 1].startswith("base=2")
+
+
 def test_an_end_without_a_result(client: DockerClient, machine_of_run: Machine) -> None:
     with pytest.raises(InfrastructureFailed, match=r"without a result \(QEMU's status 7\)"):
         follow(start(client, machine_of_run, f"{DONE}; exit 7"))
