@@ -212,6 +212,23 @@ HOOKS = (
         "temporary-name",
     ),
     Hook("umask", 'umask "$UMASK"; echo same >etc/private', "etc/private", "mode", "umask"),
+    Hook(
+        "rights",
+        "echo same >etc/rights; chmod $((600 + 40 * (CPUS - 1))) etc/rights",
+        "etc/rights",
+        "mode",
+        "set-mode",
+    ),
+    Hook(
+        "kind", "if [ $CPUS = 1 ]; then mkdir kind; else : >kind; fi", "kind", "type", "file-type"
+    ),
+    Hook(
+        "word",
+        "if [ $CPUS = 1 ]; then echo 'with larch'; else echo 'with tarn'; fi >etc/word",
+        "etc/word",
+        "content",
+        "changing-word",
+    ),
     Hook("uuid", "cat /proc/sys/kernel/random/uuid >etc/id", "etc/id", "content", "uuid"),
     Hook(
         "record",
@@ -405,7 +422,7 @@ PATCHES = (
         "label=$(hostname)",
         "fat [volume label]",
         "identifier",
-        "",
+        "host-name",
     ),
     Patch(
         "efi",

@@ -54,6 +54,12 @@ def raw_values(
         ours, theirs = _value(kind, left), _value(kind, right)
         if ours != theirs:
             yield kind, ours, theirs
+        if kind == "content" and left.device != right.device:
+            yield "device", _device(left), _device(right)
+
+
+def _device(entry: Entry) -> str:
+    return ":".join(map(str, entry.device)) or "none"
 
 
 def _value(kind: str, entry: Entry) -> object:

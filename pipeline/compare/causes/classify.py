@@ -9,10 +9,13 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from pipeline.compare.causes.accounts import in_accounts
+from pipeline.compare.causes.calendar import in_parts
+from pipeline.compare.causes.drawn import in_random_bytes
 from pipeline.compare.causes.facts import Cause, Facts, Pair
 from pipeline.compare.causes.headers import in_headers
-from pipeline.compare.causes.identifiers import in_identifiers, in_random_bytes
-from pipeline.compare.causes.names import in_locale, in_names
+from pipeline.compare.causes.identifiers import in_identifiers
+from pipeline.compare.causes.letters import in_letters, in_locale
+from pipeline.compare.causes.names import in_names
 from pipeline.compare.causes.order import in_order
 from pipeline.compare.causes.properties import (
     attributes,
@@ -21,16 +24,21 @@ from pipeline.compare.causes.properties import (
     of_modes,
     of_names,
     of_times,
+    of_types,
 )
 from pipeline.compare.causes.running import in_columns, in_forms, in_values
 from pipeline.compare.causes.spots import Spot, find_spots, is_text
+from pipeline.compare.causes.tables import in_tables
 from pipeline.compare.causes.times import in_binary, in_text
+from pipeline.compare.causes.words import in_rest
+from pipeline.compare.causes.zones import in_zones
 
 INNER_LIMIT = 16 * 1024 * 1024  # bytes of a decompressed content
 MEMORY_LIMIT = 128 * 1024 * 1024  # bytes that a decompressor may take
 CAUSES_LIMIT = 8
 PADDING = 4  # zeros on both sides of what may be uninitialised
 PADDED_LIMIT = 64
+PADDING_SPOTS = 8  # more places than this are numbers, not what was left over
 
 NAMES = frozenset(
     {
@@ -41,7 +49,7 @@ NAMES = frozenset(
         *("hash-order", "directory-order", "job-order", "account-order", "uninitialised"),
         *("memory", "uptime", "process-id", "environment", "file-system", "duration"),
         *("temporary-name", "only-in-one", "set-time", "extended-attribute", "hard-link"),
-        *("key", "changing-number"),
+        *("key", "changing-number", "changing-word", "set-mode", "file-type"),
     }
 )
 
@@ -55,7 +63,7 @@ def find_causes(path: str, contents: Contents, pair: Pair) -> tuple[Cause, ...]:
     """
     if contents[0] == contents[1]:
         return ()
-    found = in_headers(path, contents, pair)
+    found = in_headers(path, contents, pair) + in_tables(contents)
     inner = tuple(_decompressed(content) for content in contents)
     if inner[0] is not None and inner[1] is not None:
         found += find_causes(path, (inner[0], inner[1]), pair) if inner[0] != inner[1] else ()
@@ -84,6 +92,8 @@ def find_causes_of_values(
             return (Cause("owner", f"{left} in {pair[0].name}, {right} in {pair[1].name}"),)
         case "links", _, _:
             return of_links((left, right), pair)
+        case "type" | "device", _, _:
+            return of_types(kind, (left, right), pair)
         case "xattr", str(), str():
             return _of_attributes((left, right), pair)
         case "name", str(), str() if found := of_names((left, right)):
@@ -94,12 +104,12 @@ def find_causes_of_values(
 
 
 def _of_attributes(values: tuple[str, str], pair: Pair) -> tuple[Cause, ...]:
-    """Name what is in extended attributes, and of those that nothing explains what they were."""
+    """Name what is surely in extended attributes, and of all others what they were."""
     known: list[Cause] = []
     differing = attributes(values)
     for _, left, right in differing:
         if left is not None and right is not None:
-            known += find_causes("", (left, right), pair)
+            known += [cause for cause in find_causes("", (left, right), pair) if not cause.weak]
     return distinct(known) or of_attributes(differing, pair)
 
 
@@ -122,12 +132,27 @@ def _in_content(path: str, contents: Contents, pair: Pair, *, known: bool) -> It
     if order:
         yield order.cause
         contents, spots = order.rest, find_spots(*order.rest)
+        if numbered := in_columns(contents, spots):
+            yield numbered
+            return
     for spot in spots:
         found = list(_in_spot(path, contents, spot, pair, text=text))
         explained = explained or bool(found)
         yield from found
-    if not explained and not text:
-        yield from in_random_bytes(contents) or _uninitialised(contents, spots)
+    if explained:
+        return
+    if not text or not all(map(_is_utf8, contents)):
+        yield from _uninitialised(contents, spots) or in_random_bytes(contents, spots)
+    if text:
+        yield from in_letters(contents, pair) or in_rest(contents, spots, pair)
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _in_spot(
@@ -138,7 +163,9 @@ def _in_spot(
         yield cause
         if whole:
             return
-    found = list(chain(in_text(spot, pair), in_names(spot, pair)))
+    found = list(chain(in_text(spot, pair), in_names(spot, pair, path)))
+    if not found:
+        found = [cause for cause in (in_zones(spot, pair), in_parts(spot, pair)) if cause][:1]
     if text and (locale := in_locale(spot, pair)):
         found.append(locale)
     if not text and not found and (stamp := in_binary(contents, spot, pair)):
@@ -147,9 +174,11 @@ def _in_spot(
     yield from found or in_identifiers(path, contents, spot, text=text)
 
 
-def _uninitialised(contents: Contents, spots: Sequence[Spot]) -> Iterator[Cause]:
+def _uninitialised(contents: Contents, spots: Sequence[Spot]) -> list[Cause]:
     """Guess that a few bytes in the middle of padding were never written."""
     zeros = bytes(PADDING)
+    if len(spots) > PADDING_SPOTS:
+        return []
     for spot in spots:
         begin, end = spot.offsets[0], spot.offsets[0] + len(spot.left)
         same = spot.offsets[0] == spot.offsets[1] and len(spot.left) == len(spot.right)
@@ -158,8 +187,8 @@ def _uninitialised(contents: Contents, spots: Sequence[Spot]) -> Iterator[Cause]
         blank = not any(spot.left) or not any(spot.right)
         if same and end - begin <= PADDED_LIMIT and ((before and after) or (blank and after)):
             said = f"{end - begin} bytes at byte {begin} stand amid zeros"
-            yield Cause("uninitialised", f"{said} and follow no pattern", weak=True)
-            return
+            return [Cause("uninitialised", f"{said} and follow no pattern", weak=True)]
+    return []
 
 
 def _decompressed(content: bytes) -> bytes | None:

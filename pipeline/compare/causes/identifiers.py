@@ -2,7 +2,6 @@
 
 import re
 import struct
-from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from math import log2
@@ -28,14 +27,12 @@ ENCODED = re.compile(r"(?<![\w+/.-])[A-Za-z0-9+/_.-]{10,}={0,2}(?![\w+/=-])")
 KEYS = re.compile(
     r"-----BEGIN ([A-Z0-9 ]+)-----|\b((?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp\d+|sk-\S+) AAAA)"
 )
-NUMBER = re.compile(r"(?<![\w.,:/-])(?:\d{3,20}|\d+\.\d{2,18})(?![\w.,:/-])")
+NUMBER = re.compile(r"(?<![\w.,:/-])-?(?:\d{3,20}|\d+[.,]\d{2,18})(?![\w.,:/-])")
 BUILD_ID = re.compile(rb"\x04\x00{3}[\x08-\x14]\x00{3}\x03\x00{3}GNU\x00")
 MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 HIGH_BYTES = (0x7F, 0x55, 0x56)  # where Linux puts programs, libraries and stacks on amd64
 ENTROPY_BITS = 2.5  # a digit of random hexadecimal has four
 SURE = 16  # small letters and digits of a word that is surely drawn
-RANDOM_BYTES = (16, 65536)  # how long contents are that may be random as a whole
-CHANCE = 0.02  # of the bytes of two random contents are equal, at most
 
 
 def in_identifiers(
@@ -135,6 +132,8 @@ def _uuids(spot: Spot) -> Iterator[Cause]:
 
 def _hexadecimal(spot: Spot) -> Iterator[Cause]:
     found = _different(HEX, spot)
+    if found and all(map(str.isdigit, found)):  # a number in decimal digits
+        return
     if found and len(found[0]) == len(found[1]) and min(map(_entropy, found)) > ENTROPY_BITS:
         said = f"{found[0][:40]} and {found[1][:40]}: {len(found[0])} hexadecimal digits each"
         yield Cause("random-identifier", f"{said}, drawn at random or a digest of what differs")
@@ -168,25 +167,6 @@ def _entropy(text: str) -> float:
     """Return the bits of information in a digit, by how often each digit occurs."""
     counts = [text.count(c) / len(text) for c in set(text)]
     return -sum(share * log2(share) for share in counts)
-
-
-def in_random_bytes(contents: tuple[bytes, bytes]) -> list[Cause]:
-    """Guess that contents of one length which follow no pattern are drawn as a whole."""
-    left, right = contents
-    size = len(left)
-    if size != len(right) or not RANDOM_BYTES[0] <= size <= RANDOM_BYTES[1]:
-        return []
-    equal = sum(map(int.__eq__, left, right))
-    most = min(log2(size), 8)  # bits a byte, if all are different
-    if equal > max(1, CHANCE * size) or min(map(_entropy_of_bytes, contents)) < 0.9 * most:
-        return []
-    said = f"{size} bytes of which {equal} are equal, and which follow no pattern"
-    return [Cause("random-identifier", f"{said}: drawn at random, or encrypted", weak=True)]
-
-
-def _entropy_of_bytes(content: bytes) -> float:
-    shares = [count / len(content) for count in Counter(content).values()]
-    return -sum(share * log2(share) for share in shares)
 
 
 def _binary(contents: tuple[bytes, bytes], spot: Spot) -> Iterator[Cause]:

@@ -19,6 +19,7 @@ HEADER_TIMES = {
 UNIQUE = ("GUID", "serial number", "disk identifier", "UUID")  # identifiers that are drawn
 LEFT_OVER = ("[slack", "[unused space", "[padding")  # bytes that no content owns
 SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]+)?")
+HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2}){4,}")
 AROUND = 512
 # What a content is called that has no name of its own.
 NAMELESS = frozenset({"", "content"})
@@ -36,6 +37,11 @@ def find_causes_of_place(
         if own:
             return _left_over(place, contents, pair)
         return find_causes(outer if place.path in NAMELESS else place.path, contents, pair)
+    return _of_property(place, pair, own=own)
+
+
+def _of_property(place: Place, pair: Pair, *, own: bool) -> tuple[Cause, ...]:
+    """Name what makes a place differ that is no content; `own` is the format's."""
     values = place.first, place.second
     match place.kind:
         case "time":
@@ -43,6 +49,8 @@ def find_causes_of_place(
         case "order":
             said = f"{place.first!r} where the other has {place.second!r}"
             return (Cause("directory-order", f"the same entries in another order: {said}"),)
+        case "layout" if place.path == "[numbers of entries]":
+            return _inodes(place)
         case "mode" if not own:
             return _mode(place, pair)
         case "identifier":
@@ -54,6 +62,14 @@ def find_causes_of_place(
         case "links" if not own:
             return find_causes_of_values(place.kind, values, pair)
     return ()
+
+
+def _inodes(place: Place) -> tuple[Cause, ...]:
+    """Name the numbers of inodes, which cpio takes over from the file system that it packs."""
+    if place.where.rpartition(" > ")[2] != "cpio":
+        return ()
+    said = "the entries have the numbers of inodes of the file system that they were packed from"
+    return (Cause("file-system", said),)
 
 
 def _left_over(place: Place, contents: tuple[bytes, bytes], pair: Pair) -> tuple[Cause, ...]:
@@ -97,7 +113,16 @@ def _mode(place: Place, pair: Pair) -> tuple[Cause, ...]:
 
 
 def _identifier(place: Place, pair: Pair) -> tuple[Cause, ...]:
-    known = find_causes_of_values("identifier", (place.first, place.second), pair)
+    values = _letters(place.first), _letters(place.second)
+    known = find_causes_of_values("identifier", values, pair)
     if any(word in place.path for word in UNIQUE):
         return (Cause("uuid", f"{place.path}: {place.first} and {place.second}"),)
     return known
+
+
+def _letters(value: str) -> str:
+    """Return the text whose bytes a value has in hexadecimal digits; others as they are."""
+    if not HEXADECIMAL.fullmatch(value):
+        return value
+    text = bytes.fromhex(value).rstrip(b" \0").decode("latin-1")
+    return text if text.isascii() and text.isprintable() and text else value

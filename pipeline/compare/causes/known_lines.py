@@ -135,13 +135,13 @@ FORMS = (
         dated=True,
     ),
 )
+# A folder by `ls -l`: its mode, its owners and its name.
+FOLDER = re.compile(
+    r"^ *(d[-rwxsStT]{9}\S?) +\d+ +(\S+ +\S+) +\d+ +"
+    r"(?:\w{3} +\d+ +\d[\d:]+|\d+\. \w+ +\d[\d:]+|\d{4}-\d\d-\d\d(?: [\d:.]+(?: [-+]\d+)?)?) (.+)$"
+)
 # What may differ in lines that are alike without it.
 NUMBERS = (
-    _form(
-        "file-system",
-        "the size of a folder, by ls",
-        r"(?<=^d)(?=[-rwxsStT]{9})|(?<= )\d+(?= (?:[A-Z][a-z]{2} +\d+|\d{4}-\d\d-\d\d) )",
-    ),
     _form(
         "process-id",
         "a process's number",

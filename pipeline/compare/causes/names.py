@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 
 from pipeline.compare.causes.facts import Cause, Facts, Pair
-from pipeline.compare.causes.spots import Spot
-from pipeline.compare.causes.times import zone_names
+from pipeline.compare.causes.spots import Spot, differing_words
+from pipeline.compare.causes.zones import zone_names
 from pipeline.guest.protocol import BUILD_FOLDER
 
-PARALLEL = re.compile(r"cpu|core|proc|job|thread|worker|parallel|-j|smp", re.IGNORECASE)
-SEPARATORS = re.compile(r"(?<=\d)[.,'\u2019\u202f\xa0](?=\d)")  # between digits, by locale
+PARALLEL = re.compile(
+    r"cpu|core|proc|job|thread|worker|parallel|-j|smp|pool|concurren|slots?\b", re.IGNORECASE
+)
 NUMBER = re.compile(r"\d{1,9}")
-ESCAPED = 10  # characters that may stand for one that a locale lacks
 # Other factors that causes of their own look for, in more than their values.
 OF_OWN_CAUSE = ("memory", "scratch filesystem", "environment variables", "directory order")
 # What must not stand before a value that begins with these.
@@ -29,7 +29,7 @@ def _values(facts: Facts) -> dict[str, list[str]]:
     found: dict[str, list[str | None]] = {
         "build-path": [f"/{BUILD_FOLDER}{path}" if path else None, path],
         "kernel": [kernel, kernel.partition("+")[0], re.split(r"[+-]", kernel)[0]],
-        "host-name": [facts.host_name],
+        "host-name": [facts.host_name, (facts.host_name or "").upper()],
         "user": [facts.user],
         "time-zone": [facts.time_zone, *zone_names(facts)],
         "locale": [facts.locale],
@@ -41,7 +41,7 @@ def _values(facts: Facts) -> dict[str, list[str]]:
     return {name: [value or OUT for value in values] for name, values in found.items()}
 
 
-def in_names(spot: Spot, pair: Pair) -> Iterator[Cause]:
+def in_names(spot: Spot, pair: Pair, path: str = "") -> Iterator[Cause]:
     """Give the facts that explain a spot, alone or together; nothing if they do not."""
     left, right = spot.text
     if left == right or OUT in left + right:
@@ -65,22 +65,26 @@ def in_names(spot: Spot, pair: Pair) -> Iterator[Cause]:
                 break
     if left == right:
         yield from causes
-    elif PARALLEL.search(left) and (derived := _from_cpus(spot.text, pair)):
+    elif derived := _from_cpus(spot.text, pair, named=bool(PARALLEL.search(f"{path} {left}"))):
         yield derived
 
 
-def _from_cpus(sides: tuple[str, str], pair: Pair) -> Cause | None:
-    """Find numbers that were reckoned from the processors: as many more, or as many times."""
+def _from_cpus(sides: tuple[str, str], pair: Pair, *, named: bool) -> Cause | None:
+    """Find numbers that are the processors, or were reckoned from them: as many more, or times.
+
+    What was reckoned is found only where the line or the path is `named` after such things.
+    """
     cpus = [facts.cpus or "" for facts in pair]
-    bare = [NUMBER.sub("", text) for text in sides]
-    if bare[0] != bare[1] or cpus[0] == cpus[1] or not all(map(str.isdigit, cpus)):
+    differing = differing_words(NUMBER, sides)
+    if not differing or cpus[0] == cpus[1] or not all(map(str.isdigit, cpus)):
         return None
-    numbers = [list(map(int, NUMBER.findall(text))) for text in sides]
-    ours, theirs = map(int, cpus)
-    for left, right in zip(*numbers, strict=True):
-        if left != right and left - right != ours - theirs and left * theirs != right * ours:
-            return None
     said = f"{sides[0].strip()[:60]!r} and {sides[1].strip()[:60]!r}"
+    if all(both == (cpus[0], cpus[1]) for both in differing):
+        return Cause("cpu-count", f"{said} have the numbers of processors", weak=not named)
+    ours, theirs = map(int, cpus)
+    for left, right in ((int(one), int(other)) for one, other in differing):
+        if not named or (left - right != ours - theirs and left * theirs != right * ours):
+            return None
     return Cause("cpu-count", f"{said} follow from {ours} and {theirs} processors")
 
 
@@ -101,33 +105,3 @@ def _replaced(text: str, value: str, by: str) -> str:
     """Replace a value where it stands as a word of its own."""
     before = BEFORE.get(value[:1], r"(?<!\w)")
     return re.sub(rf"{before}{re.escape(value)}(?!\w)", lambda _: by, text)
-
-
-def in_locale(spot: Spot, pair: Pair) -> Cause | None:
-    """Find characters that one environment wrote and the other's locale could not, or would not."""
-    bare = [SEPARATORS.sub("", text) for text in spot.text]
-    if bare[0] == bare[1] and spot.text[0] != spot.text[1] and pair[0].locale != pair[1].locale:
-        said = f"{spot.text[0].strip()[:40]!r} and {spot.text[1].strip()[:40]!r}"
-        locales = f"{pair[0].locale} and {pair[1].locale}"
-        return Cause("locale", f"the same digits with other signs between: {said} ({locales})")
-    for at in (0, 1):
-        text, other = spot.text[at], spot.text[1 - at]
-        if not text.isascii() and other.isascii() and _same_but_foreign(text, other):
-            foreign = "".join(c for c in text if not c.isascii())[:20]
-            said = f"{pair[at].name} wrote {foreign!r}, {pair[1 - at].name} ASCII instead"
-            return Cause("locale", f"{said} ({pair[0].locale} and {pair[1].locale})")
-    return None
-
-
-def _same_but_foreign(text: str, other: str) -> bool:
-    """Tell whether `other` is `text` with something short and ASCII for what is not ASCII."""
-    at = 0
-    pieces = re.split(r"([^\x00-\x7f]+)", text)
-    if not other.startswith(pieces[0]) or not other.endswith(pieces[-1]):
-        return False
-    for foreign, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True):
-        found = other.find(piece, at) if piece else at
-        if found < 0 or found - at > ESCAPED * len(foreign):
-            return False
-        at = found + len(piece)
-    return len(other) - at <= ESCAPED * len(pieces[-2])

@@ -20,9 +20,12 @@ TOKEN = re.compile(r"[^\s,;:(){}\[\]\"'=]+")
 FILE = re.compile(r"\S*(/\S+|[^\s/]\.[A-Za-z0-9]{1,8})")
 NAME_WORD = re.compile(r"[\w.@+~:/-]+")
 NUMBERED = re.compile(r"[A-Za-z]\w*[-_.]?\d+")
+NUMBERS = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")
 NEAR = 0.1  # of the list: how far jobs that run at once move an item, at most
 SORTED_SHARE = 0.95  # of neighbours that are in order
 HASHED_LEAST = 5  # names by chance in the order of hashes: one of 120
+PART_LEAST, PART_SURE = 3, 5  # items of a list
+BY_BYTES = (None, "C", "POSIX", "C.UTF-8")  # locales
 JOBS_LEAST = 10  # fewer items than this may be near their places by chance
 
 
@@ -37,7 +40,8 @@ class Order:
 def in_order(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Order | None:
     """Find out whether what differs is the order of lines, words, strings or records."""
     if all(map(is_text, contents)):
-        return _lines(contents, pair) or _alone(_words(spots, pair))
+        found = _lines(contents, pair) or _numbered(contents, pair)
+        return found or _alone(_words(spots, pair) or _parts(contents, pair))
     words = [
         [m.group().decode("latin-1") for m in STRINGS.finditer(content)][:ITEMS_LIMIT]
         for content in contents
@@ -76,6 +80,21 @@ def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
     return Order(_name(*moved, pair), (rest[0], rest[1]))
 
 
+def _numbered(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
+    """Find lines that are in another order but for their numbers; what is left are those."""
+    lines = [content.decode(errors="replace").splitlines()[:ITEMS_LIMIT] for content in contents]
+    bare = [[NUMBERS.sub("", line) for line in side] for side in lines]
+    if bare[0] == bare[1] or Counter(bare[0]) != Counter(bare[1]):
+        return None
+    texts = ["\n".join(side).encode() for side in bare]
+    found = _lines((texts[0], texts[1]), pair)
+    if not found or len(set(bare[0])) < len(bare[0]):
+        return None
+    keyed = (sorted(zip(*both, strict=True)) for both in zip(bare, lines, strict=True))
+    rest = ["".join(f"{line}\n" for _, line in side).encode() for side in keyed]
+    return Order(found.cause, (rest[0], rest[1]))
+
+
 def _texts(content: bytes) -> list[str]:
     lines = content.decode(errors="replace").splitlines()[:ITEMS_LIMIT]
     return [line for text in lines if (line := text.strip().rstrip(",\\"))]
@@ -109,6 +128,25 @@ def _words(spots: Sequence[Spot], pair: Pair) -> Cause | None:
         if ours != theirs and len(ours) > 2 and sorted(ours) == sorted(theirs):
             return _name(ours, theirs, pair)
     return None
+
+
+def _parts(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
+    """Find parts of two lists, one of which was sorted by a locale of people: `sort | head`."""
+    if pair[0].locale == pair[1].locale:
+        return None
+    lists = [_texts(content) for content in contents]
+    if max(map(len, lists)) == 1:
+        lists = [TOKEN.findall(text)[:ITEMS_LIMIT] for items in lists for text in items]
+    few = min(len(set(items)) for items in lists)
+    if len(lists) != 2 or few < PART_LEAST or set(lists[0]) == set(lists[1]):
+        return None
+    people = [facts.locale not in BY_BYTES for facts in pair]
+    kinds = [_sorted_by(items) for items in lists]
+    if sorted(people) != [False, True] or kinds != [("bytes", "dictionary")[n] for n in people]:
+        return None
+    said = f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
+    locales = f"{pair[0].locale} and {pair[1].locale}"
+    return Cause("locale", f"parts of lists, {said} ({locales})", weak=few < PART_SURE)
 
 
 def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:

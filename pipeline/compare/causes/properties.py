@@ -25,17 +25,33 @@ def of_times(values: tuple[int, int], pair: Pair) -> tuple[Cause, ...]:
 
 
 def of_modes(values: tuple[int, int], pair: Pair) -> tuple[Cause, ...]:
-    """Name the umasks if the modes differ in just what they take away."""
-    left, right = values
+    """Name the umasks if the modes differ in just what they take away; else somebody set them."""
+    left, right = (value & 0o7777 for value in values)
+    if left == right:
+        return ()
     masks = pair[0].umask, pair[1].umask
-    if masks[0] is None or masks[1] is None or masks[0] == masks[1]:
+    if masks[0] is None or masks[1] is None:
         return ()
-    apart = left ^ right
-    taken = not apart & (left & masks[0] | right & masks[1])
-    if not apart or apart & ~(masks[0] ^ masks[1]) or not taken:
-        return ()
-    said = f"{left & 0o7777:04o} where the umask is {masks[0]:04o}"
-    return (Cause("umask", f"{said}, {right & 0o7777:04o} where it is {masks[1]:04o}"),)
+    if _taken_away((left, right), (masks[0], masks[1])):
+        said = f"{left:04o} where the umask is {masks[0]:04o}"
+        return (Cause("umask", f"{said}, {right:04o} where it is {masks[1]:04o}"),)
+    said = f"{left:04o} in {pair[0].name}, {right:04o} in {pair[1].name}"
+    umasks = f"the umasks {masks[0]:04o} and {masks[1]:04o}"
+    return (Cause("set-mode", f"{said}: {umasks} do not leave that, so it was set"),)
+
+
+def _taken_away(modes: tuple[int, int], masks: tuple[int, int]) -> bool:
+    """Tell whether modes differ in just what two umasks take away."""
+    apart = modes[0] ^ modes[1]
+    taken = not apart & (modes[0] & masks[0] | modes[1] & masks[1])
+    return taken and not apart & ~(masks[0] ^ masks[1])
+
+
+def of_types(kind: str, values: tuple[object, object], pair: Pair) -> tuple[Cause, ...]:
+    """Say which type, or device, a path is on each side."""
+    said = [f"{value} in {facts.name}" for value, facts in zip(values, pair, strict=True)]
+    what = "a device " if kind == "device" else ""
+    return (Cause("file-type", f"{what}{said[0]}, {what}{said[1]}"),)
 
 
 def of_links(values: tuple[object, object], pair: Pair) -> tuple[Cause, ...]:

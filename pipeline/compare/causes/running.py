@@ -8,17 +8,20 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pipeline.compare.causes.facts import MARGIN_S, Cause, Pair
-from pipeline.compare.causes.known_lines import FORMS, NUMBERS
+from pipeline.compare.causes.known_lines import FOLDER, FORMS, NUMBERS
 from pipeline.compare.causes.spots import Spot
 
 SHOWN = 80  # characters of a line
 COLUMN = re.compile(r"^ *(\d+)[ \t]+(\S*[^\W\d]\S*)$")
-PATH = re.compile(r"^(?:\S*/\S+(?:[ :]+\d+)+|(?:\d+[ :]+)+\S*/\S+) *$")
+PATH = re.compile(r"^(?:\S*/\S+(?:[ :]+[\d.]+)+|(?:[\d.]+[ :]+)+\S*/\S+) *$")
+WHOLE = re.compile(r"(?<![\d.])\d+(?![\d.])")
 LISTED_LEAST, LISTED_SHARE = 3, 0.8  # lines, and of all lines, that have another number
 NEAR = 0.8  # of a machine's memory: what its kernel leaves to programs, at least
 NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)?(?![\w.]*\d)")
 MEMORY_WORD = re.compile(r"(?i:mem|\bram\b|pages|total)|\d[KMG]i?B?\b")
+COMMA = re.compile(r"(?<=\d),(?=\d)")
 UPTIME = re.compile(r"\d+\.\d\d")
+UPTIME_PATH = re.compile(r"(?i:uptime|boot(?!/)|(?:^|/)up\d*$)")
 # Units of memory, in MiB, and of what a size in them is a multiple.
 UNITS = {
     "bytes": (2**-20, 4096),
@@ -57,8 +60,8 @@ def in_columns(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | 
         return None
     if not all(COLUMN.match(text) or PATH.match(text) for spot in spots for text in spot.text):
         return None
-    bare = [[re.sub(r"\b\d+\b", "", text).split() for text in spot.text] for spot in spots]
-    if any(left != right for left, right in bare):
+    bare = [[WHOLE.sub("", text).split() for text in spot.text] for spot in spots]
+    if sum(left == right for left, right in bare) < LISTED_SHARE * lines:
         return None
     said = " and ".join(repr(text.strip()[:SHOWN]) for text in spots[0].text)
     what = f"{len(spots)} of {lines} lines have another number beside the same name"
@@ -70,7 +73,7 @@ def in_values(path: str, spot: Spot, pair: Pair) -> Iterator[Cause]:
     left, right = sides = (spot.text[0].rstrip("\r\n"), spot.text[1].rstrip("\r\n"))
     found = [_environment(sides, pair)]
     if left and right:
-        found.append(_uptime(left, right, pair))
+        found.append(_uptime(path, left, right, pair))
         found += [_file_system(sides, pair), _memory(sides, pair), _number(path, left, right)]
     yield from filter(None, found)
 
@@ -103,11 +106,16 @@ def _alias(text: str, kind: str) -> str:
     return next((name for name in FILE_SYSTEMS.get(kind, (kind,)) if name in words), "")
 
 
-def _uptime(left: str, right: str, pair: Pair) -> Cause | None:
-    """Guess that a number of hundredths is a machine's uptime, if no longer than its build."""
+def _uptime(path: str, left: str, right: str, pair: Pair) -> Cause | None:
+    """Guess that a number of hundredths is an uptime: by its path, or no longer than the build."""
+    if not all(UPTIME.fullmatch(text.strip()) for text in (left, right)):
+        return None
+    if UPTIME_PATH.search(path):
+        said = f"{left.strip()} and {right.strip()}, and the path speaks of an uptime"
+        return Cause("uptime", said, weak=True)
     for text, facts in zip((left, right), pair, strict=True):
         long_s = facts.hours[1] - facts.hours[0] + MARGIN_S if facts.hours else 0
-        if not UPTIME.fullmatch(text.strip()) or float(text) > long_s:
+        if float(text) > long_s:
             return None
     said = f"{left.strip()} and {right.strip()} are no more seconds than the builds took"
     return Cause("uptime", said, weak=True)
@@ -136,9 +144,13 @@ def _memory(sides: tuple[str, str], pair: Pair) -> Cause | None:
 def _number(path: str, left: str, right: str) -> Cause | None:
     """Name lines that are alike but for numbers of one kind."""
     said = f"{left.strip()[:SHOWN]!r} and {right.strip()[:SHOWN]!r}"
+    folders = FOLDER.match(left), FOLDER.match(right)
+    if folders[0] and folders[1] and folders[0].groups() == folders[1].groups():
+        return Cause("file-system", f"the size of a folder, by ls: {said}")
+    ours, theirs = (COMMA.sub(".", text) for text in (left, right))  # decimal, by locale
     for form in NUMBERS:
-        bare = form.pattern.sub("\0", left)
-        if bare != left and bare == form.pattern.sub("\0", right):
+        bare = form.pattern.sub("\0", ours)
+        if bare != ours and bare == form.pattern.sub("\0", theirs):
             return Cause(form.cause, f"{form.what}: {said}")
     if path.endswith(".pid") and left.strip().isdigit() and right.strip().isdigit():
         return Cause("process-id", f"{said} in a file *.pid")

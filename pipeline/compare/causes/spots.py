@@ -44,6 +44,18 @@ def find_spots(left: bytes, right: bytes) -> list[Spot]:
     return [spot for spot, _ in zip(found, range(SPOTS_LIMIT), strict=False)]
 
 
+def differing_words(words: re.Pattern[str], sides: tuple[str, str]) -> list[tuple[str, str]]:
+    """Return the words that differ, if all between them is equal; else, or if none do, nothing.
+
+    The pattern `words` has no groups.
+    """
+    left, right = sides
+    if words.split(left) != words.split(right):
+        return []
+    pairs = zip(words.findall(left), words.findall(right), strict=True)
+    return [(one, other) for one, other in pairs if one != other]
+
+
 def common_prefix(left: bytes, right: bytes) -> int:
     """Return the number of bytes with which both begin."""
     low, high = 0, min(len(left), len(right)) + 1

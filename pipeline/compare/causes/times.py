@@ -4,17 +4,22 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from datetime import UTC, datetime
 
 from pipeline.compare.causes.facts import Cause, Facts, Pair
 from pipeline.compare.causes.spots import Spot
+from pipeline.compare.causes.zones import zone_offset
 
 ZONE_S = 14 * 3600  # how far a local time may be from UTC
 DAY_S = 86400
 SPOT_BYTES = 64  # how much of a long spot is tried
 FILETIME_S = 11644473600  # from 1601 to 1970
 HFS_S = 2082844800  # from 1904 to 1970
+NTP_S = 2208988800  # from 1900 to 1970
+MAC_S = -978307200  # from 2001 to 1970
+JULIAN_S = 210866760000  # from 4713 BC to 1970
+SHIFT_LEAST_S = 30 * DAY_S  # how far clocks must be apart to tell of a time by its distance
+SHIFT_SLACK_S = 3 * DAY_S  # months and years differ in length
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
@@ -57,6 +62,20 @@ def judge(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
     return f"{stamps[0].words} in {pair[0].name}, {stamps[1].words} in {pair[1].name}: {said}"
 
 
+def _apart(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
+    """Say so if two times are as far from their builds as one another: a day, a year later."""
+    begins = [facts.hours[0] for facts in pair if facts.hours]
+    if len(begins) < 2:
+        return None
+    shifts = [stamp.earliest - begin for stamp, begin in zip(stamps, begins, strict=True)]
+    clocks = abs(begins[0] - begins[1])
+    if clocks < SHIFT_LEAST_S or abs(shifts[0] - shifts[1]) > SHIFT_SLACK_S:
+        return None
+    said = f"{stamps[0].words} in {pair[0].name}, {stamps[1].words} in {pair[1].name}"
+    days = round(shifts[0] / DAY_S)
+    return f"{said}: both are {abs(days)} days {'after' if days >= 0 else 'before'} the build"
+
+
 def instant(seconds: float, *, zoned: bool = True) -> Stamp | None:
     """Return the stamp of one moment; None if it is none that people would write."""
     if not 0 < seconds < 2**33:
@@ -73,7 +92,7 @@ class _Encoding:
     zoned: bool = True
 
 
-def _number(code: str, scale: float, shift: int = 0) -> Callable[[bytes], float]:
+def _number(code: str, scale: float, shift: float = 0) -> Callable[[bytes], float]:
     return lambda piece: struct.unpack(code, piece)[0] / scale - shift
 
 
@@ -113,7 +132,12 @@ def _numbers() -> Iterator[_Encoding]:
         yield _Encoding(f"64-bit {order} floating-point seconds", 8, _number(f"{sign}d", 1))
         yield _Encoding(f"64-bit {order} seconds", 8, _number(f"{sign}q", 1))
     for sign, order in (("<", "little-endian"), (">", "big-endian")):
+        yield _Encoding(
+            f"64-bit {order} days of Julian", 8, _number(f"{sign}d", 1 / DAY_S, JULIAN_S)
+        )
+        yield _Encoding(f"64-bit {order} seconds since 2001", 8, _number(f"{sign}d", 1, MAC_S))
         yield _Encoding(f"32-bit {order} seconds", 4, _number(f"{sign}I", 1))
+        yield _Encoding(f"32-bit {order} seconds since 1900", 4, _number(f"{sign}I", 1, NTP_S))
         yield _Encoding(f"32-bit {order} seconds since 1904", 4, _number(f"{sign}I", 1, HFS_S))
 
 
@@ -273,6 +297,8 @@ def in_text(spot: Spot, pair: Pair) -> list[Cause]:
             found.append(Cause("time-text", said))
         elif said := _same_moment(left, right, pair):
             found.append(Cause("time-zone", said))
+        elif said := _apart((left, right), pair):
+            found.append(Cause("time-text", said))
     if not found and not any(dates):
         found += _clocks(spot, pair)
     return found
@@ -281,7 +307,7 @@ def in_text(spot: Spot, pair: Pair) -> list[Cause]:
 def _same_moment(left: Stamp, right: Stamp, pair: Pair) -> str | None:
     """Say so if two times are one moment, each in the time zone of its environment."""
     moments = [
-        stamp.earliest - (0 if stamp.zoned else _offset(facts.time_zone, stamp.earliest))
+        stamp.earliest - (0 if stamp.zoned else zone_offset(facts.time_zone, stamp.earliest))
         for stamp, facts in ((left, pair[0]), (right, pair[1]))
     ]
     apart = abs(moments[0] - moments[1])
@@ -291,25 +317,6 @@ def _same_moment(left: Stamp, right: Stamp, pair: Pair) -> str | None:
         return None
     zones = f"{pair[0].time_zone} and {pair[1].time_zone}"
     return f"{left.words} and {right.words} are one moment, seen from {zones}"
-
-
-def _offset(zone: str | None, local: float) -> float:
-    try:
-        there = datetime.fromtimestamp(local, UTC).replace(tzinfo=ZoneInfo(zone or "UTC"))
-    except (ZoneInfoNotFoundError, ValueError, OverflowError, OSError):
-        return 0
-    return (there.utcoffset() or timedelta()).total_seconds()
-
-
-def zone_names(facts: Facts) -> list[str]:
-    """Return what the time zone is called where it was built: `%Z`, `%z`, `%:z`."""
-    at = datetime.fromtimestamp(facts.hours[0] if facts.hours else facts.epoch, UTC)
-    try:
-        there = at.astimezone(ZoneInfo(facts.time_zone or "UTC"))
-    except (ZoneInfoNotFoundError, ValueError, OverflowError, OSError):
-        return []
-    numbers = f"{there:%z}"
-    return [f"{there:%Z}", numbers, f"{numbers[:3]}:{numbers[3:]}", numbers[:3]]
 
 
 def _clocks(spot: Spot, pair: Pair) -> Iterator[Cause]:
@@ -327,7 +334,7 @@ def _within(clock: str, facts: Facts) -> bool:
     hour, minute, second = (*map(int, re.findall(r"\d+", clock)[:3]), 0)[:3]
     begin = facts.hours[0] - facts.hours[0] % DAY_S
     of_day = hour * 3600 + minute * 60 + second
-    offsets = {0.0, _offset(facts.time_zone, facts.hours[0])}
+    offsets = {0.0, zone_offset(facts.time_zone, facts.hours[0])}
     return any(
         facts.built_at(begin + day * DAY_S + of_day - offset, begin + day * DAY_S + of_day - offset)
         for day in (-1, 0, 1)
