@@ -174,7 +174,10 @@ def _facts(run: Run, names: tuple[str, str]) -> Pair:
         for name in names
     )
     folders = Folders(run.environment(names[0]) / "ledger.jsonl.gz")
-    return replace(left, holds=folders.holding), replace(right, holds=folders.holding)
+    left, right = (
+        replace(facts, holds=folders.holding, lacks=folders.lacks) for facts in (left, right)
+    )
+    return left, right
 
 
 def _predicate(run: Run, name: str) -> Mapping[str, Any]:

@@ -34,6 +34,15 @@ class Folders:
         )
         return min(fitting, default=(0, ""))[1]
 
+    def lacks(self, paths: frozenset[str]) -> bool:
+        """Tell whether the ledger is readable and never had one of these paths."""
+        folders = self._folders
+        parted = (path.rstrip("/").rpartition("/") for path in paths)
+        return bool(folders) and not any(
+            name in folders.get(folder, ()) or (f"{folder}/{name}").lstrip("/") in folders
+            for folder, _, name in parted
+        )
+
     @cached_property
     def _folders(self) -> Mapping[str, set[str]]:
         found: dict[str, set[str]] = defaultdict(set)

@@ -10,6 +10,7 @@ from itertools import chain
 
 from pipeline.compare.causes.accounts import in_accounts
 from pipeline.compare.causes.calendar import in_parts
+from pipeline.compare.causes.digests import in_digests
 from pipeline.compare.causes.drawn import in_random_bytes
 from pipeline.compare.causes.facts import Cause, Facts, Pair
 from pipeline.compare.causes.headers import in_headers
@@ -170,6 +171,8 @@ def _in_spot(
         found.append(locale)
     if not text and not found and (stamp := in_binary(contents, spot, pair)):
         found.append(stamp)
+    if not found and (digest := in_digests(spot, pair)):
+        found = [digest]
     found = found or list(in_values(path, spot, pair))
     yield from found or in_identifiers(path, contents, spot, text=text)
 

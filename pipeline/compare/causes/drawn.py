@@ -51,12 +51,18 @@ def _islands(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause
         pieces = (spot.left[:LOOKED_AT], spot.right[:LOOKED_AT])
         if equal * 4 > len(spot.left) or not all(map(_is_noise, pieces)):
             return []
-        at, size = spot.offsets[0], len(spot.left)
-        around = contents[0][max(0, at - AROUND) : at] + contents[0][at + size :][:AROUND]
+        around = _around(contents, spot)
         if len(around) < LEAST or _information(around) > CALM * log2(len(around)):
             return []
     said = f"{len(islands[0].left)} bytes at byte {islands[0].offsets[0]} follow no pattern"
     return [_cause(said)]
+
+
+def _around(contents: tuple[bytes, bytes], spot: Spot) -> bytes:
+    """Return the bytes around a spot that both contents have."""
+    begin, end = spot.offsets[0], spot.offsets[0] + len(spot.left)
+    near = (*range(max(0, begin - AROUND), begin), *range(end, min(end + AROUND, len(contents[0]))))
+    return bytes(contents[0][at] for at in near if contents[0][at] == contents[1][at])
 
 
 def _cause(said: str) -> Cause:

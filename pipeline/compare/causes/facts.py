@@ -21,6 +21,7 @@ STATEMENT_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 Holds = Callable[[frozenset[str]], str]
+Lacks = Callable[[frozenset[str]], bool]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Facts:
     """One environment: `hours` are when it built, by its own clock, in seconds since 1970 UTC.
 
     What is not known is None. `others` are the values of further factors, by their names. `holds`
-    returns the folder of the tree which holds just these names, or nothing.
+    returns the folder of the tree which holds just these names, or nothing; `lacks` tells whether
+    the tree is known to have none of these paths.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Facts:
     clock: str | None = None  # how far it is from the real time
     others: Mapping[str, str] = field(default_factory=dict)
     holds: Holds = field(default=lambda _: "", compare=False)
+    lacks: Lacks = field(default=lambda _: False, compare=False)
 
     @property
     def seed(self) -> str | None:

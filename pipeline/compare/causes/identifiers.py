@@ -7,12 +7,23 @@ from itertools import pairwise
 from math import log2
 
 from pipeline.compare.causes.facts import Cause
-from pipeline.compare.causes.spots import Spot
+from pipeline.compare.causes.spots import Spot, is_text
 
 UUID = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
 PAIRS = re.compile(r"\b(?:[0-9a-fA-F]{2}[: -]){3,}[0-9a-fA-F]{2}\b")
 HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?([0-9a-f]{16,128}|[0-9A-F]{16,128})(?![0-9A-Za-z])")
-KEY_NUMBERS = tuple(map(bytes.fromhex, ("2a864886f70d010101", "2a8648ce3d0201", "06032b6570")))
+# What says in DER that a key follows: of RSA, on an elliptic curve, of Ed25519 and its like.
+KEY_NUMBERS = tuple(
+    map(
+        bytes.fromhex,
+        ("2a864886f70d010101", "2a8648ce3d0201", "2a8648ce3d0301", "06052b8104", "06032b65"),
+    )
+)
+RSA_BEGIN = re.compile(rb"\x30\x82..\x02\x01\x00\x02\x82|\x30\x82..\x02\x82..\x00", re.DOTALL)
+# How files with keys begin: of OpenPGP, of its boxes, of Java, of LUKS.
+KEY_FILES = re.compile(
+    rb"[\x94\x95\x98\x99]..?.?\x04[\x40-\x7f]|.{8}KBXf|\xfe\xed\xfe\xed\0|LUKS\xba\xbe", re.DOTALL
+)
 SHORT_HEX = re.compile(r"(?<![\w.:-])(?:[0-9a-f]{8,15}|[0-9A-F]{8,15})(?![\w.:-])")
 TEMPORARY = re.compile(
     r"(?<=tmp)[._-]?[A-Za-z0-9_]{6,12}\b|(?<=\.)[A-Za-z0-9]{6,10}(?=\.tmp)"
@@ -23,6 +34,7 @@ ADDRESS = re.compile(r"0x(?:7f|5[56]|ffff)[0-9a-f]{10}(?:[0-9a-f]{2})?\b")
 BARE_ADDRESS = re.compile(r"(?<![\w.])(?:(?:7f|5[56])[0-9a-f]{10}|ffff[0-9a-f]{12})(?![\w.])")
 DECIMAL_ADDRESS = re.compile(r"(?<![\w.])(?:9[345]\d{12}|1(?:39[6-9]|40[0-7])\d{11})(?![\w.])")
 SMALL_ADDRESS = re.compile(r"(?<=\bat )0x[0-9a-f]{6,16}(?=>)|(?<=[A-Z]\(0x)[0-9a-f]{6,16}(?=\))")
+CRYPT = re.compile(r"\$(?:1|2[abxy]|5|6|7|y|gy|apr1|md5)\$[./A-Za-z0-9$,=]{8,}")
 ENCODED = re.compile(r"(?<![\w+/.-])[A-Za-z0-9+/_.-]{10,}={0,2}(?![\w+/=-])")
 KEYS = re.compile(
     r"-----BEGIN ([A-Z0-9 ]+)-----|\b((?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp\d+|sk-\S+) AAAA)"
@@ -45,7 +57,13 @@ def in_identifiers(
     if key := _key(contents, spot):
         yield key
         return
-    found = [*_uuids(spot), *_hexadecimal(spot), *_temporary(spot), *_address(spot)]
+    found = [
+        *_password(spot),
+        *_uuids(spot),
+        *_hexadecimal(spot),
+        *_temporary(spot),
+        *_address(spot),
+    ]
     if not text:
         found += _binary(contents, spot)
     yield from found or _encoded(spot) or _short_hexadecimal(spot) or _number(spot, text=text)
@@ -66,6 +84,8 @@ def _key(contents: tuple[bytes, bytes], spot: Spot) -> Cause | None:
     """Find a key or a certificate: the line of one, or a line of a file that begins with one."""
     if all(map(_is_der, contents)):
         return Cause("key", "both have another key or certificate in DER, made for each build")
+    if not is_text(contents[0]) and all(map(KEY_FILES.match, contents)):
+        return Cause("key", "both are a file with another key, made for each build")
     begins = (content[:200].decode("latin-1") for content in contents)
     found = [
         KEYS.search(text) or KEYS.search(begin)
@@ -83,7 +103,8 @@ def _is_der(content: bytes) -> bool:
         return False
     more = max(0, content[1] - 0x80)  # bytes of the length
     length = int.from_bytes(content[2 : 2 + more], "big") if more else content[1]
-    return length == len(content) - 2 - more and any(number in content for number in KEY_NUMBERS)
+    known = RSA_BEGIN.match(content) or any(number in content for number in KEY_NUMBERS)
+    return length == len(content) - 2 - more and bool(known)
 
 
 def _address(spot: Spot) -> Iterator[Cause]:
@@ -95,8 +116,11 @@ def _address(spot: Spot) -> Iterator[Cause]:
 
 def _encoded(spot: Spot) -> list[Cause]:
     """Find words of one length in all kinds of characters, as random bytes look in base64."""
-    words = [[w for w in ENCODED.findall(text) if _drawn(w)] for text in spot.text]
-    found = next((pair for pair in zip(*words, strict=False) if pair[0] != pair[1]), None)
+    words = [ENCODED.findall(text) for text in spot.text]
+    if len(words[0]) != len(words[1]):
+        words = [list(filter(_drawn, found)) for found in words]
+    differing = [pair for pair in zip(*words, strict=False) if pair[0] != pair[1]]
+    found = next((pair for pair in differing if all(map(_drawn, pair))), None)
     if len(words[0]) != len(words[1]) or not found or len(found[0]) != len(found[1]):
         return []
     if sum(map(str.__ne__, *found)) * 2 < len(found[0]):
@@ -128,6 +152,14 @@ def _uuids(spot: Spot) -> Iterator[Cause]:
     found = _different(UUID, spot)
     if found:
         yield Cause("uuid", f"{found[0]} and {found[1]}")
+
+
+def _password(spot: Spot) -> Iterator[Cause]:
+    """Find hashes of passwords, by crypt(5), whose salts are drawn."""
+    found = _different(CRYPT, spot)
+    if found and found[0].split("$")[1] == found[1].split("$")[1]:
+        said = f"{found[0][:20]}… and {found[1][:20]}…: hashes of a password"
+        yield Cause("random-identifier", f"{said}, whose salt is drawn")
 
 
 def _hexadecimal(spot: Spot) -> Iterator[Cause]:

@@ -85,7 +85,7 @@ FORMS = (
         r"(?i:\buptime\b)\W{0,4}(?:of |is |was )?\d",
     ),
     _form("uptime", "the machine's load", r"^\d+\.\d\d \d+\.\d\d \d+\.\d\d \d+/\d+ \d+$"),
-    _form("uptime", "the kernel's clock", r"^(?:<\d+>)?\[ *\d+\.\d{6}\] "),
+    _form("uptime", "the kernel's clock", r"^(?:<\d+>)?\[ *\d+[.,]\d{6}\] "),
     _form(
         "uptime",
         "a counter since the machine's start",

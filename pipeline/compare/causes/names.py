@@ -82,10 +82,21 @@ def _from_cpus(sides: tuple[str, str], pair: Pair, *, named: bool) -> Cause | No
     if all(both == (cpus[0], cpus[1]) for both in differing):
         return Cause("cpu-count", f"{said} have the numbers of processors", weak=not named)
     ours, theirs = map(int, cpus)
-    for left, right in ((int(one), int(other)) for one, other in differing):
-        if not named or (left - right != ours - theirs and left * theirs != right * ours):
-            return None
+    numbers = [(int(one), int(other)) for one, other in differing]
+    if not named or not all(_reckoned(both, (ours, theirs)) for both in numbers):
+        return None
     return Cause("cpu-count", f"{said} follow from {ours} and {theirs} processors")
+
+
+def _reckoned(numbers: tuple[int, int], cpus: tuple[int, int]) -> bool:
+    """Tell whether numbers are as many more as the processors, or times, or times and one more."""
+    left, right = numbers
+    if left - right == cpus[0] - cpus[1]:
+        return True
+    return any(
+        (left - more) * cpus[1] == (right - more) * cpus[0] and (left - more) % cpus[0] == 0
+        for more in (0, 1)
+    )
 
 
 def _taken_out(sides: tuple[str, str], values: tuple[str, str]) -> tuple[str, str] | None:

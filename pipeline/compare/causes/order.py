@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pipeline.compare.causes.ext4_order import in_order_of_hashes
-from pipeline.compare.causes.facts import Cause, Pair
+from pipeline.compare.causes.facts import Cause, Facts, Pair
 from pipeline.compare.causes.spots import STRINGS, Spot, is_text
 
 ITEMS_LIMIT = 100_000
@@ -20,6 +20,8 @@ TOKEN = re.compile(r"[^\s,;:(){}\[\]\"'=]+")
 FILE = re.compile(r"\S*(/\S+|[^\s/]\.[A-Za-z0-9]{1,8})")
 NAME_WORD = re.compile(r"[\w.@+~:/-]+")
 NUMBERED = re.compile(r"[A-Za-z]\w*[-_.]?\d+")
+MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
+ABSOLUTE = re.compile(r"(?<![\w./])/[^\s\"'<>:,;]+")
 NUMBERS = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")
 NEAR = 0.1  # of the list: how far jobs that run at once move an item, at most
 SORTED_SHARE = 0.95  # of neighbours that are in order
@@ -151,10 +153,11 @@ def _parts(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
 
 def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
     """Say by what the items are ordered, as far as they show it."""
+    ours, theirs = ([MARKUP.sub("", item) or item for item in side] for side in (ours, theirs))
     items = f"{len(ours)} items are the same, in another order"
     if said := _by_locale(ours, theirs, pair):
         return Cause("locale", f"{items}: {said}")
-    folders = _folders_walked(ours, theirs)
+    folders = 0 if _are_nowhere(ours, pair[0]) else _folders_walked(ours, theirs)
     if folders > 1:
         return Cause("directory-order", f"{items}, and they are names of files, by folders")
     for names, facts in ((ours, pair[0]), (theirs, pair[1])):
@@ -171,6 +174,12 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
         return Cause("directory-order", f"{items}, and they are what is in {folder}")
     sorts = sum(list(side) == sorted(side) for side in (ours, theirs))
     return Cause("hash-order", f"{items}, sorted in {'one' if sorts else 'neither'}")
+
+
+def _are_nowhere(items: Sequence[str], facts: Facts) -> bool:
+    """Tell whether items are absolute paths of which the tree has none: names without files."""
+    paths = [path[0].lstrip("/") for item in items if (path := ABSOLUTE.search(item))]
+    return len(paths) == len(items) and facts.lacks(frozenset(paths))
 
 
 def _folders_walked(ours: Sequence[str], theirs: Sequence[str]) -> int:
