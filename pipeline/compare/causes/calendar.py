@@ -11,7 +11,8 @@ from pipeline.compare.causes.times import Stamp, judge
 from pipeline.compare.causes.zones import zone_offset
 
 TOKEN = re.compile(r"(?<![0-9a-zA-Z])[0-9a-f]{8}(?![0-9a-zA-Z])|\d+|[^\W\d_]+")
-DIFFERING_LIMIT = 6
+DIFFERING_LIMIT = 9  # words: as many as the fields of a time are
+SURE_LEAST = 2  # parts of a date that tell of all others
 HOURS_LIMIT = 48  # of a build that are looked at
 HEX = re.compile(r"[0-9a-f]{8}")
 # What a number of this many digits counts since 1970, in seconds.
@@ -36,12 +37,22 @@ def in_parts(spot: Spot, pair: Pair) -> Cause | None:
     differing = differing_words(TOKEN, spot.text)
     if not all(facts.hours for facts in pair) or not 0 < len(differing) <= DIFFERING_LIMIT:
         return None
-    known = [_known(both, pair) for both in differing]
-    if not all(known):
+    known, unknown = [], []
+    for both in differing:
+        if found := _known(both, pair):
+            known.append(found)
+        else:
+            unknown.append(both)
+    sure = sum(certain for _, certain in known)
+    # the rest of a time that is written out may be minutes and seconds
+    if not known or (unknown and (sure < SURE_LEAST or not all(map(_short, unknown)))):
         return None
-    sure = [said for said, certain in filter(None, known) if certain]
-    said = "; ".join(dict.fromkeys(said for said, _ in filter(None, known)))
+    said = "; ".join(dict.fromkeys(said for said, _ in known))
     return Cause("time-text", said, weak=not sure and len(known) < 2)
+
+
+def _short(both: tuple[str, str]) -> bool:
+    return all(token.isdigit() and int(token) < 60 for token in both)
 
 
 def _known(both: tuple[str, str], pair: Pair) -> tuple[str, bool] | None:

@@ -4,6 +4,7 @@ Contents and values come from hostile builds: what is read here is bounded, and 
 """
 
 import lzma
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -159,6 +160,9 @@ def _is_utf8(content: bytes) -> bool:
 def _in_spot(
     path: str, contents: Contents, spot: Spot, pair: Pair, *, text: bool
 ) -> Iterator[Cause]:
+    if text and _words_alone(spot) and (locale := in_locale(spot, pair)):
+        yield locale
+        return
     if text and (form := in_forms(spot)):
         cause, whole = form
         yield cause
@@ -175,6 +179,12 @@ def _in_spot(
         found = [digest]
     found = found or list(in_values(path, spot, pair))
     yield from found or in_identifiers(path, contents, spot, text=text)
+
+
+def _words_alone(spot: Spot) -> bool:
+    """Tell whether a line has numbers, and other words around the same ones."""
+    left, right = (re.findall(r"\d+", text) for text in spot.text)
+    return left == right and bool(left)
 
 
 def _uninitialised(contents: Contents, spots: Sequence[Spot]) -> list[Cause]:

@@ -34,7 +34,7 @@ def in_locale(spot: Spot, pair: Pair) -> Cause | None:
 def _by_locales(sides: tuple[str, str], pair: Pair) -> str:
     """Say what two locales made of one text: separators, languages, character sets, cases."""
     left, right = sides
-    said = f"{left.strip()[:40]!r} and {right.strip()[:40]!r}"
+    said = " and ".join(repr(" ".join(text.split())[:60]) for text in sides)
     bare = [SEPARATORS.sub("", text) for text in sides]
     if bare[0] == bare[1] and left != right:
         return f"the same digits with other signs between: {said}"

@@ -79,7 +79,9 @@ def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
     if len(set(moved[0])) * 2 < len(moved[0]):  # of lines that are everywhere the order says little
         return None
     rest = ["".join(f"{line}\n" for line in side[1]).encode() for side in (left, right)]
-    return Order(_name(*moved, pair), (rest[0], rest[1]))
+    said = _by_locale(left[0], right[0], pair)
+    said = f"{len(left[0])} items are the same: {said}" if said else ""
+    return Order(Cause("locale", said) if said else _name(*moved, pair), (rest[0], rest[1]))
 
 
 def _numbered(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
@@ -134,28 +136,21 @@ def _words(spots: Sequence[Spot], pair: Pair) -> Cause | None:
 
 def _parts(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
     """Find parts of two lists, one of which was sorted by a locale of people: `sort | head`."""
-    if pair[0].locale == pair[1].locale:
-        return None
     lists = [_texts(content) for content in contents]
     if max(map(len, lists)) == 1:
         lists = [TOKEN.findall(text)[:ITEMS_LIMIT] for items in lists for text in items]
     few = min(len(set(items)) for items in lists)
     if len(lists) != 2 or few < PART_LEAST or set(lists[0]) == set(lists[1]):
         return None
-    people = [facts.locale not in BY_BYTES for facts in pair]
-    kinds = [_sorted_by(items) for items in lists]
-    if sorted(people) != [False, True] or kinds != [("bytes", "dictionary")[n] for n in people]:
-        return None
-    said = f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
-    locales = f"{pair[0].locale} and {pair[1].locale}"
-    return Cause("locale", f"parts of lists, {said} ({locales})", weak=few < PART_SURE)
+    said = _by_locale(lists[0], lists[1], pair)
+    return Cause("locale", f"parts of lists, {said}", weak=few < PART_SURE) if said else None
 
 
 def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
     """Say by what the items are ordered, as far as they show it."""
     ours, theirs = ([MARKUP.sub("", item) or item for item in side] for side in (ours, theirs))
     items = f"{len(ours)} items are the same, in another order"
-    if said := _by_locale(ours, theirs, pair):
+    if len(ours) > 2 and (said := _by_locale(ours, theirs, pair)):
         return Cause("locale", f"{items}: {said}")
     folders = 0 if _are_nowhere(ours, pair[0]) else _folders_walked(ours, theirs)
     if folders > 1:
@@ -190,11 +185,13 @@ def _folders_walked(ours: Sequence[str], theirs: Sequence[str]) -> int:
 
 
 def _by_locale(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
-    """Say so if one side is sorted by bytes and the other as a dictionary is."""
-    kinds = [_sorted_by(side) for side in (ours, theirs)]
-    if sorted(kinds) != ["bytes", "dictionary"]:
+    """Say so if one side is sorted by bytes and the other as a dictionary, as their locales do."""
+    kinds = [("bytes", "dictionary")[facts.locale not in BY_BYTES] for facts in pair]
+    if kinds[0] == kinds[1] or kinds != [_sorted_by(side) for side in (ours, theirs)]:
         return ""
-    return f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
+    locales = f"{pair[0].locale} and {pair[1].locale}"
+    said = f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
+    return f"{said} ({locales})"
 
 
 def _sorted_by(items: Sequence[str]) -> str:

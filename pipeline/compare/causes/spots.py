@@ -87,7 +87,8 @@ def differing_runs(left: bytes, right: bytes) -> Iterator[tuple[int, int]]:
 
 def _runs(left: bytes, right: bytes) -> Iterator[Spot]:
     for begin, end in differing_runs(left, right):
-        texts = (_around(content, begin, end) for content in (left, right))
+        shown = min(end, begin + STRING_LIMIT)
+        texts = (_around(content, begin, shown) for content in (left, right))
         yield Spot((begin, begin), left[begin:end], right[begin:end], (next(texts), next(texts)))
 
 

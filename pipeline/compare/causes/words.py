@@ -20,6 +20,9 @@ def in_rest(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) ->
     """Guess of lines that are alike but for a few words or numbers, or that one side has alone."""
     paired = [spot for spot in spots if spot.left and spot.right]
     alone = [spot for spot in spots if not (spot.left and spot.right)]
+    if alone:
+        yield from _alone(contents, alone, pair) if not paired else ()
+        return
     kinds: dict[str, tuple[str, str]] = {}
     for spot in paired:
         found = {} if _dated(spot, pair) else _kinds(spot)
@@ -29,10 +32,16 @@ def in_rest(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) ->
     for kind, (left, right) in sorted(kinds.items()):
         said = f"{left!r} and {right!r}, in what is alike else, are of no factor that is known"
         yield Cause(f"changing-{kind}", f"{said}: drawn, counted, or chosen", weak=True)
-    if alone and not paired and _in_one(contents):
-        which = 0 if any(spot.left for spot in alone) else 1
-        line = next(spot.text[which] for spot in alone).strip()[:SHOWN]
-        said = f"{pair[which].name} has {len(alone)} lines more, {line!r} first"
+
+
+def _alone(contents: tuple[bytes, bytes], alone: Sequence[Spot], pair: Pair) -> Iterator[Cause]:
+    """Guess of lines that one side has beside all lines of the other."""
+    few, many = sorted((content.splitlines() for content in contents), key=len)
+    rest = iter(many)
+    if all(line in rest for line in few):
+        which = 0 if alone[0].left else 1
+        line = alone[0].text[which].strip()[:SHOWN]
+        said = f"{pair[which].name} has {len(many) - len(few)} lines more, {line!r} first"
         yield Cause("only-in-one", f"{said}: left to chance or the machine", weak=True)
 
 
@@ -54,10 +63,3 @@ def _dated(spot: Spot, pair: Pair) -> bool:
     clocks = [CLOCKS.findall(text) for text in spot.text]
     both = all(dates) or all(clocks)
     return both and (dates[0] != dates[1] or clocks[0] != clocks[1])
-
-
-def _in_one(contents: tuple[bytes, bytes]) -> bool:
-    """Tell whether one content has all lines of the other, in their order."""
-    few, many = sorted((content.splitlines() for content in contents), key=len)
-    rest = iter(many)
-    return all(line in rest for line in few)

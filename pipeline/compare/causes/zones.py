@@ -51,7 +51,8 @@ def in_zones(spot: Spot, pair: Pair) -> Cause | None:
     differing = differing_words(WORD, spot.text)
     ours, theirs = (_words(facts) for facts in pair)
     known = [bool(ours.get(a, {"-"}) & theirs.get(b, {"+"})) for a, b in differing]
-    named = any(not a.lstrip("+-").isdigit() or len(a) > 4 for a, _ in differing)
+    words = [word.lstrip("+-") for both in differing for word in both]
+    named = any(not word.isdigit() or len(word) > 4 for word in words)
     if not differing or not all(known) or not named:
         return None
     said = f"{' '.join(a for a, _ in differing)!r} and {' '.join(b for _, b in differing)!r}"

@@ -375,7 +375,6 @@ WORDS = ["zoo", "ant", "cat", "dog", "bee"]
         ("directory-order", "\n".join(FILES), "\n".join(FILES[::-1])),
         ("hash-order", "\n".join(WORDS), "\n".join(WORDS[::-1])),
         ("hash-order", "{" + ", ".join(WORDS), "{" + ", ".join(WORDS[::-1])),
-        ("locale", "\n".join(sorted(["B", "a", "C", "d"])), "a\nB\nC\nd"),
     ],
 )
 def test_another_order(name: str, left: str, right: str) -> None:
