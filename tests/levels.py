@@ -43,7 +43,7 @@ def run(level: str, only: str) -> bool:
 
 
 def _pytest(marks: str, report: Path, only: str) -> int:
-    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)) + 1)  # one waits for disk or peer
     at_once = [f"-n{workers}", "--dist=worksteal"] if marks in IN_PARALLEL else []
     argv = [sys.executable, "-m", "pytest", *at_once, "-m", marks, f"--junitxml={report}"]
     with subprocess.Popen([*argv, *filter(None, [only])], cwd=ROOT, env=_environment()) as child:
