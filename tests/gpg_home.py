@@ -33,14 +33,25 @@ for line in sys.stdin:
     if line.startswith("BYE"):
         break
 """
+# The serial number of the card that `SCDAEMON` has in its reader.
+CARD = "D2760001240100000000000000010000"
+# Speaks the Assuan protocol of scdaemon, for a card with the key that it is asked for; the file
+# `card` says by which command it fails, and with which error.
 SCDAEMON = """#!{python}
 import json, sys
 from pathlib import Path
-print("OK no card here", flush=True)
+print("OK a card is here", flush=True)
 for line in sys.stdin:
-    error = json.loads(Path("{home}/card").read_text())
-    passes = line.split()[0] in ("OPTION", "BYE", "RESTART", "NOP")
-    print("OK" if passes else error, flush=True)
+    fails_at, error = json.loads(Path("{home}/card").read_text())
+    command, *arguments = line.split()
+    if command == fails_at:
+        print(error, flush=True)
+        continue
+    if command == "SERIALNO":
+        print("S SERIALNO {card}")
+    elif command == "KEYINFO":
+        print("S KEYINFO", arguments[0], "T {card} OPENPGP.1")
+    print("OK", flush=True)
 """
 
 
@@ -100,7 +111,7 @@ def made_home(*, asks: bool = False) -> Iterator[GpgHome]:
         if asks:
             for key, program in (("pinentry", PINENTRY), ("scdaemon", SCDAEMON)):
                 path = home.path / key
-                path.write_text(program.format(python=sys.executable, home=name))
+                path.write_text(program.format(python=sys.executable, home=name, card=CARD))
                 path.chmod(0o700)
                 lines.append(f"{key}-program {path}")
         (home.path / "gpg-agent.conf").write_text("\n".join(lines) + "\n")

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import gpg_failure, openpgp
 from pipeline.errors import SignatureInvalid
-from tests.gpg_home import GpgHome, made_home
+from tests.gpg_home import CARD, GpgHome, made_home
 
 ROOT = Path(__file__).parents[2]
 KEY = "Release <release@example.org>"
@@ -40,8 +40,11 @@ def caller(home: GpgHome, monkeypatch: pytest.MonkeyPatch) -> GpgHome:
     return home
 
 
-def answer(home: GpgHome, line: str | None, *, card: str = "OK") -> None:
-    """Say what pinentry answers when it is asked for the passphrase, and scdaemon for a card."""
+def answer(home: GpgHome, line: str | None, *, card: tuple[str, str] = ("", "")) -> None:
+    """Say what pinentry answers when it is asked for the passphrase, and how a card fails.
+
+    `card` is a command to scdaemon and its answer.
+    """
     (home.path / "answer").write_text(json.dumps(line))
     (home.path / "card").write_text(json.dumps(card))
 
@@ -213,19 +216,22 @@ def test_each_fault_of_a_key_has_its_message(caller: GpgHome, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("code", "what"),
+    ("command", "code", "what"),
     [
-        (112, "is on a smart card, and the prompt for the card or its PIN was cancelled"),
-        (110, "is on a smart card that was taken out"),
-        (130, "is on a smart card whose PIN is blocked"),
-        (87, "the card's PIN is wrong"),
+        ("SERIALNO", 112, "is on a smart card, and the prompt for the card or its PIN was cancel"),
+        ("PKSIGN", 110, "is on a smart card that was taken out"),
+        ("PKSIGN", 130, "is on a smart card whose PIN is blocked"),
+        ("PKSIGN", 87, "the card's PIN is wrong"),
     ],
 )
-def test_a_card_that_does_not_sign(code: int, what: str, caller: GpgHome, tmp_path: Path) -> None:
+def test_a_card_that_does_not_sign(
+    command: str, code: int, what: str, caller: GpgHome, tmp_path: Path
+) -> None:
     with made_home(asks=True) as home, pytest.MonkeyPatch.context() as patch:
         fingerprint = home.make(KEY)
         move_to_card(home)
-        answer(home, f"ERR {PINENTRY + 99} cancelled", card=f"ERR {SCDAEMON + code} no <SCD>")
+        card = (command, f"ERR {SCDAEMON + code} no <SCD>")
+        answer(home, f"ERR {PINENTRY + 99} cancelled", card=card)
         patch.setenv("GNUPGHOME", str(home.path))
         with pytest.raises(SignatureInvalid, match=f"{fingerprint} .*{what}"):
             sign(fingerprint, tmp_path)
@@ -238,7 +244,7 @@ def move_to_card(home: GpgHome) -> None:
     public = re.search(r"\(q\s*#([0-9A-F\s]+)#\)", path.read_text())
     assert public
     curve = f"(curve Ed25519)(flags eddsa)(q #{''.join(public[1].split())}#)"
-    card = "(shadowed t1-v1 (#D2760001240100000000000000010000# OPENPGP.1))"
+    card = f"(shadowed t1-v1 (#{CARD}# OPENPGP.1))"
     path.write_text(f"Key: (shadowed-private-key (ecc {curve}{card}))\n")
 
 
