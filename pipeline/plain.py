@@ -69,6 +69,13 @@ class PlainStream(io.TextIOBase):
         """Hand on what is buffered."""
         self.raw.flush()
 
+    def close(self) -> None:
+        """Leave the stream below as it is: who opened it flushes and closes it.
+
+        Python closes a stream that nothing refers to; a flush then would fail unheard, or, since
+        Python 3.13, print "Exception ignored" where the reader has left.
+        """
+
     def isatty(self) -> bool:
         """Tell whether somebody may be watching."""
         return self.raw.isatty()
