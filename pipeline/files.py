@@ -146,13 +146,14 @@ def read_json(path: Path, *, failure: type[TwinbuildError], limit: int = DOCUMEN
         raise failure(f"{path} is not a JSON document: {error}") from error
 
 
-def parse_json(content: bytes) -> Any:
+def parse_json(content: bytes | str) -> Any:
     """Parse a JSON document; raise ValueError or RecursionError if it is not one.
 
     What readers may understand differently is refused: a key that an object has twice, and the
     numbers that JSON does not know (NaN and the infinities), any encoding but UTF-8.
     """
-    return json.loads(content.decode(), object_pairs_hook=_object, parse_constant=_no_number)
+    text = content if isinstance(content, str) else content.decode()
+    return _DECODER.decode(text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -165,3 +166,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)

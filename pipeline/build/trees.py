@@ -21,7 +21,7 @@ from pipeline.build import engine
 from pipeline.build.engine import BUILDER_USER, LABEL, RUN_LABEL
 from pipeline.build.machine import LAYERS, LAYERS_BYTES, TREES, VOLUME, WORK
 from pipeline.errors import InfrastructureFailed
-from pipeline.files import alone, json_bytes, sha256_bytes
+from pipeline.files import alone, json_bytes, parse_json, sha256_bytes
 from pipeline.plain import plain
 
 FORMAT = "twinbuild-trees/1"
@@ -230,9 +230,9 @@ class Trees:
         container = self._container(["true"], None)
         try:
             with engine.get(container, MOUNTED / FOLDER / "index.json") as file:
-                said = _Index.model_validate_json(file.read(INDEX_LIMIT))
+                said = _Index.model_validate(parse_json(file.read(INDEX_LIMIT)))
             return {layer.key: layer for layer in said.layers}
-        except (NotFound, ValidationError):
+        except (NotFound, ValueError, RecursionError):  # pydantic's errors are ValueErrors
             return {}
         finally:
             engine.remove(container)

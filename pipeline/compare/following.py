@@ -6,7 +6,6 @@ equal. Whatever is not understood is not excused.
 """
 
 import io
-import json
 import re
 import zlib
 from collections.abc import Collection, Iterator
@@ -18,6 +17,7 @@ from typing import IO, Any
 from pipeline.compare.formats.source import Malformed
 from pipeline.compare.images import locate_contents, open_file
 from pipeline.errors import TwinbuildError
+from pipeline.files import parse_json
 
 IMAGES = (".iso", ".img")
 # The tree of an image: nothing that a build names can look like it, as none of this is in a name.
@@ -96,6 +96,6 @@ def _others(path: Path, paths: Collection[str], suffix: str | None) -> Iterator[
             size += len(line)
             if size > LISTS_LIMIT:
                 raise ValueError(f"{path} has over {LISTS_LIMIT} bytes")
-            named = json.loads(line)["path"]
+            named = parse_json(line)["path"]
             if named not in paths and not (suffix and named.endswith(suffix)):
                 yield line

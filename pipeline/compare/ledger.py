@@ -4,7 +4,6 @@
 does not keep to the format or to the limits raises BuildFailed.
 """
 
-import json
 import os
 import re
 import zlib
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BuildFailed
+from pipeline.files import parse_json
 from pipeline.plain import plain
 
 SIZE_LIMIT = 4 * 1024**3  # bytes when decompressed
@@ -158,7 +158,7 @@ def parse(line: bytes) -> Record:
     if len(line) > LINE_LIMIT:
         raise BuildFailed(f"a line of a ledger is longer than {LINE_LIMIT} bytes")
     try:
-        return _record(json.loads(line.decode()))
+        return _record(parse_json(line))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         shown = plain(line[:200].decode(errors="replace"))
         raise BuildFailed(f"a line of a ledger is none: {shown}") from error

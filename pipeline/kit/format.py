@@ -14,7 +14,6 @@ a kit must be raises InputsUnverified. Memory: one PIECE and control.json.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,7 +32,7 @@ from pydantic import (
 
 from pipeline.config import Name, ReleaseTag
 from pipeline.errors import InputsUnverified
-from pipeline.files import json_bytes
+from pipeline.files import json_bytes, parse_json
 from pipeline.guest.protocol import KIT_FORMAT, SWITCH
 from pipeline.plain import plain
 
@@ -209,7 +208,7 @@ def open_kit(stream: BinaryIO, where: str) -> Kit:
 
 def _control(source: "_Source", content: bytes) -> Control:
     try:
-        document: dict[str, Any] = json.loads(content)
+        document: dict[str, Any] = parse_json(content)
         control = Control.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

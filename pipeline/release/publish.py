@@ -6,7 +6,6 @@ anyone would: with a keyring that holds just the release key, and with the envir
 
 import filecmp
 import hashlib
-import json
 import os
 import shutil
 import stat
@@ -26,7 +25,7 @@ from pipeline.errors import (
     TwinbuildError,
     UsageError,
 )
-from pipeline.files import alone, new_file, write_bytes, write_pieces
+from pipeline.files import alone, new_file, parse_json, write_bytes, write_pieces
 from pipeline.immutable import refuse_changed
 from pipeline.published import Location
 from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_digests
@@ -90,7 +89,7 @@ def verify(url_root: Path, tag: str, trust: Trust) -> None:
         done = command.run(argv, timeout_s=VERIFIER_TIMEOUT_S, accept=range(256))
     if done.status != 0:
         try:
-            why = "; ".join(json.loads(done.text)["errors"])
+            why = "; ".join(parse_json(done.text)["errors"])
         except (ValueError, KeyError, TypeError):
             why = "verify.py broke down"
         failure = FAILURES.get(done.status, InfrastructureFailed)

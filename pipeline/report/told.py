@@ -4,7 +4,6 @@ Documents may be missing, damaged or hostile, on any run and most of all on one 
 cannot be read is left out. No text leaves here with a character that cannot be seen.
 """
 
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from pipeline import dsse
 from pipeline.errors import TwinbuildError, UsageError
-from pipeline.files import read_json
+from pipeline.files import parse_json, read_json
 from pipeline.plain import plain
 from pipeline.run import Run
 
@@ -174,7 +173,7 @@ def _progress(path: Path) -> Iterator[Mapping[str, Any]]:
     for line in _read(path, PROGRESS_BYTES).splitlines():
         if b'"step' in line:
             with suppress(ValueError, RecursionError):
-                yield mapping(json.loads(line))
+                yield mapping(parse_json(line))
 
 
 def log(path: Path) -> Told:

@@ -146,7 +146,8 @@ def test_a_damaged_layer_goes_with_what_was_made_from_it(kept: Trees, container:
 
 def test_a_damaged_index_is_none(kept: Trees, container: Any) -> None:
     take(kept, container, told())
-    for damage in ("{", "{}", json.dumps({"format": "x", "layers": [{"key": "../x"}]})):
+    twice = '{"format": "x", "layers": [{"key": "../x"}], "layers": []}'
+    for damage in ("{", "{}", json.dumps({"format": "x", "layers": [{"key": "../x"}]}), twice):
         kept._run(f"printf %s '{damage}' >{trees.MOUNTED}/kept/index.json", [], container)
         assert begin(kept, container) == []
     assert take(kept, container, told()) == []

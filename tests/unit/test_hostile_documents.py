@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 from pipeline import dsse, lock, overview, published, statement
 from pipeline.build import machine
 from pipeline.compare import ledger
-from pipeline.errors import InputsUnverified, SignatureInvalid, TwinbuildError, UsageError
+from pipeline.errors import (
+    BuildFailed,
+    InputsUnverified,
+    SignatureInvalid,
+    TwinbuildError,
+    UsageError,
+)
 from pipeline.files import parse_json, read_json
 from pipeline.inputs import packages_index, signed_release
 from pipeline.kit import description
@@ -132,6 +138,13 @@ def test_an_object_of_many_keys_with_one_twice_takes_no_longer_than_its_length()
     content = json.dumps({str(n): n for n in range(20_000)}).encode()[:-1] + b', "19999": 1}'
     with pytest.raises(ValueError, match="'19999' twice"):
         parse_json(content)
+
+
+def test_a_line_of_a_ledger_with_two_paths_is_none() -> None:
+    """The attacker holds a build's machine: readers of the ledger would see different files."""
+    line = b'{"path":"etc/a","type":"dir","mode":493,"path":"etc/b"}'
+    with pytest.raises(BuildFailed, match="a line of a ledger is none"):
+        ledger.parse(line)
 
 
 def test_an_envelope_with_two_payloads_is_none() -> None:

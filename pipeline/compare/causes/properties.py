@@ -1,12 +1,12 @@
 """What makes a property of a path differ: times, modes, links, extended attributes, names."""
 
 import base64
-import json
 import re
 from collections.abc import Sequence
 
 from pipeline.compare.causes.facts import Cause, Pair
 from pipeline.compare.causes.times import instant, judge
+from pipeline.files import parse_json
 
 SHOWN = 60  # characters of a value
 ALIKE = 3  # characters that two names made by one rule share, at least
@@ -73,7 +73,7 @@ def attributes(values: tuple[str, str]) -> list[Attribute]:
     What is no such object, as in other formats, is one attribute without a name.
     """
     try:
-        ours, theirs = (dict(json.loads(value)) for value in values)
+        ours, theirs = (dict(parse_json(value)) for value in values)
         return [
             (name, _value(ours.get(name)), _value(theirs.get(name)))
             for name in sorted(ours.keys() | theirs.keys())

@@ -104,6 +104,11 @@ def _write(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
+def _second_path(path: Path) -> None:
+    line = b'{"path": "etc/y", "sha256": "other", "path": "etc/a"}\n'
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + line, mtime=0))
+
+
 def _hidden_line(path: Path) -> None:
     line = b'{"path": "etc/z", "sha256": "other"}\n'
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + line, mtime=0))
@@ -123,6 +128,7 @@ HIDDEN = {
     "no image": (f"{STEM}.iso", lambda path: path.write_bytes(b"hello")),
     "a list of packages": (f"{STEM}.packages", lambda path: _append(path, b"more\n")),
     "another line of the ledger": (f"{STEM}.ledger.jsonl.gz", _hidden_line),
+    "a line with two paths": (f"{STEM}.ledger.jsonl.gz", _second_path),
     "behind the ledger": (f"{STEM}.ledger.jsonl.gz", lambda path: _append(path, bytes(4))),
     "the ledger's header": (f"{STEM}.ledger.jsonl.gz", partial(_write, at=4)),
     "a second ledger": (

@@ -204,8 +204,11 @@ def test_a_control_that_lacks_a_field_is_refused(key: str) -> None:
     refused(kit_of(boot, control), "control.json is wrong")
 
 
+TWICE = json_bytes(document(archive(BOOT))).replace(b"{", b'{"from": "3.2",', 1)
+
+
 @pytest.mark.parametrize(
-    "text", [b"", b"[]", b"null", b"{" * 100_000, b'{"a": NaN}', b"\xff", b"1" * 5000]
+    "text", [b"", b"[]", b"null", b"{" * 100_000, b'{"a": NaN}', b"\xff", b"1" * 5000, TWICE]
 )
 def test_a_control_that_is_no_document_is_refused(text: bytes) -> None:
     members = {"FORMAT": b"twinbuild-kit/1\n", "control.json": text}
@@ -215,7 +218,7 @@ def test_a_control_that_is_no_document_is_refused(text: bytes) -> None:
 def test_a_control_in_another_form_is_refused() -> None:
     boot = archive(BOOT)
     written = json_bytes(document(boot))
-    for other in (written.rstrip(), written.replace(b"  ", b" "), b'{"to": "9",' + written[1:]):
+    for other in (written.rstrip(), written.replace(b"  ", b" ")):
         members = {"FORMAT": b"twinbuild-kit/1\n", "control.json": other}
         refused(archive(members), "not in the one form")
 
