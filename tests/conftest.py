@@ -1,9 +1,13 @@
 """Settings of all tests."""
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
+
+# A script's background job, and what it starts, ignores SIGINT; tests interrupt programs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,6 +25,15 @@ def test_pytest_descends_into_every_folder_of_tests(pytestconfig: pytest.Config)
     assert [f for f in folders if any(fnmatch(f.name, pattern) for pattern in passed_over)] == []
 
 
+def test_tests_set_the_signals_that_they_need() -> None:
+    """As `nohup ./farm test &` in a script, where SIGINT is ignored."""
+    test = "tests/unit/test_command.py::test_an_interruption_ends_the_program"
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    argv = [*ignoring, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_every_python_file_is_linted() -> None:
     argv = [sys.executable, "-m", "ruff", "check", "--show-files", "."]
     shown = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
