@@ -1,5 +1,6 @@
 """A new user's machine: a Debian with git and nothing else sets itself up and runs the unit tests.
 
+Both releases do so at the same time, so that one works while the other waits for its packages.
 The container has this machine's way to package archives and indices (addresses, certificates,
 proxies), and nothing else of it: what `./farm` forgets to install is missing there.
 """
@@ -9,6 +10,7 @@ import re
 import secrets
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,12 +21,13 @@ from docker.types import Mount
 from pipeline import flow
 from pipeline.build import engine
 from pipeline.build.host import Host
-from pipeline.config import Archive, load_environment
+from pipeline.config import load_environment
 from pipeline.workspace import open_workspace
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2400)]
 
 ROOT = Path(__file__).parents[2]
+SUITES = ("bookworm", "trixie")
 # How pip, npm and their TLS reach what this machine uses.
 SETTINGS = ("/etc/pip.conf", "/etc/xdg/pip", "/root/.config/pip", "/etc/npmrc", "/root/.npmrc")
 CERTIFICATES = "/usr/local/share/ca-certificates"
@@ -36,36 +39,48 @@ cd /work
 """
 
 
-# Debian 13 is to join: five tests fail there (Python 3.13 at a closed pipe; gpg 2.4 and cards).
-@pytest.fixture(params=["bookworm"])
-def bare(request: pytest.FixtureRequest, client: DockerClient, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def machines(
+    client: DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Container]]:
+    """A container of each release, at work."""
+    with ExitStack() as stack:
+        made = {}
+        for suite in SUITES:
+            folder = tmp_path_factory.mktemp(suite)
+            image = stack.enter_context(bare(suite, client, folder))
+            made[suite] = stack.enter_context(machine(image, client, folder))
+        yield made
+
+
+@contextmanager
+def bare(suite: str, client: DockerClient, folder: Path) -> Iterator[str]:
     """A container image of a Debian release: its essential packages, apt and git."""
     name = f"twinbuild-test-bare:{secrets.token_hex(4)}"
     workspace = open_workspace(ROOT)
     mirrors = flow.mirrors(workspace)
     variation = load_environment(workspace.hosts / "alpha" / "environment.yaml")
-    host = Host("bare", tmp_path, variation.model_copy(update={"suite": request.param}), archives())
+    archives = dict(workspace.farm.archives)
+    host = Host("bare", folder, variation.model_copy(update={"suite": suite}), archives)
     sources = host.sources(mirrors.bases)
-    tree = tmp_path / "bare.tar"
-    argv = ["mmdebstrap", "--variant=apt", "--include=git", request.param, tree, *sources]
+    tree = folder / "bare.tar"
+    argv = ["mmdebstrap", "--variant=apt", "--include=git", suite, tree, *sources]
     env = {**os.environ, **{f"{k}_proxy": v for k, v in mirrors.proxies.items() if "/" not in k}}
     subprocess.run(argv, check=True, capture_output=True, env=env)
     repository, _, tag = name.partition(":")
     client.api.import_image_from_file(str(tree), repository=repository, tag=tag)
     tree.unlink()
-    yield name
-    client.images.remove(name)
+    try:
+        yield name
+    finally:
+        client.images.remove(name)
 
 
-def archives() -> dict[str, Archive]:
-    return dict(open_workspace(ROOT).farm.archives)
-
-
-@pytest.fixture
-def machine(bare: str, client: DockerClient, tmp_path: Path) -> Iterator[Container]:
+@contextmanager
+def machine(image: str, client: DockerClient, folder: Path) -> Iterator[Container]:
     """A container that runs the README's test command on this commit."""
-    (tmp_path / "in").mkdir()
-    bundle = tmp_path / "in" / "checkout.bundle"
+    (folder / "in").mkdir()
+    bundle = folder / "in" / "checkout.bundle"
     subprocess.run(["git", "bundle", "create", "--quiet", bundle, "HEAD"], cwd=ROOT, check=True)
     readable = list(filter(os.path.exists, [*SETTINGS, CERTIFICATES]))
     find_links = os.environ.get("PIP_FIND_LINKS", "")
@@ -73,9 +88,10 @@ def machine(bare: str, client: DockerClient, tmp_path: Path) -> Iterator[Contain
     mounts = [Mount("/in", str(bundle.parent), type="bind", read_only=True)]
     mounts += [Mount(path, path, type="bind", read_only=True) for path in readable]
     mounts += [Mount("/dev", "/dev", type="bind")]  # loop devices
+    mounts += [Mount("/dev/shm", None, type="tmpfs")]
     mounts += [Mount(folder, None) for folder in ("/tmp", "/work")]  # no overlay over an overlay
     made = client.containers.create(
-        bare,
+        image,
         ["sh", "-c", SCRIPT],
         # Privileged but for what this machine may lack itself: the tests mount file systems.
         cap_add=["ALL"],
@@ -94,8 +110,11 @@ def machine(bare: str, client: DockerClient, tmp_path: Path) -> Iterator[Contain
         made.remove(force=True, v=True)
 
 
-def test_the_unit_tests_pass_on_a_machine_that_has_git_alone(machine: Container) -> None:
-    log = "".join(piece.decode(errors="replace") for piece in machine.logs(stream=True))
-    assert machine.wait()["StatusCode"] == 0, log[-20000:]
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_unit_tests_pass_on_a_machine_that_has_git_alone(
+    suite: str, machines: dict[str, Container]
+) -> None:
+    log = "".join(piece.decode(errors="replace") for piece in machines[suite].logs(stream=True))
+    assert machines[suite].wait()["StatusCode"] == 0, log[-20000:]
     assert re.search(r"\d{3,} passed", log), log[-2000:]
     assert "skipped" not in log, [line for line in log.splitlines() if "SKIPPED" in line]
