@@ -34,7 +34,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -1075,18 +1075,54 @@ def read_statements(
 ) -> dict[str, Stated]:
     """Return the statements that the manifest names, by environment.
 
-    `keys` are ed25519 public keys (hex) by environment; who has signed the others is not checked.
+    `keys` are ed25519 public keys (hex) by environment; who has signed the others is not checked,
+    but it must not be seen to be one key.
     """
-    statements = {}
+    statements, envelopes = {}, {}
     for file in sorted(manifest):
         match = STATEMENT_NAME.fullmatch(file)
         if match:
-            envelope = _read_document(read, manifest, file)
+            envelopes[match[1]] = envelope = _read_document(read, manifest, file)
             statements[match[1]] = parse_statement(envelope, match[1], keys.get(match[1]))
     missing = sorted(keys.keys() - statements.keys())
     if missing:
         raise Refused(SIGNATURE, f"there is no statement of {', '.join(missing)}")
+    _check_signers(envelopes, keys)
     return statements
+
+
+def _check_signers(envelopes: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+    """Raise Refused where one key has signed for two environments, as far as that shows.
+
+    A key that was given for one is tried on the others; beyond that, the envelopes' key ids tell,
+    which are only what their signers say.
+    """
+    for one, other in permutations(sorted(envelopes), 2):
+        named = _key_ids(envelopes[one]) & _key_ids(envelopes[other])
+        if named or (one in keys and _signed_by(envelopes[other], keys[one])):
+            names = " and ".join(sorted((one, other)))
+            raise Refused(
+                SIGNATURE, f"{names} are signed by the same key: they are not two parties"
+            )
+
+
+def _key_ids(envelope: Any) -> set[str]:
+    """Return the key ids that an envelope, sound or not, names."""
+    try:
+        named = [signature.get("keyid") for signature in envelope["signatures"]]
+    except (KeyError, TypeError, AttributeError):
+        return set()
+    return {keyid for keyid in named if isinstance(keyid, str) and keyid}
+
+
+def _signed_by(envelope: Any, public: str) -> bool:
+    """Tell whether a key (hex) has signed an envelope, sound or not."""
+    try:
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        _check_envelope(envelope, payload, bytes.fromhex(public))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def parse_statement(envelope: Any, environment: str, public: str | None) -> Stated:

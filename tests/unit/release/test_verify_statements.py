@@ -243,6 +243,29 @@ def test_one_key_cannot_stand_for_two_environments(check, make_run, forged, envi
     assert said["verified"] == []
 
 
+@pytest.mark.parametrize("given", [(), ("alpha",)])
+@pytest.mark.parametrize("named", ["as it is", "as another", "not"])
+def test_one_key_that_signed_for_two_is_noticed(
+    check, make_run, forged, environment_keys, given, named
+):
+    """The attacker holds one environment's key, and the user has no key for the other."""
+    fake = make_run()
+    fake.write_statement("beta", key="alpha")
+    path = fake.run.environment("beta") / "statement.json"
+    envelope = json.loads(path.read_text())
+    if named != "as it is":
+        envelope["signatures"][0]["keyid"] = "0" * 64 if named == "as another" else ""
+        path.write_text(json.dumps(envelope))
+    key = dsse.public_hex(environment_keys["alpha"])
+    status, said, errors = check(forged(fake), *(f"--environment-key={n}={key}" for n in given))
+    if named != "as it is" and not given:  # nothing shows it, and nothing is claimed
+        assert status == 0
+        assert "that alpha, beta signed it" in " ".join(said["not_proven"])
+        return
+    assert status == 6
+    assert "alpha and beta are signed by the same key" in errors
+
+
 def test_an_environment_named_twice_is_wrong_usage(check, published, environment_keys):
     keys = [dsse.public_hex(environment_keys[name]) for name in ("stranger", "alpha")]
     status, _, errors = check(published, *(f"--environment-key=alpha={key}" for key in keys))
