@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import command, git
+from pipeline import command, git, pipes
 from pipeline.errors import BuildFailed, UsageError
 from pipeline.files import write_bytes
 from pipeline.plain import plain
@@ -36,7 +36,8 @@ def check_source(
     found: list[str] = []
     with git.worktree(opened) as env:
         # A check that cannot list the files would find nothing.
-        git.git(repository, "ls-files", env=env, failure=UsageError)
+        listed = git.git(repository, "ls-files", "-z", env=env, failure=UsageError).stdout
+        pipes.refuse(repository / os.fsdecode(name) for name in listed.split(b"\0"))
         for check in checks:
             done = command.run([check, repository], env=env, timeout_s=TIMEOUT_S, accept=range(256))
             notify(f"{check.name}: {'fine' if done.status == 0 else 'NOT fine'}")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from pipeline import command, neutral
+from pipeline import command, neutral, pipes
 from pipeline.errors import InfrastructureFailed, TwinbuildError, UsageError
 from pipeline.neutral import Layout
 
@@ -301,6 +301,7 @@ def opened(repository: Repository) -> Iterator[Path]:
     shallow clone does not have.
     """
     _refuse_other_hash(repository.layout)
+    pipes.refuse_in_objects(repository.layout.objects)
     with tempfile.TemporaryDirectory(prefix="twinbuild-git-") as name:
         neutral.make(repository.layout, Path(name), {**BARE, **dict(map(_pair, SETTINGS))})
         try:
@@ -316,11 +317,14 @@ def worktree(repository: Repository) -> Iterator[dict[str, str]]:
     """Give the environment in which git knows a working tree by a neutral repository.
 
     Its index is a copy. Line endings, modes, sparse and ignored files are judged as the clone's own
-    `git status` judges them; no filter is run.
+    `git status` judges them; no filter is run. Raise UsageError where git would wait for a pipe.
     """
     tree = repository.tree
     if tree is None:
         raise UsageError(f"{repository.name} has no working tree")
+    pipes.refuse_in_objects(tree.objects)
+    if tree.worktree:
+        pipes.refuse_in_worktree(tree.worktree)
     found = read_settings(tree)
     passed = {n: found[n] for n, form in OF_A_WORKTREE.items() if form.fullmatch(found.get(n, "-"))}
     with tempfile.TemporaryDirectory(prefix="twinbuild-git-") as name:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import demo, doctor
+from pipeline import demo, doctor, git
 from pipeline.check import check_source
 from pipeline.config import Farm
-from pipeline.errors import TwinbuildError
+from pipeline.errors import BuildFailed, TwinbuildError, UsageError
 from pipeline.inputs.history import refuse_changed
 from pipeline.lock import Lock
 from pipeline.run import Request, create
@@ -146,3 +146,84 @@ def test_each_check_that_starts_git_asks_for_its_neutral_repository_first() -> N
         assert first is None or "GIT_DIR" in text, path.name
         if path.read_bytes().startswith(b"#!/bin/sh"):
             assert first is None or code.index("${GIT_DIR:?") < first.start(), path.name
+
+
+IN_THE_TREE = ("a/.gitattributes", ".gitignore", "a/b/.gitmodules", ".mailmap")
+NESTED = ("HEAD", "commondir")
+
+
+def nested(tree: Path, how: str) -> Path:
+    """Make the repository of a folder in the tree, where git looks for it; return its folder."""
+    there = tree.parent / "elsewhere" if how != "folder" else tree / "inner/.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", there], check=True, env=ENVIRONMENT)
+    (tree / "inner").mkdir(exist_ok=True)
+    if how == "link":
+        (tree / "inner/.git").symlink_to(there)
+    elif how == "file":
+        (tree / "inner/.git").write_text(f"gitdir: {there}\n")
+    return there
+
+
+def is_refused(tree: Path, pipe: Path, *, by_status: bool = True) -> None:
+    pipe.parent.mkdir(parents=True, exist_ok=True)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    repository = git.open_checkout(tree)
+    for opens in (*[lambda: git.is_dirty(repository)] * by_status, lambda: check(tree)):
+        with pytest.raises(UsageError, match=f"{re.escape(str(pipe))}' is a pipe or a device"):
+            opens()
+
+
+@pytest.mark.parametrize("name", IN_THE_TREE)
+def test_git_is_not_started_where_it_would_wait_for_a_pipe(
+    hostile: HostileRepository, name: str
+) -> None:
+    is_refused(hostile.tree, hostile.tree / name)
+
+
+@pytest.mark.parametrize("how", ["folder", "link", "file"])
+@pytest.mark.parametrize("name", NESTED)
+def test_nor_in_a_nested_repository(hostile: HostileRepository, name: str, how: str) -> None:
+    there = nested(hostile.tree, how)
+    pipe = hostile.tree / "inner/.git" / name if how == "link" else there / name
+    is_refused(hostile.tree, pipe)
+
+
+@pytest.mark.parametrize("name", ["pack/pack-a.idx", "info/alternates", "00/" + "0" * 38])
+def test_nor_among_the_objects(hostile: HostileRepository, name: str) -> None:
+    pipe = hostile.tree / ".git/objects" / name
+    is_refused(hostile.tree, pipe)
+    with pytest.raises(UsageError, match="is a pipe"), git.opened(git.open_checkout(hostile.tree)):
+        pass
+
+
+def test_checks_open_no_pipe_in_the_place_of_a_file(hostile: HostileRepository) -> None:
+    (hostile.tree / "x.po").touch()
+    subprocess.run(["git", "add", "x.po"], cwd=hostile.tree, check=True, env=ENVIRONMENT)
+    is_refused(hostile.tree, hostile.tree / "x.po", by_status=False)
+
+
+@pytest.mark.parametrize("name", ["x.po", "x.pot", "wiki/x.mdwn"])
+def test_checks_follow_no_link_to_a_device(hostile: HostileRepository, name: str) -> None:
+    """It is committed, and would be read without end."""
+    path = hostile.tree / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to("/dev/zero")
+    setup = path.with_name("wiki.setup")
+    setup.touch()
+    subprocess.run(["git", "add", name, setup], cwd=hostile.tree, check=True, env=ENVIRONMENT)
+    with suppress(BuildFailed):  # of other checks
+        check(hostile.tree)
+
+
+def test_other_pipes_and_links_are_nobodys_business(hostile: HostileRepository) -> None:
+    """An image masks a service by a link to /dev/null; git itself follows no link there."""
+    os.mkfifo(hostile.tree / "pipe")
+    (hostile.tree / "more").mkdir()
+    (hostile.tree / "more/.gitattributes").symlink_to("../pipe")
+    (hostile.tree / "more/.gitignore").symlink_to("/dev/null")
+    (hostile.tree / "more/x.service").symlink_to("/dev/null")
+    subprocess.run(["git", "add", "more"], cwd=hostile.tree, check=True, env=ENVIRONMENT)
+    assert git.is_dirty(git.open_checkout(hostile.tree))
+    with suppress(BuildFailed):
+        check(hostile.tree)
