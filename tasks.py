@@ -561,6 +561,8 @@ def stage_source(
     wanted = _request(workspace, image, commit, source=source, **asked)
     run = flow.start(workspace, wanted)
     flow.take_source(workspace, run, _display(), source=source)
+    if tag:
+        flow.check_pinned(workspace, tag)
     if dotenv:
         Path(dotenv).write_text(f"RUN_ID={run.id}\n")
     print(run.id)

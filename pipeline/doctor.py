@@ -7,11 +7,13 @@ what it found, in words, or raises the TwinbuildError that says what to do.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from pipeline import git, published, ready, signers
+from pipeline import policy as policies
 from pipeline.build import engine
 from pipeline.compare import diffoscope
 from pipeline.config import Archive, Farm, load_farm
@@ -56,13 +58,7 @@ def examine(checkout: Path) -> Iterator[Finding]:
     yield _look("diffoscope", comparison_by_diffoscope)
     yield _look("memory", partial(memory, farm))
     yield _look("git", partial(repository, checkout))
-    workspace, left = Workspace(checkout, farm), list[str]()
-    for name, check in ready.checks(workspace, notify=left.append).items():
-        yield _look(name, check)
-    yield from (Finding("left behind", ok=True, text=line) for line in left)
-    yield _look("signers", partial(signers.usable, farm.keys.tags, checkout / "keys"))
-    yield _look("git signing", partial(signers.try_to_tag, checkout, farm.keys.tags))
-    yield _look("earlier releases", partial(earlier_releases, workspace))
+    yield from _release(Workspace(checkout, farm))
     try:
         proxies = addresses.read_proxies()
     except TwinbuildError as error:
@@ -70,6 +66,32 @@ def examine(checkout: Path) -> Iterator[Finding]:
         return
     for name, archive in farm.archives.items():
         yield _look(f"archive {name}", partial(reach, name, archive, proxies))
+
+
+def _release(workspace: Workspace) -> Iterator[Finding]:
+    """Give the findings about releases, by the policy that will decide about them."""
+    with ExitStack() as stack:
+        keys = workspace.checkout / "keys"
+        try:
+            policy = stack.enter_context(policies.opened(workspace.farm, workspace.checkout))
+        except TwinbuildError as error:
+            yield replace(
+                _broken("policy", error),
+                text=f"{error.what}; what follows is judged by farm.yaml here",
+            )
+        else:
+            yield Finding("policy", ok=True, text=policy.in_force(workspace.farm))
+            workspace, keys = replace(workspace, farm=policy.farm), policy.keys
+        pinned, left = workspace.farm.keys, list[str]()
+        for name, check in ready.checks(workspace, notify=left.append).items():
+            yield _look(name, check)
+        yield from (Finding("left behind", ok=True, text=line) for line in left)
+        if pinned.renewal:
+            yield _look("renewal key", partial(ready.renewal_key, pinned.renewal))
+        yield _look("signers", partial(signers.usable, pinned.tags, keys))
+        tried = partial(signers.try_to_tag, workspace.checkout, pinned.tags, keys)
+        yield _look("git signing", tried)
+        yield _look("earlier releases", partial(earlier_releases, workspace, keys))
 
 
 def exit_status(findings: Iterable[Finding]) -> ExitStatus:
@@ -127,9 +149,9 @@ def repository(checkout: Path) -> str:
     return f"{git.version()}; {found.name} at {head.text}, {state}"
 
 
-def earlier_releases(workspace: Workspace) -> str:
+def earlier_releases(workspace: Workspace, keys: Path) -> str:
     """Return how many releases there are to make upgrade kits from; the last must verify."""
-    location = published.of_farm(workspace)
+    location = published.of_farm(workspace, keys)
     listed = in_order(release.tag for release in location.releases())
     if not listed:
         return "there are none yet"

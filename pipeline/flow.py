@@ -50,10 +50,20 @@ def start(workspace: Workspace, request: Request) -> Run:
 def check_release(workspace: Workspace, tag: str, display: Display, *, resumed: bool) -> None:
     """Raise the first error of what a release needs, before anything is made or started.
 
-    A release that is `resumed` may be published already, for what is published stays.
+    It is judged by the policy, as the release will be. One that is `resumed` may be published
+    already, for what is published stays.
     """
     display.say("checking what a release needs; gpg may ask for the release key")
-    ready.check_release(workspace, tag=None if resumed else tag, notify=display.say)
+    with policies.opened(workspace.farm, workspace.checkout) as policy:
+        display.say(f"policy: {policy.in_force(workspace.farm)}")
+        decided = replace(workspace, farm=policy.farm)
+        ready.check_release(decided, tag=None if resumed else tag, notify=display.say)
+
+
+def check_pinned(workspace: Workspace, tag: str) -> None:
+    """Raise the error that the release of a tag would end with for a key that is not pinned."""
+    with policies.opened(workspace.farm, workspace.checkout) as policy:
+        ready.check_pinned(policy.farm, f"{policy.where}, so {tag} could not be released")
 
 
 def build(
@@ -326,7 +336,9 @@ def release(
 
 def describe(workspace: Workspace, tag: str, display: Display) -> list[Path]:
     """Sign the descriptions of a published release's image again; return what was written."""
-    return describe_again(tag, workspace.farm, workspace.public, notify=display.say)
+    with policies.opened(workspace.farm, workspace.checkout) as policy:
+        decided = replace(workspace, farm=policy.farm)
+        return describe_again(tag, decided.farm, decided.public, notify=display.say)
 
 
 def lock(workspace: Workspace, image: str, display: Display, *, tree: Path | None = None) -> Path:

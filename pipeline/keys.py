@@ -236,7 +236,7 @@ def _let_git_sign(checkout: Path, farm: Farm, fingerprint: str, notify: Notify) 
             git.git(layout.common, "config", "--file", layout.common / "config", name, value)
         notify(f"git: signs in this clone as {fingerprint}")
     try:
-        notify(signers.try_to_tag(checkout, policy))
+        notify(signers.try_to_tag(checkout, policy, checkout / "keys"))
     except (SignatureInvalid, UsageError) as error:
         if fingerprint in policy.signers:
             raise

@@ -37,6 +37,13 @@ class Policy:
     where: str
     served: Repository | None  # the farm's own repository as its server has it, if it was asked
 
+    def in_force(self, here: Farm) -> str:
+        """Say where the policy is, and whether the farm that is at work says something else."""
+        if _rules(here) == _rules(self.farm):
+            return f"{self.where} decides what may be released, and farm.yaml here agrees"
+        differs = "farm.yaml here differs, and where it is laxer it does not count"
+        return f"{self.where} decides what may be released; {differs}"
+
     @property
     def digest(self) -> str:
         """The SHA-256 of all that decides: a stage that read another one must run again."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline import dsse, gpg_failure, openpgp
 from pipeline.cache_folder import default_cache
-from pipeline.config import TagPolicy
+from pipeline.config import Farm, TagPolicy
 from pipeline.errors import (
     InfrastructureFailed,
     SignatureInvalid,
@@ -116,6 +116,38 @@ def tags(policy: TagPolicy) -> str:
             remedy=f"{command_line('keys')} puts the first one into farm.yaml",
         )
     return f"are released when signed by one of {len(policy.listed)} known keys"
+
+
+def check_pinned(farm: Farm, where: str) -> None:
+    """Raise SignatureInvalid unless `farm` pins a release key, and one for each environment.
+
+    None of the keys themselves is needed; `where` ends the message.
+    """
+    pinned = farm.keys.environments
+    lacking = [f"keys.environments.{name}" for name in farm.environments if name not in pinned]
+    lacking += ["keys.release"] * (farm.keys.release is None)
+    remedy = f"{command_line('keys')} makes and pins what is missing; commit and push it"
+    if lacking:
+        raise SignatureInvalid(f"no {', no '.join(lacking)} by {where}", remedy=remedy)
+    own = [pinned[name] for name in farm.environments]
+    if len(set(own)) != len(own):
+        raise SignatureInvalid(f"two environments have one key by {where}", remedy=remedy)
+
+
+def renewal_key(pinned: str) -> str:
+    """Return where the key is that renews upgrade descriptions; it may be elsewhere.
+
+    Raise UsageError if the one that is here is another than the one that is pinned.
+    """
+    path = dsse.renewal_key_path()
+    if not path.exists():
+        return f"is not on this machine ({path}); whoever runs {command_line('kit.renew')} needs it"
+    if dsse.public_hex(dsse.load_key(path)) != pinned:
+        raise UsageError(
+            f"{path} is not the one that farm.yaml has in keys.renewal",
+            remedy="use the key that is pinned there, or pin this one",
+        )
+    return str(path)
 
 
 def environment_key(name: str, pinned: str | None, all_pinned: Mapping[str, str]) -> str:

@@ -27,7 +27,7 @@ def usable(policy: TagPolicy, keys: Path) -> str:
         fault = fault_of(signer, keys)
         if fault:
             raise UsageError(fault.what, remedy=fault.remedy)
-    openpgp_keys = f"{len(policy.signers)} OpenPGP keys in {keys.name}/*.asc can be used"
+    openpgp_keys = f"{len(policy.signers)} OpenPGP keys in keys/*.asc can be used"
     return f"{openpgp_keys}, and {len(policy.ssh)} SSH keys" if policy.ssh else openpgp_keys
 
 
@@ -39,25 +39,25 @@ def fault_of(signer: str, keys: Path) -> gpg_failure.Reason | None:
             shown = gpg.run("--with-colons", "--show-keys", file.resolve())
             if any(line.startswith("sec:") for line in shown.text.split("\n")):
                 return gpg_failure.Reason(
-                    f"{file} holds a secret key", "remove it, and make another key"
+                    f"keys/{file.name} holds a secret key", "remove it, and make another key"
                 )
             gpg.run("--import", file.resolve())
         listing = gpg.run("--with-colons", "--list-keys", signer).text
     if "pub:" not in listing:
         return gpg_failure.Reason(
-            f"no {keys.name}/*.asc has the public key of the signer {signer}",
-            f"mkdir -p {keys.name} && gpg --armor --export {signer} > {keys.name}/NAME.asc,"
+            f"no keys/*.asc has the public key of the signer {signer}",
+            f"mkdir -p keys && gpg --armor --export {signer} > keys/NAME.asc,"
             " or take it out of keys.tags.signers in farm.yaml",
         )
     fault = gpg_failure.key_fault(listing)
     return fault and gpg_failure.Reason(f"the signer {signer} {fault.what}", fault.remedy)
 
 
-def try_to_tag(checkout: Path, policy: TagPolicy) -> str:
+def try_to_tag(checkout: Path, policy: TagPolicy, keys: Path) -> str:
     """Sign a tag as `git tag --sign` would in this clone, and verify it as a release does.
 
-    Nothing of it stays. Raise SignatureInvalid with what git says if it cannot sign, or if the
-    signature is not one that the policy accepts.
+    `keys` has the signers' public keys. Nothing of it stays. Raise SignatureInvalid with what git
+    says if it cannot sign, or if the signature is not one that the policy accepts.
     """
     if not policy.signed:
         return "tags need no signature"
@@ -90,7 +90,7 @@ def try_to_tag(checkout: Path, policy: TagPolicy) -> str:
                 detail=signed.tail,
             )
         made = git.git(folder, "rev-parse", f"refs/tags/{TRIAL}").text
-        verified = tag.verify(folder, made, TRIAL, policy, checkout / "keys")
+        verified = tag.verify(folder, made, TRIAL, policy, keys)
     return f"git signs tags as {verified.signer}; a trial signature is good"
 
 

@@ -1,12 +1,16 @@
 """What a release needs is known before the first machine starts, and doctor says the same."""
 
+import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
-from pipeline import doctor, dsse, flow, openpgp, ready, signers
+from pipeline import doctor, dsse, flow, openpgp, policy, ready, signers
 from pipeline.config import Archive, EnvironmentEntry, Farm, Keys, TagPolicy
 from pipeline.display import Display
 from pipeline.errors import InfrastructureFailed, SignatureInvalid, TwinbuildError, UsageError
@@ -145,15 +149,87 @@ def test_all_that_is_missing_is_told_at_once(
         check(workspace)
 
 
-def test_nothing_is_made_when_a_release_cannot_be(workspace: Workspace) -> None:
-    from rich.console import Console
+def let_decide(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the keys of a workspace be the policy, as a runner brings it."""
+    folder = workspace.checkout.parent / "policy"
+    (folder / "keys").mkdir(parents=True, exist_ok=True)
+    for key in (workspace.checkout / "keys").iterdir():
+        shutil.copy(key, folder / "keys")
+    document = {"keys": workspace.farm.keys.model_dump(mode="json", exclude_none=True)}
+    (folder / "farm.yaml").write_text(json.dumps(document))
+    monkeypatch.setenv(policy.VARIABLE, str(folder))
 
+
+def before_release(workspace: Workspace) -> None:
+    flow.check_release(workspace, "3.3", Display(Console(quiet=True)), resumed=False)
+
+
+def test_nothing_is_made_when_a_release_cannot_be(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_decide(with_keys(workspace, release=None), monkeypatch)
     with pytest.raises(UsageError, match="none is set"):
-        flow.check_release(
-            with_keys(workspace, release=None), "3.3", Display(Console(quiet=True)), resumed=False
-        )
+        before_release(workspace)
     assert not workspace.runs.exists()
     assert not workspace.public.exists()
+
+
+def test_a_release_is_judged_by_the_policy_before_it_begins_too(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What farm.yaml says here, and nobody has pushed, does not count when it is released."""
+    let_decide(workspace, monkeypatch)
+    before_release(with_keys(workspace, release=None, environments={}))
+    alpha = {"alpha": workspace.farm.keys.environments["alpha"]}
+    let_decide(with_keys(workspace, environments=alpha), monkeypatch)
+    with pytest.raises(UsageError, match=r"key beta: farm\.yaml does not know it"):
+        before_release(workspace)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"environments": {}}, "no keys.environments.alpha, no keys.environments.beta by"),
+        ({"release": None}, "no keys.release by"),
+        ({"environments": {"alpha": "0" * 64, "beta": "0" * 64}}, "two environments have one key"),
+    ],
+)
+def test_the_first_stage_alone_finds_keys_that_are_not_pinned(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], what: str
+) -> None:
+    """As a job of a pipeline that has none of the keys."""
+    for name in workspace.farm.environments:
+        dsse.key_path(name).unlink()
+    let_decide(workspace, monkeypatch)
+    flow.check_pinned(workspace, "3.3")
+    let_decide(with_keys(workspace, **change), monkeypatch)
+    with pytest.raises(SignatureInvalid, match=f"{what}.*3.3 could not be released"):
+        flow.check_pinned(workspace, "3.3")
+
+
+def test_descriptions_are_signed_again_by_the_policy(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The renewal key that they name is the one on the default branch."""
+    let_decide(with_keys(workspace, renewal="0" * 64), monkeypatch)
+    farms: list[Farm] = []
+    monkeypatch.setattr(flow, "describe_again", lambda _tag, farm, *_, **__: farms.append(farm))
+    flow.describe(workspace, "3.3", Display(Console(quiet=True)))
+    assert [farm.keys.renewal for farm in farms] == ["0" * 64]
+
+
+def test_the_renewal_key_is_the_one_that_is_pinned_or_elsewhere(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWINBUILD_RENEWAL_KEY", str(tmp_path / "renewal.pem"))
+    assert "is not on this machine" in ready.renewal_key("0" * 64)
+    public = dsse.make_key(tmp_path / "renewal.pem")
+    assert ready.renewal_key(public) == str(tmp_path / "renewal.pem")
+    with pytest.raises(UsageError, match=r"not the one that farm\.yaml has in keys\.renewal"):
+        ready.renewal_key("0" * 64)
+    (tmp_path / "renewal.pem").chmod(0o644)
+    with pytest.raises(SignatureInvalid, match="mode 0644"):
+        ready.renewal_key(public)
 
 
 def test_disk_counts_each_file_system_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -203,17 +279,19 @@ def test_a_signer_needs_a_public_key_that_holds(workspace: Workspace, caller: Gp
 def test_git_signs_as_one_of_the_signers(workspace: Workspace, caller: GpgHome) -> None:
     policy = workspace.farm.keys.tags
     before = sorted(workspace.checkout.rglob("*"))
-    assert policy.signers[0] in signers.try_to_tag(workspace.checkout, policy)
+    assert policy.signers[0] in signers.try_to_tag(
+        workspace.checkout, policy, workspace.checkout / "keys"
+    )
     assert sorted(workspace.checkout.rglob("*")) == before
     other = TagPolicy(signers=[caller.fingerprint("Release <release@example.org>")])
     with pytest.raises(SignatureInvalid, match="no good signature by a key"):
-        signers.try_to_tag(workspace.checkout, other)
+        signers.try_to_tag(workspace.checkout, other, workspace.checkout / "keys")
     git(workspace.checkout, "config", "user.signingkey", PLACEHOLDER)
     with pytest.raises(SignatureInvalid, match=f"git cannot sign tags as {PLACEHOLDER}"):
-        signers.try_to_tag(workspace.checkout, policy)
+        signers.try_to_tag(workspace.checkout, policy, workspace.checkout / "keys")
     git(workspace.checkout, "config", "--unset", "user.signingkey")
     with pytest.raises(UsageError, match="git knows no key to sign with"):
-        signers.try_to_tag(workspace.checkout, policy)
+        signers.try_to_tag(workspace.checkout, policy, workspace.checkout / "keys")
 
 
 def test_git_signs_with_an_ssh_key_that_is_listed(workspace: Workspace, tmp_path: Path) -> None:
@@ -224,11 +302,13 @@ def test_git_signs_with_an_ssh_key_that_is_listed(workspace: Workspace, tmp_path
     git(workspace.checkout, "config", "user.signingkey", f"{path}.pub")
     policy = TagPolicy(ssh=[path.with_suffix(".pub").read_text().strip()])
     assert f"git signs tags as {policy.listed[0]}" in (
-        signers.try_to_tag(workspace.checkout, policy)
+        signers.try_to_tag(workspace.checkout, policy, workspace.checkout / "keys")
     )
     assert signers.usable(policy, workspace.checkout / "keys").endswith("and 1 SSH keys")
     with pytest.raises(SignatureInvalid, match="no good signature by a key"):
-        signers.try_to_tag(workspace.checkout, workspace.farm.keys.tags)
+        signers.try_to_tag(
+            workspace.checkout, workspace.farm.keys.tags, workspace.checkout / "keys"
+        )
 
 
 def test_a_clone_chooses_the_key_and_the_user_the_program(
@@ -257,8 +337,16 @@ def test_doctor_finds_the_placeholder_and_makes_trial_signatures(
     monkeypatch.setattr(doctor, "engine_version", lambda _: "fine")
     monkeypatch.setattr(doctor, "reach", lambda *_: "fine")
     found = {finding.name: finding for finding in doctor.examine(workspace.checkout)}
+    assert not found["policy"].ok  # nothing is committed yet
+    assert "is judged by farm.yaml here" in found["policy"].text
     assert found["release key"].ok
     assert "trial signature is good" in found["release key"].text
     assert not found["signers"].ok
     assert PLACEHOLDER in found["signers"].text
     assert not found["git signing"].ok
+
+    let_decide(with_keys(workspace, renewal="0" * 64), monkeypatch)
+    monkeypatch.setattr(doctor, "load_farm", lambda _: workspace.farm)
+    found = {finding.name: finding for finding in doctor.examine(workspace.checkout)}
+    assert "farm.yaml here differs" in found["policy"].text
+    assert all(found[name].ok for name in ("policy", "signers", "git signing", "renewal key"))
