@@ -28,7 +28,9 @@ def bisect(workspace: Workspace, run: Run, display: Display) -> Answer:
     """
     with run.held(alone=True):
         question = ask(workspace, run)
-        display.say(f"bisect: {question.step} makes {', '.join(list(question.kinds)[:3])} differ")
+        more = f" and {len(question.kinds) - 3} more" if len(question.kinds) > 3 else ""
+        paths = ", ".join(list(question.kinds)[:3])
+        display.say(f"bisect: {question.step} makes {paths}{more} differ")
         factors = ", ".join(name.replace("_", " ") for name in question.values)
         display.say(f"bisect: the environments differ in {factors or 'no factor'}")
         build = partial(_build, workspace, run, question, display, iter(range(1, 10_000)))

@@ -66,9 +66,15 @@ class Completed:
 
     @property
     def tail(self) -> str:
-        """The last lines that the program said about itself."""
-        said = self.stderr.strip() or self.stdout.strip()
-        return "\n".join(said.decode(errors="replace").splitlines()[-TAIL_LINES:])
+        """The last lines that the program said about itself, and that there were more."""
+        return last_lines(self.stderr.strip() or self.stdout.strip())
+
+
+def last_lines(printed: bytes) -> str:
+    """Return the last lines of what a program printed, and that there were more."""
+    lines = printed.decode(errors="replace").splitlines()
+    cut = ["… (the lines before these are left out)"] * (len(lines) > TAIL_LINES)
+    return "\n".join(cut + lines[-TAIL_LINES:])
 
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -289,4 +295,4 @@ def _tail_of(path: Path) -> str:
     """Return the last lines of a file that may be large."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 8192))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
+        return last_lines(file.read())

@@ -172,6 +172,7 @@ def _not_repeatable(trials: _Trials, taken: Taken, name: str) -> Answer:
     side = question.seen[question.environments.index(name)]
     paths = [path for path in question.kinds if seen.get(path) != side.get(path)]
     said = ", ".join(plain(path, limit=TEXT_LIMIT) for path in paths[:SHOWN])
+    said += f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     sentence = (
         f"no factor decides: {name} itself makes something else when it does {plain(question.step)}"
         f" once more ({said}): a time, chance, or an order that nothing fixes"

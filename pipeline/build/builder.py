@@ -15,6 +15,7 @@ from docker.models.containers import Container
 
 from pipeline.build import engine, repository
 from pipeline.build.engine import LABEL, RUN_LABEL
+from pipeline.command import last_lines
 from pipeline.errors import InfrastructureFailed
 from pipeline.files import alone, sha256_bytes, sha256_file
 from pipeline.guest import protocol
@@ -29,7 +30,7 @@ CPUS = 2
 WORK = PurePosixPath("/work")  # while it is made
 MOUNTED = PurePosixPath("/builder")  # afterwards
 OUT = MOUNTED / "out"
-TAIL_LINES = 15
+LOG_LINES = 200
 # Those that mmdebstrap needs to unpack packages and to run their scripts in a chroot.
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SETGID", "SETUID")
 CHROOT_CAPABILITIES = (*CAPABILITIES, "SYS_CHROOT", "KILL", "AUDIT_WRITE")
@@ -129,7 +130,7 @@ def _make(client: DockerClient, recipe: Recipe, store: Store) -> None:
         status = engine.wait(container, TIMEOUT_S)
         if status != 0:
             how = f"did not end within {TIMEOUT_S} s" if status is None else f"status {status}"
-            log = container.logs(tail=TAIL_LINES).decode(errors="replace")
+            log = last_lines(container.logs(tail=LOG_LINES))
             what = f"the builder of {recipe.environment} could not be made ({how})"
             raise InfrastructureFailed(what, detail="\n".join(map(plain, log.splitlines())))
     finally:
