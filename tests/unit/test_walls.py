@@ -277,7 +277,7 @@ def test_one_module_reads_yaml() -> None:
 
 
 def test_one_module_reads_json() -> None:
-    assert json_outside_its_reader(MODULES) == []
+    assert json_outside_its_reader(project()) == []
 
 
 def test_stages_never_import_each_other() -> None:
