@@ -35,13 +35,25 @@ class Folders:
         return min(fitting, default=(0, ""))[1]
 
     def lacks(self, paths: frozenset[str]) -> bool:
-        """Tell whether the ledger is readable and never had one of these paths."""
-        folders = self._folders
-        parted = (path.rstrip("/").rpartition("/") for path in paths)
-        return bool(folders) and not any(
-            name in folders.get(folder, ()) or (f"{folder}/{name}").lstrip("/") in folders
-            for folder, _, name in parted
+        """Tell whether the ledger is readable and never had most of these paths.
+
+        Those that are not absolute are anywhere where their last names are.
+        """
+        had = sum(map(self._has, paths))
+        return bool(self._folders) and 2 * had < len(paths)
+
+    def _has(self, path: str) -> bool:
+        folder, _, name = path.rstrip("/").rpartition("/")
+        if not path.startswith("/"):
+            return name.startswith(".") or name in self._names
+        folder = folder.lstrip("/")
+        return (
+            name in self._folders.get(folder, ()) or f"{folder}/{name}".strip("/") in self._folders
         )
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(chain.from_iterable(self._folders.values()))
 
     @cached_property
     def _folders(self) -> Mapping[str, set[str]]:

@@ -12,7 +12,7 @@ from pipeline.compare.causes.zones import zone_offset
 
 TOKEN = re.compile(r"(?<![0-9a-zA-Z])[0-9a-f]{8}(?![0-9a-zA-Z])|\d+|[^\W\d_]+")
 DIFFERING_LIMIT = 9  # words: as many as the fields of a time are
-SURE_LEAST = 2  # parts of a date that tell of all others
+KNOWN_LEAST = 2  # parts of a date that tell of all others, one of them for sure
 HOURS_LIMIT = 48  # of a build that are looked at
 HEX = re.compile(r"[0-9a-f]{8}")
 # What a number of this many digits counts since 1970, in seconds.
@@ -45,7 +45,9 @@ def in_parts(spot: Spot, pair: Pair) -> Cause | None:
             unknown.append(both)
     sure = sum(certain for _, certain in known)
     # the rest of a time that is written out may be minutes and seconds
-    if not known or (unknown and (sure < SURE_LEAST or not all(map(_short, unknown)))):
+    if not known or (
+        unknown and (not sure or len(known) < KNOWN_LEAST or not all(map(_short, unknown)))
+    ):
         return None
     said = "; ".join(dict.fromkeys(said for said, _ in known))
     return Cause("time-text", said, weak=not sure and len(known) < 2)

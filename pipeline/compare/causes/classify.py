@@ -7,7 +7,6 @@ import lzma
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 from pipeline.compare.causes.accounts import in_accounts
 from pipeline.compare.causes.calendar import in_parts
@@ -168,7 +167,8 @@ def _in_spot(
         yield cause
         if whole:
             return
-    found = list(chain(in_text(spot, pair), in_names(spot, pair, path)))
+    found = in_text(spot, pair)
+    found += [cause for cause in in_names(spot, pair, path) if not (found and cause.weak)]
     if not found:
         found = [cause for cause in (in_zones(spot, pair), in_parts(spot, pair)) if cause][:1]
     if text and (locale := in_locale(spot, pair)):
@@ -177,7 +177,8 @@ def _in_spot(
         found.append(stamp)
     if not found and (digest := in_digests(spot, pair)):
         found = [digest]
-    found = found or list(in_values(path, spot, pair))
+    if all(cause.weak for cause in found):
+        found += [cause for cause in in_values(path, spot, pair) if not (found and cause.weak)]
     yield from found or in_identifiers(path, contents, spot, text=text)
 
 

@@ -12,7 +12,7 @@ LOOKED_AT = 65536  # bytes of a long run
 CHANCE = 0.02  # of the bytes of two random contents are equal, at most
 SHARE = 0.9  # of the information that bytes which are all different have
 AROUND = 64  # bytes on each side of an island
-ISLAND_LEAST = 6
+ISLAND_LEAST, NUMBER_BYTES = 6, 8
 ISLAND_SPOTS = 8  # more than this are no islands
 CALM = 0.75  # of the information that random bytes have: what is around an island has less
 
@@ -25,7 +25,7 @@ def in_random_bytes(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> lis
     """
     if len(contents[0]) != len(contents[1]):
         return []
-    return _whole(contents) or _islands(contents, spots)
+    return _whole(contents) or _islands(contents, spots) or _numbers(contents, spots)
 
 
 def _whole(contents: tuple[bytes, bytes]) -> list[Cause]:
@@ -47,15 +47,31 @@ def _islands(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause
     if not islands or len(spots) > ISLAND_SPOTS:
         return []
     for spot in islands:
-        equal = sum(map(int.__eq__, spot.left, spot.right))
-        pieces = (spot.left[:LOOKED_AT], spot.right[:LOOKED_AT])
-        if equal * 4 > len(spot.left) or not all(map(_is_noise, pieces)):
+        apart = [both for both in zip(spot.left, spot.right, strict=True) if both[0] != both[1]]
+        pieces = (bytes(side) for side in zip(*apart[:LOOKED_AT], strict=True))
+        if len(apart) < max(ISLAND_LEAST, 0.6 * len(spot.left)) or not all(map(_is_noise, pieces)):
             return []
-        around = _around(contents, spot)
-        if len(around) < LEAST or _information(around) > CALM * log2(len(around)):
+        if not _is_calm(_around(contents, spot)):
             return []
     said = f"{len(islands[0].left)} bytes at byte {islands[0].offsets[0]} follow no pattern"
     return [_cause(said)]
+
+
+def _numbers(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause]:
+    """Guess that few bytes in what is no noise are a number that is another in each build."""
+    if not spots or len(spots) > ISLAND_SPOTS:
+        return []
+    if not all(
+        len(spot.left) <= NUMBER_BYTES and _is_calm(_around(contents, spot)) for spot in spots
+    ):
+        return []
+    first = spots[0]
+    said = f"{first.left.hex()} and {first.right.hex()} at byte {first.offsets[0]}"
+    return [Cause("changing-number", f"{said} follow from no known factor", weak=True)]
+
+
+def _is_calm(around: bytes) -> bool:
+    return len(around) >= LEAST and _information(around) <= CALM * log2(len(around))
 
 
 def _around(contents: tuple[bytes, bytes], spot: Spot) -> bytes:

@@ -30,7 +30,7 @@ class Facts:
 
     What is not known is None. `others` are the values of further factors, by their names. `holds`
     returns the folder of the tree which holds just these names, or nothing; `lacks` tells whether
-    the tree is known to have none of these paths.
+    the tree is known to have had few of these: absolute paths, or names of files.
     """
 
     name: str

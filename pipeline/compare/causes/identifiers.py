@@ -35,6 +35,7 @@ BARE_ADDRESS = re.compile(r"(?<![\w.])(?:(?:7f|5[56])[0-9a-f]{10}|ffff[0-9a-f]{1
 DECIMAL_ADDRESS = re.compile(r"(?<![\w.])(?:9[345]\d{12}|1(?:39[6-9]|40[0-7])\d{11})(?![\w.])")
 SMALL_ADDRESS = re.compile(r"(?<=\bat )0x[0-9a-f]{6,16}(?=>)|(?<=[A-Z]\(0x)[0-9a-f]{6,16}(?=\))")
 CRYPT = re.compile(r"\$(?:1|2[abxy]|5|6|7|y|gy|apr1|md5)\$[./A-Za-z0-9$,=]{8,}")
+CONSONANTS = re.compile(r"(?i:[bcdfghjklmnpqrstvwxz]{6,})")
 ENCODED = re.compile(r"(?<![\w+/.-])[A-Za-z0-9+/_.-]{10,}={0,2}(?![\w+/=-])")
 KEYS = re.compile(
     r"-----BEGIN ([A-Z0-9 ]+)-----|\b((?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp\d+|sk-\S+) AAAA)"
@@ -132,7 +133,9 @@ def _encoded(spot: Spot) -> list[Cause]:
 
 
 def _drawn(word: str) -> bool:
-    """Tell whether letters and digits alternate as in no word."""
+    """Tell whether letters and digits alternate as in no word, or no vowels are where they were."""
+    if len(word) >= SURE and word.isalpha() and (word.isupper() or word.islower()):
+        return bool(CONSONANTS.search(word))
     kinds = [(c.islower(), c.isupper(), c.isdigit()) for c in word]
     changes = sum(one != other for one, other in pairwise(kinds))
     plain = word.isalnum() or any(map(str.isupper, word))  # a path has signs and no capitals
@@ -144,7 +147,7 @@ def _number(spot: Spot, *, text: bool) -> Iterator[Cause]:
     found = _different(NUMBER, spot) if text else None
     alike = NUMBER.sub("", spot.text[0]) == NUMBER.sub("", spot.text[1])
     if found and alike:
-        said = f"{found[0]} and {found[1]} are of no factor that is known"
+        said = f"{found[0]} and {found[1]} follow from no known factor"
         yield Cause("changing-number", f"{said}: drawn, counted, or of a process", weak=True)
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from pipeline.compare.causes.facts import Cause, Facts, Pair
+from pipeline.compare.causes.languages import UNTRANSLATED
 from pipeline.compare.causes.spots import Spot, differing_words
 from pipeline.compare.causes.zones import zone_names
 from pipeline.guest.protocol import BUILD_FOLDER
@@ -32,13 +33,22 @@ def _values(facts: Facts) -> dict[str, list[str]]:
         "host-name": [facts.host_name, (facts.host_name or "").upper()],
         "user": [facts.user],
         "time-zone": [facts.time_zone, *zone_names(facts)],
-        "locale": [facts.locale],
+        "locale": _locales(facts.locale),
         "cpu-count": [facts.cpus],
         **{f"machine {factor}": [value] for factor, value in facts.others.items()},
     }
     for factor in OF_OWN_CAUSE:
         found.pop(f"machine {factor}", None)
     return {name: [value or OUT for value in values] for name, values in found.items()}
+
+
+def _locales(locale: str | None) -> list[str | None]:
+    """Return a locale's name, and what programs make of it: its language and country."""
+    base = re.split(r"[.@]", locale or "")[0]
+    if base in UNTRANSLATED:
+        return [locale, base, base, base, "en"]
+    language = base.partition("_")[0]
+    return [locale, base, base.replace("_", "-"), language, language]
 
 
 def in_names(spot: Spot, pair: Pair, path: str = "") -> Iterator[Cause]:

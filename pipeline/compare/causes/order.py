@@ -148,11 +148,11 @@ def _parts(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
 
 def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
     """Say by what the items are ordered, as far as they show it."""
-    ours, theirs = ([MARKUP.sub("", item) or item for item in side] for side in (ours, theirs))
+    ours, theirs = (list(map(_bare, side)) for side in (ours, theirs))
     items = f"{len(ours)} items are the same, in another order"
     if len(ours) > 2 and (said := _by_locale(ours, theirs, pair)):
         return Cause("locale", f"{items}: {said}")
-    folders = 0 if _are_nowhere(ours, pair[0]) else _folders_walked(ours, theirs)
+    folders = _folders_walked(ours, theirs, pair[0])
     if folders > 1:
         return Cause("directory-order", f"{items}, and they are names of files, by folders")
     for names, facts in ((ours, pair[0]), (theirs, pair[1])):
@@ -171,15 +171,20 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
     return Cause("hash-order", f"{items}, sorted in {'one' if sorts else 'neither'}")
 
 
-def _are_nowhere(items: Sequence[str], facts: Facts) -> bool:
-    """Tell whether items are absolute paths of which the tree has none: names without files."""
-    paths = [path[0].lstrip("/") for item in items if (path := ABSOLUTE.search(item))]
-    return len(paths) == len(items) and facts.lacks(frozenset(paths))
+def _bare(item: str) -> str:
+    """Return an item without the marks of HTML and XML around it."""
+    return MARKUP.sub("", item) or item.replace("/>", ">")
 
 
-def _folders_walked(ours: Sequence[str], theirs: Sequence[str]) -> int:
-    """Return how many folders the items name files of; 0 if they name none, or in no such order."""
+def _folders_walked(ours: Sequence[str], theirs: Sequence[str], facts: Facts) -> int:
+    """Return how many folders the items name files of.
+
+    That is 0 if they name none, none that the tree ever had, or in no such order.
+    """
     files = _files(ours)
+    paths = (path[0] if (path := ABSOLUTE.search(file)) else file for file in files.values())
+    if files and facts.lacks(frozenset(paths)):
+        return 0
     counts = [_walked([files[i] for i in side if i in files]) for side in (ours, theirs)]
     return min(counts) if files else 0
 

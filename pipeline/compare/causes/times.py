@@ -116,6 +116,11 @@ def _date_bytes(piece: bytes) -> float | None:
     return moment(*struct.unpack(">H5B", piece))
 
 
+def _date_numbers(piece: bytes) -> float | None:
+    """Return the time that a colour profile has: year to second, big-endian."""
+    return moment(*struct.unpack(">6H", piece))
+
+
 def moment(*fields: int) -> float | None:
     """Return year, month, day, hour, minute and second in UTC as seconds; None if it is none."""
     try:
@@ -145,6 +150,7 @@ ENCODINGS = (
     *_numbers(),
     _Encoding("an ISO 9660 record", 7, _iso_record),
     _Encoding("year, month, day, hour, minute, second", 7, _date_bytes, zoned=False),
+    _Encoding("six numbers of 16 bits, as of ICC", 12, _date_numbers, zoned=False),
     _Encoding("DOS (FAT, zip)", 4, dos_time, zoned=False),
 )
 
@@ -194,10 +200,12 @@ DATES = tuple(
         rf"\b{_DAY}[ -]{_MONTH}[ -]{_YEAR}{_THEN}",
         rf"\b{_MONTH} +{_DAY},? +{_YEAR}{_THEN}",
         rf"(?<!\d){_YEAR}{_COMPACT_DAY}(?:[T-]?{_COMPACT})?(?:\d\d(?!\d))?(?P<zone>Z)?(?!\d)",
-        rf"(?<!\d){_NUMBERS[0]}/{_NUMBERS[1]}/{_NUMBERS[2]}{_THEN}(?!\d)",
-        rf"(?<!\d){_NUMBERS[1]}[./]{_NUMBERS[0]}[./]{_NUMBERS[2]}{_THEN}(?!\d)",
+        rf"(?<![\d-]){_NUMBERS[0]}(?P<by>[/-]){_NUMBERS[1]}(?P=by){_NUMBERS[2]}{_THEN}(?!\d)",
+        rf"(?<![\d-]){_NUMBERS[1]}(?P<by>[./-]){_NUMBERS[0]}(?P=by){_NUMBERS[2]}{_THEN}(?!\d)",
         rf"\b{_MONTH} +{_DAY} {_CLOCK}\b",
         rf"(?<!\d)(?P<year>\d\d){_COMPACT_DAY}(?!\d)",
+        rf"(?<!\d)(?P<year>\d\d){_COMPACT_DAY}(?P<h>[0-2]\d)(?P<m>[0-5]\d)(?!\d)",
+        rf"(?<!\d){_COMPACT_DAY}(?P<year>\d\d)(?P<h>[0-2]\d)(?P<m>[0-5]\d)(?=[23]D\b|(?!\d))",
         rf"(?<!\d){_YEAR}-?(?P<yday>[0-3]\d\d)(?!\d)",
         rf"(?<!\d){_YEAR}-?W(?P<week>[0-5]\d)(?!\d)",
         rf"\b[Ww]eek (?P<week>[0-5]?\d)\b\D{{1,8}}{_YEAR}\b",
@@ -207,6 +215,7 @@ DATES = tuple(
         rf"(?<!\d){_DAY}\.? {_WORD} {_CLOCK} (?:{_ZONE} |[A-Z+0-9-]{{1,5}} )?{_YEAR}\b",
     )
 )
+HALVES = re.compile(r"\((\d{5}) (\d{1,5})(?: \d+){0,2}\)")  # high and low bits, as of Emacs
 EPOCHS = re.compile(r"(?<!\d)(?<!\d\.)(\d{10})(\d{3}|\d{6}|\d{9})?(?!\d)")
 CLOCKS = re.compile(rf"(?<![\d:]){_CLOCK}(?![\d:])")
 
@@ -221,6 +230,9 @@ def read_dates(text: str, facts: Facts) -> list[Stamp]:
             if stamp and not taken & set(range(*match.span())):
                 taken |= set(range(*match.span()))
                 found.append(stamp)
+    for match in HALVES.finditer(text):
+        at = int(match[1]) * 65536 + int(match[2])
+        found.append(Stamp(at, at, zoned=True, words=match[0]))
     for match in EPOCHS.finditer(text):
         at = int(match[1])
         if not taken & set(range(*match.span())):
@@ -295,8 +307,8 @@ def in_text(spot: Spot, pair: Pair) -> list[Cause]:
             continue
         if said := judge((left, right), pair):
             found.append(Cause("time-text", said))
-        elif said := _same_moment(left, right, pair):
-            found.append(Cause("time-zone", said))
+        elif moment_of_both := _same_moment(left, right, pair):
+            found.append(moment_of_both)
         elif said := _apart((left, right), pair):
             found.append(Cause("time-text", said))
     if not found and not any(dates):
@@ -304,19 +316,24 @@ def in_text(spot: Spot, pair: Pair) -> list[Cause]:
     return found
 
 
-def _same_moment(left: Stamp, right: Stamp, pair: Pair) -> str | None:
-    """Say so if two times are one moment, each in the time zone of its environment."""
+def _same_moment(left: Stamp, right: Stamp, pair: Pair) -> Cause | None:
+    """Find one moment in the time zone of each environment; of whole days that is a guess."""
     moments = [
         stamp.earliest - (0 if stamp.zoned else zone_offset(facts.time_zone, stamp.earliest))
         for stamp, facts in ((left, pair[0]), (right, pair[1]))
     ]
-    apart = abs(moments[0] - moments[1])
     days = all(stamp.latest - stamp.earliest > DAY_S / 2 for stamp in (left, right))
     commits = all(stamp.of_commit(facts) for stamp, facts in ((left, pair[0]), (right, pair[1])))
-    if pair[0].time_zone == pair[1].time_zone or (apart and not (days and commits)):
+    if pair[0].time_zone == pair[1].time_zone:
         return None
-    zones = f"{pair[0].time_zone} and {pair[1].time_zone}"
-    return f"{left.words} and {right.words} are one moment, seen from {zones}"
+    said = f"{left.words} and {right.words}, seen from {pair[0].time_zone} and {pair[1].time_zone}"
+    if moments[0] == moments[1] or (days and commits):
+        return Cause("time-zone", f"one moment: {said}")
+    # of two days on end the later one is where the sun rises earlier
+    ahead = [zone_offset(facts.time_zone, left.earliest) for facts in pair]
+    if days and left.earliest - right.earliest == (DAY_S if ahead[0] > ahead[1] else -DAY_S):
+        return Cause("time-zone", f"one moment of two days: {said}", weak=True)
+    return None
 
 
 def _clocks(spot: Spot, pair: Pair) -> Iterator[Cause]:

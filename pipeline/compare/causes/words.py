@@ -11,7 +11,7 @@ from pipeline.compare.causes.spots import Spot, differing_words
 from pipeline.compare.causes.times import CLOCKS, read_dates
 
 TOKEN = re.compile(r"[^\W_]+(?:[.,'’+-][^\W_]+)*")
-NUMBER = re.compile(r"\d[\d.,]*")
+BARE = re.compile(r"\d[\d.,]*")  # what is left without numbers
 DIFFERING_LIMIT = 3  # words of a line
 SHOWN = 60  # characters of a line
 
@@ -30,8 +30,8 @@ def in_rest(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) ->
             return
         kinds = {**found, **kinds}
     for kind, (left, right) in sorted(kinds.items()):
-        said = f"{left!r} and {right!r}, in what is alike else, are of no factor that is known"
-        yield Cause(f"changing-{kind}", f"{said}: drawn, counted, or chosen", weak=True)
+        said = f"{left!r} and {right!r} follow from no known factor, and all else is alike"
+        yield Cause(f"changing-{kind}", f"{said}: drawn, counted or chosen", weak=True)
 
 
 def _alone(contents: tuple[bytes, bytes], alone: Sequence[Spot], pair: Pair) -> Iterator[Cause]:
@@ -51,7 +51,7 @@ def _kinds(spot: Spot) -> dict[str, tuple[str, str]]:
     differing = differing_words(TOKEN, (left, right))
     if len(differing) > DIFFERING_LIMIT:
         return {}
-    words = [both for both in differing if not all(map(NUMBER.fullmatch, both))]
+    words = [(one, other) for one, other in differing if BARE.sub("", one) != BARE.sub("", other)]
     if words:
         return {"word": words[0]}
     return {"number": differing[0]} if differing else {}

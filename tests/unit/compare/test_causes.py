@@ -258,7 +258,11 @@ def test_time_zones_are_known_where_the_system_has_no_database_of_them() -> None
 
 
 def test_days_that_are_not_the_commits_are_no_time_zones() -> None:
-    assert names_of("x", b"on 2020-11-23\n", b"on 2020-11-22\n") == []
+    assert names_of("x", b"on 2020-11-22\n", b"on 2020-11-23\n") == []
+    assert names_of("x", b"on 2020-11-24\n", b"on 2020-11-22\n") == []
+    # a day that is one further where the sun rises earlier may be one moment
+    found = find_causes("x", (b"on 2020-11-23\n", b"on 2020-11-22\n"), PAIR)
+    assert [(cause.name, cause.weak) for cause in found] == [("time-zone", True)]
     assert names_of("x", b"in Europe/Berlin\n", b"in Europe/Paris\n") == ["changing-word"]
 
 

@@ -42,6 +42,10 @@ BY_LOCALE = [
     # what its characters are called
     ("encoding: UTF-8, strict\n", "encoding: ANSI_X3.4-1968, strict\n"),
     ("utf-8 UTF-8 utf-8\n", "utf-8 ascii utf-8\n"),
+    # what programs make of its name
+    ('<html lang="de">\n', '<html lang="C">\n'),
+    ("locale: de-DE\n", "locale: C\n"),
+    ("LANG=de_DE\n", "LANG=C\n"),
     # parts of lists: `sort | head`, `sort | tail`
     (lines("apple Bear cat Dog egg"), lines("Bear Dog Fox Zoo apple")),
     ("apple Bear cat Dog egg\n", "Bear Dog Fox Zoo apple\n"),

@@ -50,7 +50,7 @@ NEGATIVES: dict[str, Callable[[], Named]] = {
     "file-time": value("time", OTHER, OTHER + 9),
     "time-binary": when("32 le"),
     "time-text": when("ctime"),
-    "time-zone": content("x", b"on 2020-11-23\n", b"on 2020-11-22\n"),
+    "time-zone": content("x", b"on 2020-11-22\n", b"on 2020-11-23\n"),
     "image-time": place("squashfs", "[time of making]", "time", "1600000000", "1600000009"),
     "gzip-time": when("gzip"),
     "zip-time": when("zip"),

@@ -31,6 +31,18 @@ def named(left: str, right: str, beta: object = BETA) -> list[tuple[str, bool]]:
         (f"{ALPHA_AT:x}\n", f"{BETA_AT:x}\n"),
         ("expires 2028-06-23\n", "expires 2028-12-25\n"),
         ("since 2027-06-22\n", "since 2027-12-24\n"),
+        ("6-23-2027\n", "12-25-2027\n"),
+        ("23-06-2027\n", "25-12-2027\n"),
+        ("x-06232718403D\n", "x-12252718403D\n"),
+        ("build 2706231840\n", "build 2712251840\n"),
+        (
+            f'("x.el") ({ALPHA_AT >> 16} {ALPHA_AT & 65535} 0 0)\n',
+            f'("x.el") ({BETA_AT >> 16} {BETA_AT & 65535} 0 0)\n',
+        ),
+        (
+            "tm(2027, mon=6, mday=23, 18:40, s=1, yday=174)\n",
+            "tm(2027, mon=12, mday=25, 18:40, s=7, yday=359)\n",
+        ),
     ],
 )
 def test_a_part_of_the_date_is_named(left: str, right: str) -> None:
