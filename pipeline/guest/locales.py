@@ -56,12 +56,16 @@ def lent(tree: Path, env: Mapping[str, str]) -> dict[str, str]:
 
     Raise StepFailed if the data of a locale that the tree has itself cannot be made.
     """
-    name = env.get("LC_ALL", "C")
-    if name in BUILT_IN or not _has_sources(name):
+    if not are_lent(env.get("LC_ALL", "C")):
         return dict(env)
     for own in _own(tree):
         _define(own)
     return {**env, "LOCPATH": f"{DATA}:{INSIDE}"}
+
+
+def are_lent(name: str) -> bool:
+    """Tell whether programs in a tree are lent the data of a locale."""
+    return name not in BUILT_IN and _has_sources(name)
 
 
 def _own(tree: Path) -> list[str]:

@@ -91,6 +91,9 @@ def _build(report: Report) -> None:
         )
         names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names.all() if not stop]
         names += [protocol.LEDGER, protocol.TIMINGS]
+        if locales.are_lent(machine["locale"]) and not tree.takes_locale(job.tree, report, env):
+            locale_data += ", which the libc in the tree does not take: its programs did as in C"
+            report.log(f"data of the locale {machine['locale']}: {locale_data}")
         hand_over(disk(protocol.OUTPUT_DISK), job.work, names)
     report.send("done", facts={**_facts(env), "locale_data": locale_data})
 

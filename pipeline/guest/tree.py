@@ -58,6 +58,11 @@ if [ -d {locales.DATA} ]; then
 fi
 exec chroot "$@"
 """
+# Where libc finds no data that it takes, it does as in C, whose characters are ASCII's.
+UNTAKEN = 42
+ASK_LOCALE = (
+    f'[ ! -x /usr/bin/locale ] || [ "$(/usr/bin/locale charmap)" = UTF-8 ] || exit {UNTAKEN}'
+)
 # A second view of the machine, in which a folder and /tmp alone can be written. The kernel writes a
 # space in a path as \040; what another mount hides is no mount point, and cannot be reached.
 IN_FOLDER = f"""
@@ -267,6 +272,15 @@ def in_chroot(
     """Run a program with a tree as its root directory."""
     env = locales.lent(tree, env)
     _run_apart(IN_CHROOT, [os.fspath(tree), *argv], report, env, blame=blame)
+
+
+def takes_locale(tree: Path, report: Report, env: Mapping[str, str]) -> bool:
+    """Tell whether the libc in a tree takes the locale's data; True where nothing can tell."""
+    try:
+        in_chroot(tree, report, env, ["sh", "-c", ASK_LOCALE], blame="locale charmap in the tree")
+    except StepFailed as error:
+        return f"status {UNTAKEN}" not in str(error)
+    return True
 
 
 def in_folder(

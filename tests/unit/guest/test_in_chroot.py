@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.guest import locales
 from pipeline.guest.report import StepFailed
-from pipeline.guest.tree import in_chroot, in_folder
+from pipeline.guest.tree import in_chroot, in_folder, takes_locale
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 PROGRAMS = ("cat", "head", "ls", "sh", "test", "wc")
@@ -67,6 +67,30 @@ def test_a_hook_is_lent_the_machines_locales(
     assert report.lines[0] == "/usr/lib/locale:/run/locale"
     assert {path.name for path in Path("/usr/lib/locale").iterdir()} <= set(report.lines)
     assert list((root / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("locale", "takes"),
+    [
+        ("echo UTF-8", True),
+        ("echo ANSI_X3.4-1968; echo cannot set >&2", False),
+        ("exit 1", False),
+        (None, True),
+    ],
+)
+def test_a_tree_whose_libc_does_not_take_the_locale_is_noticed(
+    root: Path, locale: str | None, *, takes: bool
+) -> None:
+    if locale:
+        (root / "usr/bin").mkdir(parents=True)
+        (root / "usr/bin/locale").write_text(f"#!/bin/sh\n{locale}\n")
+        (root / "usr/bin/locale").chmod(0o755)
+    assert takes_locale(root, Lines(), ENV) is takes  # type: ignore[arg-type]
+
+
+def test_where_nothing_runs_nobody_can_tell(root: Path) -> None:
+    (root / "bin/sh").unlink()
+    assert takes_locale(root, Lines(), ENV)  # type: ignore[arg-type]
 
 
 def test_a_hook_has_the_devices_that_programs_expect(root: Path) -> None:
