@@ -276,7 +276,7 @@ HOOKS = (
     ),
     Hook(
         "list",
-        "for n in 4 9 1 7 3; do echo usr/lib/x$n.so; done | $READDIR >list",
+        "mkdir so; for n in 4 9 1 7 3; do : >so/x$n.so; echo so/x$n.so; done | $READDIR >list",
         "list",
         "content",
         "directory-order",
