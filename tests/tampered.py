@@ -5,12 +5,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import command
 from pipeline.compare.formats.container import Container
 from pipeline.compare.formats.known import recognise
 from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.source import Memory, Source, Spool
 from tests import image_pairs as pairs
+from tests import real_pairs
 
 CHANGED = "c"
 WORK = 2**40
@@ -32,31 +32,14 @@ def tree(folder: Path, *, changed: bool) -> Path:
     return folder
 
 
-def tar(tree: Path, archive: Path) -> Path:
-    options = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]
-    pairs.run("tar", "-C", tree, *options, "-cf", archive, ".")
-    return archive
+def real(name: str) -> Maker:
+    """Return a maker of `tests.real_pairs`."""
 
-
-def pax(tree: Path, archive: Path) -> Path:
-    options = ["--sort=name", "--format=pax", "--pax-option=delete=atime,delete=ctime"]
-    pairs.run("tar", "-C", tree, *options, "-cf", archive, ".")
-    return archive
-
-
-def packed(*program: str) -> Maker:
-    def make(tree: Path, archive: Path) -> Path:
-        suffix = {"gzip": "gz", "xz": "xz", "zstd": "zst", "bzip2": "bz2"}[program[0]]
-        pairs.run(*program, tar(tree, archive))
-        return archive.with_name(f"{archive.name}.{suffix}")
+    def make(tree: Path, out: Path) -> Path:
+        real_pairs.MAKERS[name].pack(tree, out)
+        return out
 
     return make
-
-
-def zip_(tree: Path, archive: Path) -> Path:
-    names = ["a/one.txt", "a/b/big", CHANGED, "d", "z"]
-    command.run(["zip", "-q", "-X", f"{archive}.zip", *names], timeout_s=60, cwd=tree)
-    return Path(f"{archive}.zip")
 
 
 def ar(tree: Path, archive: Path) -> Path:
@@ -108,14 +91,31 @@ MAKERS: dict[str, Maker] = {
     "fat": floppy,
     "disk": disk,
     "cpio": pairs.cpio,
-    "tar": tar,
-    "tar, pax": pax,
-    "zip": zip_,
     "ar": ar,
     "deb": package,
-    "gzip": packed("gzip", "-n"),
-    "xz": packed("xz"),
-    "zstd": packed("zstd", "-q"),
+    **{
+        name: real(maker)
+        for name, maker in {
+            "squashfs, gzip": "squashfs gzip",
+            "squashfs, without fragments": "squashfs no fragments",
+            "cpio, portable": "cpio odc",
+            "cpio, binary": "cpio bin",
+            "cpio, sums": "cpio crc",
+            "tar": "tar gnu",
+            "tar, pax": "tar pax",
+            "tar, v7": "tar v7",
+            "tar, oldgnu": "tar oldgnu",
+            "zip": "zip deflate",
+            "zip, stored": "zip store",
+            "gzip": "packed gzip",
+            "xz": "packed xz",
+            "zstd": "packed zstd",
+            "bzip2": "packed bzip2",
+            "lzma": "packed lzma",
+            "lz4": "packed lz4",
+            "lz4-legacy": "packed lz4-legacy",
+        }.items()
+    },
 }
 
 

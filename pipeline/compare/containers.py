@@ -4,12 +4,11 @@ What the other side stores elsewhere is matched by name. Bytes that no structure
 explains are told; the account of every byte (`account`) sees to it that none is left out.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from pipeline.compare.formats.container import Container, Entry, Format, Structure, sort_key
+from pipeline.compare.formats.container import Container, Entry, Format, Structure
 from pipeline.compare.formats.ranges import Ranges, Span
 from pipeline.compare.formats.scan import Bytes, describe, exact, scan
 from pipeline.compare.formats.source import (
@@ -22,6 +21,7 @@ from pipeline.compare.formats.source import (
     Watched,
     common,
 )
+from pipeline.compare.matching import matched
 from pipeline.compare.places import (
     REFUSED,
     UNUSED,
@@ -32,16 +32,12 @@ from pipeline.compare.places import (
     structure_place,
     weight,
 )
-from pipeline.guest.protocol import without_digest
 
 EMPTY = Memory(b"")
 HEADERS = "headers of entries"
 FRAGMENTS = "fragments"
-PACKAGE_PART = re.compile(r"(control|data)\.tar(\.(gz|xz|zst|bz2|lzma))?")
 
 Sides = tuple[Source, Source]
-# An entry on both sides, and whether to tell of it: not of what is in a folder that only one has.
-Matched = tuple[Entry | None, Entry | None, bool]
 
 
 class Position(NamedTuple):
@@ -184,6 +180,16 @@ class Pair:
         for found in differing(*accounts, ranges, self.spool):
             self._differing(found)
 
+    def _encodings(self, ours: Entry, theirs: Entry) -> None:
+        """Tell if two contents that differ are known not to be compressed in one way."""
+        from pipeline.compare.formats.recompress import tell_encodings
+
+        if ours.compressed and theirs.compressed and not self.packed_otherwise:
+            made = tell_encodings(ours.compressed, theirs.compressed, self.spool)
+            if made:
+                where, path = self.at.where, ours.path
+                self.descent.found(Place(where, path, "layout", first=made[0], second=made[1]))
+
     def _all_entries(
         self, containers: tuple[Container, Container], sides: Sides, ranges: Ranges
     ) -> bool:
@@ -192,25 +198,25 @@ class Pair:
 
         first, second = containers
         numbers, order, differs, count, unlike = Numbers(), Order(), False, -1, ""
-        for ours, theirs, told in _matched(
+        for ours, theirs, told in matched(
             *(c.taken_down() if c.taken_down else c.entries() for c in containers)
         ):
             count += ours is not None
             if first.number and second.number:
-                numbers.add(
-                    first.number(ours) if ours else None, second.number(theirs) if theirs else None
-                )
+                number = first.number(ours) if ours else None
+                other = second.number(theirs) if theirs else None
+                numbers.add(number, other, linked=_linked_anew(ours, theirs))
             if not told:
                 continue
             changed = self._entries(ours, theirs, ranges)
             differs |= changed
             if ours and theirs:
-                self._records(containers, sides, (ours, theirs), changed=changed)
+                self._around(containers, sides, (ours, theirs), changed=changed)
             if ours and theirs and not changed and first.unlike and first.unlike(ours):
                 unlike = unlike or (ours.path if ours.facts == theirs.facts else "")
             if ours and theirs and first.place and second.place and not changed:
                 order.add(count, first.place(ours), second.place(theirs))
-        if unlike and not self.packed_otherwise:
+        if not self.packed_otherwise and (unlike or _packed_unlike(first, second)):
             where = self.at.where
             self.descent.found(Place(where, "[packed data]", "layout", first=unlike, second=unlike))
         moved = self._order(first, second)
@@ -242,7 +248,7 @@ class Pair:
                 if one.places or other.places:
                     layouts.append((one, other))
                 else:
-                    self.packed_otherwise |= one.kind == "structure"
+                    self.packed_otherwise |= one.kind in ("structure", "layout")
                     self.descent.found(structure_place(self.at.where, one, other))
         return layouts
 
@@ -273,6 +279,19 @@ class Pair:
             return True
         note = ours.note or theirs.note
         return self._content(ours, ours.content or EMPTY, theirs.content or EMPTY, ranges, note)
+
+    def _around(
+        self,
+        containers: tuple[Container, Container],
+        sides: Sides,
+        pair: tuple[Entry, Entry],
+        *,
+        changed: bool,
+    ) -> None:
+        """Compare what two entries' records say, and how their contents are compressed."""
+        self._records(containers, sides, pair, changed=changed)
+        if changed:
+            self._encodings(*pair)
 
     def _records(
         self,
@@ -323,39 +342,16 @@ class Pair:
         return bool(moved)
 
 
-def _same_but_digest(left: str, right: str) -> bool:
-    """Whether two files are named by their contents, and are else called the same."""
-    return without_digest(left) == without_digest(right)
+def _packed_unlike(first: Container, second: Container) -> bool:
+    """Whether the same piece of the format's own data is packed into other bytes."""
+    return any(second.packed.get(held, stored) != stored for held, stored in first.packed.items())
 
 
-def _same_but_packing(left: str, right: str) -> bool:
-    """Whether two files are one part of a Debian package, and are packed in different ways."""
-    found = PACKAGE_PART.fullmatch(left), PACKAGE_PART.fullmatch(right)
-    return found[0] is not None and found[1] is not None and found[0][1] == found[1][1]
-
-
-def _same(left: str, right: str) -> bool:
-    return _same_but_digest(left, right) or _same_but_packing(left, right)
-
-
-def _matched(left: Iterator[Entry], right: Iterator[Entry]) -> Iterator[Matched]:
-    """Give the entries of both sides by path."""
-    ours, theirs = next(left, None), next(right, None)
-    missing: str | None = None
-    while ours is not None or theirs is not None:
-        keys = [sort_key(side.path) if side else None for side in (ours, theirs)]
-        if ours and theirs and keys[0] != keys[1] and _same(ours.path, theirs.path):
-            keys[1] = keys[0]
-        first = min(key for key in keys if key is not None)
-        pair = (ours if keys[0] == first else None, theirs if keys[1] == first else None)
-        told = None not in pair or missing is None or not first.startswith(missing)
-        if told and None in pair:
-            missing = f"{first}\0"
-        yield (*pair, told)
-        if pair[0]:
-            ours = next(left, None)
-        if pair[1]:
-            theirs = next(right, None)
+def _linked_anew(ours: Entry | None, theirs: Entry | None) -> bool:
+    """Whether an entry has another number of links on the other side, which is told of it."""
+    if ours is None or theirs is None:
+        return False
+    return ours.facts.get("links") != theirs.facts.get("links")
 
 
 def _bytes(source: Source, span: Span | None) -> bytes:

@@ -25,9 +25,9 @@ from pipeline.errors import UsageError
 FORMAT = "twinbuild-places/1"
 PLACES_LIMIT = 1000
 DEPTH_LIMIT = 16
+CONTENT = "content"
 PLAIN = "none"  # how a content is packed that is not
 # Bytes that are read or unpacked in all: so many for each byte of the files, and a start.
-
 WORK_FACTOR, WORK_LEAST = 8, 4 * 1024**3
 NAMES = ("first", "second")
 # Is shown each place while its contents can be read: bytes that differ come with both sides.
@@ -192,7 +192,8 @@ class _Descent:
             return False
         try:
             with self.spool.nested() as spool:
-                inner = [self._unpacked(*pair, spool) for pair in zip(formats, sides, strict=True)]
+                opened = [self._opened(*pair, spool) for pair in zip(formats, sides, strict=True)]
+                inner = [content for content, _ in opened]
                 kinds = [self._format(content) for content in inner]
                 packed = all(known and known.packs for known in formats)
                 if not packed and (kinds[0] is None or kinds[0] is not kinds[1]):
@@ -200,18 +201,27 @@ class _Descent:
                 names = [known.name if known and known.packs else PLAIN for known in formats]
                 said = [f"packing {name}" for name in names]
                 self.found(Place(at.where, at.path, "structure", first=said[0], second=said[1]))
+                for side, name, (_, around) in zip(self.names, names, opened, strict=True):
+                    for path in around:
+                        self.found(Place(at.into(name), path, f"only-in-{side}"))
                 within = Position(at.into("/".join(names)), "content", at.depth + 1)
                 self.contents(within, inner[0], inner[1], Ranges())
         except REFUSED:
             return False
         return True
 
-    def _unpacked(self, known: Format | None, source: Source, spool: Spool) -> Source:
-        """Return the content of what is packed, without what is around it."""
+    def _opened(
+        self, known: Format | None, source: Source, spool: Spool
+    ) -> tuple[Source, list[str]]:
+        """Return the content of what is packed, and what is around it that need not be there."""
         if known is None or not known.packs:
-            return Alone(source)
-        entries = known.read(source, spool).entries()
-        return next(entry.content for entry in entries if entry.path == "content" and entry.content)
+            return Alone(source), []
+        container = known.read(source, spool)
+        entries = list(container.entries())
+        content = next(e.content for e in entries if e.path == CONTENT and e.content)
+        around = [e.path for e in entries if e.path != CONTENT]
+        optional = [s.name for s in container.structures if s.optional and s.content]
+        return content, [*around, *(f"[{name}]" for name in optional)]
 
     def _say_opaque(self, left: Source, right: Source) -> str:
         """Say of which known kind the contents are, if it is one that is not looked into."""

@@ -14,15 +14,20 @@ class Numbers:
     def __init__(self) -> None:
         self._sides = array("Q"), array("Q")
         self._pairs = array("Q"), array("Q")
+        self._linked = bytearray()
 
-    def add(self, first: int | None, second: int | None) -> None:
-        """Add the numbers of an entry; None where it is not there."""
+    def add(self, first: int | None, second: int | None, *, linked: bool = False) -> None:
+        """Add the numbers of an entry; None where it is not there.
+
+        It is `linked` if its links are not those of the other side: that is told of the entry.
+        """
         for number, side in zip((first, second), self._sides, strict=True):
             if number is not None:
                 side.append(number)
         if first is not None and second is not None:
             self._pairs[0].append(first)
             self._pairs[1].append(second)
+            self._linked.append(linked)
 
     def follow(self, *, moved: bool) -> bool:
         """Whether they are the same, or on both sides without a gap and in the same order.
@@ -33,9 +38,26 @@ class Numbers:
             return True
         if not all(map(_without_gaps, self._sides)):
             return False
-        ordered = sorted(a << 64 | b for a, b in zip(*self._pairs, strict=True))
-        # links that were parted or joined are told as such: no order among equal numbers
-        return moved or all(a & LOW <= b & LOW for a, b in itertools.pairwise(ordered))
+        ordered = sorted(_paired(*self._pairs))
+        if not moved and not all(a & LOW <= b & LOW for a, b in itertools.pairwise(ordered)):
+            return False
+        del ordered
+        # one that takes another's number while its count of links stays says that it is that other
+        kept = bytes(not linked for linked in self._linked)
+        return all(
+            _share_alike(itertools.compress(_paired(*pairs), kept))
+            for pairs in (self._pairs, self._pairs[::-1])
+        )
+
+
+def _paired(first: "array[int]", second: "array[int]") -> Iterator[int]:
+    return (a << 64 | b for a, b in zip(first, second, strict=True))
+
+
+def _share_alike(pairs: Iterator[int]) -> bool:
+    """Whether pairs of numbers with the same first one have the same second, too."""
+    neighbours = itertools.pairwise(sorted(pairs))
+    return all(a >> 64 != b >> 64 or a == b for a, b in neighbours)
 
 
 def _without_gaps(numbers: "array[int]") -> bool:

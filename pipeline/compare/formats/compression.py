@@ -155,12 +155,14 @@ class Streams:
     filler: Callable[["_Feed"], int] = no_filler
     several: bool = True
 
-    def unpack(self, packed: Iterable[bytes], spool: Spool, found: list[Span]) -> Iterator[bytes]:
-        """Give what the streams unpack to, and add where each lies to `found`.
+    def unpack(
+        self, packed: Iterable[bytes], spool: Spool, found: list[Span], holds: list[Span]
+    ) -> Iterator[bytes]:
+        """Give what the streams unpack to; add where each lies to `found`, and what it `holds`.
 
         What follows the last is left alone. Raise Malformed if a stream is damaged or cut short.
         """
-        feed = _Feed(packed)
+        feed, position = _Feed(packed), 0
         while True:
             while length := self.filler(feed):
                 spool.spend(STREAM_WORK)
@@ -168,9 +170,12 @@ class Streams:
             if feed.peek(len(self.magic)) != self.magic or (found and not self.several):
                 return
             spool.spend(STREAM_WORK)
-            start = feed.at
-            yield from _unpack(self.new(), feed)
+            start, begin = feed.at, position
+            for piece in _unpack(self.new(), feed):
+                position += len(piece)
+                yield piece
             found.append((start, feed.at))
+            holds.append((begin, position))
 
 
 class _Feed:

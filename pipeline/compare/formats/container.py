@@ -1,10 +1,11 @@
 """What every format is read into: structures of its own, entries, and regions of its bytes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pipeline.compare.formats.ranges import Ranges, Span
+from pipeline.compare.formats.recompress import Compressed
 from pipeline.compare.formats.source import Malformed, Source, Spool
 
 ENTRY_LIMIT = 80_000  # entries of a format that is read as a whole
@@ -22,7 +23,7 @@ class Structure:
     `kind` is structure, time, identifier, or another kind of difference that it makes. `places`
     are the offsets that it points to. Where they point to the same things on both sides, that
     they moved follows from other differences, and `content` may differ; so it may if it `follows`
-    from other bytes, as a checksum does that is right.
+    from other bytes, as a checksum does that is right. What is `optional` need not be there.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Structure:
     text: str | None = None  # how people read it
     places: tuple[int, ...] = ()
     follows: bool = False
+    optional: bool = False
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class Entry:
     `facts` says all that is known of it by kind of difference (mode, owner, time, target, ...);
     what it is more exactly may follow the kind, after a space. `record` is where the facts are
     stored, if they lie in one piece. `note` is why its content is not looked into, if it cannot be.
+    `compressed` is where the content lies compressed, if it lies in one piece.
     """
 
     path: str
@@ -48,6 +51,7 @@ class Entry:
     content: Source | None = None
     record: Span | None = None
     note: str = ""
+    compressed: Compressed | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class Container:
     all. Of a format that is not read as a whole, the regions are all there is, and `taken_down`
     gives the entries for the account; the functions above are then asked of the one given last.
     `slack` gives what the packed pieces that contents share hold beyond them, if these are all.
+    `packed` has a hash of the stored bytes of each packed piece of the format's own, by one of what
+    it holds.
 
     Zeros in unused space say nothing if they end at the next multiple of `align` (0: wherever they
     end, if the sizes are equal), or if `closes` tells so.
@@ -114,6 +120,7 @@ class Container:
     touched: Callable[[Ranges], Iterator[Entry]] | None = None
     taken_down: Callable[[], Iterator[Entry]] | None = None
     slack: Callable[[Iterable[Source]], bytes] | None = None
+    packed: Mapping[int, int] = field(default_factory=dict)
     align: int = 1
     closes: Callable[[int, int], bool] = never
 

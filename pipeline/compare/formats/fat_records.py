@@ -10,6 +10,7 @@ from pipeline.compare.formats.source import Malformed, Source
 RECORD = struct.Struct("<11sBBBHHHHHHHI")
 FOLDER_LIMIT = 2 * 1024 * 1024  # bytes of a folder's records: FAT allows no more
 LONG_NAME, LAST_PART = 0x0F, 0x40
+LABEL, FOLDER = 0x08, 0x10  # attributes of a record
 SMALL_BASE, SMALL_EXTENSION = 0x08, 0x10
 FREE, DELETED, DOT = 0x00, 0xE5, 0x2E
 PADDED = b"\0\0" + b"\xff\xff" * 13  # behind a long name
@@ -79,8 +80,9 @@ def _rest(short: bytes, fields: list[int], parts: dict[int, bytes]) -> bytes:
     behind = text[ends:]
     rest = b"" if odd == usual else b"".join(odd)
     rest += b"" if PADDED.startswith(behind) else behind
-    size = b"" if not fields[0] & 0x18 or not fields[-1] else b"%x" % fields[-1]
-    return short + b"|" + rest + size
+    size = fields[-1] if fields[0] & (LABEL | FOLDER) else 0
+    place = fields[9] | fields[6] << 16 if fields[0] & LABEL else 0  # a label has no content
+    return short + b"|" + rest + b"".join(b"%x" % number for number in (size, place) if number)
 
 
 def _long(parts: dict[int, bytes]) -> bytes:

@@ -1,47 +1,87 @@
 """LZ4 blocks, frames and the older frames of the kernel, unpacked by the system's liblz4.
 
-Sources: lz4_Block_format.md 1.6.3 and lz4_Frame_format.md 1.6.4. The checksums (xxHash) are not
-looked at: what is damaged differs. docs/decisions/0001-lz4.md tells why it is not a package's.
+Sources: lz4_Block_format.md 1.6.3 and lz4_Frame_format.md 1.6.4. An older frame has no
+checksums. docs/decisions/0001-lz4.md tells why it is not a package's.
 """
 
 import ctypes
+import weakref
+from collections.abc import Iterator
 from functools import cache
 
 from pipeline.compare.formats.source import Malformed, NotRead
 
 LIBRARY = "liblz4.so.1"
 FRAME, LEGACY = b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"
-WINDOW = 64 * 1024  # how far back a block may refer
 LEGACY_BLOCK = 8 * 1024 * 1024
 RATIO = 255  # no block unpacks to more times its size
 # Each block takes its time, however small: so many are read, and further ones if they hold enough.
 BLOCKS_FREE, BLOCK_LEAST = 4096, 256
-INDEPENDENT, BLOCK_SUMS, SIZE, SUM, DICTIONARY = 0x20, 0x10, 0x08, 0x04, 0x01
+INDEPENDENT, BLOCK_SUMS, SIZE, DICTIONARY = 0x20, 0x10, 0x08, 0x01
 STORED = 0x80000000
+HIGH = 3  # the first of the levels that take longer
+FLAGS_END = 5  # of a frame's header
+VERSION = 100  # of the interface for frames
+ROOM = 256 * 1024  # bytes of a frame's content at once
 
 
 @cache
 def _library() -> ctypes.CDLL:
     """Return liblz4, which apt and systemd need, too; raise NotRead where there is none."""
     try:
-        return ctypes.CDLL(LIBRARY)
+        library = ctypes.CDLL(LIBRARY)
     except OSError:
         raise NotRead(f"compressed with lz4, and {LIBRARY} is not installed") from None
+    size = ctypes.c_size_t
+    library.LZ4F_decompress.restype = library.LZ4F_createDecompressionContext.restype = size
+    library.LZ4F_isError.argtypes = library.LZ4F_getErrorName.argtypes = [size]
+    library.LZ4F_getErrorName.restype = ctypes.c_char_p
+    library.LZ4F_freeDecompressionContext.argtypes = [ctypes.c_void_p]
+    return library
 
 
-def unpack(packed: bytes, limit: int, before: bytes = b"") -> bytes:
-    """Return what a block unpacks to, `limit` bytes at most; it may refer to what came `before`.
+def unpack(packed: bytes, limit: int) -> bytes:
+    """Return what a block unpacks to, `limit` bytes at most.
 
     Raise Malformed if it is damaged or unpacks to more, NotRead without liblz4.
     """
     room = min(limit, RATIO * (len(packed) + 1))
     content = ctypes.create_string_buffer(room)
-    size = _library().LZ4_decompress_safe_usingDict(
-        packed, content, len(packed), room, before, len(before)
-    )
+    size = _library().LZ4_decompress_safe(packed, content, len(packed), room)
     if size < 0:
         raise Malformed(f"an lz4 block is damaged, or unpacks to over {limit} bytes")
     return bytes(memoryview(content)[:size])
+
+
+def pack(content: bytes, level: int) -> bytes:
+    """Return a block as the program lz4 packs it at a level; 1 and 2 are one."""
+    room = len(content) + len(content) // RATIO + 16
+    packed = ctypes.create_string_buffer(room)
+    if level < HIGH:
+        size = _library().LZ4_compress_default(content, packed, len(content), room)
+    else:
+        size = _library().LZ4_compress_HC(content, packed, len(content), room, level)
+    return bytes(memoryview(packed)[:size])
+
+
+def blocks(packed: bytes) -> Iterator[tuple[int, int, int]]:
+    """Give where each block of a frame lies, and how much it unpacks to at most; 0: it is stored.
+
+    Raise NotRead if blocks refer to earlier ones.
+    """
+    if packed.startswith(LEGACY):
+        at, limit, flags = 4, LEGACY_BLOCK, 0
+    else:
+        flags, limit = packed[4], 1 << 8 + 2 * (packed[5] >> 4 & 7)
+        at = 7 + 8 * bool(flags & SIZE)
+    found = []
+    while at + 4 <= len(packed) and (word := int.from_bytes(packed[at : at + 4], "little")):
+        end = at + 4 + (word & ~STORED)
+        found.append((at + 4, end, 0 if word & STORED else limit))
+        at = end + 4 * bool(flags & BLOCK_SUMS)
+    if len(found) > 1 and flags and not flags & INDEPENDENT:
+        raise NotRead("packed in blocks that refer to earlier ones")
+    yield from found
 
 
 class Block:
@@ -58,8 +98,63 @@ class Block:
         return unpack(data, max_length)
 
 
-class _Frames:
-    """What frames and older frames have alike: blocks that are preceded by their lengths."""
+class Frame:
+    """Unpacks a frame, whose checksums must be right; see `compression.Unpacker`."""
+
+    def __init__(self) -> None:
+        library, context = _library(), ctypes.c_void_p()
+        failed = library.LZ4F_createDecompressionContext(ctypes.byref(context), VERSION)
+        if library.LZ4F_isError(failed):
+            raise Malformed("there is no memory for an lz4 frame")
+        weakref.finalize(self, library.LZ4F_freeDecompressionContext, context)
+        self._context = context
+        self._room = ctypes.create_string_buffer(ROOM)
+        self._begun = self._full = self._ended = False
+        self._data = self._coming = b""  # what is still to be unpacked, and what was ahead of time
+
+    @property
+    def eof(self) -> bool:
+        return self._ended and not self._coming
+
+    @property
+    def needs_input(self) -> bool:
+        return not (self._coming or self._data) or not self._begun
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._data if self.eof else b""
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        """Return what can be unpacked now, at most ROOM bytes of it whatever `max_length` is."""
+        self._data += data
+        if not self._begun and len(self._data) < FLAGS_END:
+            return b""
+        if not self._begun and self._data[4] & DICTIONARY:
+            raise NotRead("compressed with lz4 and a dictionary, which is not read here")
+        self._begun, content, self._coming = True, self._coming, b""
+        while self._data and not (content or self._ended):
+            content = self._step()
+        if self._full and not self._ended:  # only another step tells whether there is more
+            self._coming = self._step()
+        return content
+
+    def _step(self) -> bytes:
+        library = _library()
+        size, read = ctypes.c_size_t(ROOM), ctypes.c_size_t(len(self._data))
+        left = library.LZ4F_decompress(
+            *(self._context, self._room, ctypes.byref(size)),
+            *(self._data, ctypes.byref(read), None),
+        )
+        if library.LZ4F_isError(left):
+            reason = library.LZ4F_getErrorName(left).decode("ascii", "replace")
+            raise Malformed(f"an lz4 frame is damaged: {reason}")
+        self._full, self._data = size.value == ROOM, self._data[read.value :]
+        self._ended = left == 0
+        return bytes(memoryview(self._room)[: size.value])
+
+
+class Legacy:
+    """Unpacks an older frame, as the kernel's initramfs has it: it has no mark of its end."""
 
     def __init__(self) -> None:
         _library()
@@ -68,6 +163,7 @@ class _Frames:
         self.unused_data = b""
         self._data = bytearray()
         self._blocks = self._size = 0
+        self._begun = False
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
         """Return what the blocks unpack to that are all there now, whatever `max_length` is."""
@@ -86,74 +182,6 @@ class _Frames:
         return b"".join(blocks)
 
     def _next(self) -> bytes | None:
-        raise NotImplementedError
-
-    def _ends(self) -> None:
-        """Learn that nothing follows."""
-
-    def _take(self, length: int) -> bytes:
-        taken = bytes(self._data[:length])
-        del self._data[:length]
-        return taken
-
-
-class Frame(_Frames):
-    """Unpacks a frame."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._flags: int | None = None
-        self._limit = 0
-        self._before = b""
-
-    def _next(self) -> bytes | None:
-        if self._flags is None and not self._begin():
-            return None
-        flags = self._flags or 0
-        if len(self._data) < 4:
-            return None
-        word = int.from_bytes(self._data[:4], "little")
-        if word == 0:
-            self.eof = len(self._data) >= 4 + 4 * bool(flags & SUM)
-            self._take(4 + 4 * bool(flags & SUM) if self.eof else 0)
-            return b"" if self.eof else None
-        length = word & ~STORED
-        if length > self._limit:
-            raise Malformed(f"an lz4 block has {length} bytes, over {self._limit}")
-        whole = 4 + length + 4 * bool(flags & BLOCK_SUMS)
-        if len(self._data) < whole:
-            return None
-        packed = self._take(whole)[4 : 4 + length]
-        content = packed if word & STORED else unpack(packed, self._limit, self._before)
-        if not flags & INDEPENDENT:
-            self._before = (self._before + content)[-WINDOW:]
-        return content
-
-    def _begin(self) -> bool:
-        """Read the frame's header; return whether it was all there."""
-        if len(self._data) < 7:
-            return False
-        flags, descriptor = self._data[4], self._data[5]
-        length = 7 + 8 * bool(flags & SIZE)
-        if flags >> 6 != 1 or not descriptor >> 4 & 7 >= 4:
-            raise Malformed("an lz4 frame has a version or block size that there is not")
-        if flags & DICTIONARY:
-            raise NotRead("compressed with lz4 and a dictionary, which is not read here")
-        if len(self._data) < length:
-            return False
-        self._take(length)
-        self._flags, self._limit = flags, 1 << 8 + 2 * (descriptor >> 4 & 7)
-        return True
-
-
-class Legacy(_Frames):
-    """Unpacks an older frame, as the kernel's initramfs has it: it has no mark of its end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._begun = False
-
-    def _next(self) -> bytes | None:
         if not self._begun and len(self._data) >= 4:
             self._take(4)
             self._begun = True
@@ -169,3 +197,8 @@ class Legacy(_Frames):
 
     def _ends(self) -> None:
         self.eof = self._begun and not self._data
+
+    def _take(self, length: int) -> bytes:
+        taken = bytes(self._data[:length])
+        del self._data[:length]
+        return taken

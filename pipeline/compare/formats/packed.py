@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pipeline.compare.formats import compression, lz4
@@ -10,12 +10,14 @@ from pipeline.compare.formats.compression import Streams
 from pipeline.compare.formats.container import Container, Entry, Format, Region, Structure, name_of
 from pipeline.compare.formats.packed_account import further_headers, unused_bits
 from pipeline.compare.formats.ranges import Ranges, Span
+from pipeline.compare.formats.recompress import Compressed
 from pipeline.compare.formats.source import Extents, Source, Spool, pieces
 
 GZIP_EXTRA, GZIP_NAME, GZIP_COMMENT = 4, 8, 16
 HEADER_LIMIT = 128 * 1024  # its fields can have 64 KiB each
 ZSTD_SIZE, ZSTD_SINGLE = 0xC0, 0x20  # how long the content's size is, and that it is the window's
 ZSTD_DICTIONARY = (0, 1, 2, 4)
+LENGTH_FRAME = b"\x50\x2a\x4d\x18\4\0\0\0"  # of pzstd: how long the next frame is
 CONTENT = "content"
 OUTSIDE = "[outside the streams]"
 SKIPPED_LIMIT = 16  # frames that a zstd file may skip before its first stream
@@ -41,16 +43,25 @@ class _Packing:
 
 def _read(packing: _Packing, source: Source, spool: Spool) -> Container:
     streams: list[Span] = []
-    content = spool.keep(packing.streams.unpack(pieces(source), spool, streams))
-    structures = packing.header(source.read(0, min(source.size, HEADER_LIMIT)))
+    holds: list[Span] = []
+    content = spool.keep(packing.streams.unpack(pieces(source), spool, streams, holds))
+    structures = _first_header(packing, source, streams)
     structures += further_headers(packing.header, source, streams, HEADER_LIMIT)
     structures += unused_bits(packing.name, source, streams)
-    entries = [Entry(CONTENT, {}, content)]
+    packed = Compressed(packing.name, source, streams, content, holds)
+    entries = [Entry(CONTENT, {}, content, compressed=packed)]
     outside = _outside(source, streams)
     if outside:
         entries.insert(0, Entry(OUTSIDE, {}, Extents(source, outside)))
     regions = [Region("compressed data", span) for span in streams]
     return Container(structures, lambda: iter(entries), lambda: regions)
+
+
+def _first_header(packing: _Packing, source: Source, streams: list[Span]) -> list[Structure]:
+    """Return what the header of the first stream says."""
+    start, end = streams[0] if streams else (0, source.size)
+    found = packing.header(source.read(start, min(end - start, HEADER_LIMIT)))
+    return [replace(s, span=(start + s.span[0], start + s.span[1])) for s in found]
 
 
 def _outside(source: Source, streams: list[Span]) -> list[Span]:
@@ -68,9 +79,7 @@ def _tells_length(source: Source, start: int, end: int, lengths: dict[int, int])
         return False
     frame = source.read(start, 12)
     told = int.from_bytes(frame[8:], "little")
-    return (
-        compression.is_skippable(frame[:8]) and frame[4:8] == b"\4\0\0\0" and told == lengths[end]
-    )
+    return frame[:8] == LENGTH_FRAME and told == lengths[end]
 
 
 def _gzip_header(raw: bytes) -> list[Structure]:
@@ -86,13 +95,14 @@ def _gzip_header(raw: bytes) -> list[Structure]:
     at = 10
     if raw[3] & GZIP_EXTRA:
         end = at + 2 + int.from_bytes(raw[at : at + 2], "little")
-        found.append(Structure("header extra field", (at, end), raw[at:end]))
+        found.append(Structure("header extra field", (at, end), raw[at:end], optional=True))
         at = end
     for flag, name in ((GZIP_NAME, "header name"), (GZIP_COMMENT, "header comment")):
         if raw[3] & flag:
             text = raw[at:].partition(b"\0")[0]
             span = (at, at + len(text) + 1)
-            found.append(Structure(name, span, text, "structure", name_of(text)))
+            said = name_of(text)
+            found.append(Structure(name, span, text, "structure", said, optional=True))
             at = span[1]
     return found
 
@@ -111,7 +121,7 @@ def _lzma_header(raw: bytes) -> list[Structure]:
 
 def _zstd_header(raw: bytes) -> list[Structure]:
     """Return what a frame's header says beside its content's size."""
-    if not raw.startswith(ZSTD) or len(raw) < 6:  # there is a skippable frame before it
+    if not raw.startswith(ZSTD) or len(raw) < 6:
         return []
     single = raw[4] & ZSTD_SINGLE
     window, at = (b"", 5) if single else (raw[5:6], 6)

@@ -20,11 +20,14 @@ def further_headers(
 ) -> Iterator[Structure]:
     """Give the different headers of all streams but the first, as one structure."""
     found: set[bytes] = set()
+    optional = False
     for start, end in streams[1:]:
         structures = header(source.read(start, min(end - start, limit)))
         told = [s.content for s in structures if s.name != EXTRA or s.content[2:6] != BLOCKED]
         found.add(b"|".join(told))
-    yield Structure("headers of further streams", (0, 0), b"".join(sorted(found)))
+        optional |= any(s.optional and s.content in told for s in structures)
+    content = b"".join(sorted(found))
+    yield Structure("headers of further streams", (0, 0), content, optional=optional)
 
 
 def unused_bits(name: str, source: Source, streams: Sequence[Span]) -> Iterator[Structure]:
@@ -32,7 +35,7 @@ def unused_bits(name: str, source: Source, streams: Sequence[Span]) -> Iterator[
     read = {"gzip": _gzip_bits, "bzip2": _bzip2_bits}.get(name)
     if read is not None:
         content = b"".join(read(source, *span) for span in streams)
-        yield Structure("unused bits", (0, 0), content, "layout")
+        yield Structure("unused bits", (0, 0), content, "layout", optional=True)
 
 
 def _bzip2_bits(source: Source, start: int, end: int) -> bytes:

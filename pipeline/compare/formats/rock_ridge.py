@@ -34,6 +34,7 @@ NAMESPACES = {
     b"\6": "security.",
 }
 COMPONENTS = {2: b".", 4: b"..", 8: b""}
+SPECIAL = 14  # the flags of such a component
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,13 @@ def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
             name += data[1:]
             rest += data[:1]
         elif signature == b"SL" and data:
-            rest += data[:1]
+            rest += data[:1] + _odd_components(data[1:])
             for component, flags in _components(data[1:]):
-                target += b"/" * separate + COMPONENTS.get(flags & 14, component)
+                target += b"/" * separate + COMPONENTS.get(flags & SPECIAL, component)
                 separate = not flags & 1
         elif signature == b"AL" and data:
             attributes += data[1:]
-            rest += data[:1]
+            rest += data[:1] + _odd_components(data[1:])
         else:
             found, more = _facts(signature, data)
             facts.update(found)
@@ -108,7 +109,8 @@ def _fields(
                 start, size = block * SECTOR + offset, min(size, SECTOR)
                 waiting.append(source.read(start, size))
                 areas.append((start, start + size))
-            yield signature, area[at + 3 : at + 4], data
+            beyond = at + length > len(area)  # then the length says more than there is
+            yield signature, area[at + 2 + (not beyond) : at + 4], data
             at += length
             if signature == b"ST":
                 break
@@ -124,6 +126,18 @@ def _components(data: bytes) -> Iterator[tuple[bytes, int]]:
         flags, length = data[at], data[at + 1]
         yield data[at + 2 : at + 2 + length], flags
         at += 2 + length
+
+
+def _odd_components(data: bytes) -> bytes:
+    """Return components that say more than is read of them, and what follows the last."""
+    at, odd = 0, b""
+    while at + 2 <= len(data):
+        flags, end = data[at], at + 2 + data[at + 1]
+        special = flags & SPECIAL
+        if flags & ~(SPECIAL | 1) or (special and (special not in COMPONENTS or data[at + 1])):
+            odd += data[at:end]
+        at = end
+    return odd + data[at:] + bytes(max(0, at - len(data)))
 
 
 def _attributes(data: bytes) -> tuple[tuple[str, str], ...]:
@@ -164,19 +178,20 @@ def _facts(signature: bytes, data: bytes) -> tuple[dict[str, Fact], bytes]:
     if signature == b"CE" and len(data) >= 24:
         return {}, rest + data[24:]
     if signature == b"TF" and data:
-        facts = _times(data)
-        return facts, data[:1]
+        facts, read = _times(data)
+        return facts, data[:1] + data[read:]
     return {}, data
 
 
-def _times(data: bytes) -> dict[str, Fact]:
+def _times(data: bytes) -> tuple[dict[str, Fact], int]:
+    """Return the times of a field, and how many of its bytes they and their flags take."""
     size, at = LONG_TIME if data[0] & 0x80 else SHORT_TIME, 1
     found = []
     for number, name in enumerate(TIMES):
         if data[0] >> number & 1 and at + size <= len(data):
             found.append((name, say_time(data[at : at + size])))
             at += size
-    return {"time": tuple(found)}
+    return {"time": tuple(found)}, at
 
 
 def say_time(raw: bytes) -> str:

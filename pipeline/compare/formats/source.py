@@ -239,6 +239,10 @@ class Spool:
         if self._left[0] < 0:
             raise Malformed("it takes more work than a file of this size should")
 
+    def affords(self, amount: int) -> bool:
+        """Whether so much work leaves as much for what follows."""
+        return self._left[0] >= 2 * amount
+
     def _new_file(self) -> BinaryIO:
         return self._stack.enter_context(tempfile.TemporaryFile())
 

@@ -20,7 +20,7 @@ from pipeline.compare.formats.ranges import Ranges
 from pipeline.compare.formats.source import Malformed, Source, Spool
 from pipeline.compare.formats.squashfs_account import Walk, slack
 from pipeline.compare.formats.squashfs_file import NO_INDEX, SIZE_BITS, Blocks, SquashFile
-from pipeline.compare.formats.squashfs_inode import Inode, Name, read_inode
+from pipeline.compare.formats.squashfs_inode import UNLISTED, Inode, Name, read_inode
 from pipeline.compare.formats.squashfs_tables import (
     COMPRESSIONS,
     MAGIC,
@@ -57,6 +57,7 @@ def _read(source: Source, spool: Spool) -> Container:
         number=lambda _: walk.number,
         place=lambda _: walk.place(),
         slack=slack,
+        packed=tables.reader.packed,
     )
 
 
@@ -90,7 +91,7 @@ def _walk(tables: Tables, blocks: Blocks, walk: Walk | None = None) -> Iterator[
     if walk:
         walk.begin()
     root = tables.inodes.position(tables.super.root >> 16, tables.super.root & 0xFFFF)
-    pending, seen = [("", "", root, -1, tables.super.inodes + 1)], set()
+    pending, seen = [("", "", root, UNLISTED, tables.super.inodes + 1)], set()
     while pending:
         folder, name, position, told, parent = pending.pop()
         path = f"{folder}/{name}" if folder else name

@@ -18,7 +18,7 @@ from pipeline.compare.formats.squashfs_file import (
     SquashFile,
 )
 from pipeline.compare.formats.squashfs_inode import Checked, Inode, Name
-from pipeline.compare.formats.squashfs_tables import METADATA, SUPERBLOCK, Tables
+from pipeline.compare.formats.squashfs_tables import METADATA, NONE, SUPERBLOCK, Tables
 
 PADDED = 4096  # to a multiple of which mksquashfs fills up
 EMPTY_FOLDER = 3  # what an empty folder's list is said to have
@@ -103,11 +103,14 @@ class Walk:
         yield Region("padding", (head.used, source.size), self._padding)
 
     def _superblock(self) -> bytes:
-        """Return the counts and sizes that are not those of what there is."""
-        head = self.tables.super
-        end = max(span[1] for _, span in self.tables.reader.spans)
-        expected = (self._count(), len(self._slices), len(self.tables.ids), end)
-        told = (head.inodes, head.fragments, head.ids, head.used)
+        """Return the counts, sizes and places that are not those of what there is."""
+        head, spans = self.tables.super, self.tables.reader.spans
+        end = max(span[1] for _, span in spans)
+        behind = next(span[1] for name, span in spans if name == "directory table")
+        place = head.fragment_table if head.fragments else behind  # where it would begin
+        expected = (self._count(), len(self._slices), len(self.tables.ids), end, place)
+        table = behind if head.fragment_table == NONE else head.fragment_table
+        told = (head.inodes, head.fragments, head.ids, head.used, table)
         return b"" if told == expected else repr(told).encode()
 
     def _count(self) -> int:

@@ -20,6 +20,7 @@ LINK = struct.Struct("<II")
 TYPES = ("", "dir", "file", "link", "block", "char", "fifo", "socket")
 LONG = 7  # what the type of the longer form is more
 FOLDER = 1
+UNLISTED = -(2**63)  # what no folder lists, which is the root
 
 Listing = tuple[int, int, int]  # block, offset and size of a folder's list of names
 Name = tuple[str, int, int]  # a name, the place of its inode, and that one's number and type
@@ -117,8 +118,8 @@ def _read_other(
 class Checked:
     """An inode that is compared with what else is known of it; `rest` is what does not follow.
 
-    `told` is the number and type that its folder lists (-1: it is the root), `parent` the number of
-    that folder's inode, `names` what it lists itself.
+    `told` is the number and type that its folder lists, or UNLISTED, `parent` the number of that
+    folder's inode, `names` what it lists itself.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Checked:
         self.holes = 0  # bytes of a file that are not stored, as it says
         self.xattr = inode.body[-1] if self._long else NO_INDEX
         self.end = inode.end
-        if told >= 0 and told != (inode.number << 16 | inode.type):
+        if told not in (UNLISTED, inode.number << 16 | inode.type):
             self._odd.append(("listed", told))
         if inode.listing is not None:
             self._check_folder(inode.listing, parent, names)

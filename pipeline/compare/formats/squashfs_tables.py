@@ -207,11 +207,15 @@ def read_super(source: Source) -> Super:
 
 
 class _Reader:
-    """Reads metadata blocks; `spans` is what was read of each table."""
+    """Reads metadata blocks; `spans` is what was read of each table.
+
+    `packed` has a hash of each compressed block's stored bytes, by one of its content.
+    """
 
     def __init__(self, source: Source, new: Callable[[], compression.Unpacker]) -> None:
         self.source = source
         self.spans: list[tuple[str, Span]] = []
+        self.packed: dict[int, int] = {}
         self._new = new
 
     def table(self, name: str, start: int, end: int) -> Table:
@@ -234,7 +238,9 @@ class _Reader:
         end = position + 2 + (header & ~PLAIN_METADATA)
         block = cut(stored, position + 2, end - position - 2)
         if not header & PLAIN_METADATA:
+            stored_hash = hash(block)
             block = compression.unpack_block(self._new, block, METADATA)
+            self.packed[hash(block)] = stored_hash
         if not 0 < len(block) <= METADATA:
             raise Malformed(f"a block of a table has {len(block)} bytes")
         content += block

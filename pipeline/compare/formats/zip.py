@@ -24,6 +24,7 @@ from pipeline.compare.formats.container import (
 )
 from pipeline.compare.formats.ranges import Span
 from pipeline.compare.formats.reader import Reader
+from pipeline.compare.formats.recompress import Compressed
 from pipeline.compare.formats.source import Extents, Malformed, Packed, Source, Spool
 from pipeline.compare.formats.zip_account import regions_of_directory, rest_of_member
 
@@ -38,6 +39,7 @@ UNPACKERS: dict[int, Callable[[], compression.Unpacker]] = {
     ZSTD: compression.new_zstd,
     XZ: compression.new_xz,
 }
+PACKINGS = {zipfile.ZIP_DEFLATED: "deflate", zipfile.ZIP_BZIP2: "bzip2", XZ: "xz"}
 TIMES, OWNER = 0x5455, 0x7875
 TIME_NAMES = ("modified", "read", "made")
 
@@ -85,7 +87,7 @@ def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo, regions: list[
     facts: dict[str, Fact] = {
         "type": file_type(mode) if mode >> 12 else "dir" if member.is_dir() else "file",
         "mode": mode & 0o7777,
-        "mode attributes": f"{member.external_attr & 0xFFFF:#06x}",
+        "mode attributes": _attributes(member.external_attr),
         "structure internal attributes": f"{member.internal_attr:#06x}",
         "time": _dos_time(member),
         "structure method": f"{member.compress_type} version {_version(member)}",
@@ -101,6 +103,7 @@ def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo, regions: list[
         regions += [Region("data descriptor", descriptor, bytes)] if descriptor else []
     entry = Entry(member.filename.rstrip("/"), facts, None, (start, data))
     entry.content, entry.note = _content(source, spool, member, data)
+    entry.compressed = _compressed(entry.content, source, member, data)
     stored = member.compress_type == STORED and not entry.note
     if facts["type"] == "link" and stored and member.file_size <= LINK_LIMIT:
         facts["target"] = name_of(entry.content.read(0, entry.content.size))
@@ -136,6 +139,22 @@ def _content(
         return Extents(source, [span]), ""
     method = METHODS.get(member.compress_type, f"method {member.compress_type}")
     return Extents(source, [span]), f"compressed with {method}, which is not read here"
+
+
+def _compressed(
+    content: Source, source: Source, member: zipfile.ZipInfo, start: int
+) -> Compressed | None:
+    name = PACKINGS.get(member.compress_type)
+    if name is None or not isinstance(content, Packed):
+        return None
+    spans, holds = [(start, start + member.compress_size)], [(0, member.file_size)]
+    return Compressed(name, source, spans, content, holds)
+
+
+def _attributes(external: int) -> str:
+    """Return what the attributes say beside a type and a mode, or that they say no type."""
+    untyped = external >> 16 and not external >> 28
+    return f"{external & 0xFFFF:#06x}" + " without a type" * bool(untyped)
 
 
 def _version(member: zipfile.ZipInfo) -> int:

@@ -115,6 +115,8 @@ def test_countless_empty_blocks_are_refused(tmp_path: Path) -> None:
     frame = b"\x04\x22\x4d\x18\x60\x40\x82" + (2**31).to_bytes(4, "little") * 2_000_000
     (place,) = places(tmp_path, frame, frame + b"x")
     assert place.kind == "malformed"
+    old = lz4.LEGACY + b"\1\0\0\0\0" * 2_000_000
+    (place,) = places(tmp_path, old, old + b"x")
     assert "256 bytes on average" in place.first
 
 
