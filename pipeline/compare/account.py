@@ -66,7 +66,17 @@ class Account:
         return [Part(r.name, s) for r in self._regions for s in _uncovered(r.span, covered)]
 
     def parts(self) -> Iterator[Part]:
-        """Give the parts in order; together they are the whole container."""
+        """Give the parts in order; together they are the whole container: debugging checks it."""
+        covered = 0
+        for part in self._parts():
+            if __debug__ and not part.span[0] == covered < part.span[1]:
+                raise AssertionError(f"{part} does not begin at byte {covered}")
+            covered = part.span[1]
+            yield part
+        if __debug__ and covered != self.source.size:
+            raise AssertionError(f"the parts end at byte {covered} of {self.source.size}")
+
+    def _parts(self) -> Iterator[Part]:
         own = [(*part.span, part.name) for part in self._own]
         position, last = 0, BEGINNING
         for start, end, name in sorted([*self._told, *own]):

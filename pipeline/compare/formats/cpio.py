@@ -152,7 +152,21 @@ def _aligned(offset: int) -> int:
 
 
 def _entry(source: Source, path: str, fields: tuple[int, ...], span: Span, record: Span) -> Entry:
-    _, mode, uid, gid, links, time, size, _, _, major, minor, *_ = fields
+    _, mode, uid, gid, links, time, _, _, _, major, minor, *_ = fields
+    device = f"{major}:{minor}"
+    return entry_of(source, path, (mode, uid, gid, links, time), device, span, record)
+
+
+def entry_of(
+    source: Source,
+    path: str,
+    fields: tuple[int, int, int, int, int],
+    device: Fact,
+    span: Span,
+    record: Span,
+) -> Entry:
+    """Return a member: its mode, user, group, links and time, and where content and header lie."""
+    mode, uid, gid, links, time = fields
     kind = file_type(mode)
     facts: dict[str, Fact] = {
         "type": kind,
@@ -163,9 +177,9 @@ def _entry(source: Source, path: str, fields: tuple[int, ...], span: Span, recor
     }
     content = Extents(source, [span])
     if kind in ("char", "block"):
-        facts["device"] = f"{major}:{minor}"
-    if kind == "link" and size <= LINK_LIMIT:
-        facts["target"] = name_of(content.read(0, size))
+        facts["device"] = device
+    if kind == "link" and content.size <= LINK_LIMIT:
+        facts["target"] = name_of(content.read(0, content.size))
         return Entry(path, facts, None, (record[0], span[1]))
     return Entry(path, facts, content, record)
 

@@ -9,28 +9,23 @@ from dataclasses import dataclass
 from functools import partial
 
 from pipeline.compare.formats.container import (
-    LINK_LIMIT,
     PATH_LIMIT,
     Container,
     Entry,
-    Fact,
     Format,
     Region,
     Tally,
-    file_type,
     listed,
     name_of,
-    owner_of,
     path_of,
 )
-from pipeline.compare.formats.cpio import closes
+from pipeline.compare.formats.cpio import TRAILER, closes, entry_of
 from pipeline.compare.formats.rest import without
-from pipeline.compare.formats.source import Extents, Malformed, Source, Spool
+from pipeline.compare.formats.source import Malformed, Source, Spool
 
 MAGIC = 0o070707
 PORTABLE = b"070707"
 WIDTHS = (6, 6, 6, 6, 6, 6, 6, 6, 11, 6, 11)  # digits of the portable header's fields
-TRAILER = "TRAILER!!!"
 
 # magic, device, inode, mode, user, group, links, device number, time, length of name, size
 Fields = tuple[int, ...]
@@ -132,18 +127,5 @@ def _aligned(offset: int, align: int) -> int:
 
 def _entry(source: Source, path: str, fields: Fields, at: int, start: int) -> Entry:
     _, _, _, mode, uid, gid, links, device, time, _, size = fields
-    kind = file_type(mode)
-    facts: dict[str, Fact] = {
-        "type": kind,
-        "mode": mode & 0o7777,
-        "owner": owner_of(uid, gid),
-        "links": links,
-        "time": time,
-    }
-    content = Extents(source, [(start, start + size)])
-    if kind in ("char", "block"):
-        facts["device"] = device
-    if kind == "link" and size <= LINK_LIMIT:
-        facts["target"] = name_of(content.read(0, size))
-        return Entry(path, facts, None, (at, start + size))
-    return Entry(path, facts, content, (at, start))
+    span, record = (start, start + size), (at, start)
+    return entry_of(source, path, (mode, uid, gid, links, time), device, span, record)
