@@ -16,6 +16,7 @@ from pipeline.config import EnvironmentEntry, Farm, Image, Variation
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for top in ("", "docs", ".gitlab") for path in (ROOT / top).glob("*.md")]
 DOCUMENTS += [path for top in ("docs", ".gitlab") for path in (ROOT / top).glob("*/*.md")]
+PARSER = Parser(contexts=tasks.namespace.to_contexts())
 BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)|(?:src|srcset)=\"([^\"]+)\"")
 NOT_TASKS = {"--list", "--help", "TASK"}
@@ -37,7 +38,7 @@ def commands(text: str) -> list[str]:
 
 def accepts(line: str) -> None:
     words = shlex.split(re.sub(r"\$\w+", "value", line))
-    Parser(contexts=tasks.namespace.to_contexts()).parse_argv(words)
+    PARSER.parse_argv(words)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
