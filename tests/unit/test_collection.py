@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import outcomes
+from tests import levels, outcomes
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,3 +82,10 @@ def test_a_test_without_an_outcome_is_named(tmp_path: Path) -> None:
     (tmp_path / "report.xml").write_text(REPORT)
     missing = outcomes.missing(tmp_path, [tmp_path / "report.xml"])
     assert missing == ["tests.unit.build.test_a::test_never_run"]
+
+
+def test_no_python_of_the_tests_compiles_what_another_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    argv = [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)"]
+    done = subprocess.run(argv, env=levels._environment(), capture_output=True, text=True)
+    assert done.stdout == "False\n"
