@@ -13,8 +13,14 @@ from pipeline.compare.causes.spots import Spot, differing_words
 from pipeline.compare.causes.zones import zone_names
 from pipeline.guest.protocol import BUILD_FOLDER
 
-PARALLEL = re.compile(
-    r"cpu|core|proc|job|thread|worker|parallel|-j|smp|pool|concurren|slots?\b", re.IGNORECASE
+WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # of an identifier
+# What there is one of for each processor, without a plural's s.
+PARALLEL = frozenset(
+    {
+        *("cpu", "ncpu", "core", "ncore", "proc", "nproc", "processor", "processe", "smp"),
+        *("job", "njob", "j", "thread", "nthread", "worker", "nworker", "slot", "pool"),
+        *("parallel", "parallelism", "concurrent", "concurrency"),
+    }
 )
 NUMBER = re.compile(r"\d{1,9}")
 # Other factors that causes of their own look for, in more than their values.
@@ -67,7 +73,7 @@ def in_names(spot: Spot, pair: Pair, path: str = "") -> Iterator[Cause]:
             taken = _taken_out((left, right), (ours, theirs))
             if taken:
                 left, right = taken
-                weak = name == "cpu-count" and not PARALLEL.search(spot.text[0])
+                weak = name == "cpu-count" and not _is_parallel(spot.text[0])
                 said = f"{ours!r} in {pair[0].name}, {theirs!r} in {pair[1].name}"
                 cause, _, factor = name.partition(" ")
                 said = f"{factor}: {said}" if factor else said
@@ -75,27 +81,36 @@ def in_names(spot: Spot, pair: Pair, path: str = "") -> Iterator[Cause]:
                 break
     if left == right:
         yield from causes
-    elif derived := _from_cpus(spot.text, pair, named=bool(PARALLEL.search(f"{path} {left}"))):
+    elif derived := _from_cpus(path, spot.text, pair):
         yield derived
 
 
-def _from_cpus(sides: tuple[str, str], pair: Pair, *, named: bool) -> Cause | None:
+def _is_parallel(text: str) -> bool:
+    """Tell whether a text has a word for what there is one of for each processor."""
+    return any(word.lower().removesuffix("s") in PARALLEL for word in WORDS.findall(text))
+
+
+def _from_cpus(path: str, sides: tuple[str, str], pair: Pair) -> Cause | None:
     """Find numbers that are the processors, or were reckoned from them: as many more, or times.
 
-    What was reckoned is found only where the line or the path is `named` after such things.
+    What was reckoned is found only where the line speaks of such things, or as a guess the path.
     """
     cpus = [facts.cpus or "" for facts in pair]
     differing = differing_words(NUMBER, sides)
     if not differing or cpus[0] == cpus[1] or not all(map(str.isdigit, cpus)):
         return None
+    named = _is_parallel(sides[0])
     said = f"{sides[0].strip()[:60]!r} and {sides[1].strip()[:60]!r}"
     if all(both == (cpus[0], cpus[1]) for both in differing):
         return Cause("cpu-count", f"{said} have the numbers of processors", weak=not named)
     ours, theirs = map(int, cpus)
     numbers = [(int(one), int(other)) for one, other in differing]
-    if not named or not all(_reckoned(both, (ours, theirs)) for both in numbers):
+    if not all(_reckoned(both, (ours, theirs)) for both in numbers):
         return None
-    return Cause("cpu-count", f"{said} follow from {ours} and {theirs} processors")
+    if not named and not _is_parallel(path):
+        return None
+    said = f"{said} follow from {ours} and {theirs} processors"
+    return Cause("cpu-count", said, weak=not named)
 
 
 def _reckoned(numbers: tuple[int, int], cpus: tuple[int, int]) -> bool:

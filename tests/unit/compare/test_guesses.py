@@ -189,7 +189,9 @@ def test_numbers_at_many_places_are_no_padding() -> None:
 
 def test_the_processors_in_a_version_or_reckoned() -> None:
     assert named(b"2.1.2\n", b"2.1.1\n") == [("cpu-count", True)]
-    assert named(b"6\n", b"5\n", "etc/workers") == [("cpu-count", False)]
+    assert named(b"6\n", b"5\n", "etc/workers") == [("cpu-count", True)]
+    assert named(b"maxThreads=6\n", b"maxThreads=5\n") == [("cpu-count", False)]
+    assert named(b"processed 6 files\n", b"processed 5 files\n") == [("changing-number", True)]
     assert named(b"workers = 5\n", b"workers = 3\n") == [("cpu-count", False)]
     assert "cpu-count" not in dict(named(b"2.1.3\n", b"2.1.1\n"))
     assert "cpu-count" not in dict(named(b"workers = 7\n", b"workers = 3\n"))
