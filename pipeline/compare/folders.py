@@ -10,6 +10,7 @@ from pipeline.compare.ledger import Entry, parse, read_blocks
 from pipeline.errors import TwinbuildError
 
 NAMES_LEAST = 3
+MANY, SHARE_OF_MANY = 20, 0.3  # so many names are in one folder for a reason: those of files
 SHARE = 0.9  # of a folder's names that a list of them has: later steps may have added some
 
 
@@ -22,15 +23,17 @@ class Folders:
     def holding(self, names: frozenset[str]) -> str:
         """Return the folder in which all these names are, and few others; empty if there is none.
 
+        Of many names there may be more others: a list of files leaves out folders.
         Names that begin with a dot are not asked for: many lists leave them out.
         """
         asked = {name for name in names if not name.startswith(".")}
         if len(asked) < NAMES_LEAST:
             return ""
+        share = SHARE if len(asked) < MANY else SHARE_OF_MANY
         fitting = (
             (len(there), folder)
             for folder, there in self._folders.items()
-            if asked <= there and SHARE * len(there) <= len(asked)
+            if asked <= there and share * len(there) <= len(asked)
         )
         return min(fitting, default=(0, ""))[1]
 

@@ -129,9 +129,10 @@ def _in_content(path: str, contents: Contents, pair: Pair, *, known: bool) -> It
         yield numbered
         return
     order = in_order(contents, spots, pair)
-    explained = known or bool(order)
+    explained = known or bool(order and order.cause)
     if order:
-        yield order.cause
+        if order.cause:
+            yield order.cause
         contents, spots = order.rest, find_spots(*order.rest)
         if numbered := in_columns(contents, spots):
             yield numbered

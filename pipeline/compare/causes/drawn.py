@@ -51,7 +51,9 @@ def _islands(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause
         pieces = (bytes(side) for side in zip(*apart[:LOOKED_AT], strict=True))
         if len(apart) < max(ISLAND_LEAST, 0.6 * len(spot.left)) or not all(map(_is_noise, pieces)):
             return []
-        if not _is_calm(_around(contents, spot)):
+        around = _around(contents, spot)
+        alone = len(around) < LEAST <= len(apart)  # there is little else
+        if not alone and not _is_calm(around):
             return []
     said = f"{len(islands[0].left)} bytes at byte {islands[0].offsets[0]} follow no pattern"
     return [_cause(said)]

@@ -35,7 +35,7 @@ JOBS_LEAST = 10  # fewer items than this may be near their places by chance
 class Order:
     """That items are in another order, and what differs besides: contents of further lines."""
 
-    cause: Cause
+    cause: Cause | None  # None if the items are sorted by numbers that differ
     rest: tuple[bytes, bytes]
 
 
@@ -94,9 +94,16 @@ def _numbered(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
     found = _lines((texts[0], texts[1]), pair)
     if not found or len(set(bare[0])) < len(bare[0]):
         return None
+    cause = None if all(map(_by_number, lines)) else found.cause
     keyed = (sorted(zip(*both, strict=True)) for both in zip(bare, lines, strict=True))
     rest = ["".join(f"{line}\n" for _, line in side).encode() for side in keyed]
-    return Order(found.cause, (rest[0], rest[1]))
+    return Order(cause, (rest[0], rest[1]))
+
+
+def _by_number(lines: Sequence[str]) -> bool:
+    """Tell whether lines are sorted by the first number of each."""
+    numbers = [float(found[0]) for line in lines if (found := NUMBERS.search(line))]
+    return numbers == sorted(numbers)
 
 
 def _texts(content: bytes) -> list[str]:
@@ -165,7 +172,7 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
         return Cause("job-order", f"{items}; {said}, as jobs leave it that run at once")
     if folders:
         return Cause("directory-order", f"{items}, and they look like names of files")
-    if folder := pair[0].holds(frozenset(ours)):
+    if folder := pair[0].holds(frozenset(item.rpartition(" ")[2] for item in ours)):
         return Cause("directory-order", f"{items}, and they are what is in {folder}")
     sorts = sum(list(side) == sorted(side) for side in (ours, theirs))
     return Cause("hash-order", f"{items}, sorted in {'one' if sorts else 'neither'}")

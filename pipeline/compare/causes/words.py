@@ -12,7 +12,7 @@ from pipeline.compare.causes.times import CLOCKS, read_dates
 
 TOKEN = re.compile(r"[^\W_]+(?:[.,'’+-][^\W_]+)*")
 BARE = re.compile(r"\d[\d.,]*")  # what is left without numbers
-DIFFERING_LIMIT = 3  # words of a line
+WORDS_LIMIT, NUMBERS_LIMIT = 3, 9  # of a line
 SHOWN = 60  # characters of a line
 
 
@@ -49,9 +49,9 @@ def _kinds(spot: Spot) -> dict[str, tuple[str, str]]:
     """Return what differs in a line by its kind, number or word; nothing if that is too much."""
     left, right = (" ".join(text.split()) for text in spot.text)
     differing = differing_words(TOKEN, (left, right))
-    if len(differing) > DIFFERING_LIMIT:
-        return {}
     words = [(one, other) for one, other in differing if BARE.sub("", one) != BARE.sub("", other)]
+    if len(differing) > (WORDS_LIMIT if words else NUMBERS_LIMIT):
+        return {}
     if words:
         return {"word": words[0]}
     return {"number": differing[0]} if differing else {}

@@ -60,6 +60,8 @@ CONTENTS = (
     ("uptime", "x", "184.21 160.07\n", "97.50 88.31\n"),
     ("uptime", "x", " 04:01:10 up 3 min,  0 users\n", " 17:24:59 up 1 min,  0 users\n"),
     ("uptime", "x", "0.71 0.32 0.12 2/91 814\n", "0.55 0.21 0.08 3/90 804\n"),
+    ("uptime", "x", "   TIMER:    133910     7898\n", "   TIMER:    133166     7857\n"),
+    ("uptime", "x", "[    1,504129] x\n", "[    2.113377] x\n"),
     ("uptime", "x", "[    1.504129] x\n", "[    2.113377] x\n"),
     ("process-id", "x", "Pid:\t914\n", "Pid:\t877\n"),
     ("process-id", "run/x.pid", "914\n", "877\n"),
@@ -289,18 +291,26 @@ def words_of(seed: str) -> tuple[int, ...]:
 def test_names_that_are_what_a_folder_holds(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "opt/x").mkdir(parents=True)
+    (tree / "opt/y").mkdir()
     for word in WORDS:
         (tree / "opt/x" / word).touch()
+    many = [f"n{number}" for number in range(60)]
+    for word in many:
+        (tree / "opt/y" / word).touch()
     ledger = Ledger(tree, tmp_path / "ledger", lambda _: 0)
     ledger.record("20-bootstrap")
     ledger.close()
     folders = Folders(tmp_path / "ledger")
     assert folders.holding(frozenset(WORDS)) == "opt/x"
     assert folders.holding(frozenset(WORDS[:5])) == ""
+    assert folders.holding(frozenset(many[:20])) == "opt/y"
+    assert folders.holding(frozenset(many[:19])) == ""
     assert folders.holding(frozenset([*WORDS, "other"])) == ""
     assert Folders(tmp_path / "none").holding(frozenset(WORDS)) == ""
     pair = replace(ALPHA, holds=folders.holding), BETA
     assert name("x", lines(WORDS), lines(WORDS[5:] + WORDS[:5]), pair) == ["directory-order"]
+    dated = [f"7.5 {word}" for word in WORDS]
+    assert name("x", lines(dated), lines(dated[5:] + dated[:5]), pair) == ["directory-order"]
 
 
 def test_keys_in_der_and_bytes_that_are_drawn() -> None:

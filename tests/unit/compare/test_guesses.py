@@ -45,6 +45,14 @@ def test_random_bytes_behind_a_header_and_of_any_size() -> None:
     assert named(*large) == [("random-identifier", True)]
 
 
+def test_random_bytes_in_a_small_file() -> None:
+    left, right = (
+        b"KEYS" + b"".join(b"slot" + NOISE[k : k + 16] for k in (n, n + 40, n + 80))
+        for n in (0, 99)
+    )
+    assert named(left, right) == [("random-identifier", True)]
+
+
 def test_random_bytes_that_are_no_utf_8_are_none_of_a_text() -> None:
     left, right = (bytes(128 + b % 128 for b in NOISE[at : at + 40]) for at in (0, 400))
     assert named(left, right) == [("random-identifier", True)]
@@ -74,6 +82,7 @@ def test_what_only_looks_like_random_bytes(left: bytes, right: bytes) -> None:
         ("changing-number", b"0,9697\n", b"0.39828\n"),
         ("changing-word", b"image=larch.png\n", b"image=tarn.png\n"),
         ("changing-word", b"a blue 51\n", b"a black 95\n"),
+        ("changing-number", b"[0.77, 0.15, 0.60, 0.09]\n", b"[0.28, 0.60, 0.68, 0.11]\n"),
         ("changing-number", b"<a name=x195>\n", b"<a name=x1450>\n"),
         ("changing-number", CALM + b"\1\0\2" + CALM, CALM + b"\7\5\3" + CALM),
         ("only-in-one", b"a\nb\nc\n", b"a\nc\n"),
@@ -213,10 +222,19 @@ def test_the_size_of_a_folder_by_ls() -> None:
 def test_lines_in_another_order_with_other_numbers() -> None:
     files = [f"usr/lib/{word}.so" for word in ("zoo", "ant", "cat", "dog", "bee")]
     left, right = (
-        "".join(f"{base + n} {file}\n" for n, file in enumerate(side)).encode()
+        "".join(f"{base + n * 3 % 5} {file}\n" for n, file in enumerate(side)).encode()
         for base, side in ((100, files), (700, files[::-1]))
     )
     assert named(left, right) == [("directory-order", False), ("file-system", False)]
+
+
+def test_lines_sorted_by_numbers_that_differ_are_in_no_order_of_hashes() -> None:
+    names = ["mnt", "pid", "uts", "ipc", "net"]
+    left, right = (
+        "".join(f"{base + n} {name} of it\n" for n, name in enumerate(side)).encode()
+        for base, side in ((4026, names), (8102, names[::-1]))
+    )
+    assert named(left, right) == [("changing-number", True)]
 
 
 def test_names_of_files_that_the_tree_lacks(tmp_path: Path) -> None:
