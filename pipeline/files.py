@@ -30,15 +30,25 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_plain(path: Path, limit: int, *, follow: bool = False) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes; raise OSError for all else.
+def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
+    """Open a regular file for reading; raise OSError for all else.
 
     A FIFO or device in its place would block or never end. A link is refused without `follow`.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+    return file
+
+
+def read_plain(path: Path, limit: int, *, follow: bool = False) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes; raise OSError for all else.
+
+    A link is refused without `follow`.
+    """
+    with open_plain(path, follow=follow) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))

@@ -9,13 +9,13 @@ module makes it and starts no program; the layout is that of gitrepository-layou
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.files import open_plain
 
 TEXT_LIMIT = 1024**2  # of a configuration, an attributes file, HEAD
 PACKED_LIMIT = 256 * 1024**2
@@ -122,12 +122,10 @@ def read(path: Path, limit: int) -> bytes | None:
     Raise UsageError if it is larger than `limit` bytes.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        file = open_plain(path)
     except OSError:
         return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
+    with file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise UsageError(f"{path} is larger than {limit} bytes")

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import InfrastructureFailed
+from pipeline.files import open_plain
 from pipeline.plain import plain
 
 PIECE = 1024 * 1024
@@ -83,10 +83,7 @@ def compare_files(first: Path, second: Path) -> Compared:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a plain file, and nothing that a name was made to point to."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InfrastructureFailed(f"the artifact {path} is not a plain file")
+        with open_plain(path) as file:
             yield file
     except OSError as error:
         raise InfrastructureFailed(f"cannot read the artifact {path}: {error.strerror}") from error

@@ -8,7 +8,6 @@ follow its format is compared as mere bytes and told to be malformed.
 """
 
 import os
-import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from pipeline.compare.formats.scan import describe, scan
 from pipeline.compare.formats.source import Alone, File, NotRead, Source, Spool
 from pipeline.compare.places import REFUSED, Place, content_place, say_reason
 from pipeline.errors import UsageError
+from pipeline.files import open_plain
 
 FORMAT = "twinbuild-places/1"
 PLACES_LIMIT = 1000
@@ -91,13 +91,11 @@ def locate_contents(
 def open_file(path: Path, stack: ExitStack) -> File:
     """Open a plain file until `stack` ends; raise UsageError if it is none or cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = stack.enter_context(open_plain(path, follow=True))
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    stack.callback(os.close, descriptor)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise UsageError(f"{path} is not a plain file", remedy="name two files to compare")
-    return File(descriptor, os.fstat(descriptor).st_size)
+        what = f"cannot read {path}: {error.strerror}"
+        raise UsageError(what, remedy="name two files to compare") from error
+    return File(file.fileno(), os.fstat(file.fileno()).st_size)
 
 
 class _Enough(Exception):

@@ -4,7 +4,6 @@
 does not keep to the format or to the limits raises BuildFailed.
 """
 
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BuildFailed
-from pipeline.files import parse_json
+from pipeline.files import open_plain, parse_json
 from pipeline.plain import plain
 
 SIZE_LIMIT = 4 * 1024**3  # bytes when decompressed
@@ -77,8 +76,7 @@ class Unpacking:
         self.rest = b""
         self.size = self.count = 0
         try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(path, flags), "rb")
+            self._file = open_plain(path)
         except OSError as error:
             raise BuildFailed(f"cannot read the ledger {path}: {error.strerror}") from error
 

@@ -8,7 +8,6 @@ import filecmp
 import hashlib
 import os
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ from pipeline.errors import (
     TwinbuildError,
     UsageError,
 )
-from pipeline.files import alone, new_file, parse_json, write_bytes, write_pieces
+from pipeline.files import alone, new_file, open_plain, parse_json, write_bytes, write_pieces
 from pipeline.immutable import refuse_changed
 from pipeline.published import Location
 from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_digests
@@ -181,12 +180,10 @@ def _copy(source: Path, target: Path, digest: str | None) -> None:
 def _plain(path: Path) -> Iterator[BinaryIO]:
     """Open a file; raise Differs if there is none, or a link or anything else odd."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        content = open_plain(path)
     except OSError as error:
         raise Differs(f"{path} is not a file any more: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as content:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Differs(f"{path} is not a plain file")
+    with content:
         yield content
 
 

@@ -5,7 +5,6 @@ cannot be read is left out. No text leaves here with a character that cannot be 
 """
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import Any
 
 from pipeline import dsse
 from pipeline.errors import TwinbuildError, UsageError
-from pipeline.files import parse_json, read_json
+from pipeline.files import open_plain, parse_json, read_json
 from pipeline.plain import plain
 from pipeline.run import Run
 
@@ -189,12 +188,8 @@ def log(path: Path) -> Told:
 def _read(path: Path, limit: int) -> bytes:
     """Return the end of a plain file."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return b""
-            file.seek(max(0, status.st_size - limit))
+        with open_plain(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
             return file.read(limit)
     except OSError:
         return b""

@@ -16,6 +16,7 @@ from pipeline.errors import InfrastructureFailed, UsageError
 from pipeline.files import (
     json_bytes,
     new_file,
+    open_plain,
     put_in_place,
     read_json,
     sha256_file,
@@ -154,3 +155,15 @@ def test_a_missing_document_is_refused(tmp_path: Path) -> None:
 def test_a_document_is_read_back(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": ["\udcff"]})
     assert read_json(tmp_path / "x.json", failure=UsageError) == {"a": ["\udcff"]}
+
+
+def test_only_plain_files_are_opened(tmp_path: Path) -> None:
+    """Another user holds the folder: a pipe would block the reader, a link lead it elsewhere."""
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    with open_plain(tmp_path / "file") as file, open_plain(tmp_path / "link", follow=True) as same:
+        assert file.read() == same.read() == b"content"
+    for name in ("link", "pipe", ".", "none", "/dev/null"):
+        with pytest.raises(OSError):  # noqa: PT011  of several kinds
+            open_plain(tmp_path / name)

@@ -61,7 +61,8 @@ def read_records(
 def _follows(fields: list[int], own: Entry, cluster: int) -> bool:
     """Whether a record of a folder itself, or of its parent, says what is known of them."""
     begins = fields[9] | fields[6] << 16
-    return begins == cluster and fields[-1] == 0 and times_of(fields) == own.facts.get("time")
+    plain = fields[:2] == [FOLDER, 0] and fields[-1] == 0
+    return begins == cluster and plain and times_of(fields) == own.facts.get("time")
 
 
 def _rest(short: bytes, fields: list[int], parts: dict[int, bytes]) -> bytes:

@@ -112,6 +112,7 @@ def position(content: bytes, name: str) -> tuple[int, int]:
         "iso": (content.find(b"TF\x1a\1") + 2, 4),
         "iso, padded": (content.rfind(b"TF\x1a\1") + 2, 1),
         "fat": (content.find(b"\x08\0\0", 512) + 15, 0x40),
+        "disk": (content.find(b".          \x10\0") + 11, 4),
     }
     return found[name]
 
@@ -127,6 +128,7 @@ def position(content: bytes, name: str) -> tuple[int, int]:
         ("iso", "a field's length that reaches into what follows"),
         ("iso, padded", "a field's length beyond the record"),
         ("fat", "the place of a label's content"),
+        ("disk", "that a folder belongs to the system, in its own record of itself"),
     ],
 )
 def test_what_a_reader_accepts_and_does_not_use(
