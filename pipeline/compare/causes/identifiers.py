@@ -85,7 +85,7 @@ def _key(contents: tuple[bytes, bytes], spot: Spot) -> Cause | None:
     """Find a key or a certificate: the line of one, or a line of a file that begins with one."""
     if all(map(_is_der, contents)):
         return Cause("key", "both have another key or certificate in DER, made for each build")
-    if not is_text(contents[0]) and all(map(KEY_FILES.match, contents)):
+    if all(map(KEY_FILES.match, contents)) and not is_text(contents[0]):
         return Cause("key", "both are a file with another key, made for each build")
     begins = (content[:200].decode("latin-1") for content in contents)
     found = [

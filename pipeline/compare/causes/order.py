@@ -293,6 +293,8 @@ def _records(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | No
     if len(contents[0]) != len(contents[1]) or not spots:
         return None
     first, end = spots[0].offsets[0], spots[-1].offsets[0] + len(spots[-1].left)
+    if end - first > BYTES_LIMIT:
+        return None
     for size in RECORDS:
         begin = first - first % size
         span = slice(begin, end + -(end - begin) % size)
