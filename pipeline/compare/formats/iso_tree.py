@@ -148,7 +148,7 @@ class Tree:
         numbers = [raw[at : at + 8] for at in (2, 10) if both_orders(raw[at : at + 8]) is None]
         rest = raw[1:2] + raw[28:32] + b"".join(numbers) + raw[end : end + fill].strip(b"\0")
         start = block * SECTOR
-        rest += use[:skip] + extensions.rest
+        rest += use[:skip] + extensions.rest + bytes([length]) * (length % 2)  # must be even
         return Record(name, (start, start + size), time, flags, extensions, rest)
 
     def _name(self, record: Record) -> str:

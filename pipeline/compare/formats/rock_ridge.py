@@ -76,7 +76,7 @@ def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
         else:
             found, more = _facts(signature, data)
             facts.update(found)
-            rest += more
+            rest += more if found else bytes([len(data)]) + more
         if len(name) > PATH_LIMIT or len(target) > LINK_LIMIT or len(attributes) > XATTRS_LIMIT:
             raise Malformed("a name, a link's target or the attributes of a file have no end")
     if target:
@@ -114,7 +114,8 @@ def _fields(
             at += length
             if signature == b"ST":
                 break
-        yield b"", b"", area[at:].rstrip(b"\0")
+        tail = area[at:]  # a zero makes the length even
+        yield b"", b"", tail if len(tail) > 1 else tail.strip(b"\0")
     if waiting:
         raise Malformed("a directory record goes on and on")
 

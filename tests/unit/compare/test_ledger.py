@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -201,3 +202,6 @@ def test_links_and_pipes_are_not_opened(tmp_path: Path) -> None:
         lines_of(tmp_path / "link")
     with pytest.raises(BuildFailed, match="cannot read the ledger"):
         lines_of(tmp_path / "missing")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BuildFailed, match="it is not a plain file"):
+        lines_of(tmp_path / "pipe")
