@@ -10,7 +10,9 @@ from pipeline.compare.causes.facts import Cause
 from pipeline.compare.causes.spots import Spot, is_text
 
 UUID = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
-PAIRS = re.compile(r"\b(?:[0-9a-fA-F]{2}[: -]){3,}[0-9a-fA-F]{2}\b")
+PAIRS = re.compile(
+    r"\b(?:(?:[0-9a-fA-F]{2}[: -]){3,}[0-9a-fA-F]{2}|(?:[0-9a-fA-F]{4}[: -]){3,}[0-9a-fA-F]{4})\b"
+)
 HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?([0-9a-f]{16,128}|[0-9A-F]{16,128})(?![0-9A-Za-z])")
 # What says in DER that a key follows: of RSA, on an elliptic curve, of Ed25519 and its like.
 KEY_NUMBERS = tuple(
@@ -45,6 +47,7 @@ BUILD_ID = re.compile(rb"\x04\x00{3}[\x08-\x14]\x00{3}\x03\x00{3}GNU\x00")
 MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 HIGH_BYTES = (0x7F, 0x55, 0x56)  # where Linux puts programs, libraries and stacks on amd64
 ENTROPY_BITS = 2.5  # a digit of random hexadecimal has four
+CAPITALS_LEAST = 12  # with digits among them more than once, as in base32
 SURE = 16  # small letters and digits of a word that is surely drawn
 
 
@@ -136,6 +139,8 @@ def _drawn(word: str) -> bool:
     """Tell whether letters and digits alternate as in no word, or no vowels are where they were."""
     if len(word) >= SURE and word.isalpha() and (word.isupper() or word.islower()):
         return bool(CONSONANTS.search(word))
+    if len(word) >= CAPITALS_LEAST and word.isupper() and word.isalnum():
+        return len(re.findall(r"[A-Z]\d+(?=[A-Z])", word)) > 1
     kinds = [(c.islower(), c.isupper(), c.isdigit()) for c in word]
     changes = sum(one != other for one, other in pairwise(kinds))
     plain = word.isalnum() or any(map(str.isupper, word))  # a path has signs and no capitals

@@ -149,8 +149,21 @@ def _parts(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
     few = min(len(set(items)) for items in lists)
     if len(lists) != 2 or few < PART_LEAST or set(lists[0]) == set(lists[1]):
         return None
-    said = _by_locale(lists[0], lists[1], pair)
-    return Cause("locale", f"parts of lists, {said}", weak=few < PART_SURE) if said else None
+    if said := _by_locale(lists[0], lists[1], pair):
+        return Cause("locale", f"parts of lists, {said}", weak=few < PART_SURE)
+    return _of_folders(lists)
+
+
+def _of_folders(lists: Sequence[Sequence[str]]) -> Cause | None:
+    """Guess that files of the same folders, in no order, are the first or last of a longer list."""
+    folders = [{path.rpartition("/")[0] for path in items} for items in lists]
+    paths = all("/" in path and NAME_WORD.fullmatch(path) for items in lists for path in items)
+    if not paths or folders[0] != folders[1] or any(list(s) == sorted(s) for s in lists):
+        return None
+    said = f"{len(lists[0])} files of {sorted(folders[0])[0]}, other ones and in no order"
+    return Cause(
+        "directory-order", f"{said}: parts of a list as the file system gives it", weak=True
+    )
 
 
 def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
@@ -199,23 +212,25 @@ def _folders_walked(ours: Sequence[str], theirs: Sequence[str], facts: Facts) ->
 def _by_locale(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
     """Say so if one side is sorted by bytes and the other as a dictionary, as their locales do."""
     kinds = [("bytes", "dictionary")[facts.locale not in BY_BYTES] for facts in pair]
-    if kinds[0] == kinds[1] or kinds != [_sorted_by(side) for side in (ours, theirs)]:
+    found = [_sorted_by(side) for side in (ours, theirs)]
+    fit = all(kind in ways for kind, ways in zip(kinds, found, strict=True))
+    if kinds[0] == kinds[1] or not fit or all(len(ways) > 1 for ways in found):
         return ""
     locales = f"{pair[0].locale} and {pair[1].locale}"
     said = f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
     return f"{said} ({locales})"
 
 
-def _sorted_by(items: Sequence[str]) -> str:
-    """Return by what items are sorted: bytes, or nearly all as in a dictionary; empty if neither.
+def _sorted_by(items: Sequence[str]) -> tuple[str, ...]:
+    """Return by what items are sorted: bytes, or nearly all as in a dictionary, or both.
 
     Locales differ in where they have signs and letters of other languages.
     """
-    if list(items) == sorted(items) or list(items) == sorted(items, key=os.fsencode):
-        return "bytes"
+    by_bytes = list(items) in (sorted(items), sorted(items, key=os.fsencode))
     keys = [_letters(item) for item in items]
     right = sum(one <= other for one, other in pairwise(keys))
-    return "dictionary" if right >= SORTED_SHARE * (len(keys) - 1) else ""
+    by_letters = right >= SORTED_SHARE * (len(keys) - 1)
+    return ("bytes",) * by_bytes + ("dictionary",) * by_letters
 
 
 def _letters(item: str) -> str:

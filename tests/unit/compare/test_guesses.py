@@ -124,6 +124,22 @@ def test_digests_of_facts(kind: str, end: str) -> None:
     assert "host-name" not in dict(named(*(f"id={text}\n".encode() for text in other)))
 
 
+def test_parts_of_a_list_of_files() -> None:
+    left, right = b"/u/l/c.py\n/u/l/a.py\n/u/l/x.py\n", b"/u/l/y.py\n/u/l/b.py\n/u/l/c.py\n"
+    assert named(left, right) == [("directory-order", True)]
+    for other in (b"/u/l/a\n/u/l/b\n/u/l/c\n", b"/u/y.py\n/u/l/b.py\n/v/c.py\n", b"y\nb\nc\n"):
+        assert "directory-order" not in dict(named(left, other))
+
+
+def test_digits_in_groups_and_in_base32_are_drawn() -> None:
+    for left, right in (
+        (b"f45d:8325:78fb:ca40\n", b"2fb6:09c7:3f7a:6462\n"),
+        (b"VAYEFVRY2AVITB7E\n", b"MULPRUF3BPESDB5N\n"),
+    ):
+        assert named(left, right) == [("random-identifier", False)]
+    assert named(b"VERSION2OFTHISTEXT\n", b"VERSION3OFTHATTEXT\n") == [("changing-word", True)]
+
+
 def test_capitals_without_vowels_are_drawn() -> None:
     left, right = b'"RXJKAHBMSETRVDXNFSXDERKIIK"\n', b'"DHNTBOLZYOODPMDNJMMKLDYYXH"\n'
     assert named(left, right) == [("random-identifier", False)]

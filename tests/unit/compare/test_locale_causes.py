@@ -49,6 +49,8 @@ BY_LOCALE = [
     # parts of lists: `sort | head`, `sort | tail`
     (lines("apple Bear cat Dog egg"), lines("Bear Dog Fox Zoo apple")),
     ("apple Bear cat Dog egg\n", "Bear Dog Fox Zoo apple\n"),
+    # sorted in both ways where all letters are small
+    ("adduser.conf alternatives apt at bash\n", "X11 adduser.conf alternatives apt at\n"),
     # lists in marks, of a glob
     (
         "<li>9-a</li>\n<li>apfel</li>\n<li>apfel 1</li>\n<li>Birne</li>\n<li>_d</li>\n<li>Z</li>\n",
