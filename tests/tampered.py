@@ -98,6 +98,7 @@ MAKERS: dict[str, Maker] = {
         for name, maker in {
             "squashfs, gzip": "squashfs gzip",
             "squashfs, without fragments": "squashfs no fragments",
+            "iso, joliet": "iso joliet",
             "cpio, portable": "cpio odc",
             "cpio, binary": "cpio bin",
             "cpio, sums": "cpio crc",

@@ -76,7 +76,7 @@ def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
         else:
             found, more = _facts(signature, data)
             facts.update(found)
-            rest += more if found else bytes([len(data)]) + more
+            rest += more if found else len(data).to_bytes(2, "little") + more
         if len(name) > PATH_LIMIT or len(target) > LINK_LIMIT or len(attributes) > XATTRS_LIMIT:
             raise Malformed("a name, a link's target or the attributes of a file have no end")
     if target:
