@@ -271,16 +271,16 @@ def test_the_doctor_sees_what_a_release_with_kits_would(
 ):
     its = workspace(tmp_path, farm)
     with pytest.raises(SignatureInvalid, match="no key is known"):
-        doctor.earlier_releases(its)
+        doctor.earlier_releases(its, its.checkout / "keys")
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/release.asc").write_bytes(gpg_home.export(release_key, "--armor"))
-    said = doctor.earlier_releases(its)
+    said = doctor.earlier_releases(its, its.checkout / "keys")
     assert said == f"1 at {public}; the last of them, 3.3, verifies"
     (public / "3.3" / "SHA256SUMS").write_bytes(b"")
     with pytest.raises(SignatureInvalid):
-        doctor.earlier_releases(its)
+        doctor.earlier_releases(its, its.checkout / "keys")
     empty = workspace(tmp_path, farm, publish="none")
-    assert doctor.earlier_releases(empty) == "there are none yet"
+    assert doctor.earlier_releases(empty, empty.checkout / "keys") == "there are none yet"
 
 
 @pytest.fixture
