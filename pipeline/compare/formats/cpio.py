@@ -15,6 +15,7 @@ from pipeline.compare.formats.container import (
     Fact,
     Format,
     Region,
+    Structure,
     Tally,
     file_type,
     listed,
@@ -46,15 +47,17 @@ def _read(source: Source, spool: Spool) -> Container:
     _join_links(source, entries)
     order = listed(entries)[1]
     parts = [] if start is None else [*_parts(source, start)]
+    case = _case(source, entries)
     ordered, _ = listed([*entries, *parts])
     return Container(
+        [Structure("letters of digits", (0, 0), case, "layout")],
         entries=lambda: iter(ordered),
         regions=lambda: [
             *([Region("trailer", trailer)] if trailer else []),
             *_between(source, end, parts),
         ],
         order=order,
-        rest=lambda entry, _: _rest(source, entry),
+        rest=lambda entry, _: _rest(source, entry, case),
         number=partial(_number, source),
         align=4,
         closes=closes,
@@ -194,7 +197,23 @@ def _number(source: Source, entry: Entry) -> int | None:
     return int(source.read(entry.record[0] + 6, 8), 16) if entry.record else None
 
 
-def _rest(source: Source, entry: Entry) -> bytes:
+def _case(source: Source, entries: Sequence[Entry]) -> bytes:
+    """Return the first letter that is a digit of a header, as A or a: all are written alike."""
+    for entry in entries:
+        digits = source.read(entry.record[0], HEADER)[6:] if entry.record else b""
+        if digits.upper() != digits.lower():
+            return b"A" if digits == digits.upper() else b"a"
+    return b""
+
+
+def ends_oddly(name: bytes) -> bytes:
+    """Return what stands behind a stored name, if that is not a single zero."""
+    return (
+        b"" if name[-1:] == b"\0" != name[-2:-1] else b"%d" % (len(name) - len(name.rstrip(b"\0")))
+    )
+
+
+def _rest(source: Source, entry: Entry, case: bytes) -> bytes:
     """Return a member's header as far as it is no fact, inode number, size or name."""
     if entry.record is None:
         return b""
@@ -205,7 +224,8 @@ def _rest(source: Source, entry: Entry) -> bytes:
     aligned = _aligned(start + HEADER + length)
     filling = source.read(start + HEADER + length, aligned - start - HEADER - length)
     digits = raw[6:]
-    mixed = digits if digits not in (digits.lower(), digits.upper()) else b""
+    usual = digits.upper() if case == b"A" else digits.lower()
+    mixed = digits if digits != usual else b""
     device = raw[78:94] if entry.facts["type"] not in ("char", "block") else b""
     mode = int(raw[14:22], 16) >> 16
     rest = (
@@ -216,7 +236,8 @@ def _rest(source: Source, entry: Entry) -> bytes:
         device,
         _wrong_sum(raw, entry),
     )
-    return b"|".join((*rest, without(name, entry.path), filling.strip(b"\0")))
+    names = ends_oddly(name), without(name, entry.path), filling.strip(b"\0")
+    return b"|".join((*rest, *names))
 
 
 def _wrong_sum(raw: bytes, entry: Entry) -> bytes:

@@ -19,7 +19,7 @@ from pipeline.compare.formats.container import (
     name_of,
     path_of,
 )
-from pipeline.compare.formats.cpio import TRAILER, closes, entry_of
+from pipeline.compare.formats.cpio import TRAILER, closes, ends_oddly, entry_of
 from pipeline.compare.formats.rest import without
 from pipeline.compare.formats.source import Malformed, Source, Spool
 
@@ -102,7 +102,12 @@ def _rest(source: Source, form: _Form, entry: Entry) -> bytes:
     name = source.read(begin, _aligned(begin + length, form.align) - begin)
     device = 0 if "device" in entry.facts else fields[7]
     rest = fields[1], fields[3] & ~0o7777, device
-    return repr(rest).encode() + without(name[:length], entry.path) + name[length:].strip(b"\0")
+    names = (
+        ends_oddly(name[:length]),
+        without(name[:length], entry.path),
+        name[length:].strip(b"\0"),
+    )
+    return repr(rest).encode() + b"|".join(names)
 
 
 def _entries(source: Source, form: _Form, trailer: list[Region]) -> Iterator[Entry]:

@@ -105,6 +105,9 @@ def position(content: bytes, name: str) -> tuple[int, int]:
     trailer = content.rfind(b"TRAILER!!!") - 76
     found = {
         "cpio, portable": (content.rfind(b"070707", 0, trailer) + 17, 1),
+        "cpio": (content.find(b"000081A4") + 6, 0x20),
+        "cpio, binary": (content.rfind(b"d\0", 0, content.find(b"behind")) - 6, 1),
+        "cpio, sums": (content.find(b"a/b\0") - 9, 1),
         "zip": (content.rfind(b"PK\1\2") + 41, 0x80),
         "zip, stored": (content.rfind(b"PK\1\2") + 41, 0x80),
         "squashfs, plain": (content.find(b"\2\0\0\0z") - 1, 0x80),
@@ -123,6 +126,9 @@ def position(content: bytes, name: str) -> tuple[int, int]:
     ("name", "means"),
     [
         ("cpio, portable", "the number of another file's inode, and so a link to it"),
+        ("cpio", "a digit in small letters, where all are in capitals"),
+        ("cpio, binary", "the length of a name"),
+        ("cpio, sums", "the length of a name, with a zero more"),
         ("zip", "no type"),
         ("zip, stored", "no type"),
         ("squashfs, plain", "an inode's number below zero, as the root has none"),
