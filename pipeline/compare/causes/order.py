@@ -29,6 +29,11 @@ HASHED_LEAST = 5  # names by chance in the order of hashes: one of 120
 PART_LEAST, PART_SURE = 3, 5  # items of a list
 BY_BYTES = (None, "C", "POSIX", "C.UTF-8")  # locales
 JOBS_LEAST = 10  # fewer items than this may be near their places by chance
+JOBS_NEAR = 4  # places; how far a few jobs at once move an item
+BLOCKS_SHARE = (
+    0.5  # of items that stay together: two lines of each file; a hash table leaves next to none
+)
+DIGITS = re.compile(r"\d{1,18}")
 
 
 @dataclass(frozen=True)
@@ -180,15 +185,39 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
             said = f"in {facts.name} they are by ext4's hashes of names, with its seed"
             return Cause("directory-order", f"{items}: {said}")
     near = _farthest(ours, theirs)
+    beside = f"none is more than {near} places from where the other has it"
     if len(ours) >= JOBS_LEAST and near <= max(2, NEAR * len(ours)):
-        said = f"none is more than {near} places from where the other has it"
-        return Cause("job-order", f"{items}; {said}, as jobs leave it that run at once")
+        return Cause("job-order", f"{items}; {beside}, as jobs leave it that run at once")
     if folders:
         return Cause("directory-order", f"{items}, and they look like names of files")
     if folder := pair[0].holds(frozenset(item.rpartition(" ")[2] for item in ours)):
         return Cause("directory-order", f"{items}, and they are what is in {folder}")
+    if said := _in_one_job(ours, theirs, pair):
+        return Cause("job-order", f"{items}; {beside}, and {said}", weak=True)
+    if len(ours) >= JOBS_LEAST and _together(ours, theirs) >= BLOCKS_SHARE:
+        said = "lines that follow each other stay together, as in files that are put together"
+        return Cause("directory-order", f"{items}; {said}", weak=True)
     sorts = sum(list(side) == sorted(side) for side in (ours, theirs))
     return Cause("hash-order", f"{items}, sorted in {'one' if sorts else 'neither'}")
+
+
+def _in_one_job(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
+    """Say so if items are near their places, and in a row where there was one processor alone."""
+    alone = [facts.cpus == "1" for facts in pair]
+    if sum(alone) != 1 or _farthest(ours, theirs) > JOBS_NEAR:
+        return ""
+    numbers = [tuple(map(int, DIGITS.findall(item))) for item in (ours, theirs)[alone.index(True)]]
+    if not all(numbers) or numbers != sorted(numbers):
+        if len(ours) > 2:  # a few items of a hash table are as near to their places
+            return ""
+        return f"{pair[alone.index(True)].name} has one processor alone"
+    return f"{pair[alone.index(True)].name} has one processor alone, and has them counted"
+
+
+def _together(ours: Sequence[str], theirs: Sequence[str]) -> float:
+    """Return the share of items that the same item follows on both sides."""
+    follow = Counter(pairwise(ours)) & Counter(pairwise(theirs))
+    return follow.total() / max(1, len(ours) - 1)
 
 
 def _bare(item: str) -> str:

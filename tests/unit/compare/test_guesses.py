@@ -299,3 +299,41 @@ def test_permissions_types_and_devices() -> None:
 def test_an_attribute_that_nothing_surely_explains_is_told_as_it_is() -> None:
     values = '{"user.x": "N2E="}', '{"user.x": "OGI="}'
     assert [c.name for c in find_causes_of_values("xattr", values, PAIR)] == ["extended-attribute"]
+
+
+ONE_CPU = (replace(ALPHA, cpus="2"), replace(BETA, cpus="1"))
+
+
+@pytest.mark.parametrize(
+    ("several", "alone"),
+    [
+        ("1 2 4 3 6 7 5 8", "1 2 3 4 5 6 7 8"),
+        ("lexer parser codegen linker", "parser lexer codegen linker"),
+    ],
+)
+def test_lines_out_of_turn_beside_one_processor_are_of_jobs(several: str, alone: str) -> None:
+    left, right = (
+        "".join(f"built {word}\n" for word in words.split()).encode() for words in (several, alone)
+    )
+    assert named(left, right, pair=ONE_CPU) == [("job-order", True)]
+
+
+def test_lines_out_of_turn_where_there_was_one_processor_are_not_of_jobs() -> None:
+    left, right = (
+        "".join(f"built {number}\n" for number in numbers).encode()
+        for numbers in ("12345678", "12436758")
+    )
+    assert named(left, right, pair=ONE_CPU) == [("hash-order", False)]
+
+
+def test_three_words_of_a_set_are_not_of_jobs() -> None:
+    sides = b"red\ngreen\nblue\n", b"blue\nred\ngreen\n"
+    assert named(*sides, pair=ONE_CPU) == [("hash-order", False)]
+
+
+@pytest.mark.parametrize("size", [2, 3, 10])
+def test_lines_that_stay_together_are_of_files(size: int) -> None:
+    """`find -exec cat`: what stands in a file does so in the bundle, too."""
+    texts = ["".join(f"line {n} of {name}\n" for n in range(size)) for name in "abcdefgh"]
+    left, right = "".join(texts), "".join(texts[i] for i in (3, 7, 0, 5, 2, 6, 1, 4))
+    assert named(left.encode(), right.encode()) == [("directory-order", True)]
