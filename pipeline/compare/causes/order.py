@@ -30,6 +30,7 @@ PART_LEAST, PART_SURE = 3, 5  # items of a list
 BY_BYTES = (None, "C", "POSIX", "C.UTF-8")  # locales
 JOBS_LEAST = 10  # fewer items than this may be near their places by chance
 JOBS_NEAR = 4  # places; how far a few jobs at once move an item
+CHANCES = {1: 5, 2: 7}  # of so many items in any order one in 15 or fewer have all so near
 BLOCKS_SHARE = (
     0.5  # of items that stay together: two lines of each file; a hash table leaves next to none
 )
@@ -204,11 +205,12 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
 def _in_one_job(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
     """Say so if items are near their places, and in a row where there was one processor alone."""
     alone = [facts.cpus == "1" for facts in pair]
-    if sum(alone) != 1 or _farthest(ours, theirs) > JOBS_NEAR:
+    near = _farthest(ours, theirs)
+    if sum(alone) != 1 or near > JOBS_NEAR:
         return ""
     numbers = [tuple(map(int, DIGITS.findall(item))) for item in (ours, theirs)[alone.index(True)]]
     if not all(numbers) or numbers != sorted(numbers):
-        if len(ours) > 2:  # a few items of a hash table are as near to their places
+        if 2 < len(ours) < CHANCES.get(near, JOBS_LEAST):
             return ""
         return f"{pair[alone.index(True)].name} has one processor alone"
     return f"{pair[alone.index(True)].name} has one processor alone, and has them counted"

@@ -309,6 +309,7 @@ ONE_CPU = (replace(ALPHA, cpus="2"), replace(BETA, cpus="1"))
     [
         ("1 2 4 3 6 7 5 8", "1 2 3 4 5 6 7 8"),
         ("lexer parser codegen linker", "parser lexer codegen linker"),
+        ("b a d c f e", "a b c d e f"),
     ],
 )
 def test_lines_out_of_turn_beside_one_processor_are_of_jobs(several: str, alone: str) -> None:
