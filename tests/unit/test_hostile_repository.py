@@ -29,6 +29,8 @@ from tests.hostile_repository import (
     make_template,
 )
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[2]
 HOOKS = ROOT / "hooks/source"
 LOCK = Lock("mini", "amd64", "0" * 64, suites=(), packages=())

@@ -17,6 +17,8 @@ from pipeline import gpg_failure, openpgp
 from pipeline.errors import SignatureInvalid
 from tests.gpg_home import CARD, GpgHome, made_home
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[2]
 KEY = "Release <release@example.org>"
 PINENTRY, SCDAEMON, SYSTEM_ERROR = 5 << 24, 6 << 24, 1 << 15

@@ -17,6 +17,8 @@ from pipeline.run import Request, create
 from pipeline.workspace import Workspace
 from tests.live_iso import let_it_read, make_iso
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[2]
 STRANGE = (
     "a space",

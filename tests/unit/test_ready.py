@@ -17,6 +17,8 @@ from pipeline.errors import InfrastructureFailed, SignatureInvalid, TwinbuildErr
 from pipeline.workspace import Workspace
 from tests.gpg_home import GpgHome, made_home
 
+pytestmark = pytest.mark.tools
+
 PLACEHOLDER = "0123456789ABCDEF0123456789ABCDEF01234567"
 ENTRY = EnvironmentEntry(memory_mib=1024, cpus=1)
 ARCHIVE = Archive(suites=["trixie"], components=["main"], keyring=Path("/none"))

@@ -26,6 +26,8 @@ from pipeline.signatures import (
 )
 from tests.debian_archive import SigningKey, make_key
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[2]
 NOW = 2_000_000_000
 FPR, SUB = "A" * 40, "B" * 40

@@ -21,6 +21,8 @@ from tests import image_pairs as pairs
 from tests import tampered
 from tests.tampered import MAKERS
 
+pytestmark = pytest.mark.tools
+
 Pair = tuple[bytes, bytes]
 Told = set[tuple[str, str, str]]
 

@@ -9,6 +9,8 @@ from pipeline.compare.layout import Cost, Layout, read_layout
 from pipeline.errors import UsageError
 from tests.live_iso import make_iso
 
+pytestmark = pytest.mark.tools
+
 KIB = 1024
 FILES = {
     "big": os.urandom(300 * KIB),

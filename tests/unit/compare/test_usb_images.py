@@ -11,6 +11,8 @@ from pipeline.guest import fat, grub, protocol, usb_image
 from pipeline.guest.report import Report
 from tests import image_pairs as pairs
 
+pytestmark = pytest.mark.tools
+
 MIB = 1024 * 1024
 SIZE = 40 * MIB
 CORE, SYSTEM = MIB, 2 * MIB

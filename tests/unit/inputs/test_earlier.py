@@ -23,6 +23,8 @@ from tests.archive_server import archive_server
 from tests.unit.inputs.conftest import IMAGE_YAML, Workshop
 from tests.unit.release.conftest import ENVIRONMENTS, FakeRun, GpgHome, publish_by_hand
 
+pytestmark = pytest.mark.tools
+
 Artifacts = Mapping[str, bytes]
 
 

@@ -21,6 +21,8 @@ from pipeline.compare.formats import container, squashfs_inode
 from pipeline.compare.images import Compared, locate_files
 from tests import image_pairs as pairs
 
+pytestmark = pytest.mark.tools
+
 Maker = Callable[[Path, Path], Path]
 
 

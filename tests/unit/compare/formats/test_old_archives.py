@@ -10,6 +10,8 @@ from pipeline.compare.images import locate_files
 from tests import image_pairs as pairs
 from tests.unit.compare.formats.test_archives import CHANGES, places, tar
 
+pytestmark = pytest.mark.tools
+
 FORMS = ("bin", "odc", "tar", "v7")
 
 
