@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from backports import zstd
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.compare.account import Account
@@ -88,6 +89,7 @@ def test_bytes_of_an_iso_that_belong_to_no_file(offset: int, pair: Callable[[str
 
 @pytest.mark.parametrize("name", MAKERS)
 @given(seed=st.integers(0, 2**64))
+@example(seed=34326)
 @settings(max_examples=25)
 def test_whatever_is_done_beside_a_change_is_told(
     name: str, seed: int, pair: Callable[[str], Pair]
@@ -99,7 +101,16 @@ def test_whatever_is_done_beside_a_change_is_told(
     if lines(first, changed) <= lines(first, second):
         # nothing but what the changed file holds now, of which people are told
         assert len(changed) == len(second)
+        if name == "zstd" and content_of(changed) == content_of(second):
+            return  # another encoding of the same content: docs/reference/locate.md
         assert any(start <= at < end for start, end in tampered.of_the_change(second))
+
+
+def content_of(packed: bytes) -> bytes | None:
+    try:
+        return zstd.decompress(packed)
+    except zstd.ZstdError:
+        return None
 
 
 def position(content: bytes, name: str) -> tuple[int, int]:
