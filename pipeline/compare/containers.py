@@ -180,11 +180,13 @@ class Pair:
         for found in differing(*accounts, ranges, self.spool):
             self._differing(found)
 
-    def _encodings(self, ours: Entry, theirs: Entry) -> None:
+    def _encodings(self, ours: Entry, theirs: Entry, *, changed: bool) -> None:
         """Tell if two contents that differ are known not to be compressed in one way."""
         from pipeline.compare.formats.recompress import tell_encodings
 
-        if ours.compressed and theirs.compressed and not self.packed_otherwise:
+        if not changed or self.packed_otherwise:
+            return
+        if ours.compressed and theirs.compressed:
             made = tell_encodings(ours.compressed, theirs.compressed, self.spool)
             if made:
                 where, path = self.at.where, ours.path
@@ -211,7 +213,8 @@ class Pair:
             changed = self._entries(ours, theirs, ranges)
             differs |= changed
             if ours and theirs:
-                self._around(containers, sides, (ours, theirs), changed=changed)
+                self._records(containers, sides, (ours, theirs), changed=changed)
+                self._encodings(ours, theirs, changed=changed)
             if ours and theirs and not changed and first.unlike and first.unlike(ours):
                 unlike = unlike or (ours.path if ours.facts == theirs.facts else "")
             if ours and theirs and first.place and second.place and not changed:
@@ -279,19 +282,6 @@ class Pair:
             return True
         note = ours.note or theirs.note
         return self._content(ours, ours.content or EMPTY, theirs.content or EMPTY, ranges, note)
-
-    def _around(
-        self,
-        containers: tuple[Container, Container],
-        sides: Sides,
-        pair: tuple[Entry, Entry],
-        *,
-        changed: bool,
-    ) -> None:
-        """Compare what two entries' records say, and how their contents are compressed."""
-        self._records(containers, sides, pair, changed=changed)
-        if changed:
-            self._encodings(*pair)
 
     def _records(
         self,

@@ -193,7 +193,7 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
         return Cause("directory-order", f"{items}, and they look like names of files")
     if folder := pair[0].holds(frozenset(item.rpartition(" ")[2] for item in ours)):
         return Cause("directory-order", f"{items}, and they are what is in {folder}")
-    if said := _in_one_job(ours, theirs, pair):
+    if said := _in_one_job(ours, theirs, near, pair):
         return Cause("job-order", f"{items}; {beside}, and {said}", weak=True)
     if len(ours) >= JOBS_LEAST and _together(ours, theirs) >= BLOCKS_SHARE:
         said = "lines that follow each other stay together, as in files that are put together"
@@ -202,18 +202,19 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
     return Cause("hash-order", f"{items}, sorted in {'one' if sorts else 'neither'}")
 
 
-def _in_one_job(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
+def _in_one_job(ours: Sequence[str], theirs: Sequence[str], near: int, pair: Pair) -> str:
     """Say so if items are near their places, and in a row where there was one processor alone."""
-    alone = [facts.cpus == "1" for facts in pair]
-    near = _farthest(ours, theirs)
-    if sum(alone) != 1 or near > JOBS_NEAR:
+    alone = [
+        (side, facts) for side, facts in zip((ours, theirs), pair, strict=True) if facts.cpus == "1"
+    ]
+    if len(alone) != 1 or near > JOBS_NEAR:
         return ""
-    numbers = [tuple(map(int, DIGITS.findall(item))) for item in (ours, theirs)[alone.index(True)]]
-    if not all(numbers) or numbers != sorted(numbers):
-        if 2 < len(ours) < CHANCES.get(near, JOBS_LEAST):
-            return ""
-        return f"{pair[alone.index(True)].name} has one processor alone"
-    return f"{pair[alone.index(True)].name} has one processor alone, and has them counted"
+    side, facts = alone[0]
+    said = f"{facts.name} has one processor alone"
+    numbers = [tuple(map(int, DIGITS.findall(item))) for item in side]
+    if all(numbers) and numbers == sorted(numbers):
+        return f"{said}, and has them counted"
+    return "" if 2 < len(side) < CHANCES.get(near, JOBS_LEAST) else said
 
 
 def _together(ours: Sequence[str], theirs: Sequence[str]) -> float:
