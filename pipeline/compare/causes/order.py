@@ -31,9 +31,7 @@ BY_BYTES = (None, "C", "POSIX", "C.UTF-8")  # locales
 JOBS_LEAST = 10  # fewer items than this may be near their places by chance
 JOBS_NEAR = 4  # places; how far a few jobs at once move an item
 CHANCES = {1: 5, 2: 7}  # of so many items in any order one in 15 or fewer have all so near
-BLOCKS_SHARE = (
-    0.5  # of items that stay together: two lines of each file; a hash table leaves next to none
-)
+BLOCKS_SHARE = 0.5  # of items stay with the next one if each file has two lines
 DIGITS = re.compile(r"\d{1,18}")
 
 

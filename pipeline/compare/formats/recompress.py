@@ -196,7 +196,7 @@ def _compressed(
 def _gzip(side: Compressed) -> Iterator[_Piece]:
     for (start, end), holds in zip(side.spans, side.holds, strict=True):
         packed = side.source.read(start, end - start)
-        yield _Deflated(packed[gzip_header_length(packed) : -GZIP_TRAILER], holds)
+        yield _Deflated(packed[_gzip_header_length(packed) : -GZIP_TRAILER], holds)
 
 
 def _deflate(side: Compressed) -> Iterator[_Piece]:
@@ -213,7 +213,7 @@ def _lz4(side: Compressed) -> Iterator[_Piece]:
             position = holds[1]
 
 
-def gzip_header_length(packed: bytes) -> int:
+def _gzip_header_length(packed: bytes) -> int:
     """Return how many bytes a gzip stream has before its deflated data (RFC 1952)."""
     flags, at = packed[3], 10
     if flags & 4:

@@ -230,19 +230,29 @@ def test_what_a_packed_file_says_beside_its_content(hidden: str) -> None:
     assert len(found) == 2
 
 
-def test_a_file_that_is_packed_in_other_bytes(tmp_path: Path) -> None:
-    """The attacker writes what means the same, in a file that nobody expects to have changed."""
+def packed_by_level(tmp_path: Path, fill: Callable[[Path, int], object], *options: str) -> Pair:
+    """Return two SquashFS that say to be packed alike, and are not; `fill` fills their trees."""
     made = []
     for number, level in ((1, "1"), (2, "6")):
-        tree = tampered.tree(tmp_path / str(number), changed=number == 2)
-        (tree / "large").write_bytes(b"".join(b"line %d\n" % n for n in range(40_000)))
+        tree = tmp_path / str(number)
+        fill(tree, number)
         pairs.settle(tree)
-        options = ("-comp", "gzip", "-Xcompression-level", level)
-        image = pairs.squashfs(tree, tmp_path / f"{number}.image", *options)
-        made.append(bytearray(image.read_bytes()))
-    for image in made:  # as if both said to be packed alike
-        image[98:106] = made[0][98:106]
-    assert told(*map(bytes, made)) == {
+        packing = ("-comp", "gzip", "-Xcompression-level", level, *options)
+        made.append(
+            bytearray(pairs.squashfs(tree, tmp_path / f"{number}.image", *packing).read_bytes())
+        )
+    made[1][98:106] = made[0][98:106]
+    return bytes(made[0]), bytes(made[1])
+
+
+def test_a_file_that_is_packed_in_other_bytes(tmp_path: Path) -> None:
+    """The attacker writes what means the same, in a file that nobody expects to have changed."""
+
+    def fill(tree: Path, number: int) -> None:
+        tampered.tree(tree, changed=number == 2)
+        (tree / "large").write_bytes(b"".join(b"line %d\n" % n for n in range(40_000)))
+
+    assert told(*packed_by_level(tmp_path, fill)) == {
         ("squashfs", "c", "content"),
         ("squashfs", "[packed data]", "layout"),
     }
@@ -250,19 +260,14 @@ def test_a_file_that_is_packed_in_other_bytes(tmp_path: Path) -> None:
 
 def test_tables_that_are_packed_in_other_bytes(tmp_path: Path) -> None:
     """The attacker packs the tables anew: what most of their blocks hold has not changed."""
-    made = []
-    for number, level in ((1, "1"), (2, "6")):
-        tree = tampered.tree(tmp_path / str(number), changed=False)
+
+    def fill(tree: Path, number: int) -> None:
+        tampered.tree(tree, changed=False)
         for name in range(600):
             (tree / f"file-{name}").write_bytes(b"%d" % name)
         (tree / "z").write_bytes(b"changed" * (number - 1))
-        pairs.settle(tree)
-        options = ("-comp", "gzip", "-Xcompression-level", level, "-noD", "-noF")
-        image = pairs.squashfs(tree, tmp_path / f"{number}.image", *options)
-        made.append(bytearray(image.read_bytes()))
-    for image in made:  # as if both said to be packed alike
-        image[98:106] = made[0][98:106]
-    assert told(*map(bytes, made)) == {
+
+    assert told(*packed_by_level(tmp_path, fill, "-noD", "-noF")) == {
         ("squashfs", "z", "content"),
         ("squashfs", "[packed data]", "layout"),
     }
