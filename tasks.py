@@ -20,17 +20,17 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from pipeline.errors import ExitStatus, TwinbuildError, UsageError, command_line
+from pipeline.base.errors import ExitStatus, TwinbuildError, UsageError, command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from pipeline.display import Display
+    from pipeline.base.display import Display
+    from pipeline.farm.run import Request, Run
+    from pipeline.farm.workspace import Workspace
     from pipeline.inputs.debian_source import Binary
     from pipeline.inputs.proof import Proof
-    from pipeline.kit.description import Trust
-    from pipeline.run import Request, Run
-    from pipeline.workspace import Workspace
+    from pipeline.kits.install.description import Trust
 
 CHECKOUT = Path(__file__).parent.absolute()
 SIGPIPE_STATUS = 128 + signal.SIGPIPE  # as a shell reports a program that its reader left
@@ -45,7 +45,7 @@ def _task(function: Callable[..., None]) -> Any:
 
     @functools.wraps(function)
     def told(*args: Any, **kwargs: Any) -> None:
-        from pipeline.plain import plain_output
+        from pipeline.base.plain import plain_output
 
         signal.signal(signal.SIGTERM, _end)
         try:
@@ -83,8 +83,8 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
 
 def _exit(error: TwinbuildError | OSError) -> Exit:
     """Return what ends a task with an error: its detail, then one line, safe for a terminal."""
-    from pipeline.disk_room import cannot_write, no_room
-    from pipeline.plain import plain_lines
+    from pipeline.base.disk_room import cannot_write, no_room
+    from pipeline.base.plain import plain_lines
 
     if isinstance(error, TwinbuildError):
         detail = f"{plain_lines(error.detail)}\n" if error.detail else ""
@@ -108,7 +108,7 @@ def _end(*_: object) -> None:
 def _display() -> Display:
     from rich.console import Console
 
-    from pipeline.display import Display
+    from pipeline.base.display import Display
 
     # The display draws with escape sequences of its own, and cleans the texts that it is given.
     screen = getattr(sys.stdout, "raw", sys.stdout)
@@ -116,13 +116,13 @@ def _display() -> Display:
 
 
 def _workspace() -> Workspace:
-    from pipeline.workspace import open_workspace
+    from pipeline.farm.workspace import open_workspace
 
     return open_workspace(CHECKOUT)
 
 
 def _run(run: str) -> tuple[Workspace, Run]:
-    from pipeline.run import open_run
+    from pipeline.farm.run import open_run
 
     workspace = _workspace()
     return workspace, open_run(workspace.runs, run)
@@ -139,7 +139,7 @@ def _request(
     compression: str = "fast",
     vary: str = "default",
 ) -> Request:
-    from pipeline.run import Request
+    from pipeline.farm.run import Request
 
     return Request.of(
         {
@@ -209,7 +209,7 @@ def _print_own(packages: Sequence[Binary]) -> None:
 def new_image(_c: Context, name: str) -> None:
     """Begin an image of your own: a copy of mini under another name, with its lock."""
     from pipeline import flow
-    from pipeline import new_image as copies
+    from pipeline.cli import new_image as copies
 
     workspace = _workspace()
     folder = copies.new_image(workspace.checkout / "images" / "live", name)
@@ -241,7 +241,7 @@ def build(
     begins without kept trees and compares with them, --run goes on with a run that was interrupted.
     """
     from pipeline import flow
-    from pipeline.run import open_run
+    from pipeline.farm.run import open_run
 
     workspace = _workspace()
     wanted = _request(
@@ -272,7 +272,7 @@ def release(
     --source releases a tag of another repository, --run goes on with a run that was interrupted.
     """
     from pipeline import flow
-    from pipeline.run import open_run
+    from pipeline.farm.run import open_run
 
     workspace = _workspace()
     wanted = _request(
@@ -362,7 +362,7 @@ def keys(_c: Context, name: str | None = None, release: str | None = None) -> No
     --name "NAME <ADDRESS>" makes a release key; --release FINGERPRINT takes one that gpg has, on a
     card too. What is there stays, so that it can be run again. It ends with a trial signature.
     """
-    from pipeline import keys as making
+    from pipeline.cli import keys as making
 
     kept = making.set_up(_workspace(), name, release, _display().say)
     print("\n".join(making.what_to_back_up(kept)))
@@ -371,7 +371,7 @@ def keys(_c: Context, name: str | None = None, release: str | None = None) -> No
 @_task
 def keygen(_c: Context, environment: str) -> None:
     """Make the key that signs an environment's statements; print its line for farm.yaml."""
-    from pipeline import keys as making
+    from pipeline.cli import keys as making
 
     path, public = making.make_environment_key(_workspace().farm, environment)
     print(f"{path} is written. In farm.yaml, under keys.environments:\n    {environment}: {public}")
@@ -380,8 +380,8 @@ def keygen(_c: Context, environment: str) -> None:
 @_task
 def runs(_c: Context) -> None:
     """List the runs, the newest first."""
-    from pipeline import overview
-    from pipeline.run import list_runs
+    from pipeline.cli import overview
+    from pipeline.farm.run import list_runs
 
     print("\n".join(overview.list_lines(list_runs(_workspace().runs))) or "there are no runs yet")
 
@@ -389,7 +389,7 @@ def runs(_c: Context) -> None:
 @_task
 def show(_c: Context, run: str) -> None:
     """Show a run: its stages, verdict, files and logs."""
-    from pipeline import overview
+    from pipeline.cli import overview
 
     print("\n".join(overview.describe(_run(run)[1])))
 
@@ -397,8 +397,9 @@ def show(_c: Context, run: str) -> None:
 @_task
 def clean(_c: Context, keep: int = 3, all: bool = False) -> None:
     """Remove old runs; --keep says how many stay. --all: also what is kept on the Engines."""
-    from pipeline import flow, overview
-    from pipeline.run import list_runs
+    from pipeline import flow
+    from pipeline.cli import overview
+    from pipeline.farm.run import list_runs
 
     workspace = _workspace()
     freed = overview.clean(list_runs(workspace.runs), keep=0 if all else keep)
@@ -409,7 +410,7 @@ def clean(_c: Context, keep: int = 3, all: bool = False) -> None:
 @_task
 def doctor(_c: Context) -> None:
     """Say what this machine has and lacks: a line each, OK or what mends it."""
-    from pipeline.doctor import examine, exit_status
+    from pipeline.cli.doctor import examine, exit_status
 
     findings = []
     for finding in examine(CHECKOUT):
@@ -423,7 +424,7 @@ def doctor(_c: Context) -> None:
 @_task
 def demo(_c: Context) -> None:
     """Release a throw-away clone with a throw-away key, verify it as an outsider, boot it."""
-    from pipeline.demo import run_demo
+    from pipeline.cli.demo import run_demo
 
     run_demo(_workspace(), _display())
 
@@ -431,7 +432,7 @@ def demo(_c: Context) -> None:
 @_task
 def check(_c: Context, source: str | None = None) -> None:
     """Check a working tree before a build, with every program of hooks/source/."""
-    from pipeline.check import check_source
+    from pipeline.source.check import check_source
 
     tree = Path(source) if source else CHECKOUT
     findings = CHECKOUT / ".cache" / "check.txt"
@@ -453,7 +454,7 @@ def profile_boot(
     instead of when the system announces itself on its console. --source is the working tree of
     another repository that holds the image.
     """
-    from pipeline import profile_boot as profiles
+    from tools import profile_boot as profiles
 
     path = profiles.profile_boot(
         _workspace(),
@@ -472,7 +473,7 @@ def bisect(_c: Context, run: str) -> None:
 
     Status 0 if factors are named, 1 if an environment makes something else each time.
     """
-    from pipeline.bisect import bisect as search
+    from pipeline.narrow.bisect import bisect as search
 
     answer = search(*_run(run), _display())
     error = answer.error()
@@ -487,8 +488,8 @@ def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
 
     ISO, disk, FAT and SquashFS images and archives are looked into. --json prints one JSON object.
     """
-    from pipeline.compare.images import locate_files
-    from pipeline.files import json_text
+    from pipeline.base.files import json_text
+    from pipeline.look.images import locate_files
 
     compared = locate_files(Path(first), Path(second))
     print("\n".join(compared.lines()) if not json else json_text(compared.document()))
@@ -503,9 +504,9 @@ def bench(_c: Context, what: str) -> None:
     build: the farm against the same programs run by hand, in the same machine. kit: making a kit
     against the way Tails makes one. locate: `locate` against cmp and, if installed, diffoscope.
     """
-    from pipeline.bench import run_bench
-    from pipeline.kit_bench import bench_kit
-    from pipeline.locate_bench import bench_locate
+    from tools.bench import run_bench
+    from tools.kit_bench import bench_kit
+    from tools.locate_bench import bench_locate
 
     subjects: dict[str, Callable[[], Iterable[str]]] = {
         "build": lambda: run_bench(_workspace(), _display()),
@@ -600,7 +601,7 @@ def kit_describe(_c: Context, tag: str) -> None:
 @_task
 def kit_keygen(_c: Context) -> None:
     """Make the key that renews upgrade descriptions; print its line for farm.yaml."""
-    from pipeline import keys as making
+    from pipeline.cli import keys as making
 
     path, public = making.make_renewal_key()
     print(f"{path} is written. In farm.yaml, under keys:\n  renewal: {public}")
@@ -612,7 +613,7 @@ def kit_renew(_c: Context) -> None:
 
     It extends what the release key has signed, and only as far as that allows.
     """
-    from pipeline import gpgv
+    from pipeline.base import gpgv
     from pipeline.release.renewals import renew
 
     workspace, now = _workspace(), datetime.now(UTC)
@@ -623,7 +624,7 @@ def kit_renew(_c: Context) -> None:
 
 def _trust(keyring: str | None, fingerprint: str | None) -> Trust:
     """Return the given keyring, or else the key that this checkout pins."""
-    from pipeline.kit.description import load_trust
+    from pipeline.kits.install.description import load_trust
 
     if keyring is None and PINNED_KEY.exists():
         return load_trust(PINNED_KEY, fingerprint or _workspace().farm.keys.release)
@@ -645,7 +646,7 @@ def kit_check(
     --from is the release that was installed first, --keyring the exported key that you trust;
     without it the key that this checkout pins.
     """
-    from pipeline.kit.check import check_upgrade
+    from pipeline.kits.install.check import check_upgrade
 
     found = check_upgrade(url, from_, image, _trust(keyring, fingerprint), datetime.now(UTC))
     print(found.description)
@@ -665,8 +666,8 @@ def kit_fetch(
 
     The options are those of kit.check; --directory is where the kit goes, made if need be.
     """
-    from pipeline.kit.check import check_upgrade
-    from pipeline.kit.fetch import fetch_kit
+    from pipeline.kits.install.check import check_upgrade
+    from pipeline.kits.install.fetch import fetch_kit
 
     found = check_upgrade(url, from_, image, _trust(keyring, fingerprint), datetime.now(UTC))
     if found.description.offer is None:
@@ -689,7 +690,7 @@ def kit_apply(
     The kit's description lies beside it, as kit.fetch has put it there. A power cut at any moment
     leaves the old release or the new one.
     """
-    from pipeline.kit.apply import apply_kit
+    from pipeline.kits.install.apply import apply_kit
 
     trust = _trust(keyring, fingerprint)
     print(apply_kit(Path(kit), Path(target), trust, _display(), datetime.now(UTC)))
@@ -710,8 +711,8 @@ def kit_make(
     --url is where both are published, an address or a folder; without it, as farm.yaml says.
     Both are verified by their manifests first. --directory is where the kit goes, made if need be.
     """
-    from pipeline.kit.make import make_kit
-    from pipeline.published import Location, of_farm
+    from pipeline.kits.make.make import make_kit
+    from pipeline.published.published import Location, of_farm
 
     workspace, trust = _workspace(), _trust(keyring, fingerprint)
     location = Location(url or of_farm(workspace).address, trust.keyring, trust.fingerprint)
@@ -721,7 +722,7 @@ def kit_make(
 @_task
 def kit_rollback(_c: Context, target: str) -> None:
     """Let an installed system boot the release before again; doing it twice returns."""
-    from pipeline.kit.rollback import roll_back
+    from pipeline.kits.install.rollback import roll_back
 
     switch = roll_back(Path(target))
     print(f"{target} boots {switch.version} now; {switch.previous} is still there")
@@ -776,6 +777,6 @@ for name, stage in (
 namespace.add_collection(stages)
 
 if __name__ == "__main__":  # as `./farm` runs it
-    from pipeline.cli import main
+    from pipeline.cli.parser import main
 
     sys.exit(main(namespace, sys.argv[1:]))

@@ -386,7 +386,7 @@ class _Https(urllib.request.HTTPSHandler):
         return self.do_open(_SecureConnection, request, context=context)
 
 
-# --- signatures: a copy of pipeline/signatures.py, which explains it -----------------------------
+# --- signatures: a copy of pipeline/documents/signatures.py, which explains it --------------------
 
 FUTURE_TOLERANCE_S = 300  # how far ahead of ours the signer's clock may be
 SIGNATURES_LIMIT = 16
@@ -768,7 +768,7 @@ def _gpg(home: Path) -> tuple[bytes, str]:
         return status.read(), problem if done.returncode else ""
 
 
-# --- statements: a copy of pipeline/statement.py, which explains it -------------------------------
+# --- statements: a copy of pipeline/documents/statement.py, which explains it ---------------------
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"

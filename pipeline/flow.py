@@ -9,18 +9,19 @@ from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline import command, dsse, git, published, ready, variation
-from pipeline import policy as policies
-from pipeline import run as runs
-from pipeline.build import engine
-from pipeline.build.host import Mirrors
-from pipeline.build.stage import TREES_JSON, run_build
-from pipeline.build.trees import TwoValues
+from pipeline.base import command, dsse, git
+from pipeline.base.display import Display
+from pipeline.base.errors import Differs, InfrastructureFailed, TwinbuildError, UsageError
+from pipeline.base.files import read_json
 from pipeline.compare.explain import explain
 from pipeline.compare.verdict import run_compare
-from pipeline.display import Display
-from pipeline.errors import Differs, InfrastructureFailed, TwinbuildError, UsageError
-from pipeline.files import read_json
+from pipeline.documents.lock import Lock, load
+from pipeline.farm import policy as policies
+from pipeline.farm import ready, variation
+from pipeline.farm import run as runs
+from pipeline.farm.run import Request, Run
+from pipeline.farm.tag import check_name
+from pipeline.farm.workspace import Workspace
 from pipeline.inputs import addresses, locking
 from pipeline.inputs.debian_source import Binary
 from pipeline.inputs.locking import make_lock, write_lock
@@ -29,14 +30,15 @@ from pipeline.inputs.request import read_local_of, with_own_archives
 from pipeline.inputs.snapshot import write_snapshot
 from pipeline.inputs.source_files import take_out
 from pipeline.inputs.stage import run_inputs
-from pipeline.lock import Lock, load
-from pipeline.published import Location
+from pipeline.machines import engine
+from pipeline.machines.host import Mirrors
+from pipeline.machines.stage import TREES_JSON, run_build
+from pipeline.machines.trees import TwoValues
+from pipeline.published import published
+from pipeline.published.published import Location
 from pipeline.release.stage import Release, describe_again, run_release
 from pipeline.report.write import write_report
-from pipeline.run import Request, Run
-from pipeline.source import run_source
-from pipeline.tag import check_name
-from pipeline.workspace import Workspace
+from pipeline.source.source import run_source
 
 FAST, STRONG = "fast", "strong"
 

@@ -12,10 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import dsse, statement
-from pipeline.files import sha256_file, write_json
+from pipeline.base import dsse
+from pipeline.base.files import sha256_file, write_json
+from pipeline.documents import statement
+from pipeline.farm.run import Request, Run, create
 from pipeline.guest.protocol import without_digest
-from pipeline.run import Request, Run, create
 
 EPOCH = 1795372707
 COMMIT = "0" * 40

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.transfer import Client, Patience
+from pipeline.base.transfer import Client, Patience
 
 HASTY = Patience(
     connect_s=1, silence_s=0.2, answer_s=0.4, document_s=1, attempts=1, slowest_bytes_per_s=1000

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import command
+from pipeline.base import command
 
 EPOCH = 1_766_400_000
 STAMP = "2025122210400000"

@@ -8,8 +8,8 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.files import json_bytes
-from pipeline.kit.format import BLOCK, BOOT, FORMAT_TEXT, RECORD, ustar_header
+from pipeline.base.files import json_bytes
+from pipeline.kits.install.format import BLOCK, BOOT, FORMAT_TEXT, RECORD, ustar_header
 
 EPOCH = 1766400000
 SECTOR = 512

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.errors import STARTED_AS
+from pipeline.base.errors import STARTED_AS
 from tests import outcomes
 
 ROOT = Path(__file__).parents[1]

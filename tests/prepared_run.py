@@ -6,9 +6,9 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.files import sha256_file, write_json
-from pipeline.run import Request, Run, create
-from pipeline.workspace import Workspace, open_workspace
+from pipeline.base.files import sha256_file, write_json
+from pipeline.farm.run import Request, Run, create
+from pipeline.farm.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[1]
 IMAGE = b"description: A test\nsuite: trixie\nvolume_id: TEST\n"

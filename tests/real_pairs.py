@@ -1,7 +1,7 @@
 """Pairs of archives and images, each with one known difference, made with the real tools.
 
 A maker packs a tree; a change makes one difference in it, and says as what `locate` must tell it:
-that and nothing else. `tests.unit.compare.test_real_pairs` compares them all.
+that and nothing else. `tests.unit.look.test_real_pairs` compares them all.
 """
 
 import os
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipeline import command
+from pipeline.base import command
 from tests import image_pairs as pairs
 from tests.image_pairs import EPOCH, Change
 

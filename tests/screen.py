@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.build.accelerator import EMULATED
-from pipeline.build.boot import Firmware, uefi
+from pipeline.machines.accelerator import EMULATED
+from pipeline.machines.boot import Firmware, uefi
 
 EVERY_S = 5.0
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import command
-from pipeline.files import write_json
+from pipeline.base import command
+from pipeline.base.files import write_json
+from pipeline.farm.run import Request, Run, create
 from pipeline.guest.ledger import Ledger
-from pipeline.run import Request, Run, create
 from tests import differing_run
 from tests.differing_run import COMMIT, EPOCH, KERNELS, VARIED
 

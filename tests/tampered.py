@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.compare.formats.container import Container
-from pipeline.compare.formats.known import recognise
-from pipeline.compare.formats.ranges import Span
-from pipeline.compare.formats.source import Memory, Source, Spool
+from pipeline.look.formats.container import Container
+from pipeline.look.formats.known import recognise
+from pipeline.look.formats.ranges import Span
+from pipeline.look.formats.source import Memory, Source, Spool
 from tests import image_pairs as pairs
 from tests import real_pairs
 

@@ -1,19 +1,16 @@
 """Artifacts compared byte by byte, a piece at a time."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import InfrastructureFailed
-from pipeline.files import open_plain
-from pipeline.plain import plain
+from pipeline.base.errors import InfrastructureFailed
+from pipeline.base.files import open_plain
 
 PIECE = 1024 * 1024
-ARTIFACT_LIMIT = 1000
 
 
 @dataclass(frozen=True)
@@ -28,32 +25,6 @@ class Compared:
     def equal(self) -> bool:
         """Whether the files are the same, bit for bit."""
         return self.offset is None
-
-
-def list_artifacts(folder: Path) -> tuple[str, ...]:
-    """Return the names in an artifacts folder, sorted.
-
-    Raise InfrastructureFailed for anything in it that is not a plain file, and for an empty or
-    missing folder: two builds without artifacts do not match.
-    """
-    names = []
-    try:
-        if folder.is_symlink():
-            raise InfrastructureFailed(f"{folder} is a symbolic link")
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.is_file(follow_symlinks=False):
-                    raise InfrastructureFailed(
-                        f"the artifact {plain(entry.name)} in {folder} is not a plain file"
-                    )
-                names.append(entry.name)
-                if len(names) > ARTIFACT_LIMIT:
-                    raise InfrastructureFailed(f"{folder} has over {ARTIFACT_LIMIT} artifacts")
-    except OSError as error:
-        raise InfrastructureFailed(f"cannot read {folder}: {error.strerror}") from error
-    if not names:
-        raise InfrastructureFailed(f"there are no artifacts in {folder}")
-    return tuple(sorted(names))
 
 
 def compare_files(first: Path, second: Path) -> Compared:

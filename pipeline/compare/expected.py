@@ -11,10 +11,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pipeline.compare.locate import Difference
-from pipeline.errors import TwinbuildError, UsageError
-from pipeline.files import read_json
-from pipeline.plain import plain
+from pipeline.base.errors import TwinbuildError, UsageError
+from pipeline.base.files import read_json
+from pipeline.base.plain import plain
+from pipeline.compare.ledgers import Difference
 
 LIMIT = 100
 

@@ -12,29 +12,29 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import dsse
-from pipeline.compare import diffoscope
-from pipeline.compare.causes.classify import distinct, find_causes_of_values, known_factors
-from pipeline.compare.causes.facts import Cause, Pair, read_facts
-from pipeline.compare.causes.properties import only_in_one
-from pipeline.compare.causes.spots import is_text
-from pipeline.compare.containers import Sides
-from pipeline.compare.contents import Built, open_built
-from pipeline.compare.diffoscope import Said
+from pipeline.base import dsse
+from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError
+from pipeline.base.files import read_json, write_json
+from pipeline.base.plain import plain
 from pipeline.compare.folders import Folders
-from pipeline.compare.formats.source import Source
-from pipeline.compare.inside import EQUAL, Inside, Leaf, Looked, look_into, shortened
 from pipeline.compare.ledger import Entry
-from pipeline.compare.locate import Difference
-from pipeline.compare.places import REFUSED, say_reason
+from pipeline.compare.ledgers import Difference
 from pipeline.compare.properties import Values, raw_values, read_entries, values_of
-from pipeline.compare.shown import Shown
-from pipeline.compare.twins import find_twins
 from pipeline.compare.verdict import Verdict
-from pipeline.errors import SignatureInvalid, TwinbuildError, UsageError
-from pipeline.files import read_json, write_json
-from pipeline.plain import plain
-from pipeline.run import Run
+from pipeline.farm.run import Run
+from pipeline.look import diffoscope
+from pipeline.look.causes.classify import distinct, find_causes_of_values, known_factors
+from pipeline.look.causes.facts import Cause, Pair, read_facts
+from pipeline.look.causes.properties import only_in_one
+from pipeline.look.causes.spots import is_text
+from pipeline.look.containers import Sides
+from pipeline.look.contents import Built, open_built
+from pipeline.look.diffoscope import Said
+from pipeline.look.formats.source import Source
+from pipeline.look.inside import EQUAL, Inside, Leaf, Looked, look_into, shortened
+from pipeline.look.places import REFUSED, say_reason
+from pipeline.look.shown import Shown
+from pipeline.look.twins import find_twins
 
 FORMAT = "twinbuild-explanation/1"
 FILES_LIMIT = 40

@@ -6,8 +6,8 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
+from pipeline.base.errors import TwinbuildError
 from pipeline.compare.ledger import Entry, parse, read_blocks
-from pipeline.errors import TwinbuildError
 
 NAMES_LEAST = 3
 MANY, SHARE_OF_MANY = 20, 0.3  # so many names are in one folder for a reason: those of files

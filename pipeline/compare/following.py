@@ -14,10 +14,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.compare.formats.source import Malformed
-from pipeline.compare.images import locate_contents, open_file
-from pipeline.errors import TwinbuildError
-from pipeline.files import parse_json
+from pipeline.base.errors import TwinbuildError
+from pipeline.base.files import parse_json
+from pipeline.look.formats.source import Malformed
+from pipeline.look.images import locate_contents, open_file
 
 IMAGES = (".iso", ".img")
 # The tree of an image: nothing that a build names can look like it, as none of this is in a name.

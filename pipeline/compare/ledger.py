@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import BuildFailed
-from pipeline.files import open_plain, parse_json
-from pipeline.plain import plain
+from pipeline.base.errors import BuildFailed
+from pipeline.base.files import open_plain, parse_json
+from pipeline.base.plain import plain
 
 SIZE_LIMIT = 4 * 1024**3  # bytes when decompressed
 LINES_LIMIT = 20_000_000

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
-from pipeline.compare.causes.facts import Pair
+from pipeline.base.errors import TwinbuildError
+from pipeline.base.plain import plain
 from pipeline.compare.ledger import Entry, parse, read_blocks
-from pipeline.errors import TwinbuildError
-from pipeline.plain import plain
-from pipeline.run import Run
+from pipeline.farm.run import Run
+from pipeline.look.causes.facts import Pair
 
 
 @dataclass(frozen=True)

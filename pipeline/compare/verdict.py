@@ -6,11 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pipeline.compare.artifacts import Compared, compare_files, list_artifacts
-from pipeline.compare.expected import Expected, expect
-from pipeline.compare.following import differs_only_in
-from pipeline.compare.locate import Difference, Located, locate
-from pipeline.errors import (
+from pipeline.base.errors import (
     BuildFailed,
     Differs,
     ExitStatus,
@@ -20,9 +16,14 @@ from pipeline.errors import (
     UsageError,
     command_line,
 )
-from pipeline.files import read_json, sha256_file, write_json
-from pipeline.plain import plain
-from pipeline.run import Run
+from pipeline.base.files import read_json, sha256_file, write_json
+from pipeline.base.plain import plain
+from pipeline.compare.artifacts import Compared, compare_files
+from pipeline.compare.expected import Expected, expect
+from pipeline.compare.following import differs_only_in
+from pipeline.compare.ledgers import Difference, Located, locate
+from pipeline.farm.artifacts import list_artifacts
+from pipeline.farm.run import Run
 
 FORMAT = "twinbuild-verdict/1"
 FAILURE_LIMIT = 1024 * 1024

@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import media, protocol
-from .job import Job, Locked
-from .programs import run
-from .report import Report
+from pipeline.guest import media, protocol
+from pipeline.guest.job import Job, Locked
+from pipeline.guest.programs import run
+from pipeline.guest.serial_port import Report
 
 
 def measure(

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import protocol
-from .job import disk
-from .ledger import XATTRS, Change, inode
-from .report import Report, StepFailed
-from .times import SECOND, Times
+from pipeline.guest import protocol
+from pipeline.guest.job import disk
+from pipeline.guest.ledger import XATTRS, Change, inode
+from pipeline.guest.serial_port import Report, StepFailed
+from pipeline.guest.times import SECOND, Times
 
 TAR = ("tar", "--numeric-owner", "--xattrs", *(f"--xattrs-include={x}*" for x in XATTRS))
 CREATE = (*TAR, "--create", "--sparse", "--format=posix", "--pax-option=delete=atime,delete=ctime")

@@ -7,9 +7,9 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import protocol
-from .job import Job
-from .report import Report, StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.job import Job
+from pipeline.guest.serial_port import Report, StepFailed
 
 FILE = "exclude"
 WORD = re.compile(r"(\*\*/)|(\*\*)|(\*)|(\?)|\[(!?)([^]/]+)\]")

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from . import protocol
-from .programs import run
-from .report import Report, StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.programs import run
+from pipeline.guest.serial_port import Report, StepFailed
 
 SERIAL = "54574230"  # any fixed number
 FILE_LIMIT = 2**32 - 1  # bytes, by the format

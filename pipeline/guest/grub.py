@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import protocol
-from .job import Job
-from .programs import run
-from .report import Report
+from pipeline.guest import protocol
+from pipeline.guest.job import Job
+from pipeline.guest.programs import run
+from pipeline.guest.serial_port import Report
 
 BIOS = Path("/usr/lib/grub/i386-pc")
 # All that a core image will ever have: no upgrade can replace it, so it reads no modules from the

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import protocol
-from .report import StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.serial_port import StepFailed
 
 NO_NETWORK = re.compile(
     r"could ?n[o']t resolve|unable to resolve|temporary failure (?:in name resolution|resolving)"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from . import protocol
-from .report import StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.serial_port import StepFailed
 
 
 def check_hook_links(hooks: Path, source: Path) -> None:

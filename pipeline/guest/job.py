@@ -11,14 +11,14 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from . import protocol
-from .report import StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.serial_port import StepFailed
 
 HANDED_OVER = Path("/run/twinbuild")
 PIECE = 1024 * 1024
 # What may stand at the root of the input disk.
 HANDED_IN = (
-    "guest",
+    "pipeline",
     "machine.json",
     "job.json",
     protocol.LOCK,

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .digest import sha256_file
-from .times import whole_seconds
+from pipeline.guest.digest import sha256_file
+from pipeline.guest.times import whole_seconds
 
 KINDS = {
     stat.S_IFREG: "file",

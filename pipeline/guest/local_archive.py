@@ -11,11 +11,11 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from . import protocol, tree
-from .digest import sha256_file
-from .job import Job, Local
-from .programs import output_of
-from .report import StepFailed
+from pipeline.guest import protocol, tree
+from pipeline.guest.digest import sha256_file
+from pipeline.guest.job import Job, Local
+from pipeline.guest.programs import output_of
+from pipeline.guest.serial_port import StepFailed
 
 SHOW = "--showformat=${Package} ${Version} ${Architecture}\n"
 ADDED = ("Filename", "Size", "SHA256")  # to a package's own fields

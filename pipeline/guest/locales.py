@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import protocol
-from .report import StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.serial_port import StepFailed
 
 BUILT_IN = frozenset({"C", "C.UTF-8", "POSIX"})
 DATA = Path("/usr/lib/locale")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import protocol
-from .job import disk
-from .report import StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.job import disk
+from pipeline.guest.serial_port import StepFailed
 
 KERNEL = Path("/proc/sys/kernel")
 

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from . import cache, kits, local_archive, locales, media, packages, protocol, tree, usb_image
-from .by_hand import measure
-from .exclusions import exclude
-from .job import Job, Locked, disk, lock_date, read_documents, unpack_inputs
-from .ledger import Ledger
-from .machine import make_scratch, settle
-from .output_disk import hand_over
-from .programs import environment, output_of
-from .report import Report, StepFailed
-from .times import Times, package_times
+from pipeline.guest import cache, local_archive, locales, media, packages, protocol, tree, usb_image
+from pipeline.guest.by_hand import measure
+from pipeline.guest.exclusions import exclude
+from pipeline.guest.job import Job, Locked, disk, lock_date, read_documents, unpack_inputs
+from pipeline.guest.kits import stage
+from pipeline.guest.ledger import Ledger
+from pipeline.guest.machine import make_scratch, settle
+from pipeline.guest.output_disk import hand_over
+from pipeline.guest.programs import environment, output_of
+from pipeline.guest.serial_port import Report, StepFailed
+from pipeline.guest.times import Times, package_times
 
 INITRAMFS, SQUASHFS = "50-initramfs", "70-squashfs"
 Step = Callable[[], Mapping[str, Path] | None]
@@ -126,7 +127,7 @@ def _steps(
     yield "86-usb-image", partial(usb_image.make_usb_image, job, report, env)
     yield "87-lists", partial(_write_lists, job, locked, ledger)
     if job.document["kits"]:
-        yield "88-kits", partial(kits.make_kits, job, report, env)
+        yield "88-kits", partial(stage.make_kits, job, report, env)
 
 
 def _bootstrap(

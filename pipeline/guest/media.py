@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import grub, protocol, squashfs_sort, tree
-from .digest import sha256_file
-from .fat import files_below, make_fat
-from .hook_failure import telling
-from .job import Job
-from .ledger import XATTRS
-from .programs import run
-from .report import Report, StepFailed
+from pipeline.guest import grub, protocol, squashfs_sort, tree
+from pipeline.guest.digest import sha256_file
+from pipeline.guest.fat import files_below, make_fat
+from pipeline.guest.hook_failure import telling
+from pipeline.guest.job import Job
+from pipeline.guest.ledger import XATTRS
+from pipeline.guest.programs import run
+from pipeline.guest.serial_port import Report, StepFailed
 
 SQUASHFS_OPTIONS = {
     "fast": ("-comp", "zstd", "-Xcompression-level", "3", "-b", "256K"),

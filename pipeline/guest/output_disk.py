@@ -6,8 +6,8 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from . import protocol
-from .report import StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.serial_port import StepFailed
 
 PIECE = 1024 * 1024
 END = bytes(2 * tarfile.BLOCKSIZE)

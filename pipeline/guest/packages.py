@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import protocol, tree
-from .job import Job, lock_of
-from .local_archive import check_identity
-from .report import Report, StepFailed
+from pipeline.guest import protocol, tree
+from pipeline.guest.job import Job, lock_of
+from pipeline.guest.local_archive import check_identity
+from pipeline.guest.serial_port import Report, StepFailed
 
 USER = 1000  # number of the user who builds, and of his group
 DAY = 86400

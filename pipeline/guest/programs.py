@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from . import protocol
-from .report import Report, StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.serial_port import Report, StepFailed
 
 TAIL_LINES = 20
 # Maintainer scripts and hooks are written for this umask; all else runs under the varied one.

@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Mapping
 
-from . import protocol
-from .job import Job
-from .report import Report, StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.job import Job
+from pipeline.guest.serial_port import Report, StepFailed
 
 LINE = re.compile(r'[ \t]*((?:[^\s"\\]|\\.)+)[ \t]+(-?[0-9]{1,5})[ \t]*', re.DOTALL)
 

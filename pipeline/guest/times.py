@@ -22,8 +22,8 @@ import tarfile
 import time
 from pathlib import Path
 
-from . import protocol
-from .report import StepFailed
+from pipeline.guest import protocol
+from pipeline.guest.serial_port import StepFailed
 
 # Of the first member of a .deb, an ar archive: the time when the package was built.
 BUILT_AT = slice(24, 36)

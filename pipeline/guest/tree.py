@@ -7,14 +7,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import locales, protocol, squashfs_sort
-from .hook_failure import telling
-from .hook_links import check_hook_links
-from .job import Job, Local, Locked
-from .ledger import walk
-from .programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
-from .report import Report, StepFailed
-from .times import SECOND, Times
+from pipeline.guest import locales, protocol, squashfs_sort
+from pipeline.guest.hook_failure import telling
+from pipeline.guest.hook_links import check_hook_links
+from pipeline.guest.job import Job, Local, Locked
+from pipeline.guest.ledger import walk
+from pipeline.guest.programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
+from pipeline.guest.serial_port import Report, StepFailed
+from pipeline.guest.times import SECOND, Times
 
 Retimed = Callable[[bytes, os.stat_result, os.stat_result], object]
 

@@ -16,11 +16,11 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from . import grub, protocol
-from .digest import sha256_file
-from .fat import files_below, make_fat
-from .job import Job
-from .report import Report, StepFailed
+from pipeline.guest import grub, protocol
+from pipeline.guest.digest import sha256_file
+from pipeline.guest.fat import files_below, make_fat
+from pipeline.guest.job import Job
+from pipeline.guest.serial_port import Report, StepFailed
 
 SECTOR = 512
 MIB = 1024 * 1024

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from pipeline import command
-from pipeline.config import Archive, ImageArchive
-from pipeline.errors import UsageError
+from pipeline.base import command
+from pipeline.base.errors import UsageError
+from pipeline.farm.config import Archive, ImageArchive
 from pipeline.inputs.apt_sources import APT_TIMEOUT_S, HTTP_URL, AptSource, read_sources
 
 # Debian's suites by code name and by role, as far as somebody may still use them as a source.

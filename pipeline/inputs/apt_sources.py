@@ -14,7 +14,7 @@ from pathlib import Path
 
 from debian.deb822 import Deb822
 
-from pipeline import command
+from pipeline.base import command
 
 APT_TIMEOUT_S = 60
 HTTP_URL = re.compile(r"https?://[^\s?#]+")

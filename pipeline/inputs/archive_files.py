@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from pipeline.config import Archive
-from pipeline.errors import InfrastructureFailed, InputsUnverified, TwinbuildError
+from pipeline.base.errors import InfrastructureFailed, InputsUnverified, TwinbuildError
+from pipeline.base.store import Store
+from pipeline.base.transfer import Client, Missing
+from pipeline.documents.lock import Index, Lock, Package, Suite
+from pipeline.farm.config import Archive
 from pipeline.inputs.addresses import (
     SNAPSHOT_TIME,
     all_bases,
@@ -17,9 +20,6 @@ from pipeline.inputs.addresses import (
     read_proxies,
 )
 from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
-from pipeline.lock import Index, Lock, Package, Suite
-from pipeline.store import Store
-from pipeline.transfer import Client, Missing
 
 Advance = Callable[[int], None]  # bytes gained; negative when some are thrown away
 

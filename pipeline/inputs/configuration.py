@@ -6,8 +6,8 @@ A part that a build would ignore is refused with the first of its files and what
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.errors import UsageError
-from pipeline.files import read_plain
+from pipeline.base.errors import UsageError
+from pipeline.base.files import read_plain
 from pipeline.guest import protocol
 
 LISTS = (".list.chroot", ".list", ".list.chroot_install", ".list.chroot_live")

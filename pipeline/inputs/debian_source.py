@@ -12,8 +12,8 @@ from email.utils import parsedate_to_datetime
 
 from debian.deb822 import Deb822
 
-from pipeline.errors import UsageError
-from pipeline.lock import PACKAGE, VERSION
+from pipeline.base.errors import UsageError
+from pipeline.documents.lock import PACKAGE, VERSION
 
 TEXT_LIMIT = 4 * 1024 * 1024
 BINARIES_LIMIT = 200

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.config import Image
-from pipeline.errors import InputsUnverified, UsageError
-from pipeline.published import Location, Published
-from pipeline.store import Store
-from pipeline.version import in_order, is_older, major
+from pipeline.base.errors import InputsUnverified, UsageError
+from pipeline.base.store import Store
+from pipeline.documents.version import in_order, is_older, major
+from pipeline.farm.config import Image
+from pipeline.published.published import Location, Published
 
 LEDGER_LIMIT = 512 * 1024 * 1024
 PARTITION_LIMIT = 16 * 1024 * 1024

@@ -12,16 +12,16 @@ from typing import BinaryIO
 
 from debian.deb822 import Dsc
 
-from pipeline.config import Archive
-from pipeline.errors import InputsUnverified, UsageError
+from pipeline.base.errors import InputsUnverified, UsageError
+from pipeline.base.store import Store
+from pipeline.base.web_address import parse
+from pipeline.documents.lock import PACKAGE, SHA256, VERSION
+from pipeline.farm.config import Archive
 from pipeline.inputs.addresses import join
 from pipeline.inputs.archive_files import open_archives
 from pipeline.inputs.debian_source import TEXT_LIMIT
 from pipeline.inputs.tar_members import read_members
 from pipeline.inputs.unpacked import Unreadable, unpacked
-from pipeline.lock import PACKAGE, SHA256, VERSION
-from pipeline.store import Store
-from pipeline.web_address import parse
 
 DSC_LIMIT = 1024 * 1024
 FILE_LIMIT = 4 * 1024**3

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline import git
-from pipeline.errors import InputsUnverified
-from pipeline.lock import Lock, Package
+from pipeline.base import git
+from pipeline.base.errors import InputsUnverified
+from pipeline.documents.lock import Lock, Package
 
 LOCKS = "images/live/*/lock"
 FIELDS = ("Package", "Version", "Architecture", "Archive", "SHA256")

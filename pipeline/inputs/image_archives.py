@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.config import Archive, ImageArchive
-from pipeline.errors import UsageError
-from pipeline.files import sha256_bytes
+from pipeline.base.errors import UsageError
+from pipeline.base.files import sha256_bytes
+from pipeline.base.public_address import LOCAL_DOMAINS
+from pipeline.documents.lock import NAME, SUITE
+from pipeline.farm.config import Archive, ImageArchive
 from pipeline.inputs.configuration import ARCHIVE_KEYS, ARCHIVE_LISTS, read_small, read_text
-from pipeline.lock import NAME, SUITE
-from pipeline.public_address import LOCAL_DOMAINS
 
 COMPONENT = re.compile(r"[a-z][a-z0-9-]*")
 SUITES_LIMIT = 20

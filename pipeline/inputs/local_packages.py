@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline.errors import UsageError
-from pipeline.files import sha256_file
+from pipeline.base.errors import UsageError
+from pipeline.base.files import sha256_file
+from pipeline.documents.lock import PACKAGE, VERSION
 from pipeline.inputs.deb_control import read_control
 from pipeline.inputs.debian_source import Binary, Source, read_source, stanza_fields
 from pipeline.inputs.fetched_source import FetchedSource, read_dsc
 from pipeline.inputs.unpacked import Unreadable
-from pipeline.lock import PACKAGE, VERSION
 
 SOURCES, READY_MADE = "packages", "packages.chroot"
 PACKAGES_LIMIT = 500

@@ -4,17 +4,17 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from pipeline.config import Farm
-from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError, command_line
-from pipeline.files import write_bytes
+from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError, command_line
+from pipeline.base.files import write_bytes
+from pipeline.base.store import Store
+from pipeline.documents.lock import Lock, Package, Suite, dump, load, lock_path, read
+from pipeline.farm.config import Farm
 from pipeline.inputs.archive_files import Archives, open_archives, suite_of
 from pipeline.inputs.history import refuse_changed
 from pipeline.inputs.packages_index import catalogue, find_packages
 from pipeline.inputs.request import Request, read_request
 from pipeline.inputs.resolve import Chosen, check_names, check_needs, private_apt
 from pipeline.inputs.validity import tell_validity
-from pipeline.lock import Lock, Package, Suite, dump, load, lock_path, read
-from pipeline.store import Store
 
 # What dpkg-buildpackage cannot do without, whatever a source says.
 BUILD_ALWAYS = "build-essential"

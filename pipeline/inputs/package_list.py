@@ -6,11 +6,11 @@ the lock and the packages makes the same index, whatever became of the archive's
 
 from collections.abc import Iterable
 
-from pipeline.errors import InputsUnverified
+from pipeline.base.errors import InputsUnverified
+from pipeline.base.store import Store
+from pipeline.documents.lock import Package
 from pipeline.inputs.deb_control import read_control
 from pipeline.inputs.unpacked import Unreadable
-from pipeline.lock import Package
-from pipeline.store import Store
 
 # What the index adds to a package's own fields; nothing of the package may stand for it.
 ADDED = ("Filename", "Size", "SHA256")

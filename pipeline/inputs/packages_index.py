@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 
 from debian.deb822 import Deb822
 
-from pipeline.errors import InputsUnverified
-from pipeline.inputs.unpacked import ERRORS, Unreadable, open_packed
-from pipeline.lock import (
+from pipeline.base.errors import InputsUnverified
+from pipeline.base.store import Store
+from pipeline.documents.lock import (
     NAME,
     PACKAGE,
     POOL_PATH,
@@ -21,7 +21,7 @@ from pipeline.lock import (
     Suite,
     matching,
 )
-from pipeline.store import Store
+from pipeline.inputs.unpacked import ERRORS, Unreadable, open_packed
 
 UNPACKED_LIMIT = 1024**3
 PARAGRAPH_LIMIT = 1024**2

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.config import Archive
-from pipeline.errors import InputsUnverified, UsageError, command_line
-from pipeline.files import sha256_file
+from pipeline.base.errors import InputsUnverified, UsageError, command_line
+from pipeline.base.files import sha256_file
+from pipeline.base.store import Store
+from pipeline.documents.lock import Lock, Package, Suite
+from pipeline.farm.config import Archive
 from pipeline.inputs.packages_index import refuse_forged
 from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
-from pipeline.lock import Lock, Package, Suite
-from pipeline.store import Store
 
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PIECE = 1024 * 1024

@@ -7,21 +7,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pipeline.config import Archive, Farm, load_image
-from pipeline.errors import UsageError
-from pipeline.files import sha256_bytes
-from pipeline.inputs.configuration import (
-    LISTS,
-    PINS,
-    files_in,
-    read_text,
-    refuse_unsupported,
-)
+from pipeline.base.errors import UsageError
+from pipeline.base.files import sha256_bytes
+from pipeline.base.store import Store
+from pipeline.documents.lock import NAME, PACKAGE, SUITE, Lock
+from pipeline.farm.config import Archive, Farm, load_image
+from pipeline.inputs.configuration import LISTS, PINS, files_in, read_text, refuse_unsupported
 from pipeline.inputs.fetched_source import FetchedSource, keep_files, read_debian
 from pipeline.inputs.image_archives import COMPONENT, read_archives
 from pipeline.inputs.local_packages import NONE, Fetch, LocalPackages, read_local
-from pipeline.lock import NAME, PACKAGE, SUITE, Lock
-from pipeline.store import Store
 
 BUILDER_LISTS = Path("images/builder/package-lists")
 # live-build's conditions look like comments and are not.

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from pipeline import command
-from pipeline.errors import InfrastructureFailed, UsageError
+from pipeline.base import command
+from pipeline.base.errors import InfrastructureFailed, UsageError
+from pipeline.base.store import Store
+from pipeline.documents.lock import Suite
 from pipeline.inputs.debian_source import names_in
 from pipeline.inputs.local_packages import LocalPackages
 from pipeline.inputs.packages_index import Catalogue
 from pipeline.inputs.request import Asked, Request
 from pipeline.inputs.signed_release import verified_text
-from pipeline.lock import Suite
-from pipeline.store import Store
 
 APT_TIMEOUT_S = 300
 URI_LINE = re.compile(r"'file:([^']+)' (\S+) (\d+) ?\S*")

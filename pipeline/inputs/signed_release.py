@@ -12,10 +12,10 @@ from pathlib import Path
 
 from debian.deb822 import Release
 
-from pipeline import gpgv
-from pipeline.errors import InputsUnverified, UsageError
-from pipeline.lock import POOL_PATH, SHA256, SIZE_LIMIT, Index
-from pipeline.signatures import FAULTS, Untrusted
+from pipeline.base import gpgv
+from pipeline.base.errors import InputsUnverified, UsageError
+from pipeline.documents.lock import POOL_PATH, SHA256, SIZE_LIMIT, Index
+from pipeline.documents.signatures import FAULTS, Untrusted
 
 INRELEASE_LIMIT = 16 * 1024 * 1024
 FUTURE_TOLERANCE = timedelta(seconds=10)  # apt's own

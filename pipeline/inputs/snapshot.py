@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 
-from pipeline.config import Farm
-from pipeline.errors import InputsUnverified, UsageError
-from pipeline.files import sha256_file
+from pipeline.base.errors import InputsUnverified, UsageError
+from pipeline.base.files import sha256_file
+from pipeline.base.store import Store
+from pipeline.documents.lock import Lock
+from pipeline.farm.config import Farm
 from pipeline.inputs.archive_files import open_archives, suite_of
 from pipeline.inputs.packages_index import refuse_forged
-from pipeline.lock import Lock
-from pipeline.store import Store
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 

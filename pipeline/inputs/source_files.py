@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from pipeline.errors import InputsUnverified, UsageError
-from pipeline.files import sha256_bytes
+from pipeline.base.errors import InputsUnverified, UsageError
+from pipeline.base.files import sha256_bytes
 
 MEMBERS = (
     r"images/live/{image}/(?:lock|image\.yaml|(?:package-lists|preferences|archives|apt)/[\w.+-]+"

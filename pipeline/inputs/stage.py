@@ -8,10 +8,12 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.config import Farm, Image, load_image
-from pipeline.errors import InputsUnverified, UsageError, command_line
-from pipeline.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
-from pipeline.immutable import refuse_changed
+from pipeline.base.errors import InputsUnverified, UsageError, command_line
+from pipeline.base.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
+from pipeline.base.store import Store
+from pipeline.documents.lock import Lock, Package, lock_path, read
+from pipeline.farm.config import Farm, Image, load_image
+from pipeline.farm.run import Run
 from pipeline.inputs import earlier
 from pipeline.inputs.archive_files import open_archives, suite_of
 from pipeline.inputs.configuration import refuse_unsupported
@@ -20,10 +22,8 @@ from pipeline.inputs.locking import refuse_stale
 from pipeline.inputs.package_list import build_index
 from pipeline.inputs.request import Request, read_request
 from pipeline.inputs.source_files import paths_in, source_digests, take_out
-from pipeline.lock import Lock, Package, lock_path, read
-from pipeline.published import Location
-from pipeline.run import Run
-from pipeline.store import Store
+from pipeline.published.immutable import refuse_changed
+from pipeline.published.published import Location
 
 FORMAT = "twinbuild-inputs/1"
 STAGE = "inputs"

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
+from pipeline.documents.lock import Suite
 from pipeline.inputs.signed_release import SignedRelease
-from pipeline.lock import Suite
 
 DAY_S = 24 * 3600
 

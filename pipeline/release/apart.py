@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
-from pipeline.errors import SignatureInvalid
-from pipeline.run import Run
-from pipeline.statement import Statement, why_one_build
+from pipeline.base.errors import SignatureInvalid
+from pipeline.documents.statement import Statement, why_one_build
+from pipeline.farm.run import Run
 
 REMEDY = "build again, in each environment by itself"
 

@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline import openpgp
-from pipeline.errors import Differs
-from pipeline.files import sha256_bytes, write_bytes
-from pipeline.openpgp import Gpg
+from pipeline.base import openpgp
+from pipeline.base.errors import Differs
+from pipeline.base.files import sha256_bytes, write_bytes
+from pipeline.base.openpgp import Gpg
+from pipeline.farm.run import Run
 from pipeline.release.checks import Checked
 from pipeline.release.statements import is_plain_file
-from pipeline.run import Run
 
 MANIFEST = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.asc"

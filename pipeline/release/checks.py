@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline import tag as tags
-from pipeline.config import Farm
-from pipeline.errors import BuildFailed, Differs, SignatureInvalid, UsageError, command_line
-from pipeline.files import json_bytes
-from pipeline.published import describe
+from pipeline.base.errors import BuildFailed, Differs, SignatureInvalid, UsageError, command_line
+from pipeline.base.files import json_bytes
+from pipeline.documents.statement import Statement
+from pipeline.farm import tag as tags
+from pipeline.farm.config import Farm
+from pipeline.farm.run import Request, Run
+from pipeline.farm.tag import VerifiedTag
+from pipeline.published.published import describe
 from pipeline.release.apart import check_apart, check_folders
 from pipeline.release.documents import Inputs, Source, Verdict, read
 from pipeline.release.exported import Exported, open_exported
 from pipeline.release.statements import Signed, check_files, check_signed, read_signed
-from pipeline.run import Request, Run
-from pipeline.statement import Statement
-from pipeline.tag import VerifiedTag
 
 # The public tree has files of its own beside the releases.
 RESERVED_TAGS = ("index.json", "index.html", "upgrades", "verify.py")

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from pipeline.config import Name, ReleaseTag
-from pipeline.errors import InfrastructureFailed, UsageError
-from pipeline.files import read_json
-from pipeline.job import EARLIEST, LATEST
-from pipeline.plain import plain
-from pipeline.published import OwnPackages
+from pipeline.base.errors import InfrastructureFailed, UsageError
+from pipeline.base.files import read_json
+from pipeline.base.plain import plain
+from pipeline.farm.config import Name, ReleaseTag
+from pipeline.farm.job import EARLIEST, LATEST
+from pipeline.published.published import OwnPackages
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ObjectId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Image, parse_image
-from pipeline.errors import InputsUnverified, UsageError
-from pipeline.files import sha256_bytes, sha256_file
-from pipeline.job import committed, make_job
+from pipeline.base.errors import InputsUnverified, UsageError
+from pipeline.base.files import sha256_bytes, sha256_file
+from pipeline.farm.config import Image, parse_image
+from pipeline.farm.job import committed, make_job
+from pipeline.farm.run import Run
 from pipeline.release.documents import Inputs, Source
-from pipeline.run import Run
 
 REMEDY = "run the source stage and the builds again"
 

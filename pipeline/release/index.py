@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline import dsse, statement
-from pipeline.errors import InfrastructureFailed, TwinbuildError
-from pipeline.files import json_bytes, read_json, sha256_file, write_bytes
+from pipeline.base import dsse
+from pipeline.base.errors import InfrastructureFailed, TwinbuildError
+from pipeline.base.files import json_bytes, read_json, sha256_file, write_bytes
+from pipeline.documents import statement
+from pipeline.documents.statement import FILE_NAME
 from pipeline.release.assemble import MANIFEST
-from pipeline.statement import FILE_NAME
 
 FORMAT = "twinbuild-releases/1"
 KIT = ".iuk"

@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline import command
-from pipeline.errors import (
+from pipeline.base import command
+from pipeline.base.errors import (
     Differs,
     InfrastructureFailed,
     SignatureInvalid,
     TwinbuildError,
     UsageError,
 )
-from pipeline.files import alone, new_file, open_plain, parse_json, write_bytes, write_pieces
-from pipeline.immutable import refuse_changed
-from pipeline.published import Location
+from pipeline.base.files import alone, new_file, open_plain, parse_json, write_bytes, write_pieces
+from pipeline.published.immutable import refuse_changed
+from pipeline.published.published import Location
 from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_digests
 from pipeline.release.index import read_entries, write_index
 from pipeline.release.upgrades import FOLDER

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner
 
-from pipeline import dsse
-from pipeline.config import Farm
-from pipeline.errors import SignatureInvalid, TwinbuildError, UsageError, command_line
-from pipeline.files import alone, write_bytes
-from pipeline.kit import description, known
-from pipeline.kit.description import CLOCKS_APART, Trust
-from pipeline.kit.envelope import LIMIT, time_text
+from pipeline.base import dsse
+from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError, command_line
+from pipeline.base.files import alone, write_bytes
+from pipeline.farm.config import Farm
+from pipeline.kits.install import description, known
+from pipeline.kits.install.description import CLOCKS_APART, Trust
+from pipeline.kits.install.envelope import LIMIT, time_text
 from pipeline.release.upgrades import FOLDER
 
 Notify = Callable[[str], None]

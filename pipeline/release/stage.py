@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline import openpgp
-from pipeline.config import Farm
-from pipeline.disk_room import cannot_write, no_room
-from pipeline.errors import InfrastructureFailed, SignatureInvalid
-from pipeline.files import alone, json_bytes, sha256_bytes, sha256_file
-from pipeline.immutable import refuse_changed
-from pipeline.openpgp import Gpg
-from pipeline.published import Location
+from pipeline.base import openpgp
+from pipeline.base.disk_room import cannot_write, no_room
+from pipeline.base.errors import InfrastructureFailed, SignatureInvalid
+from pipeline.base.files import alone, json_bytes, sha256_bytes, sha256_file
+from pipeline.base.openpgp import Gpg
+from pipeline.farm.config import Farm
+from pipeline.farm.run import Run
+from pipeline.farm.tag import VerifiedTag
+from pipeline.published.immutable import refuse_changed
+from pipeline.published.published import Location
 from pipeline.release.assemble import MANIFEST, assemble
 from pipeline.release.checks import Checked, check
 from pipeline.release.publish import Trust, publish
 from pipeline.release.upgrades import Signer, write_descriptions
-from pipeline.run import Run
-from pipeline.tag import VerifiedTag
 
 STAGE = "release"
 

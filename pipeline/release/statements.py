@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline import dsse, statement
-from pipeline.errors import Differs, SignatureInvalid, command_line
-from pipeline.files import json_bytes, parse_json, sha256_file
+from pipeline.base import dsse
+from pipeline.base.errors import Differs, SignatureInvalid, command_line
+from pipeline.base.files import json_bytes, parse_json, sha256_file
+from pipeline.base.plain import plain
+from pipeline.documents import statement
+from pipeline.documents.statement import SHA256, Statement
+from pipeline.farm.run import Run
 from pipeline.guest.protocol import artifact_names
-from pipeline.plain import plain
-from pipeline.run import Run
-from pipeline.statement import SHA256, Statement
 
 SIZE_LIMIT = 2 * dsse.PAYLOAD_LIMIT
 CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm, at most

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline import openpgp
-from pipeline.errors import Differs, InputsUnverified, SignatureInvalid
-from pipeline.files import write_bytes
-from pipeline.kit import description
-from pipeline.kit.description import Description, Offer, Trust
-from pipeline.kit.envelope import LIMIT
-from pipeline.published import Location, Published
+from pipeline.base import openpgp
+from pipeline.base.errors import Differs, InputsUnverified, SignatureInvalid
+from pipeline.base.files import write_bytes
+from pipeline.documents.version import in_order, is_older
+from pipeline.kits.install import description
+from pipeline.kits.install.description import Description, Offer, Trust
+from pipeline.kits.install.envelope import LIMIT
+from pipeline.published.published import Location, Published
 from pipeline.release.index import read_entries
-from pipeline.version import in_order, is_older
 
 FOLDER = "upgrades"
 Notify = Callable[[str], None]

@@ -7,11 +7,11 @@ and of limited length; each form escapes them for itself.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.errors import TwinbuildError
+from pipeline.base.errors import TwinbuildError
+from pipeline.farm.run import Request, Run
 from pipeline.report import told
 from pipeline.report.advice import read_advice
 from pipeline.report.told import Told, document, items, mapping, number, text
-from pipeline.run import Request, Run
 
 FORMAT = "twinbuild-report/1"
 HEADLINES = {

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import dsse
-from pipeline.errors import TwinbuildError, UsageError
-from pipeline.files import open_plain, parse_json, read_json
-from pipeline.plain import plain
-from pipeline.run import Run
+from pipeline.base import dsse
+from pipeline.base.errors import TwinbuildError, UsageError
+from pipeline.base.files import open_plain, parse_json, read_json
+from pipeline.base.plain import plain
+from pipeline.farm.run import Run
 
 LOG_BYTES = 512 * 1024
 LOG_LINES = 2000

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.files import json_bytes, write_bytes
+from pipeline.base.files import json_bytes, write_bytes
+from pipeline.farm.run import Run
 from pipeline.report import junit, markdown, page
 from pipeline.report.content import collect
-from pipeline.run import Run
 
 PAGE, MARKDOWN, JSON, JUNIT = "index.html", "report.md", "report.json", "report.xml"
 

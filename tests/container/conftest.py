@@ -10,12 +10,12 @@ import pytest
 from docker import DockerClient
 
 from pipeline import flow
-from pipeline.build import engine, host
-from pipeline.build.accelerator import TCG
-from pipeline.build.builder import Builder
-from pipeline.build.machine import Machine
-from pipeline.config import load_environment
-from pipeline.workspace import open_workspace
+from pipeline.farm.config import load_environment
+from pipeline.farm.workspace import open_workspace
+from pipeline.machines import engine, host
+from pipeline.machines.accelerator import TCG
+from pipeline.machines.builder import Builder
+from pipeline.machines.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,10 +19,10 @@ from docker.models.containers import Container
 from docker.types import Mount
 
 from pipeline import flow
-from pipeline.build import engine
-from pipeline.build.host import Host
-from pipeline.config import load_environment
-from pipeline.workspace import open_workspace
+from pipeline.farm.config import load_environment
+from pipeline.farm.workspace import open_workspace
+from pipeline.machines import engine
+from pipeline.machines.host import Host
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2400)]
 

@@ -11,10 +11,10 @@ import pytest
 from docker import DockerClient
 from docker.errors import NotFound
 
-from pipeline.build import accelerator, builder, engine
-from pipeline.build.builder import Recipe
-from pipeline.errors import ExitStatus, InfrastructureFailed
-from pipeline.store import Store
+from pipeline.base.errors import ExitStatus, InfrastructureFailed
+from pipeline.base.store import Store
+from pipeline.machines import accelerator, builder, engine
+from pipeline.machines.builder import Recipe
 
 pytestmark = pytest.mark.container
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
-from pipeline.build import engine
+from pipeline.machines import engine
 
 pytestmark = pytest.mark.container
 

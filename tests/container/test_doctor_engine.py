@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline import doctor
+from pipeline.cli import doctor
 
 
 @pytest.mark.container

@@ -11,8 +11,8 @@ import pytest
 from docker import DockerClient
 from docker.errors import NotFound
 
-from pipeline.build import engine
-from pipeline.errors import ExitStatus, InfrastructureFailed
+from pipeline.base.errors import ExitStatus, InfrastructureFailed
+from pipeline.machines import engine
 
 pytestmark = pytest.mark.container
 

@@ -14,12 +14,12 @@ import pytest
 import yaml
 from docker import DockerClient
 
-from pipeline import dsse
-from pipeline.build import engine
-from pipeline.build.host import Host
-from pipeline.files import write_json
-from pipeline.run import Run
-from pipeline.workspace import Workspace
+from pipeline.base import dsse
+from pipeline.base.files import write_json
+from pipeline.farm.run import Run
+from pipeline.farm.workspace import Workspace
+from pipeline.machines import engine
+from pipeline.machines.host import Host
 from tests.prepared_run import ROOT, make_farm, make_run
 
 pytestmark = pytest.mark.container
@@ -31,9 +31,9 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from pipeline import flow
-from pipeline.display import Display
-from pipeline.run import open_run
-from pipeline.workspace import open_workspace
+from pipeline.base.display import Display
+from pipeline.farm.run import open_run
+from pipeline.farm.workspace import open_workspace
 signal.signal(signal.SIGINT, signal.default_int_handler)
 workspace = open_workspace(Path(sys.argv[1]))
 flow.build_all(workspace, open_run(workspace.runs, sys.argv[2]), Display(Console()), keep=False)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
-from pipeline.build import engine, machine, trees
-from pipeline.build.machine import LAYERS, VOLUME, WORK, Machine
-from pipeline.build.trees import Keys, Told, Trees, TwoValues, read_told
-from pipeline.errors import InfrastructureFailed
+from pipeline.base.errors import InfrastructureFailed
+from pipeline.machines import engine, machine, trees
+from pipeline.machines.machine import LAYERS, VOLUME, WORK, Machine
+from pipeline.machines.trees import Keys, Told, Trees, TwoValues, read_told
 
 pytestmark = pytest.mark.container
 

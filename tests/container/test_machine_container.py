@@ -12,9 +12,9 @@ import pytest
 from docker import DockerClient
 from docker.errors import NotFound
 
-from pipeline.build import engine, machine
-from pipeline.build.machine import Machine
-from pipeline.errors import ExitStatus, InfrastructureFailed
+from pipeline.base.errors import ExitStatus, InfrastructureFailed
+from pipeline.machines import engine, machine
+from pipeline.machines.machine import Machine
 from tests.container.broken_engine import cut_engine
 
 pytestmark = [

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from pipeline.build import engine, host
-from pipeline.build.host import Host, Mirrors
-from pipeline.config import load_environment
-from pipeline.errors import InfrastructureFailed
+from pipeline.base.errors import InfrastructureFailed
+from pipeline.farm.config import load_environment
+from pipeline.machines import engine, host
+from pipeline.machines.host import Host, Mirrors
 
 pytestmark = pytest.mark.container
 

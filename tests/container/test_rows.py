@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
-from pipeline import flow, variation
-from pipeline.build import engine, host
-from pipeline.build.plan import guest_files
-from pipeline.run import Request
-from pipeline.workspace import open_workspace
+from pipeline import flow
+from pipeline.farm import variation
+from pipeline.farm.run import Request
+from pipeline.farm.workspace import open_workspace
+from pipeline.machines import engine, host
+from pipeline.machines.plan import guest_files
 from tests.rows_catalogue import DIFFERS, ROWS, Row
 
 pytestmark = pytest.mark.container

@@ -20,9 +20,9 @@ import pytest
 from docker import DockerClient
 
 from pipeline import flow
-from pipeline.build import engine, host
-from pipeline.config import load_environment
-from pipeline.workspace import open_workspace
+from pipeline.farm.config import load_environment
+from pipeline.farm.workspace import open_workspace
+from pipeline.machines import engine, host
 
 pytestmark = pytest.mark.container
 

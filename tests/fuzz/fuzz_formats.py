@@ -5,7 +5,7 @@
 FORMAT is one of SEEDS. CORPUS is a folder that keeps what reached new code; it begins with files
 that the real tools make. Whatever a content is, comparing it with the original must end with an
 answer that fits, in bounded time and memory. What breaks that becomes a case of
-`tests/unit/compare/formats/test_hostile.py`. Needs the package atheris.
+`tests/unit/look/formats/test_hostile.py`. Needs the package atheris.
 """
 
 import gzip
@@ -21,8 +21,8 @@ from tempfile import TemporaryDirectory
 import atheris
 
 with atheris.instrument_imports(include=["pipeline.compare", "tarfile", "zipfile"]):
-    from pipeline.compare.formats.source import Memory
-    from pipeline.compare.images import locate_contents
+    from pipeline.look.formats.source import Memory
+    from pipeline.look.images import locate_contents
 
 from backports import zstd
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline import dsse, flow
-from pipeline.build import engine
-from pipeline.display import Display
-from pipeline.run import Request, Run
-from pipeline.workspace import Workspace, open_workspace
+from pipeline import flow
+from pipeline.base import dsse
+from pipeline.base.display import Display
+from pipeline.farm.run import Request, Run
+from pipeline.farm.workspace import Workspace, open_workspace
+from pipeline.machines import engine
 
 CHECKOUT = Path(__file__).parent.parent.parent
 IDENTITY = ("-c", "user.name=Test", "-c", "user.email=test@example.org")

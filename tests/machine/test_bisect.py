@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import flow
-from pipeline.errors import Differs, UsageError
-from pipeline.files import read_json
-from pipeline.workspace import Workspace, open_workspace
+from pipeline.base.errors import Differs, UsageError
+from pipeline.base.files import read_json
+from pipeline.farm.workspace import Workspace, open_workspace
 from tests.machine.conftest import CHECKOUT, Tiny, display, invoke, left_on_engine, start
 
 pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(1500)]

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from pipeline import flow
-from pipeline.errors import BuildFailed, UsageError
-from pipeline.workspace import Workspace
+from pipeline.base.errors import BuildFailed, UsageError
+from pipeline.farm.workspace import Workspace
 from tests.machine.conftest import CHECKOUT, Tiny, display, invoke, left_on_engine, start
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]

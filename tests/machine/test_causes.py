@@ -8,8 +8,8 @@ import json
 import pytest
 
 from pipeline import flow
-from pipeline.errors import Differs
-from pipeline.workspace import Workspace
+from pipeline.base.errors import Differs
+from pipeline.farm.workspace import Workspace
 from tests.machine.conftest import Tiny, display, start
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import flow
-from pipeline.build import machine, plan, stage
-from pipeline.errors import InfrastructureFailed
-from pipeline.run import Run
-from pipeline.workspace import Workspace
+from pipeline.base.errors import InfrastructureFailed
+from pipeline.farm.run import Run
+from pipeline.farm.workspace import Workspace
+from pipeline.machines import machine, plan, stage
 from tests.machine.conftest import Tiny, display, left_on_engine, start
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
@@ -42,9 +42,9 @@ WORSE = {
 GUEST = """\
 import os, signal, tarfile
 from pathlib import Path
-from . import protocol
-from .job import disk
-from .report import Report
+from pipeline.guest import protocol
+from pipeline.guest.job import disk
+from pipeline.guest.serial_port import Report
 
 
 def hand(name, kind=tarfile.REGTYPE, size=0):
@@ -79,10 +79,10 @@ def test_it_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     environment, body, words = WORSE[what]
-    guest = tmp_path / "guest"
-    shutil.copytree(Path(stage.__file__).parent.parent / "guest", guest)
-    (guest / "main.py").write_text(GUEST + textwrap.indent(body, "    ") + "\n")
-    monkeypatch.setattr(plan, "GUEST", guest)
+    pipeline = tmp_path / "pipeline"
+    shutil.copytree(plan.PIPELINE, pipeline)
+    (pipeline / "guest" / "main.py").write_text(GUEST + textwrap.indent(body, "    ") + "\n")
+    monkeypatch.setattr(plan, "PIPELINE", pipeline)
     monkeypatch.setattr(machine, "PORTS_LIMIT", 4 * 2**20)
     run = Run(workspace.runs / f"{prepared.name[:-4]}{list(WORSE).index(what):04x}")
     shutil.copytree(prepared, run.folder)

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from pipeline import flow
-from pipeline.build import engine
-from pipeline.build.trees import Trees
-from pipeline.run import Run
-from pipeline.workspace import Workspace
+from pipeline.farm.run import Run
+from pipeline.farm.workspace import Workspace
+from pipeline.machines import engine
+from pipeline.machines.trees import Trees
 from tests.machine.conftest import Tiny, display, start
 
 pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(1500)]

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dsse, flow
-from pipeline.config import Keys, TagPolicy
-from pipeline.guest.kit_lines import read_ledger, tree_digest
-from pipeline.kit import description
-from pipeline.kit.apply import apply_kit
-from pipeline.kit.description import Trust
-from pipeline.run import Request, Run
-from pipeline.workspace import Workspace
+from pipeline import flow
+from pipeline.base import dsse
+from pipeline.farm.config import Keys, TagPolicy
+from pipeline.farm.run import Request, Run
+from pipeline.farm.workspace import Workspace
+from pipeline.guest.kits.lines import read_ledger, tree_digest
+from pipeline.kits.install import description
+from pipeline.kits.install.apply import apply_kit
+from pipeline.kits.install.description import Trust
 from tests.machine.conftest import Tiny, display, git
 from tests.unit.release.conftest import GpgHome
 

@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import demo as demonstration
 from pipeline import flow
-from pipeline.build.boot import Announcement, boot_image
-from pipeline.demo import IMAGE, TAG, Demo
-from pipeline.guest.kit_lines import read_ledger, tree_digest
+from pipeline.cli import demo as demonstration
+from pipeline.cli.demo import IMAGE, TAG, Demo
+from pipeline.farm.run import Request
+from pipeline.farm.workspace import Workspace, open_workspace
+from pipeline.guest.kits.lines import read_ledger, tree_digest
 from pipeline.guest.protocol import SWITCH_SIZE, switch
-from pipeline.kit.apply import apply_kit
-from pipeline.kit.description import Trust, load_trust
-from pipeline.kit.medium import Medium
-from pipeline.kit.rollback import roll_back
-from pipeline.run import Request
-from pipeline.workspace import Workspace, open_workspace
+from pipeline.kits.install.apply import apply_kit
+from pipeline.kits.install.description import Trust, load_trust
+from pipeline.kits.install.medium import Medium
+from pipeline.kits.install.rollback import roll_back
+from pipeline.machines.boot import Announcement, boot_image
 from tests.machine.conftest import CHECKOUT, display, git
 from tests.machine.test_kits import FIRST, SECOND
 

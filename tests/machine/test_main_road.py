@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import demo as demonstration
-from pipeline import dsse, flow
-from pipeline.build.boot import Firmware, boot_image
-from pipeline.demo import IMAGE, TAG, Demo
-from pipeline.errors import Differs, TwinbuildError
-from pipeline.files import sha256_file
-from pipeline.run import list_runs
-from pipeline.workspace import Workspace, open_workspace
+from pipeline import flow
+from pipeline.base import dsse
+from pipeline.base.errors import Differs, TwinbuildError
+from pipeline.base.files import sha256_file
+from pipeline.cli import demo as demonstration
+from pipeline.cli.demo import IMAGE, TAG, Demo
+from pipeline.farm.run import list_runs
+from pipeline.farm.workspace import Workspace, open_workspace
+from pipeline.machines.boot import Firmware, boot_image
 from tests.machine.conftest import CHECKOUT, display
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(2400)]

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from pipeline import flow
-from pipeline.errors import Differs
-from pipeline.workspace import Workspace
+from pipeline.base.errors import Differs
+from pipeline.farm.workspace import Workspace
 from tests.machine.conftest import Tiny, display, git, start
 
 pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(2400)]

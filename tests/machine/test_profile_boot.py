@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.build.boot import watch_boot
-from pipeline.compare.layout import read_layout
-from pipeline.config import load_farm
-from pipeline.display import Display
-from pipeline.errors import InfrastructureFailed
-from pipeline.profile_boot import loosened, profile_boot
-from pipeline.workspace import Workspace
+from pipeline.base.display import Display
+from pipeline.base.errors import InfrastructureFailed
+from pipeline.farm.config import load_farm
+from pipeline.farm.workspace import Workspace
+from pipeline.look.layout import read_layout
+from pipeline.machines.boot import watch_boot
 from tests.live_iso import let_it_read, make_iso
+from tools.profile_boot import loosened, profile_boot
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
 

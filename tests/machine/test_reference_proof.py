@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import flow
-from pipeline.build.boot import Firmware
-from pipeline.errors import UsageError
-from pipeline.files import read_json
-from pipeline.run import Request, Run
-from pipeline.workspace import Workspace
+from pipeline.base.errors import UsageError
+from pipeline.base.files import read_json
+from pipeline.farm.run import Request, Run
+from pipeline.farm.workspace import Workspace
+from pipeline.machines.boot import Firmware
 from tests.machine.conftest import CHECKOUT, display
 from tests.screen import Picture, booted
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import dsse, flow
-from pipeline.run import Request, Run
-from pipeline.variation import Choice, choose
-from pipeline.workspace import Workspace
+from pipeline import flow
+from pipeline.base import dsse
+from pipeline.farm.run import Request, Run
+from pipeline.farm.variation import Choice, choose
+from pipeline.farm.workspace import Workspace
 from tests.machine.conftest import Tiny, display
 
 pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(1500)]

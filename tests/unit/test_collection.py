@@ -27,7 +27,7 @@ def test_pytest_descends_into_every_folder_of_tests(pytestconfig: pytest.Config)
 
 def test_tests_set_the_signals_that_they_need() -> None:
     """As `nohup ./farm test &` in a script, where SIGINT is ignored."""
-    test = "tests/unit/test_command.py::test_an_interruption_ends_the_program"
+    test = "tests/unit/base/test_command.py::test_an_interruption_ends_the_program"
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
     argv = [*ignoring, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
     done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, text=True)
@@ -60,8 +60,8 @@ def test_no_source_is_ignored_by_git() -> None:
 
 
 REPORT = """<testsuites><testsuite>
-<testcase classname="tests.unit.build.test_a" name="test_one[x-1]"/>
-<testcase classname="tests.unit.build.test_a" name="test_skipped"><skipped/></testcase>
+<testcase classname="tests.unit.machines.test_a" name="test_one[x-1]"/>
+<testcase classname="tests.unit.machines.test_a" name="test_skipped"><skipped/></testcase>
 </testsuite></testsuites>"""
 SOURCE = """
 import pytest
@@ -75,13 +75,13 @@ def helper(): ...
 
 
 def test_a_test_without_an_outcome_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "tests/unit/build"
+    folder = tmp_path / "tests/unit/machines"
     folder.mkdir(parents=True)
     (folder / "test_a.py").write_text(SOURCE)
     (folder / "test_proof.py").write_text("pytestmark = pytest.mark.proof\ndef test_x(): ...\n")
     (tmp_path / "report.xml").write_text(REPORT)
     missing = outcomes.missing(tmp_path, [tmp_path / "report.xml"])
-    assert missing == ["tests.unit.build.test_a::test_never_run"]
+    assert missing == ["tests.unit.machines.test_a::test_never_run"]
 
 
 def test_no_python_of_the_tests_compiles_what_another_has(monkeypatch: pytest.MonkeyPatch) -> None:

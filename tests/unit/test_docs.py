@@ -10,8 +10,8 @@ from invoke.exceptions import ParseError
 from invoke.parser import Parser
 
 import tasks
-from pipeline.compare.formats import known
-from pipeline.config import EnvironmentEntry, Farm, Image, Variation
+from pipeline.farm.config import EnvironmentEntry, Farm, Image, Variation
+from pipeline.look.formats import known
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for top in ("", "docs", ".gitlab") for path in (ROOT / top).glob("*.md")]
@@ -85,7 +85,7 @@ def test_files_and_tasks_that_are_named_exist(document: Path) -> None:
     "span",
     [
         "pipeline/nothing.py",
-        "tests/unit/test_lock.py: nothing",
+        "tests/unit/documents/test_lock.py: nothing",
         "hooks/chroot/99-x",
         "./farm biuld",
         "./farm build --imago mini",

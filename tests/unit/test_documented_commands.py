@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 import tasks
-from pipeline import cli
-from pipeline.errors import UsageError
+from pipeline.base.errors import UsageError
 
 pytestmark = pytest.mark.tools
 
@@ -31,7 +30,7 @@ KEYS = 'keys --name "Kiosk releases <releases@example.org>"'
 BEFORE = {
     "CONTRIBUTING.md": """mkdir -p .venv/bin tests/unit
         printf '#!/bin/sh\\nexec "$PYTHON" "$@"\\n' >.venv/bin/python && chmod +x .venv/bin/python
-        echo 'def test_read(): pass' >tests/unit/test_lock.py""",
+        echo 'def test_read(): pass' >tests/unit/documents/test_lock.py""",
     "docs/how-to/build-packages.md": "./farm new-image kiosk",
     "docs/how-to/profile-a-boot.md": "./farm new-image kiosk",
     "docs/how-to/own-repository.md": "cp -aT . ../kiosk; (cd ../kiosk && ./farm new-image kiosk)",
@@ -128,7 +127,7 @@ def type_in(text: str, env: dict[str, str], *, before: str = "") -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     typed = Path(env["TYPED"])
     for line in typed.read_text().splitlines() if typed.exists() else []:
-        cli.parse(CONTEXTS, line.rstrip("\0").split("\0"))
+        typed.parse(CONTEXTS, line.rstrip("\0").split("\0"))
 
 
 WITH_COMMANDS = [page for page in PAGES if BLOCK.search(page.read_text())]

@@ -13,20 +13,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline import command, flow
-from pipeline.build.host import Mirrors
+from pipeline import flow
+from pipeline.base import command
+from pipeline.base.display import Display
+from pipeline.base.errors import BuildFailed, Differs, ExitStatus, InfrastructureFailed, UsageError
+from pipeline.base.files import write_json
 from pipeline.compare.verdict import Verdict
-from pipeline.display import Display
-from pipeline.errors import (
-    BuildFailed,
-    Differs,
-    ExitStatus,
-    InfrastructureFailed,
-    UsageError,
-)
-from pipeline.files import write_json
-from pipeline.run import Request, Run
-from pipeline.workspace import Workspace
+from pipeline.farm.run import Request, Run
+from pipeline.farm.workspace import Workspace
+from pipeline.machines.host import Mirrors
 from tests.prepared_run import make_farm, make_run
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import load_farm
+from pipeline.farm.config import load_farm
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / ".gitlab-ci.yml"

@@ -11,14 +11,37 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("source", "inputs", "build", "compare", "release")
+STAGES = ("source", "inputs", "machines", "compare", "release")
+# From the top floor down: a room imports only rooms below it.
+ROOMS = (
+    "tools",
+    "cli",
+    "narrow",
+    "flow",
+    "report",
+    "release",
+    "compare",
+    "inputs",
+    "machines",
+    "source",
+    "kits.make",
+    "kits.install",
+    "look",
+    "published",
+    "farm",
+    "base",
+    "documents",
+    "guest",
+)
 STATEMENTS_LIMIT = 15
 HTTP = ("requests", "urllib3", "urllib.request", "http.client", "httpx", "aiohttp")
 DYNAMIC = ("__import__", "import_module")
 # Modules that may cross a wall, and why.
 EXCEPTIONS = {
+    ("pipeline.documents.lock", "pipeline.base"): "raises the errors of the farm still",
+    ("pipeline.documents.statement", "pipeline.base"): "raises the errors of the farm still",
     (
-        "pipeline.build.engine",
+        "pipeline.machines.engine",
         "requests",
     ): "the Docker SDK lets the errors of its transport through",
 }
@@ -34,8 +57,8 @@ class Module:
 
     @property
     def room(self) -> str:
-        """The part of `pipeline` that it belongs to: `build` of `pipeline.build.engine`."""
-        return self.name.partition(".")[2].split(".")[0]
+        """The room that it belongs to: `machines` of `pipeline.machines.engine`."""
+        return room_of(self.name)
 
 
 @cache
@@ -44,8 +67,9 @@ def project() -> list[Module]:
 
 
 def load(root: Path) -> list[Module]:
-    """Return all modules below `pipeline/`, and `tasks.py` and `verify.py` beside it."""
+    """Return all modules of `pipeline/` and `tools/`, and `tasks.py` and `verify.py` beside."""
     paths = [*(root / "pipeline").rglob("*.py"), root / "tasks.py", root / "verify.py"]
+    paths += (root / "tools").rglob("*.py")
     names = {name_of(path, root): path for path in paths if path.exists()}
     modules = []
     for name, path in sorted(names.items()):
@@ -58,6 +82,17 @@ def load(root: Path) -> list[Module]:
 
 def name_of(path: Path, root: Path) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(name: str) -> str:
+    """Return the room of a module by its full name: `kits.make` of `pipeline.kits.make.make`.
+
+    It is empty for what is in no room: `tasks`, `verify`, and modules of other projects.
+    """
+    if not is_in(name, "pipeline"):
+        return "tools" if is_in(name, "tools") else ""
+    inner = name.removeprefix("pipeline.")
+    return next((room for room in ROOMS if is_in(inner, room)), "")
 
 
 def imports(tree: ast.Module, package: str, known: set[str]) -> Iterator[str]:
@@ -98,11 +133,13 @@ def importers(modules: list[Module], *packages: str) -> list[tuple[str, str]]:
     ]
 
 
-def docker_outside_build(modules: list[Module]) -> list[str]:
-    found = [name for name, _ in importers(modules, "docker") if not is_in(name, "pipeline.build")]
+def docker_outside_machines(modules: list[Module]) -> list[str]:
+    found = [
+        name for name, _ in importers(modules, "docker") if not is_in(name, "pipeline.machines")
+    ]
     for module in modules:
-        if module.room in ("build", "guest", "command"):  # command.py knows in which package it is
-            continue
+        if module.room in ("machines", "guest") or module.name == "pipeline.base.command":
+            continue  # command.py knows in which package each program is
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Constant) and re.match(r"qemu-|docker$", str(node.value)):
                 found.append(module.name)
@@ -114,7 +151,7 @@ def subprocess_outside_command(modules: list[Module]) -> list[str]:
     return [
         name
         for name, _ in starters
-        if name not in ("pipeline.command", "verify") and not is_in(name, "pipeline.guest")
+        if name not in ("pipeline.base.command", "verify") and not is_in(name, "pipeline.guest")
     ]
 
 
@@ -123,7 +160,7 @@ def git_outside_git(modules: list[Module]) -> list[str]:
     return [
         module.name
         for module in modules
-        if module.name != "pipeline.git"
+        if module.name != "pipeline.base.git"
         for node in ast.walk(module.tree)
         for first in _first_words(node)
         if isinstance(first, ast.Constant) and re.match(r"(.*/)?git(-|$)", str(first.value))
@@ -139,12 +176,14 @@ def _first_words(node: ast.AST) -> Iterator[ast.expr]:
 
 def http_outside_transfer(modules: list[Module]) -> list[tuple[str, str]]:
     found = importers(modules, *HTTP)
-    return [(name, what) for name, what in found if name not in ("pipeline.transfer", "verify")]
+    return [
+        (name, what) for name, what in found if name not in ("pipeline.base.transfer", "verify")
+    ]
 
 
 def yaml_outside_its_reader(modules: list[Module]) -> list[str]:
     found = importers(modules, "yaml", "ruamel")
-    return [name for name, _ in found if name != "pipeline.yaml_reader"]
+    return [name for name, _ in found if name != "pipeline.base.yaml_reader"]
 
 
 def json_outside_its_reader(modules: list[Module]) -> list[tuple[str, str]]:
@@ -153,7 +192,7 @@ def json_outside_its_reader(modules: list[Module]) -> list[tuple[str, str]]:
     return [
         (module.name, ast.unparse(node.func))
         for module in modules
-        if module.name not in ("pipeline.files", "verify")
+        if module.name not in ("pipeline.base.files", "verify")
         if not is_in(module.name, "pipeline.guest")
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Call) and parsers.fullmatch(ast.unparse(node.func))
@@ -165,7 +204,7 @@ def stages_that_import_each_other(modules: list[Module]) -> list[tuple[str, str]
         (module.name, other)
         for module in modules
         for other in STAGES
-        if module.room in (*STAGES, "kit") and module.room != other
+        if module.room in (*STAGES, "kits.make", "kits.install") and module.room != other
         if any(is_in(name, f"pipeline.{other}") for name in module.imports)
     ]
 
@@ -208,14 +247,32 @@ def upward_imports(modules: list[Module]) -> list[str]:
     """Return the modules that import the command line, or what it is made with."""
     return [
         name
-        for name, _ in importers(modules, "tasks", "pipeline.cli", "invoke")
-        if name not in ("tasks", "pipeline.cli")
+        for name, _ in importers(modules, "tasks", "pipeline.cli.parser", "invoke")
+        if name not in ("tasks", "pipeline.cli.parser")
     ]
+
+
+def arrows_that_run_up(modules: list[Module]) -> list[tuple[str, str]]:
+    """Return the modules that import something of a room above their own, and what it is."""
+    floor = {room: number for number, room in enumerate(reversed(ROOMS))}
+    return [
+        (module.name, other)
+        for module in modules
+        for other in sorted(module.imports)
+        if module.room and room_of(other) and floor[room_of(other)] > floor[module.room]
+        if (module.name, "pipeline." + room_of(other)) not in EXCEPTIONS
+    ]
+
+
+def modules_in_no_room(modules: list[Module]) -> list[str]:
+    packages = {f"pipeline.{room}" for room in (*ROOMS, "kits")} | {"tools"}
+    known = {"pipeline", "tasks", "verify", *packages}
+    return [module.name for module in modules if not module.room and module.name not in known]
 
 
 def rooms_that_every_task_waits_for(modules: list[Module]) -> list[str]:
     """Return what `tasks.py` imports before it knows which task is asked for, and should not."""
-    light = {*sys.stdlib_module_names, "invoke", "pipeline.errors"}
+    light = {*sys.stdlib_module_names, "invoke", "pipeline.base.errors"}
     (tree,) = (module.tree for module in modules if module.name == "tasks")
     at_once = ast.Module([n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))], [])
     found = imports(at_once, "", {module.name for module in modules})
@@ -236,13 +293,13 @@ def long_functions(module: Module) -> list[tuple[str, int]]:
 
 
 def test_the_whole_project_is_read() -> None:
-    assert {"pipeline.command", "pipeline.compare.verdict", "pipeline.run"} <= {
+    assert {"pipeline.base.command", "pipeline.compare.verdict", "pipeline.farm.run"} <= {
         module.name for module in project()
     }
 
 
-def test_only_build_knows_docker_and_qemu() -> None:
-    assert docker_outside_build(project()) == []
+def test_only_machines_knows_docker_and_qemu() -> None:
+    assert docker_outside_machines(project()) == []
 
 
 def test_only_command_starts_programs() -> None:
@@ -297,6 +354,14 @@ def test_imports_form_a_tree() -> None:
     assert upward_imports(project()) == []
 
 
+def test_every_module_is_in_a_room() -> None:
+    assert modules_in_no_room(project()) == []
+
+
+def test_no_arrow_runs_up() -> None:
+    assert arrows_that_run_up(project()) == []
+
+
 def test_nothing_is_imported_by_name_at_run_time() -> None:
     assert dynamic_imports(project()) == []
 
@@ -319,29 +384,46 @@ def test_every_exception_is_still_needed() -> None:
 
 
 BREACHES = {
-    "pipeline/demo.py": ("import docker.errors", docker_outside_build),
-    "pipeline/kit.py": ("run(['qemu-system-x86_64'])", docker_outside_build),
-    "pipeline/files.py": ("def f():\n    from subprocess import run", subprocess_outside_command),
+    "pipeline/cli/demo.py": ("import docker.errors", docker_outside_machines),
+    "pipeline/kits/make/make.py": ("run(['qemu-system-x86_64'])", docker_outside_machines),
+    "pipeline/base/files.py": (
+        "def f():\n    from subprocess import run",
+        subprocess_outside_command,
+    ),
     "tasks.py": ("import subprocess as s", subprocess_outside_command),
-    "pipeline/tag.py": ("run(['git', '-C', 'x'])", git_outside_git),
+    "pipeline/farm/tag.py": ("run(['git', '-C', 'x'])", git_outside_git),
     "pipeline/inputs/history.py": ("git = ('/usr/bin/git', 'log')", git_outside_git),
-    "pipeline/store.py": ("from urllib import request", http_outside_transfer),
-    "pipeline/git.py": ("import http.client", http_outside_transfer),
-    "pipeline/config.py": ("import yaml.nodes", yaml_outside_its_reader),
-    "pipeline/build/trees.py": ("_Index.model_validate_json(b'{}')", json_outside_its_reader),
+    "pipeline/base/store.py": ("from urllib import request", http_outside_transfer),
+    "pipeline/base/git.py": ("import http.client", http_outside_transfer),
+    "pipeline/farm/config.py": ("import yaml.nodes", yaml_outside_its_reader),
+    "pipeline/machines/trees.py": ("_Index.model_validate_json(b'{}')", json_outside_its_reader),
     "pipeline/compare/ledger.py": ("json.loads(line)", json_outside_its_reader),
     "pipeline/release/stage.py": (
-        "from pipeline.build import engine",
+        "from pipeline.machines import engine",
         stages_that_import_each_other,
     ),
-    "pipeline/inputs/stage.py": ("from pipeline import source", stages_that_import_each_other),
-    "pipeline/build/stage.py": ("from ..compare import verdict", stages_that_import_each_other),
-    "pipeline/kit/apply.py": ("from pipeline.release import x", stages_that_import_each_other),
-    "pipeline/guest/tree.py": ("from pipeline.files import x", foreign_imports_of_the_guest),
+    "pipeline/inputs/stage.py": (
+        "from pipeline.source import source",
+        stages_that_import_each_other,
+    ),
+    "pipeline/machines/stage.py": ("from ..compare import verdict", stages_that_import_each_other),
+    "pipeline/kits/install/apply.py": (
+        "from pipeline.release import x",
+        stages_that_import_each_other,
+    ),
+    "pipeline/guest/tree.py": ("from pipeline.base.files import x", foreign_imports_of_the_guest),
     "pipeline/guest/main.py": ("import yaml", foreign_imports_of_the_guest),
-    "pipeline/lock.py": ("from pipeline.lock import x", circles),
-    "pipeline/run.py": ("import tasks", upward_imports),
-    "pipeline/kit/fetch.py": (
+    "pipeline/documents/lock.py": ("from pipeline.documents.lock import x", circles),
+    "pipeline/farm/run.py": ("import tasks", upward_imports),
+    "pipeline/look/places.py": ("from pipeline.compare import verdict", arrows_that_run_up),
+    "pipeline/documents/version.py": ("from pipeline.base import x", arrows_that_run_up),
+    "pipeline/base/plain.py": (
+        "def f():\n    from pipeline.farm.run import Run",
+        arrows_that_run_up,
+    ),
+    "pipeline/flow.py": ("import tools.bench", arrows_that_run_up),
+    "pipeline/odd.py": ("", modules_in_no_room),
+    "pipeline/kits/install/fetch.py": (
         "import importlib\nimportlib.import_module('docker')",
         dynamic_imports,
     ),
@@ -352,10 +434,10 @@ BREACHES = {
 def test_a_breach_is_found(path: str, tmp_path: Path) -> None:
     code, wall = BREACHES[path]
     for other in (
-        "source.py",
+        "source/source.py",
         "compare/verdict.py",
         "compare/__init__.py",
-        "build/engine.py",
+        "machines/engine.py",
         "release/x.py",
     ):
         (tmp_path / "pipeline" / other).parent.mkdir(parents=True, exist_ok=True)
@@ -367,20 +449,22 @@ def test_a_breach_is_found(path: str, tmp_path: Path) -> None:
 
 
 def test_a_circle_is_found(tmp_path: Path) -> None:
-    (tmp_path / "pipeline/build").mkdir(parents=True)
-    (tmp_path / "pipeline/build/a.py").write_text("from pipeline import b")
+    (tmp_path / "pipeline/machines").mkdir(parents=True)
+    (tmp_path / "pipeline/machines/a.py").write_text("from pipeline import b")
     (tmp_path / "pipeline/b.py").write_text("from pipeline.c import x")
-    (tmp_path / "pipeline/c.py").write_text("def f():\n    from pipeline.build.a import x")
+    (tmp_path / "pipeline/c.py").write_text("def f():\n    from pipeline.machines.a import x")
     assert len(circles(load(tmp_path))) == 3
     (tmp_path / "pipeline/c.py").write_text("")
     assert circles(load(tmp_path)) == []
 
 
 def test_a_room_that_every_task_waits_for_is_found(tmp_path: Path) -> None:
-    code = "from pipeline import errors, flow\nimport rich\ndef f():\n    from pipeline import run"
+    at_once = "from pipeline import flow\nfrom pipeline.base import errors\nimport rich\n"
+    code = at_once + "def f():\n    from pipeline.farm import run"
     (tmp_path / "tasks.py").write_text(code)
-    (tmp_path / "pipeline").mkdir()
-    for name in ("errors", "flow", "run"):
+    for room in ("base", "farm"):
+        (tmp_path / "pipeline" / room).mkdir(parents=True)
+    for name in ("base/errors", "flow", "farm/run"):
         (tmp_path / f"pipeline/{name}.py").touch()
     assert rooms_that_every_task_waits_for(load(tmp_path)) == ["pipeline.flow", "rich"]
 

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.base.errors import InfrastructureFailed
 from pipeline.compare import artifacts
-from pipeline.compare.artifacts import compare_files, list_artifacts
-from pipeline.errors import InfrastructureFailed
+from pipeline.compare.artifacts import compare_files
+from pipeline.farm import artifacts as folder_of_artifacts
+from pipeline.farm.artifacts import list_artifacts
 
 
 def first_difference(a: bytes, b: bytes) -> int | None:
@@ -95,7 +97,7 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 
 def test_too_many_artifacts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "ARTIFACT_LIMIT", 3)
+    monkeypatch.setattr(folder_of_artifacts, "ARTIFACT_LIMIT", 3)
     for number in range(4):
         (tmp_path / str(number)).touch()
     with pytest.raises(InfrastructureFailed, match="over 3 artifacts"):

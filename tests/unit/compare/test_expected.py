@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.errors import ExitStatus, UsageError
+from pipeline.base.files import read_json, sha256_bytes, write_json
 from pipeline.compare.verdict import Verdict, run_compare
-from pipeline.config import parse_image
-from pipeline.errors import ExitStatus, UsageError
-from pipeline.files import read_json, sha256_bytes, write_json
+from pipeline.farm.config import parse_image
+from pipeline.farm.run import Run
 from pipeline.report.write import write_report
-from pipeline.run import Run
 from tests.differing_run import make_run
 
 Compared = tuple[Run, Verdict]

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.compare import contents
-from pipeline.compare.contents import Built, open_built, read_contents
+from pipeline.base.errors import UsageError
+from pipeline.base.files import read_json
 from pipeline.compare.explain import explain
-from pipeline.compare.shown import count_differing, show
 from pipeline.compare.verdict import run_compare
-from pipeline.errors import UsageError
-from pipeline.files import read_json
-from pipeline.run import Run
+from pipeline.farm.run import Run
+from pipeline.look import contents
+from pipeline.look.contents import Built, open_built, read_contents
+from pipeline.look.shown import count_differing, show
 from tests.differing_run import Tree, built_at, fail, make_run
 
 SAME = {"etc/hostname": b"mini\n"}

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.base.errors import BuildFailed
 from pipeline.compare import ledger
 from pipeline.compare.ledger import Artifact, Entry, Step, parse, read_blocks
-from pipeline.errors import BuildFailed
 
 DIGEST = "0" * 64
 FILE: dict[str, Any] = {"path": "etc/x", "type": "file", "mode": 420, "sha256": DIGEST, "size": 1}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.errors import ExitStatus, UsageError
+from pipeline.base.files import json_bytes, read_json, write_json
 from pipeline.compare.verdict import Verdict, run_compare
-from pipeline.errors import ExitStatus, UsageError
-from pipeline.files import json_bytes, read_json, write_json
-from pipeline.run import Request, Run, create
+from pipeline.farm.run import Request, Run, create
 
 ISO, PACKAGES = "mini-amd64-3.3.iso", "mini-amd64-3.3.packages"
 CONTENT = {ISO: b"iso" * 1000, PACKAGES: b"adduser 3.152 all 0\n"}

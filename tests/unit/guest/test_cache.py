@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipeline.guest import cache, protocol
 from pipeline.guest.cache import Keeper, Layer
 from pipeline.guest.ledger import Ledger
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.times import SECOND
 
 EPOCH = 1_700_000_000

@@ -10,7 +10,7 @@ from pipeline.guest import protocol
 from pipeline.guest.exclusions import exclude, parse
 from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import Job
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 
 NAME = "images/live/mini/exclude"
 ROOT = Path(__file__).parents[3]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compare.formats.fat import FAT
-from pipeline.compare.formats.source import File, Spool
 from pipeline.guest import fat
-from pipeline.guest.report import Report, StepFailed
+from pipeline.guest.serial_port import Report, StepFailed
+from pipeline.look.formats.fat import FAT
+from pipeline.look.formats.source import File, Spool
 
 EPOCH = 1_766_400_001  # odd: FAT keeps even seconds
 OFFSET, SIZE = 2 * 1024 * 1024, 40 * 1024 * 1024

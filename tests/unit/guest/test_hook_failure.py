@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.guest import protocol
 from pipeline.guest.hook_failure import REMEDY, telling
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 
 HOOK = "images/live/mini/hooks/normal/40-fetch.hook.chroot"
 

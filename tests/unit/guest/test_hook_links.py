@@ -9,7 +9,7 @@ import pytest
 from pipeline.guest import protocol, tree
 from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import Job
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 
 SHARED = "../../../../../hooks/chroot/50-shared.hook.chroot"
 HOOK = "images/live/mini/hooks/normal/10-a.hook.chroot"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.guest import locales
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.tree import in_chroot, in_folder, takes_locale
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")

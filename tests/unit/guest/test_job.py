@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import lock
-from pipeline.build import engine
+from pipeline.documents import lock
 from pipeline.guest import job as job_of_guest
 from pipeline.guest import protocol
 from pipeline.guest.job import Job, lock_of, read_lock, unpack_inputs
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
+from pipeline.machines import engine
 
 CONTENT = {"one_1.0_all.deb": b"one", "two_1%3a2_amd64.deb": b"two" * 1000}
 Members = dict[str, bytes | Path]
@@ -73,7 +73,7 @@ SOURCE = source_tar(("images/live/mini/image.yaml", tarfile.REGTYPE, b"suite: tr
 def members(source: bytes = SOURCE) -> Members:
     pool = {f"repository/pool/{name}": content for name, content in CONTENT.items()}
     return {
-        "guest/main.py": b"",
+        "pipeline/guest/main.py": b"",
         "machine.json": b"{}",
         "job.json": b"{}",
         protocol.LOCK: LOCK,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.guest import locales
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 
 GERMAN = "de_DE.UTF-8"
 

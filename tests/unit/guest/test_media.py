@@ -13,7 +13,7 @@ import pytest
 from pipeline.guest import grub, media, protocol, usb_image
 from pipeline.guest.job import Job
 from pipeline.guest.output_disk import hand_over
-from pipeline.guest.report import Report, StepFailed
+from pipeline.guest.serial_port import Report, StepFailed
 
 EPOCH = 1_766_400_000
 MIB = 1024 * 1024

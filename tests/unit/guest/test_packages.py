@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.guest import local_archive, main, packages, protocol, tree
 from pipeline.guest.job import Job
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can hand files to others")
 

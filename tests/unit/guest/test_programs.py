@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.build.machine import _Records
-from pipeline.guest import programs, protocol, report
-from pipeline.guest.report import Report, StepFailed
+from pipeline.guest import programs, protocol, serial_port
+from pipeline.guest.serial_port import Report, StepFailed
+from pipeline.machines.machine import _Records
 
 ENV = {"PATH": "/usr/bin:/bin"}
 
@@ -38,7 +38,7 @@ class Port(io.RawIOBase):
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Port:
     made = Port()
-    monkeypatch.setattr(report, "_find_port", lambda: made)
+    monkeypatch.setattr(serial_port, "_find_port", lambda: made)
     monkeypatch.setattr(protocol, "ALIVE_EVERY_S", 3600)
     return made
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.guest import protocol
 from pipeline.guest.job import Job
 from pipeline.guest.programs import run
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.squashfs_sort import options, parse
 from pipeline.guest.tree import check_configuration
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.guest import times as module
 from pipeline.guest.ledger import Ledger
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.times import DAY, SECOND, Times, package_times
 from pipeline.guest.tree import settle_times
 

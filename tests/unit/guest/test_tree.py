@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.guest import protocol, tree
 from pipeline.guest.job import Job
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.times import Times
 
 EPOCH = 1_700_000_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.guest import grub, usb_image
-from pipeline.guest.report import StepFailed
+from pipeline.guest.serial_port import StepFailed
 
 MIB = 1024 * 1024
 SIZE = 4 * MIB

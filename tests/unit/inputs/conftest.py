@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Farm
-from pipeline.files import sha256_file, write_json
+from pipeline.base.files import sha256_file, write_json
+from pipeline.base.store import Store
+from pipeline.base.transfer import Client, Patience
+from pipeline.documents.lock import Lock, read
+from pipeline.farm.config import Farm
+from pipeline.farm.run import Request, Run, create
 from pipeline.inputs.locking import make_lock, write_lock
 from pipeline.inputs.stage import run_inputs
-from pipeline.lock import Lock, read
-from pipeline.published import Location
-from pipeline.run import Request, Run, create
-from pipeline.store import Store
-from pipeline.transfer import Client, Patience
+from pipeline.published.published import Location
 from tests.archive_server import ArchiveServer, archive_server
 from tests.debian_archive import DebianArchive, SigningKey, make_key
 

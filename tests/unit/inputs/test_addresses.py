@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import command
-from pipeline.config import Archive
-from pipeline.errors import UsageError
+from pipeline.base import command
+from pipeline.base.errors import UsageError
+from pipeline.farm.config import Archive
 from pipeline.inputs.addresses import (
     all_bases,
     bases_of_apt,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.base.errors import UsageError
 from pipeline.inputs.configuration import REMEDIES, files_in, refuse_unsupported
 from tests.unit.inputs.conftest import Workshop
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
+from pipeline.base.errors import UsageError
 from pipeline.inputs.debian_source import Source, names_in, read_source, relations
 
 CHANGELOG = b"""greeter (1:1.2-3) unstable; urgency=medium

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from pipeline import dsse
-from pipeline.config import Image, parse_image
-from pipeline.errors import InputsUnverified, SignatureInvalid, UsageError
+from pipeline.base import dsse
+from pipeline.base.errors import InputsUnverified, SignatureInvalid, UsageError
+from pipeline.base.store import Store
+from pipeline.farm.config import Image, parse_image
 from pipeline.inputs import earlier
-from pipeline.published import Location
+from pipeline.published.published import Location
 from pipeline.release.index import write_index
-from pipeline.store import Store
 from tests.archive_server import archive_server
 from tests.unit.inputs.conftest import IMAGE_YAML, Workshop
 from tests.unit.release.conftest import ENVIRONMENTS, FakeRun, GpgHome, publish_by_hand

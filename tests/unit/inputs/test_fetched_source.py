@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
+from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError
+from pipeline.base.store import Store
 from pipeline.inputs.fetched_source import read_debian, read_dsc
 from pipeline.inputs.local_packages import read_local
 from pipeline.inputs.request import Request, read_request
-from pipeline.store import Store
 from tests.debian_archive import sha256
 from tests.hostile_server import FOUND, answering, hostile_server, moved
 from tests.unit.inputs.conftest import Workshop

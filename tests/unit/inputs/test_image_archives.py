@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from urllib3.util import parse_url
 
 from pipeline import flow
-from pipeline.config import Archive
-from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
+from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError
+from pipeline.documents.lock import Lock
+from pipeline.farm.config import Archive
+from pipeline.farm.workspace import Workspace
 from pipeline.inputs.image_archives import OwnArchive, read_archives
 from pipeline.inputs.locking import check_lock, write_lock
 from pipeline.inputs.proof import prove
 from pipeline.inputs.request import with_own_archives
 from pipeline.inputs.snapshot import write_snapshot
-from pipeline.lock import Lock
-from pipeline.workspace import Workspace
 from tests.debian_archive import DebianArchive, SigningKey
 from tests.hostile_server import FOUND, answering, hostile_server
 from tests.unit.inputs.conftest import Workshop

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from debian.deb822 import Deb822
 
-from pipeline.errors import InfrastructureFailed, InputsUnverified, UsageError
-from pipeline.files import sha256_file, write_json
+from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError
+from pipeline.base.files import sha256_file, write_json
+from pipeline.documents.lock import read
+from pipeline.farm.run import Run
 from pipeline.inputs.snapshot import write_snapshot
-from pipeline.lock import read
-from pipeline.run import Run
 from tests.debian_archive import sha256
 from tests.unit.inputs.conftest import Workshop, farm_of
 

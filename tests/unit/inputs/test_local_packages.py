@@ -9,11 +9,11 @@ import pytest
 
 import tasks
 from pipeline import flow
-from pipeline.errors import UsageError
+from pipeline.base.errors import UsageError
+from pipeline.farm.workspace import Workspace
 from pipeline.inputs.local_packages import read_local
 from pipeline.inputs.locking import refuse_stale
 from pipeline.inputs.request import read_request
-from pipeline.workspace import Workspace
 from tests.unit.inputs.conftest import Workshop
 
 pytestmark = pytest.mark.tools

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import InfrastructureFailed, InputsUnverified, TwinbuildError, UsageError
+from pipeline.base.errors import InfrastructureFailed, InputsUnverified, TwinbuildError, UsageError
+from pipeline.documents.lock import Lock, dump, read
 from pipeline.inputs.locking import check_lock
 from pipeline.inputs.validity import days_left
-from pipeline.lock import Lock, dump, read
 from tests.archive_server import archive_server
 from tests.debian_archive import DAY, SigningKey, sha256
 from tests.unit.inputs.conftest import Workshop, farm_of

@@ -17,15 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import InputsUnverified, UsageError
+from pipeline.base.errors import InputsUnverified, UsageError
+from pipeline.base.store import Store
+from pipeline.documents.lock import Index
 from pipeline.inputs.deb_control import read_control
 from pipeline.inputs.debian_source import read_source
 from pipeline.inputs.fetched_source import FetchedSource, SourceFile, read_debian
 from pipeline.inputs.packages_index import paragraphs
 from pipeline.inputs.tar_members import read_members
 from pipeline.inputs.unpacked import Unpacked, Unreadable, unpacked
-from pipeline.lock import Index
-from pipeline.store import Store
 
 GIB = 1024**3
 PACKERS = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress, "": bytes}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import InputsUnverified, UsageError
+from pipeline.base.errors import InputsUnverified, UsageError
+from pipeline.documents.lock import Lock
 from pipeline.inputs.proof import Proof, prove
 from pipeline.inputs.snapshot import write_snapshot
-from pipeline.lock import Lock
 from tests.debian_archive import SigningKey
 from tests.unit.inputs.conftest import Workshop
 

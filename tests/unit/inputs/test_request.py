@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.base.errors import UsageError
+from pipeline.base.store import Store
 from pipeline.inputs.request import Request, read_request
-from pipeline.store import Store
 from tests.archive_server import ArchiveServer
 from tests.debian_archive import DebianArchive, SigningKey
 from tests.unit.inputs.conftest import IMAGE_YAML, farm_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import InputsUnverified, UsageError
+from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.inputs.signed_release import read_release, verified_text
 from tests.debian_archive import DebianArchive, SigningKey
 

@@ -18,15 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dsse, statement
-from pipeline.config import Farm, parse_image
-from pipeline.files import write_json
+from pipeline.base import dsse
+from pipeline.base.files import write_json
+from pipeline.documents import statement
+from pipeline.farm.config import Farm, parse_image
+from pipeline.farm.job import make_job
+from pipeline.farm.run import Request, Run, create
+from pipeline.farm.tag import VerifiedTag
 from pipeline.guest.protocol import artifact_names
-from pipeline.job import make_job
 from pipeline.release.assemble import manifest_bytes
 from pipeline.release.stage import run_release
-from pipeline.run import Request, Run, create
-from pipeline.tag import VerifiedTag
 
 COMMIT = "c0ffee" * 6 + "cafe"
 EPOCH = 1766400000

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from pipeline import flow
-from pipeline.display import Display
-from pipeline.errors import TwinbuildError
-from pipeline.files import alone
-from pipeline.policy import Policy
-from pipeline.tag import VerifiedTag
-from pipeline.workspace import Workspace
+from pipeline.base.display import Display
+from pipeline.base.errors import TwinbuildError
+from pipeline.base.files import alone
+from pipeline.farm.policy import Policy
+from pipeline.farm.tag import VerifiedTag
+from pipeline.farm.workspace import Workspace
 from tests.unit.release.conftest import COMMIT, SIGNER
 
 pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]

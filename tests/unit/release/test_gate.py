@@ -13,9 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline import dsse
-from pipeline.config import Farm
-from pipeline.errors import (
+from pipeline.base import dsse
+from pipeline.base.errors import (
     BuildFailed,
     Differs,
     InputsUnverified,
@@ -23,7 +22,8 @@ from pipeline.errors import (
     TwinbuildError,
     UsageError,
 )
-from pipeline.files import write_json
+from pipeline.base.files import write_json
+from pipeline.farm.config import Farm
 from pipeline.release.checks import check
 from tests.unit.release.conftest import SIGNER, kit_from
 

@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from pipeline import flow
-from pipeline.display import Display
-from pipeline.errors import SignatureInvalid, TwinbuildError, UsageError
-from pipeline.files import write_json
-from pipeline.workspace import open_workspace
+from pipeline.base.display import Display
+from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError
+from pipeline.base.files import write_json
+from pipeline.farm.workspace import open_workspace
 from tests.hostile_repository import ENVIRONMENT
 from tests.unit.release.conftest import IMAGE, LOCK, FakeRun, make_farm
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Farm
-from pipeline.errors import (
+from pipeline.base.errors import (
     BuildFailed,
     Differs,
     InfrastructureFailed,
@@ -22,6 +21,7 @@ from pipeline.errors import (
     TwinbuildError,
     UsageError,
 )
+from pipeline.farm.config import Farm
 from pipeline.release import publish as publishing
 from pipeline.release import stage
 from pipeline.release.stage import run_release

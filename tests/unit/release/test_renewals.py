@@ -8,14 +8,14 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import tasks
-from pipeline import dsse
-from pipeline.config import Farm
-from pipeline.errors import ExitStatus, SignatureInvalid, TwinbuildError, UsageError
-from pipeline.kit import description
-from pipeline.kit.description import Trust
+from pipeline.base import dsse
+from pipeline.base.errors import ExitStatus, SignatureInvalid, TwinbuildError, UsageError
+from pipeline.farm.config import Farm
+from pipeline.farm.workspace import Workspace
+from pipeline.kits.install import description
+from pipeline.kits.install.description import Trust
 from pipeline.release import renewals
 from pipeline.release.stage import describe_again, run_release
-from pipeline.workspace import Workspace
 from tests.unit.release.conftest import FakeRun, kit_from, make_farm
 
 NOW = datetime.now(UTC)

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dsse
-from pipeline.build import stage
-from pipeline.build.accelerator import TCG
-from pipeline.build.attempt import Attempt
-from pipeline.build.builder import Builder
-from pipeline.build.machine import Machine, now
-from pipeline.build.plan import make_plan
+from pipeline.base import dsse
+from pipeline.base.files import sha256_file, write_json
 from pipeline.compare.verdict import run_compare
-from pipeline.files import sha256_file, write_json
+from pipeline.documents.statement import BYPRODUCTS
+from pipeline.farm.workspace import Workspace
 from pipeline.guest import protocol
+from pipeline.machines import stage
+from pipeline.machines.accelerator import TCG
+from pipeline.machines.attempt import Attempt
+from pipeline.machines.builder import Builder
+from pipeline.machines.machine import Machine, now
+from pipeline.machines.plan import make_plan
 from pipeline.release.checks import check
-from pipeline.statement import BYPRODUCTS
-from pipeline.workspace import Workspace
 from tests.unit.release.conftest import ENVIRONMENTS, FakeRun, artifacts_of, kit_from
 
 ROOT = Path(__file__).parents[3]

@@ -8,17 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline import openpgp
-from pipeline.errors import (
-    Differs,
-    InputsUnverified,
-    SignatureInvalid,
-    TwinbuildError,
-)
-from pipeline.files import sha256_bytes
-from pipeline.kit import description
-from pipeline.kit.description import Trust
-from pipeline.kit.envelope import time_text
+from pipeline.base import openpgp
+from pipeline.base.errors import Differs, InputsUnverified, SignatureInvalid, TwinbuildError
+from pipeline.base.files import sha256_bytes
+from pipeline.kits.install import description
+from pipeline.kits.install.description import Trust
+from pipeline.kits.install.envelope import time_text
 from pipeline.release import stage
 from pipeline.release.stage import describe_again, run_release
 from pipeline.release.upgrades import Signer

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import verify
-from pipeline import dsse
+from pipeline.base import dsse
 from pipeline.release.publish import VERIFIER
 
 pytestmark = pytest.mark.tools

@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 
 import verify
-from pipeline import dsse, statement
+from pipeline.base import dsse
+from pipeline.documents import statement
 from tests.unit.release.conftest import publish_by_hand
 
 ISO = "mini-amd64-3.3.iso"

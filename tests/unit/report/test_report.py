@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pipeline.compare.causes.classify import NAMES
+from pipeline.base.files import write_json
+from pipeline.cli.overview import describe
 from pipeline.compare.explain import explain
 from pipeline.compare.verdict import run_compare
-from pipeline.files import write_json
-from pipeline.overview import describe
+from pipeline.farm.run import Request, Run, create
+from pipeline.look.causes.classify import NAMES
 from pipeline.report import junit, markdown, page, told
 from pipeline.report.advice import read_advice
 from pipeline.report.content import collect
 from pipeline.report.write import write_report
-from pipeline.run import Request, Run, create
 from tests.differing_run import VARIED, built_at, fail, make_run
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,123 @@
+"""Says why something could not be written: the path, and of a full disk what fills it.
+
+The one place that words it. What the farm keeps on that file system (the parts of the cache, runs,
+what is published, snapshots) is measured only now, when something has failed.
+"""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.base.cache_folder import default_cache
+from pipeline.base.errors import InfrastructureFailed, command_line
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+SAID = "No space left on device"  # by programs, in the locale that they are given
+MIB = 1024 * 1024
+CHECKOUT = Path(__file__).resolve().parents[1]
+# Below the checkout; `farm.yaml` may have releases elsewhere, and then they are not ours to name.
+KEPT = ("runs", "public", "snapshots")
+UNKNOWN = "a file"
+
+
+def no_room(error: BaseException) -> bool:
+    """Tell whether it is a disk, a quota or a limit of the process that lets nothing be written."""
+    if not isinstance(error, OSError):
+        return False
+    return error.errno in FULL or (error.errno == errno.EFBIG and error.filename is None)
+
+
+def cannot_write(
+    error: OSError, where: str | os.PathLike[str] | BinaryIO | None = None
+) -> InfrastructureFailed:
+    """Return what tells of a failed write to a path or an open file; else the error names it."""
+    path = _path(error, where)
+    what = f"cannot write {path or UNKNOWN}: {error.strerror or error}"
+    if error.errno not in FULL:
+        return InfrastructureFailed(what, remedy="look at that disk and its limits")
+    told, remedy = _filled(path or _fullest())
+    return InfrastructureFailed(f"{what}: {told}", remedy=remedy)
+
+
+def program_found_no_room(program: str, detail: str) -> InfrastructureFailed:
+    """Return what tells of a program that found a disk full; `detail` is what it printed."""
+    told, remedy = _filled(_fullest())
+    return InfrastructureFailed(f"{program}: {SAID}: {told}", remedy=remedy, detail=detail)
+
+
+def _path(error: OSError, where: str | os.PathLike[str] | BinaryIO | None) -> Path | None:
+    named: object = error.filename2 or error.filename  # of a copy the second one is written
+    if where is not None:
+        named = where if isinstance(where, str | os.PathLike) else where.name
+    if isinstance(named, int):  # of a file that was opened by its descriptor
+        named = Path(f"/proc/self/fd/{named}").readlink()
+    if isinstance(named, str | bytes | os.PathLike):
+        return Path(os.fsdecode(named)).absolute()
+    return None
+
+
+def _filled(path: Path) -> tuple[str, str]:
+    """Say how full the file system of a path is and what of ours is on it; and what to do."""
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    space, device = os.statvfs(there), there.stat().st_dev
+    free, whole = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+    told = f"{free // MIB} of {whole // MIB} MiB are free on {_mount_point(there)}"
+    if space.f_files and not space.f_favail:
+        told += ", and no inode is"
+    sizes = {folder: _size(folder) for folder in _ours() if _is_on(folder, device)}
+    if not any(sizes.values()):
+        return told, "make room there"
+    most = max(sizes, key=lambda folder: sizes[folder])
+    told += f"; {most} has {sizes[most] // MIB} MiB of it"
+    ways = []
+    if sizes.get(CHECKOUT / "runs"):
+        ways.append(f"{command_line('clean')} removes old runs")
+    if most.parent == default_cache():
+        ways.append(f"remove {most}, as what is needed of it is had again")
+    return told, " or ".join(ways) or "make room there"
+
+
+def _ours() -> Iterator[Path]:
+    """Give the folders that the farm writes large things to."""
+    cache = default_cache()
+    if cache.is_dir():
+        yield from sorted(path for path in cache.iterdir() if path.is_dir())
+    yield from (CHECKOUT / name for name in KEPT)
+
+
+def _fullest() -> Path:
+    """Return the place of those that are written to whose file system has the least room."""
+    places = [default_cache(), CHECKOUT, Path(tempfile.gettempdir())]
+    there = [next(p for p in (place, *place.parents) if p.exists()) for place in places]
+    return min(there, key=lambda path: os.statvfs(path).f_bavail * os.statvfs(path).f_frsize)
+
+
+def _is_on(folder: Path, device: int) -> bool:
+    try:
+        return folder.is_dir() and folder.stat().st_dev == device
+    except OSError:
+        return False
+
+
+def _size(folder: Path) -> int:
+    """Return how many bytes of a disk a folder takes; what cannot be looked at counts nothing."""
+    total, linked = 0, set()
+    for here, _, names in os.walk(folder):
+        for name in names:
+            try:
+                status = Path(here, name).lstat()
+            except OSError:
+                continue
+            if status.st_nlink > 1:
+                if status.st_ino in linked:
+                    continue
+                linked.add(status.st_ino)
+            total += status.st_blocks * 512
+    return total
+
+
+def _mount_point(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.is_mount())

@@ -1,0 +1,126 @@
+"""Shows a run while it works: environments side by side on a terminal, plain lines elsewhere.
+
+It draws past `plain_output`, so every text that comes from elsewhere is made `plain` here.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.base.plain import plain
+
+REFRESH_PER_S = 4
+REPEAT_EVERY_S = 60.0  # a sign of life in a log that nobody can watch redraw itself
+
+Record = Mapping[str, Any]
+
+
+class Display:
+    """What a person sees of a run. `say` and `tell` may be called from any thread."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._columns: dict[str, _Column] = {}
+        self._said = threading.Lock()
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        with self._said:
+            self.console.print(Text(plain(line)))
+
+    def tell(self, environment: str) -> Callable[[Record], None]:
+        """Return what takes an environment's records, and make room for it."""
+        column = self._columns.setdefault(environment, _Column(environment))
+        watched = self.console.is_terminal
+
+        def take(record: Record) -> None:
+            line = column.take(record)
+            if line and not watched:
+                self.say(line)
+
+        return take
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Show the environments while the block runs."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(self, console=self.console, refresh_per_second=REFRESH_PER_S, transient=True):
+            yield
+        for column in self._columns.values():
+            self.say(column.summary())
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Show a bar while the block runs; it yields what takes bytes done and bytes in all."""
+        words = TextColumn("{task.description}", markup=False)
+        columns = (words, BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        watched = self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=not watched) as bars:
+            task = bars.add_task(plain(what), total=None)
+
+            def take(done: int, total: int) -> None:
+                bars.update(task, completed=done, total=total)
+
+            yield take
+
+    def __rich__(self) -> RenderableType:
+        table = Table.grid(expand=True, padding=(0, 2))
+        columns = list(self._columns.values())  # builds add theirs while this is drawn
+        for _ in columns:
+            table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
+        table.add_row(*(column.render() for column in columns))
+        return table
+
+
+class _Column:
+    """One environment: its steps, how long they took, and the last line of its log."""
+
+    def __init__(self, name: str) -> None:
+        self.name = plain(name)
+        self.started = self.step_started = self.told = time.monotonic()
+        self.step = "waiting"
+        self.last = ""
+        self.done: list[tuple[str, float]] = []
+
+    def take(self, record: Record) -> str | None:
+        """Take a record; return a line for a log if it is worth one."""
+        now = time.monotonic()
+        kind = record["record"]
+        if kind == "step":
+            self.step, self.step_started, self.told = plain(str(record.get("step"))), now, now
+            return f"{self.name}: {self.step} …"
+        if kind == "step-done":
+            self.done.append((self.step, now - self.step_started))
+            return f"{self.name}: {self.step} took {now - self.step_started:.0f} s"
+        if kind in ("note", "failed"):
+            self.last = plain(str(record.get("line") or record.get("what")))
+            return f"{self.name}: {self.last}"
+        if kind == "log":
+            self.last = plain(str(record.get("line")))
+        if now - self.told > REPEAT_EVERY_S:
+            self.told = now
+            return f"{self.name}: {self.step}, {now - self.step_started:.0f} s: {self.last}"
+        return None
+
+    def summary(self) -> str:
+        """Return what is left of it when the display is gone."""
+        steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.done)
+        return f"{self.name}: {steps or self.step}"
+
+    def render(self) -> RenderableType:
+        now = time.monotonic()
+        rows = [Text(f"{self.name}  {now - self.started:.0f} s", style="bold")]
+        rows += [Text(f"✓ {name}  {seconds:.0f} s", style="green") for name, seconds in self.done]
+        rows.append(Text(f"▶ {self.step}  {now - self.step_started:.0f} s"))
+        rows.append(Text(self.last, style="dim"))
+        return Group(*rows)

@@ -1,0 +1,188 @@
+"""Signed statements: DSSE envelopes and the ed25519 keys of the environments.
+
+An envelope is https://github.com/secure-systems-lab/dsse as securesystemslib implements it. A key
+is named by the SHA-256 of its raw public half; `farm.yaml` pins that half itself, in hexadecimal.
+"""
+
+import copy
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import CryptoSigner, Key, SSlibKey
+
+from pipeline.base import private_file
+from pipeline.base.errors import SignatureInvalid, UsageError, command_line
+from pipeline.base.files import json_bytes, parse_json, sha256_bytes
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PAYLOAD_LIMIT = 4 * 1024 * 1024
+SIGNATURES_LIMIT = 16
+KEY_FILE_LIMIT = 64 * 1024
+
+
+def key_path(environment: str) -> Path:
+    """Return where the private key of an environment is kept.
+
+    That is the file named by `TWINBUILD_KEY_<NAME>` (upper case, `-` as `_`), or else
+    `twinbuild/keys/<name>.pem` in the user's configuration folder.
+    """
+    configured = os.environ.get(f"TWINBUILD_KEY_{environment.upper().replace('-', '_')}")
+    if configured:
+        return Path(configured).absolute()
+    return _configuration() / "keys" / f"{environment}.pem"
+
+
+def renewal_key_path() -> Path:
+    """Return where the private key that renews upgrade descriptions is kept.
+
+    That is the file named by `TWINBUILD_RENEWAL_KEY`, or else `twinbuild/renewal.pem` in the user's
+    configuration folder.
+    """
+    configured = os.environ.get("TWINBUILD_RENEWAL_KEY")
+    return Path(configured).absolute() if configured else _configuration() / "renewal.pem"
+
+
+def _configuration() -> Path:
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "twinbuild"
+
+
+def make_key(path: Path) -> str:
+    """Make a private key (PEM, PKCS #8, readable by its owner only); return its public half in hex.
+
+    The file is whole or not there. Raise UsageError if there is one already: a key is never
+    overwritten; and SignatureInvalid if others can write into its folder.
+    """
+    signer = CryptoSigner.generate_ed25519()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_file.check_folder(path.parent, f"the key {path.name}")
+        _write_new(path, signer.private_bytes)
+    except FileExistsError:
+        remedy = "use it, or move it away first"
+        raise UsageError(f"there is a key {path} already", remedy=remedy) from None
+    except OSError as error:
+        raise UsageError(f"cannot write the key {path}: {error.strerror}") from error
+    return public_hex(signer)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a private file that must not exist; its name appears once its content is on disk."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.link(temporary, path)  # unlike a rename, it fails where there is a file
+    finally:
+        Path(temporary).unlink()
+
+
+def load_key(path: Path, *, made_by: str = "keygen --environment NAME") -> CryptoSigner:
+    """Read a private key; `made_by` is the task that makes one.
+
+    Raise SignatureInvalid if there is none, it is not an ed25519 key, or others can read it.
+    """
+    remedy = f"restore it, or make one: {command_line(made_by)}"
+    content = private_file.read(path, "the key", limit=KEY_FILE_LIMIT, remedy=remedy)
+    try:
+        key = load_pem_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SignatureInvalid(f"{path} is not a PEM private key without passphrase") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SignatureInvalid(f"the key {path} is not an ed25519 key")
+    public = key.public_key().public_bytes_raw().hex()
+    return CryptoSigner(key, _public_key(public))
+
+
+def public_hex(key: CryptoSigner) -> str:
+    """Return the raw public half of a key in lower-case hexadecimal, as `farm.yaml` pins it."""
+    return str(key.public_key.keyval["public"])
+
+
+def sign(payload: Mapping[str, Any], key: CryptoSigner) -> dict[str, Any]:
+    """Return the envelope, ready for `write_json`, of a document signed with a loaded key."""
+    content = json_bytes(payload)
+    if len(content) > PAYLOAD_LIMIT:
+        raise SignatureInvalid(f"a statement of {len(content)} bytes is too large to sign")
+    envelope = Envelope(content, PAYLOAD_TYPE, {})
+    envelope.sign(key)
+    return dict(envelope.to_dict())
+
+
+def verify(envelope: Any, trusted: Collection[str]) -> dict[str, Any]:
+    """Return the document in an envelope if one of the `trusted` public keys (hex) signed it.
+
+    Raise SignatureInvalid if not, or if the envelope or the document is malformed or too large.
+    """
+    parsed = _parse(envelope)
+    keys: list[Key] = [_public_key(public) for public in sorted(trusted)]
+    signers = ", ".join(sorted(parsed.signatures))
+    try:
+        parsed.verify(keys, 1)
+    except (VerificationError, ValueError) as error:
+        raise SignatureInvalid(
+            f"no trusted key has signed the statement (it names {signers or 'no key'})",
+            remedy="compare with keys.environments in farm.yaml",
+        ) from error
+    return _document(parsed.payload)
+
+
+def unverified_payload(envelope: Any) -> dict[str, Any]:
+    """Return the document in an envelope without asking who signed it; for display only."""
+    return _document(_parse(envelope).payload)
+
+
+def _public_key(public: str) -> SSlibKey:
+    try:
+        raw = bytes.fromhex(public)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise SignatureInvalid(f"{public[:80]!r} is not an ed25519 public key in hexadecimal")
+    return SSlibKey(sha256_bytes(raw), "ed25519", "ed25519", {"public": raw.hex()})
+
+
+def _parse(envelope: Any) -> Envelope:
+    try:
+        _check_limits(envelope)
+        parsed = Envelope.from_dict(copy.deepcopy(envelope))  # from_dict empties what it is given
+        names_printable = all(map(_is_text, parsed.signatures))
+    except SignatureInvalid:
+        raise
+    # whatever a hostile document makes the library raise, it is not a statement
+    except Exception as error:
+        raise SignatureInvalid(f"a statement is not a DSSE envelope: {error!r}"[:300]) from error
+    if parsed.payload_type != PAYLOAD_TYPE or not names_printable:
+        raise SignatureInvalid("a statement has an unknown type, or a key without a proper name")
+    return parsed
+
+
+def _check_limits(envelope: Any) -> None:
+    if len(envelope["payload"]) > PAYLOAD_LIMIT * 4 // 3 + 4:
+        raise SignatureInvalid(f"a statement is larger than {PAYLOAD_LIMIT} bytes")
+    if not 1 <= len(envelope["signatures"]) <= SIGNATURES_LIMIT:
+        raise SignatureInvalid(f"a statement has {len(envelope['signatures'])} signatures")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= 200 and value.isprintable()
+
+
+def _document(payload: bytes) -> dict[str, Any]:
+    try:
+        document = parse_json(payload)
+    except (ValueError, RecursionError) as error:
+        raise SignatureInvalid(f"the payload of a statement is not JSON: {error}"[:300]) from error
+    if not isinstance(document, dict):
+        raise SignatureInvalid("the payload of a statement is not a JSON object")
+    return document

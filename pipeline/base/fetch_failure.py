@@ -1,0 +1,36 @@
+"""What becomes of a file that no address gave: one error that weighs what each address did."""
+
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from pipeline.base.errors import InfrastructureFailed, InputsUnverified
+from pipeline.base.part import WrongBytes
+from pipeline.base.plain import plain
+from pipeline.base.public_address import NotPublic
+from pipeline.base.web_address import Misled, WebAddress
+
+BARRED = (Misled, NotPublic)  # asking again changes nothing, and nobody said that there is no file
+
+
+class Missing(InfrastructureFailed):
+    """Every address answered, and none has the file."""
+
+
+class Refused(Exception):
+    """The server's answer will not change: 404 and its like."""
+
+
+def failure(urls: Sequence[WebAddress], problems: Sequence[Exception]) -> Exception:
+    """Return the error for a file that no address gave: wrong bytes weigh most, absence least."""
+    name = unquote(urls[0].target) if urls else "a file without any address"
+    hosts = ", ".join(dict.fromkeys(url.host for url in urls))
+    detail = "\n".join(plain(str(problem)) for problem in problems)
+    if any(isinstance(problem, WrongBytes) for problem in problems):
+        what = f"{name} has wrong bytes at every address that has it: {hosts}"
+        return InputsUnverified(plain(what), detail=detail)
+    if all(isinstance(problem, Refused) for problem in problems):
+        return Missing(plain(f"no address has {name}: {hosts}"), detail=detail)
+    barred = any(isinstance(problem, BARRED) for problem in problems)
+    remedy = "see below which address is not followed, and why" if barred else "try again later"
+    what = f"{name} could not be fetched from {hosts}"
+    return InfrastructureFailed(plain(what), remedy=remedy, detail=detail)

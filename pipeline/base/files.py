@@ -1,0 +1,181 @@
+"""Files and documents on disk: hashes, and writes that are whole or not there at all."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.base.disk_room import cannot_write, no_room
+from pipeline.base.errors import TwinbuildError
+
+DOCUMENT_LIMIT = 64 * 1024 * 1024
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the SHA-256 of `content` in lower-case hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file of any size, read in pieces, in lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
+    """Open a regular file for reading; raise OSError for all else.
+
+    A FIFO or device in its place would block or never end. A link is refused without `follow`.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+    return file
+
+
+def read_plain(path: Path, limit: int, *, follow: bool = False) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes; raise OSError for all else.
+
+    A link is refused without `follow`.
+    """
+    with open_plain(path, follow=follow) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
+    return content
+
+
+@contextmanager
+def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Open a file that appears under `path` when the block ends well, and leaves nothing otherwise.
+
+    Its content is on the disk before its name is: a crash leaves the old file or the new one.
+    Raise InfrastructureFailed if the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        told = cannot_write(error, path) if isinstance(error, OSError) and no_room(error) else None
+        Path(temporary).unlink(missing_ok=True)  # only now: it is among what fills the disk
+        if told:
+            raise told from error
+        raise
+
+
+def write_pieces(file: BinaryIO, pieces: Iterable[bytes]) -> None:
+    """Write a file's content; pieces that are all zeros, as USB images have, take no room."""
+    for piece in pieces:
+        if piece == bytes(len(piece)):
+            file.seek(len(piece), os.SEEK_CUR)
+        else:
+            file.write(piece)
+    file.truncate()  # to where it stands: the last pieces may have been zeros
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a whole file that another program wrote its name, once its content is on the disk."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a whole file atomically."""
+    with new_file(path, mode=mode) as file:
+        file.write(content)
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return the one form in which documents are written: sorted, indented, ending in a newline.
+
+    It is UTF-8; the surrogates that stand for undecodable bytes of a path become JSON escapes.
+    """
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """Return a JSON document as it may be printed: in ASCII, whatever cannot be seen escaped."""
+    return json.dumps(document, indent=2, sort_keys=True).replace("\x7f", "\\u007f")
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document atomically."""
+    write_bytes(path, json_bytes(document))
+
+
+@contextmanager
+def alone(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep all others on this machine out of a block that has the same lock, a file or a folder.
+
+    `busy` is called if there is somebody, before this waits; it may raise instead. The lock is the
+    kernel's and ends with the process that holds it, however that ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mode = os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT
+    descriptor = os.open(path, mode | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path, *, failure: type[TwinbuildError], limit: int = DOCUMENT_LIMIT) -> Any:
+    """Read a JSON document of at most `limit` bytes; raise `failure` if it is not one."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise failure(f"{path} is larger than {limit} bytes")
+        return parse_json(content)
+    except OSError as error:
+        raise failure(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise failure(f"{path} is not a JSON document: {error}") from error
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Parse a JSON document; raise ValueError or RecursionError if it is not one.
+
+    What readers may understand differently is refused: a key that an object has twice, and the
+    numbers that JSON does not know (NaN and the infinities), any encoding but UTF-8.
+    """
+    text = content if isinstance(content, str) else content.decode()
+    return _DECODER.decode(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"it has the key {twice!r:.80} twice")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)

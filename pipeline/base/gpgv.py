@@ -1,0 +1,116 @@
+"""Starts gpgv for the farm: who has signed some bytes, by the keys of one keyring alone.
+
+What gpgv says is judged by `pipeline/documents/signatures.py`, and nothing of the caller's (home,
+agent, key server, configuration) takes part.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.base import command
+from pipeline.base.errors import SignatureInvalid
+from pipeline.documents.signatures import (
+    GPGV_OPTIONS,
+    Signature,
+    Untrusted,
+    all_good,
+    any_good,
+    check_only_signatures,
+    dearmour,
+    judge,
+    read_keyring,
+)
+
+TIMEOUT_S = 60.0
+KEY_LIMIT = 1024 * 1024
+
+
+class NoKeyring(Untrusted):
+    """What should be public keys is something else."""
+
+
+def public_keys(folder: Path) -> bytes:
+    """Return what is in the files `*.asc` of a folder, the farm's public keys, as packets."""
+    packets = b""
+    for file in sorted(folder.glob("*.asc")):
+        try:
+            with file.open("rb") as opened:
+                content = opened.read(KEY_LIMIT + 1)
+            if len(content) > KEY_LIMIT:
+                raise ValueError(f"it is larger than {KEY_LIMIT} bytes")  # noqa: TRY301
+            packets += dearmour(content)
+        except OSError as error:
+            raise SignatureInvalid(f"cannot read {file}: {error.strerror}") from error
+        except ValueError as error:
+            raise SignatureInvalid(f"{file} is not a public key: {error}") from error
+    return packets
+
+
+def check_detached(data: bytes, signature: bytes, keyring: bytes) -> list[Signature]:
+    """Return the detached signatures over `data`, every one of them good.
+
+    `signature` and `keyring` are armoured or binary. Raise Untrusted if not.
+    """
+    try:
+        packets = dearmour(signature)
+        check_only_signatures(packets)
+    except ValueError as error:
+        raise Untrusted(f"what should be a signature is none: {error}") from error
+    with tempfile.TemporaryDirectory(prefix="twinbuild-gpgv-") as name:
+        files = {"signature": packets, "data": data}
+        done = _gpgv(Path(name), keyring, files, "signature", "data")
+    with _explained(done):
+        signatures = all_good(judge(done.stdout, now=time.time()))
+        if done.status:
+            raise Untrusted(f"gpgv ended with status {done.status}")
+        return signatures
+
+
+def check_text(document: bytes, keyring: bytes) -> tuple[bytes, list[Signature]]:
+    """Return the text of a clear-signed document and its good signatures, one at least.
+
+    Archives sign with old and new keys at once: signatures by unknown, expired and revoked keys do
+    not count and do no harm; a bad one does. Raise Untrusted if there is none.
+    """
+    with tempfile.TemporaryDirectory(prefix="twinbuild-gpgv-") as name:
+        text = Path(name, "text")
+        files = {"document": document}
+        done = _gpgv(Path(name), keyring, files, "--output", "text", "document")
+        with _explained(done):
+            good = any_good(judge(done.stdout, now=time.time(), text=True))
+            if not text.is_file():
+                raise Untrusted("gpgv gave no text")
+        return text.read_bytes(), good
+
+
+@contextmanager
+def _explained(done: command.Completed) -> Iterator[None]:
+    """Add what gpgv said to an Untrusted."""
+    try:
+        yield
+    except Untrusted as error:
+        error.detail = f"{done.text}\n{done.stderr.decode(errors='replace')}".strip()
+        raise
+
+
+def _gpgv(
+    folder: Path, keyring: bytes, files: dict[str, bytes], *arguments: str
+) -> command.Completed:
+    """Run gpgv in an empty folder; its status lines, and nothing else, are the standard output."""
+    try:
+        keys = read_keyring(keyring)
+    except ValueError as error:
+        raise NoKeyring(f"the keyring is none: {error}") from error
+    for name, content in {"keyring": keys, **files}.items():
+        (folder / name).write_bytes(content)
+    homes = ("--homedir", folder, "--keyring", folder / "keyring")
+    return command.run(
+        ["gpgv", *homes, "--status-fd", "1", *GPGV_OPTIONS, *arguments],
+        cwd=folder,
+        env={"GNUPGHOME": str(folder)},
+        timeout_s=TIMEOUT_S,
+        accept=range(256),
+    )

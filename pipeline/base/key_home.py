@@ -1,0 +1,134 @@
+"""A gpg home for a secret key that is brought as a file: in memory, and gone with this process.
+
+The home lies in a tmpfs where there is one. Its agent is started as `gpg-agent --daemon PROGRAM`,
+which ends it when PROGRAM ends; PROGRAM is a shell that waits for the end of this process, by
+SIGKILL too, and then removes the home. Should that be killed as well, the next start removes what
+is left: a home is in use as long as somebody holds the lock on its folder.
+"""
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.base import command
+from pipeline.base.errors import InfrastructureFailed, SignatureInvalid
+
+PREFIX = "twinbuild-key-"
+IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+AGENT_S = 30.0
+# The secret goes first: ending agents may take a moment.
+KEEPER = """
+trap '' HUP INT QUIT TERM PIPE
+echo ready
+cat >/dev/null
+exec >/dev/null 2>&1
+rm -rf "$GNUPGHOME/private-keys-v1.d"
+gpgconf --kill all
+gpgconf --remove-socketdir
+rm -rf "$GNUPGHOME"
+"""
+
+
+@contextmanager
+def made(notify: Callable[[str], None]) -> Iterator[Path]:
+    """Give an empty gpg home with a running agent; both are gone when the block, or we, end."""
+    home, lock = _make(notify)
+    env = {"GNUPGHOME": os.fspath(home)}
+    agent = ["gpg-agent", "--quiet", "--daemon", "--", "/bin/sh", "-c", KEEPER]
+    try:
+        with command.beside(agent, env=env, failure=SignatureInvalid):
+            yield home
+    finally:
+        _remove(home)
+        os.close(lock)
+
+
+def remove_leftovers(notify: Callable[[str], None]) -> None:
+    """Remove the homes that processes of this user left when they were killed, and say so."""
+    for parent in places():
+        for home in sorted(parent.glob(f"{PREFIX}*")):
+            lock = _locked(home)
+            if lock is None:
+                continue
+            try:
+                _remove(home)
+            finally:
+                os.close(lock)
+            gone = not home.exists()
+            notify(
+                f"removed {home}: a release that was killed had left its secret key there"
+                if gone
+                else f"cannot remove {home}, where a secret key may lie: remove it"
+            )
+
+
+def places() -> list[Path]:
+    """Return where homes may lie, the best first; the paths are short, for the agent's sockets."""
+    candidates = (Path(f"/run/user/{os.getuid()}"), Path("/dev/shm"), Path("/tmp"))  # noqa: S108
+    return [path for path in candidates if path.is_dir()]
+
+
+def lies_in_memory(path: Path) -> bool:
+    """Tell whether a path is on a file system without a disk, as /proc/self/mountinfo has it."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    fields = [line.split() for line in mounts]
+    return any(
+        mount[2] == wanted and mount[mount.index("-") + 1] in IN_MEMORY
+        for mount in fields
+        if "-" in mount
+    )
+
+
+def _make(notify: Callable[[str], None]) -> tuple[Path, int]:
+    """Make a folder and lock it; return both."""
+    for parent in sorted(places(), key=lambda place: not lies_in_memory(place)):
+        try:
+            home = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+            lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:  # read-only, or another start has just taken it for a leftover
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if home.exists():
+            if not lies_in_memory(home):
+                notify(f"no memory file system here: while it signs, the secret key lies in {home}")
+            return home, lock
+        os.close(lock)
+    raise InfrastructureFailed(
+        "there is no place for a gpg home", remedy="let this user write to /dev/shm or /tmp"
+    )
+
+
+def _locked(home: Path) -> int | None:
+    """Return the locked descriptor of a home that nobody uses; None if it is not ours to remove."""
+    try:
+        lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        if os.fstat(lock).st_uid == os.geteuid() and stat.S_ISDIR(home.lstat().st_mode):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
+
+
+def _remove(home: Path) -> None:
+    """End the agents of a home and remove it."""
+    if not home.exists():
+        return
+    shutil.rmtree(home / "private-keys-v1.d", ignore_errors=True)
+    env = {"GNUPGHOME": os.fspath(home)}
+    command.run(["gpgconf", "--kill", "all"], timeout_s=AGENT_S, env=env, accept=range(256))
+    shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,66 @@
+"""A file on its way from a server: counted and hashed as it comes, continued, begun anew."""
+
+import hashlib
+from collections.abc import Callable
+from typing import BinaryIO
+
+from pipeline.base.disk_room import cannot_write
+
+PIECE = 128 * 1024
+
+Advance = Callable[[int], None]  # called with bytes gained; negative when some are thrown away
+
+
+class WrongBytes(Exception):
+    """The bytes are not those that were asked for."""
+
+
+class Part:
+    """A file on its way: what has come so far, hashed as it comes."""
+
+    def __init__(
+        self, file: BinaryIO, size: int | None, sha256: str, limit: int, advance: Advance
+    ) -> None:
+        self._file, self._size, self._sha256 = file, size, sha256
+        self._limit, self._advance = limit, advance
+        self._digest, self.length = hashlib.sha256(), 0
+        file.seek(0)
+        while piece := file.read(PIECE):
+            self._digest.update(piece)
+            self.length += len(piece)
+        advance(self.length)
+        if self.length > limit:
+            self.restart()
+
+    def append(self, url: str, piece: bytes) -> None:
+        """Add bytes; raise WrongBytes beyond the limit, InfrastructureFailed on a full disk."""
+        if self.length + len(piece) > self._limit:
+            raise WrongBytes(f"{url}: more than {self._limit} bytes")
+        try:
+            self._file.write(piece)
+        except OSError as error:
+            raise cannot_write(error, self._file) from error
+        self._digest.update(piece)
+        self.length += len(piece)
+        self._advance(len(piece))
+
+    def restart(self) -> None:
+        """Throw away what has come."""
+        self._advance(-self.length)
+        self._file.seek(0)
+        self._file.truncate()
+        self._digest, self.length = hashlib.sha256(), 0
+
+    def is_short(self) -> bool:
+        """Tell whether it has fewer bytes than it must."""
+        return self._size is not None and self.length < self._size
+
+    def complete(self) -> bool:
+        """Tell whether it is the file that is wanted."""
+        return self._digest.hexdigest() == self._sha256
+
+    def check(self, url: str) -> None:
+        """Raise WrongBytes if what `url` has completed is another file."""
+        if not self.complete():
+            got = f"{self._digest.hexdigest()} with {self.length} bytes"
+            raise WrongBytes(f"{url}: is {got}, not {self._sha256}")

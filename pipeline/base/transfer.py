@@ -1,0 +1,398 @@
+"""The one place that speaks HTTP: addresses in order, patience and limits, resuming, hashing.
+
+A server is hostile input. Whatever it sends is counted against a limit, and what has a known
+SHA-256 is nothing before it matches. Redirects are followed here and nowhere below: a few, their
+bodies unread, over http(s) alone, never from https to http, and to private networks only where the
+operator named the host. Proxies come from the environment (`http_proxy`, `https_proxy`, `no_proxy`,
+in capitals too) or, where that is silent, from whoever makes the client.
+"""
+
+import re
+import socket
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import Any, BinaryIO, Self, TypeVar
+from urllib.request import getproxies
+
+import urllib3
+from requests.utils import (
+    DEFAULT_CA_BUNDLE_PATH,
+    get_auth_from_url,
+    get_netrc_auth,
+    prepend_scheme_if_needed,
+    select_proxy,
+    should_bypass_proxies,
+)
+from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
+
+from pipeline.base.errors import InfrastructureFailed
+from pipeline.base.fetch_failure import BARRED, Missing, Refused, failure
+from pipeline.base.part import PIECE, Advance, Part, WrongBytes
+from pipeline.base.patient_socket import Deadline, Patience, PatientSocket, tls_context
+from pipeline.base.public_address import open_socket, refuse_private_name
+from pipeline.base.web_address import Misled, WebAddress, follow, parse_named
+
+__all__ = ["Client", "Missing", "Patience"]
+WORKERS = 4
+REDIRECTS = 5
+MOVED = (301, 302, 303, 307, 308)
+HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "twinbuild"}
+LENGTH = re.compile(r"[0-9]{1,18}")
+# Statuses that may be different a moment later.
+PASSING = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    *(status for status in HTTPStatus if status >= HTTPStatus.INTERNAL_SERVER_ERROR),
+}
+
+Job = TypeVar("Job")
+Dial = Callable[[str, int], PatientSocket]  # connects to host and port
+
+_NETWORK = (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
+_FAULTS = (Refused, WrongBytes, *BARRED, *_NETWORK)
+
+
+class Client:
+    """Fetches over HTTP for several threads at once; a context that ends its connections.
+
+    `named` are the addresses that the operator has named, in farm.yaml, by a variable or in apt's
+    sources; only their hosts may lie on private networks. Without it those that the methods are
+    given count as named, and only what a redirect leads to is judged.
+    """
+
+    def __init__(
+        self,
+        *,
+        proxies: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
+        named: Iterable[str] | None = None,
+    ) -> None:
+        self._patience = patience or Patience()
+        self._proxies = dict(proxies or {})
+        self._names_all = named is None
+        self._named = {place for url in named or () for place in parse_named(url).places}
+        self._stopped = threading.Event()
+        self._down: set[tuple[str, int]] = set()
+        self._managers: dict[str | None, urllib3.PoolManager] = {}
+        self._opening = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for manager in self._managers.values():
+            manager.clear()
+
+    def get(self, urls: Sequence[str], *, limit: int) -> bytes:
+        """Return a small document of at most `limit` bytes from the first address that has it.
+
+        Raise Missing if all addresses answer that they have none, else InfrastructureFailed.
+        """
+        problems: list[Exception] = []
+        for url in self._in_order(urls):
+            try:
+                return self._patiently(url, partial(self._whole, url, limit))
+            except _FAULTS as error:
+                problems.append(error)
+        raise failure([parse_named(url) for url in urls], problems)
+
+    def download(
+        self,
+        urls: Sequence[str],
+        file: BinaryIO,
+        *,
+        size: int | None = None,
+        sha256: str,
+        limit: int,
+        advance: Advance = lambda _: None,
+    ) -> None:
+        """Fetch the bytes with this SHA-256 (and size, where known) into `file`, at most `limit`.
+
+        `file` is open for reading and writing; what it holds is taken as the beginning, and an
+        interrupted transfer goes on where it stopped, from the next address if need be.
+        Raise InputsUnverified if only wrong bytes were to be had, Missing if no address has the
+        file, else InfrastructureFailed.
+        """
+        part = Part(file, size, sha256, min(limit, size or limit), advance)
+        problems: list[Exception] = []
+        if part.complete():
+            return
+        for url in self._in_order(urls):
+            try:
+                self._patiently(url, partial(self._receive, url, part))
+            except _FAULTS as error:
+                problems.append(error)
+            else:
+                return
+        raise failure([parse_named(url) for url in urls], problems)
+
+    def offers(self, urls: Sequence[str], size: int) -> bool:
+        """Tell whether some address says that it has a file of `size` bytes there."""
+        for url in self._in_order(urls):
+            try:
+                found = self._patiently(url, partial(self._length, url))
+            except _FAULTS:
+                continue
+            if found == size:
+                return True
+        return False
+
+    def in_parallel(self, jobs: Iterable[Job], work: Callable[[Job], None]) -> None:
+        """Do `work` for all `jobs` in a few threads; the first error ends the rest."""
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
+            for _ in pool.map(work, jobs):
+                pass
+        except BaseException:
+            self._stopped.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _in_order(self, urls: Sequence[str]) -> list[WebAddress]:
+        """Return `urls` in their order, those of servers found to be down last."""
+        parsed = [parse_named(url) for url in urls]
+        if self._names_all:
+            self._named.update(place for url in parsed for place in url.places)
+        return sorted(parsed, key=lambda url: url.place in self._down)
+
+    def _patiently(self, url: WebAddress, attempt: Callable[[], Job]) -> Job:
+        """Try until the attempts are used up; remember a server that is down."""
+        for turn in range(self._patience.attempts):
+            try:
+                return attempt()
+            except _NETWORK:
+                if turn + 1 == self._patience.attempts:
+                    self._down.add(url.place)
+                    raise
+                self._stopped.wait(self._patience.pause_s * 2**turn)
+        raise AssertionError("an attempt either returns or raises")
+
+    @contextmanager
+    def _answer(
+        self, url: WebAddress, headers: Mapping[str, str] | None = None, method: str = "GET"
+    ) -> Iterator[HTTPResponse]:
+        """Give the answer to a request, its body to be read; redirects are followed."""
+        there = url
+        for _ in range(REDIRECTS + 1):
+            known = there.place in self._named and there.place == url.place
+            identity = _authorization(url) if known and there.scheme == url.scheme else {}
+            response = self._ask(there, {**(headers or {}), **identity}, method)
+            try:
+                if response.status not in MOVED:
+                    _refuse_status(there, response.status)
+                    yield response
+                    return
+                there = follow(there, response.headers.getlist("Location"))
+            finally:
+                response.close()  # unless all of it was read, the connection ends with it
+        raise Misled(f"{url.url} leads on more than {REDIRECTS} times")
+
+    def _ask(self, url: WebAddress, headers: Mapping[str, str], method: str) -> HTTPResponse:
+        proxy = self._proxy(url.url)
+        if proxy and url.place not in self._named:
+            refuse_private_name(url.host)
+        response: HTTPResponse = self._manager(proxy).urlopen(  # type: ignore[assignment]
+            method,
+            url.url,
+            headers={**HEADERS, **headers},
+            timeout=urllib3.Timeout(self._patience.connect_s, self._patience.silence_s),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        return response
+
+    def _manager(self, proxy: str | None) -> urllib3.PoolManager:
+        """Return what keeps the connections that go through a proxy, or through none."""
+        with self._opening:
+            if proxy not in self._managers:
+                self._managers[proxy] = manager = _new_manager(proxy)
+                dial = partial(self._dial, proxied=bool(proxy))
+                kinds: Any = {}
+                for scheme, kind, connection in KINDS:
+                    ours = partial(connection, dial=dial, patience=self._patience)
+                    kinds[scheme] = partial(_pool, kind, ours)
+                manager.pool_classes_by_scheme = kinds
+            return self._managers[proxy]
+
+    def _dial(self, host: str, port: int, *, proxied: bool) -> PatientSocket:
+        """Connect to a host, or to a proxy; raise NotPublic for one that only others name."""
+        public = not proxied and (host.strip("[]").removesuffix("."), port) not in self._named
+        opened = open_socket(
+            host, port, public=public, timeout_s=self._patience.connect_s, kind=PatientSocket
+        )
+        opened.deadline = self._patience.answer_deadline()
+        return opened
+
+    def _proxy(self, url: str) -> str | None:
+        """Return the proxy for an address: the environment's, else the one given for its scheme."""
+        if should_bypass_proxies(url, no_proxy=None):
+            return None
+        return select_proxy(url, {**self._proxies, **getproxies()}) or None
+
+    def _pieces(self, url: WebAddress, response: HTTPResponse) -> Iterator[bytes]:
+        """Give the body as it comes; raise a network error when it is too slow or stops short."""
+        window = 2 * self._patience.silence_s
+        began, received = time.monotonic(), 0
+        deadline: Deadline = response.deadline  # type: ignore[attr-defined]
+        while True:
+            # Chunk sizes and trailers that trickle in are a silence, too.
+            deadline.set(self._patience.silence_s)
+            # `read1` gives what is there; the usual ways wait, however long, for a whole piece.
+            piece = response.read1(PIECE, decode_content=False)
+            if not piece:
+                return
+            if self._stopped.is_set():
+                raise InfrastructureFailed("a transfer was stopped")
+            received += len(piece)
+            yield piece
+            lasted = time.monotonic() - began
+            if lasted > window:
+                if received < self._patience.slowest_bytes_per_s * lasted:
+                    raise TimeoutError(f"{url.url}: {received} bytes in {lasted:.0f} s")
+                began, received = time.monotonic(), 0
+
+    def _whole(self, url: WebAddress, limit: int) -> bytes:
+        content = bytearray()
+        end = time.monotonic() + self._patience.document_s
+        with self._answer(url) as response:
+            for piece in self._pieces(url, response):
+                content += piece
+                if len(content) > limit:
+                    raise WrongBytes(f"{url.url}: more than {limit} bytes")
+                if time.monotonic() > end:
+                    raise TimeoutError(
+                        f"{url.url}: {self._patience.document_s:.0f} s are not enough"
+                    )
+        return bytes(content)
+
+    def _length(self, url: WebAddress) -> int | None:
+        with self._answer(url, method="HEAD") as response:
+            response.read(decode_content=False)  # there is none; that keeps the connection
+            stated = response.headers.get("Content-Length", "")
+        return int(stated) if LENGTH.fullmatch(stated) else None
+
+    def _receive(self, url: WebAddress, part: Part) -> None:
+        """Append the rest of the file, and start once more if what was there did not fit."""
+        resumed = part.length > 0
+        try:
+            self._append(url, part)
+            part.check(url.url)
+        except WrongBytes:
+            part.restart()
+            if not resumed:
+                raise
+            self._append(url, part)
+            part.check(url.url)
+
+    def _append(self, url: WebAddress, part: Part) -> None:
+        headers = {"Range": f"bytes={part.length}-"} if part.length else None
+        try:
+            with self._answer(url, headers) as response:
+                if not _continues(response, part.length):
+                    part.restart()
+                for piece in self._pieces(url, response):
+                    part.append(url.url, piece)
+                if part.is_short() and "Content-Length" not in response.headers:
+                    raise ConnectionError(f"{url.url}: ended after {part.length} bytes")
+        except Refused:
+            if not part.length:
+                raise
+            # No bytes after the last one is how a server may answer to a part that is too long.
+            raise WrongBytes(
+                f"{url.url}: does not continue a part of {part.length} bytes"
+            ) from None
+
+
+class _Connection:
+    """What connections here do in their own way: how they are opened, and an end to each answer."""
+
+    sock: Any
+
+    def __init__(self, *args: Any, dial: Dial, patience: Patience, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._dial, self._patience = dial, patience
+
+    def _new_conn(self) -> Any:
+        return self._dial(self._dns_host, self.port)  # type: ignore[attr-defined]
+
+    def getresponse(self) -> Any:
+        sock = self.sock
+        sock.deadline = deadline = self._patience.answer_deadline()
+        try:
+            response: Any = super().getresponse()  # type: ignore[misc]
+        except BaseException:
+            if sock.fileno() >= 0:  # urllib3 leaves it open when it refuses a header
+                socket.close(sock.detach())
+            raise
+        response.deadline = deadline
+        return response
+
+
+class _HTTPConnection(_Connection, urllib3.connection.HTTPConnection):
+    """Without TLS."""
+
+
+class _HTTPSConnection(_Connection, urllib3.connection.HTTPSConnection):
+    """With TLS: host name and certificate are those of the address, whatever was connected to."""
+
+
+KINDS: tuple[tuple[str, Any, Any], ...] = (
+    ("http", HTTPConnectionPool, _HTTPConnection),
+    ("https", HTTPSConnectionPool, _HTTPSConnection),
+)
+
+
+def _pool(kind: Any, connection: Any, host: str, port: int, **more: Any) -> HTTPConnectionPool:
+    """Return a pool of urllib3's whose connections are of our kind."""
+    if kind is HTTPSConnectionPool:
+        more["ssl_context"] = tls_context(DEFAULT_CA_BUNDLE_PATH)
+    pool = kind(host, port, **more)
+    pool.ConnectionCls = connection
+    return pool  # type: ignore[no-any-return]
+
+
+def _new_manager(proxy: str | None) -> urllib3.PoolManager:
+    if not proxy:
+        return urllib3.PoolManager(maxsize=WORKERS)
+    user, password = get_auth_from_url(proxy)
+    headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else {}
+    address: str = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
+    tls = tls_context(DEFAULT_CA_BUNDLE_PATH) if address.startswith("https:") else None
+    return urllib3.ProxyManager(
+        address, proxy_headers=headers, proxy_ssl_context=tls, maxsize=WORKERS
+    )
+
+
+def _authorization(url: WebAddress) -> dict[str, str]:
+    """Return what proves who asks, for the server alone that the operator named."""
+    known = url.credentials or get_netrc_auth(url.url)
+    return (
+        {"Authorization": f"Basic {b64encode(':'.join(known).encode()).decode()}"} if known else {}
+    )
+
+
+def _refuse_status(url: WebAddress, status: int) -> None:
+    """Raise for an answer without the file; the server's own words for it are not repeated."""
+    if status in PASSING:
+        raise urllib3.exceptions.HTTPError(f"{url.url}: status {status}")
+    if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        raise Refused(f"{url.url}: status {status}")
+
+
+def _continues(response: HTTPResponse, offset: int) -> bool:
+    """Tell whether an answer begins at `offset`; one without a range begins at 0."""
+    if response.status == HTTPStatus.OK:
+        return offset == 0
+    stated = response.headers.get("Content-Range", "")
+    return stated.startswith(f"bytes {offset}-")

@@ -1,0 +1,48 @@
+"""A new image: a copy of the smallest one that boots, under a name of its own."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from pipeline.base.errors import UsageError
+from pipeline.documents.lock import NAME
+from pipeline.farm.config import load_image
+
+PATTERN = "mini"
+
+
+def new_image(images: Path, name: str) -> Path:
+    """Make `images/<name>` from the image `mini` beside it, without its lock; return the folder.
+
+    It appears in one step. Raise UsageError for a name that cannot be one or is taken.
+    """
+    if not NAME.fullmatch(name):
+        remedy = "a name has small letters, digits and hyphens, 40 at most, a letter first"
+        raise UsageError(f"{name!r} cannot be the name of an image", remedy=remedy)
+    folder = images / name
+    if folder.exists():
+        raise UsageError(f"there is an image {name} already: {folder}")
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=images) as scratch:
+        copy = Path(scratch) / name
+        left_out = shutil.ignore_patterns("lock")
+        shutil.copytree(images / PATTERN, copy, symlinks=True, ignore=left_out)
+        lists = copy / "package-lists"
+        (lists / f"{PATTERN}.list.chroot").rename(lists / f"{name}.list.chroot")
+        _describe(copy / "image.yaml", name)
+        os.rename(copy, folder)  # noqa: PTH104  beside the other one-step writes
+    return folder
+
+
+def _describe(path: Path, name: str) -> None:
+    """Say of the copy what it is; the rest of the file stays as it was."""
+    volume_id = name.upper().replace("-", "_")[:32]
+    said = {"description": f"{name}, which began as a copy of {PATTERN}", "volume_id": volume_id}
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{_line(line, said)}\n" for line in lines))
+    load_image(path)
+
+
+def _line(line: str, said: dict[str, str]) -> str:
+    key = line.partition(":")[0]
+    return f"{key}: {said[key]}" if key in said else line

@@ -1,0 +1,59 @@
+"""Where a farm keeps things: its checkout, runs, published releases, snapshots, store and cache."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.base.cache_folder import default_cache
+from pipeline.base.errors import UsageError
+from pipeline.base.store import Store
+from pipeline.farm.config import Farm, load_farm
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A checkout of a farm: `farm.yaml`, the hosts and the builder it describes, and its keys."""
+
+    checkout: Path
+    farm: Farm
+
+    @property
+    def runs(self) -> Path:
+        """The run folders."""
+        return self.checkout / "runs"
+
+    @property
+    def public(self) -> Path:
+        """What is published: a plain static tree."""
+        return self.checkout / self.farm.publish
+
+    @property
+    def snapshots(self) -> Path:
+        """The tagged snapshots, a folder each."""
+        return self.checkout / "snapshots"
+
+    @property
+    def cache(self) -> Path:
+        """What can be had again; shared by all farms of this user."""
+        return default_cache()
+
+    @property
+    def store(self) -> Store:
+        """The files that were verified; shared by all runs."""
+        return Store(self.cache / "store")
+
+    @property
+    def hosts(self) -> Path:
+        """The container hosts' descriptions, a folder each."""
+        return self.checkout / "images" / "hosts"
+
+    @property
+    def builder(self) -> Path:
+        """The build machine's description."""
+        return self.checkout / "images" / "builder"
+
+
+def open_workspace(checkout: Path) -> Workspace:
+    """Return the farm of a checkout; raise UsageError if it has no valid `farm.yaml`."""
+    if not (checkout / "farm.yaml").is_file():
+        raise UsageError(f"{checkout} has no farm.yaml", remedy="run this in a checkout of a farm")
+    return Workspace(checkout, load_farm(checkout / "farm.yaml"))

@@ -1,0 +1,132 @@
+"""What a delta holds: found by comparing two final ledgers, whatever made the trees.
+
+Only what differs in anything but its time is shipped, with the directories above it. Hard links
+are shipped as a whole group, so that they are one inode again. Deletions are told by their topmost
+paths. Directories in the place of something else are opaque.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.guest import protocol
+from pipeline.guest.kits.lines import (
+    Line,
+    fields,
+    is_folder,
+    joined,
+    link_of,
+    parent_of,
+    read_ledger,
+    reduced,
+)
+from pipeline.guest.serial_port import StepFailed
+
+WHITEOUT_LIKE = b'"device":[0,0]'
+OVERLAY_XATTR = b".overlay."
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Paths of the later tree that are shipped, of the earlier one that are deleted."""
+
+    shipped: frozenset[bytes]  # with the directories above them
+    deleted: tuple[bytes, ...]  # topmost ones, sorted
+    opaque: frozenset[bytes]  # those of `shipped` that hide a non-directory
+
+
+@dataclass
+class _Links:
+    """The hard links of a tree: the first path of each inode that has several."""
+
+    first_of: dict[bytes, bytes]
+
+    def first(self, path: bytes) -> bytes:
+        return self.first_of.get(path, path)
+
+    def groups(self) -> dict[bytes, list[bytes]]:
+        found: dict[bytes, list[bytes]] = {}
+        for path, first in self.first_of.items():
+            found.setdefault(first, [first]).append(path)
+        return found
+
+    def note(self, path: bytes, line: bytes) -> None:
+        if line and (first := link_of(line)) is not None:
+            self.first_of[path] = first
+
+
+def compare(earlier: Path, later: Path) -> Delta:
+    """Return the delta between the trees of two final ledgers (`ledger.jsonl.gz`).
+
+    Raise StepFailed with the path if the later tree has what overlayfs would take for its own.
+    """
+    changed: set[bytes] = set()
+    deleted: set[bytes] = set()
+    opaque: set[bytes] = set()
+    topmost: list[bytes] = []
+    vanished: set[bytes] = set()  # directories of the earlier tree that are none any more
+    old_links, new_links = _Links({}), _Links({})
+    for path, old, new in joined(read_ledger(earlier), _checked(read_ledger(later))):
+        old_links.note(path, old)
+        new_links.note(path, new)
+        if old == new:
+            continue
+        if not new:
+            deleted.add(path)
+            if parent_of(path) not in vanished:
+                topmost.append(path)
+        elif not old or reduced(old) != reduced(new):
+            changed.add(path)
+        if old and is_folder(old) and not is_folder(new):
+            vanished.add(path)
+        if old and new and is_folder(new) and not is_folder(old):
+            opaque.add(path)
+    changed |= _torn_groups(old_links, new_links, changed, deleted)
+    shipped = frozenset(_with_parents(changed, topmost))
+    return Delta(shipped, tuple(topmost), frozenset(opaque))
+
+
+def _checked(lines: Iterable[Line]) -> Iterator[Line]:
+    for path, line in lines:
+        if WHITEOUT_LIKE in line or OVERLAY_XATTR in line:
+            _refuse_overlay_marks(line)
+        yield path, line
+
+
+def _refuse_overlay_marks(line: bytes) -> None:
+    entry = fields(line)
+    what = ""
+    if entry["type"] == "char" and entry.get("device") == [0, 0]:
+        what = "is a character device 0:0, which overlayfs takes for a deletion"
+    if any(name.split(".")[1:2] == ["overlay"] for name in entry.get("xattrs", {})):
+        what = "has an extended attribute of overlayfs"
+    if what:
+        shown = ascii(entry["path"])[1:-1]
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"no kit can be made: {shown} {what}")
+
+
+def _torn_groups(
+    old: _Links, new: _Links, changed: Iterable[bytes], deleted: Iterable[bytes]
+) -> set[bytes]:
+    """Return the paths that must be shipped so that all are linked as in the later tree."""
+    groups, shipped = new.groups(), set(changed)
+    gone = set(deleted)
+    for members in groups.values():
+        from_one = len({old.first(path) for path in members}) == 1
+        if not from_one or not shipped.isdisjoint(members):
+            shipped.update(members)
+    for members in old.groups().values():
+        left = (path for path in members if path not in shipped and path not in gone)
+        for first in sorted({new.first(path) for path in left})[1:]:
+            shipped.update(groups.get(first, [first]))  # of the inodes that were one, one stays
+    return shipped
+
+
+def _with_parents(changed: Iterable[bytes], deleted: Iterable[bytes]) -> set[bytes]:
+    found = set(changed)
+    for path in (*changed, *deleted):
+        folder = parent_of(path)
+        while folder and folder not in found:
+            found.add(folder)
+            folder = parent_of(folder)
+    return found

@@ -1,0 +1,74 @@
+"""What a kit needs of a release that has no ledger: found out from its USB image.
+
+Slower than reading a ledger: the image's files are copied out and its SquashFS is unpacked, as
+root and with the recorder that every build's own tree is recorded with.
+"""
+
+import os
+import subprocess
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.guest import protocol
+from pipeline.guest.fat import files_below
+from pipeline.guest.kits.kit import Earlier
+from pipeline.guest.kits.squashfs import unpack
+from pipeline.guest.ledger import Ledger
+from pipeline.guest.serial_port import StepFailed
+from pipeline.guest.usb_image import (
+    EFI_SYSTEM,
+    GPT_ENTRIES,
+    GPT_ENTRY,
+    SECTOR,
+    write_partition_list,
+)
+
+
+def earlier_from_image(version: str, image: Path, work: Path, env: Mapping[str, str]) -> Earlier:
+    """Return a release as its unpacked USB image shows it; `work` is a folder for its files.
+
+    Raise StepFailed if the image is not one of ours.
+    """
+    files, tree = work / "files", work / "tree"
+    files.mkdir(parents=True)
+    _copy_out(image, _partition_at(image), files, env)
+    partition, ledger = work / "partition", work / "ledger.jsonl.gz"
+    write_partition_list(files, files_below(files), partition)
+    squashfs = files / "live" / f"{version}.squashfs"
+    if not squashfs.is_file():
+        raise _no_image(image, f"it has no live/{squashfs.name}")
+    unpack(squashfs, tree, env)
+    recorder = Ledger(tree, work / "steps.gz")
+    recorder.record(version)
+    recorder.close()
+    with ledger.open("wb") as out:
+        recorder.write_final(out)
+    return Earlier(version, ledger, partition)
+
+
+def _partition_at(image: Path) -> int:
+    """Return where the system partition begins, in bytes."""
+    with image.open("rb") as file:
+        file.seek(SECTOR)
+        if not file.read(SECTOR).startswith(b"EFI PART"):
+            raise _no_image(image, "it has no GPT")
+        entries = file.read(GPT_ENTRIES * GPT_ENTRY.size)
+    if len(entries) == GPT_ENTRIES * GPT_ENTRY.size:
+        for kind, _, first, _, _, _ in GPT_ENTRY.iter_unpack(entries):
+            if uuid.UUID(bytes_le=kind) == EFI_SYSTEM:
+                return int(first) * SECTOR
+    raise _no_image(image, "it has no system partition")
+
+
+def _copy_out(image: Path, offset: int, folder: Path, env: Mapping[str, str]) -> None:
+    own = {"TZ": "UTC", "LC_ALL": "C.UTF-8", "MTOOLSRC": os.devnull, "MTOOLS_SKIP_CHECK": "1"}
+    argv = ["mcopy", "-s", "-n", "-i", f"{image}@@{offset}", "::/", os.fspath(folder)]
+    done = subprocess.run(argv, env={**env, **own}, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise _no_image(image, "its files cannot be read", done.stderr.decode(errors="replace"))
+
+
+def _no_image(image: Path, why: str, detail: str = "") -> StepFailed:
+    what = f"{image.name} is not the USB image of a release: {why}"
+    return StepFailed(protocol.STATUS_INPUTS, what, detail)

@@ -1,0 +1,248 @@
+"""Makes a kit: what takes a system from an earlier release to the one that was built.
+
+    make_kit(
+        Earlier("3.1", ledger=…/ledger.jsonl.gz, partition=…/partition),
+        Later("mini", "amd64", "3.3", epoch, "strong", ledger=…, partition=…, tree=…, files=…),
+        kit=artifacts / "mini-amd64-3.1-to-3.3.iuk", work=scratch folder of its own, env=…,
+        processors=2,
+    )
+
+`docs/reference/kit.md` describes the format. Nothing of the earlier release is needed but its
+final ledger and the list of its system partition's files. Several may be made at once, each with a
+`work` of its own.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.guest import protocol
+from pipeline.guest.digest import sha256_file
+from pipeline.guest.kits.delta import compare
+from pipeline.guest.kits.lines import read_ledger, tree_digest
+from pipeline.guest.kits.overlay import prove
+from pipeline.guest.kits.squashfs import check_root, read_back, write_squashfs
+from pipeline.guest.media import SQUASHFS_OPTIONS
+from pipeline.guest.serial_port import StepFailed
+
+BLOCK = 512
+RECORD = 20 * BLOCK
+PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The release that a kit begins from: its final ledger and its `.partition`."""
+
+    version: str
+    ledger: Path
+    partition: Path
+
+
+@dataclass(frozen=True)
+class Later:
+    """The release that a kit leads to; `tree` and `files` are folders with its contents.
+
+    `files` holds the system partition, `tree` at least those files that the earlier release has
+    not; both may belong to anyone, as nothing but contents is taken of them.
+    """
+
+    image: str
+    architecture: str
+    version: str
+    epoch: int
+    compression: str
+    ledger: Path
+    partition: Path
+    tree: Path
+    files: Path
+
+
+@dataclass(frozen=True)
+class _Partition:
+    """What the system partition has once the kit is applied, and what is to be done for that."""
+
+    content: Mapping[str, Mapping[str, Any]]  # size and sha256 by path, the switch left out
+    brought: tuple[str, ...]
+    delete: tuple[str, ...]
+
+
+def make_kit(
+    earlier: Earlier,
+    later: Later,
+    kit: Path,
+    work: Path,
+    env: Mapping[str, str],
+    *,
+    processors: int,
+    proven: bool = True,
+) -> None:
+    """Write the file `kit`; its bytes depend on the two releases and squashfs-tools alone.
+
+    Unless `proven` is false the delta is read back and laid over the earlier tree, which needs
+    root. `work` is a folder that does not exist yet and is removed. Raise StepFailed, which names
+    the path, if the later tree cannot be had so.
+    """
+    work.mkdir(parents=True)
+    squashfs = work / f"{later.version}.squashfs"
+    delta = compare(earlier.ledger, later.ledger)
+    write_squashfs(
+        delta,
+        later.ledger,
+        later.tree,
+        squashfs,
+        epoch=later.epoch,
+        options=_sqfstar_options(later.compression),
+        env=env,
+        processors=processors,
+    )
+    if proven:
+        check_root(later.tree)
+        prove(earlier.ledger, *read_back(squashfs, work, env, later.epoch), later.ledger)
+    _write_kit(earlier, later, squashfs, kit, work)
+    shutil.rmtree(work)
+
+
+def _sqfstar_options(compression: str) -> list[str]:
+    """Return the compressor's options as sqfstar takes them.
+
+    That of squashfs-tools 4.5 takes no level at all; the default, 15, is the one of releases.
+    """
+    options = list(SQUASHFS_OPTIONS[compression])
+    for at in range(len(options) - 1):
+        if options[at : at + 2] == ["-Xcompression-level", "15"]:
+            return options[:at] + options[at + 2 :]
+    return options
+
+
+def kit_name(earlier: Earlier, later: Later) -> str:
+    """Return the name that a kit is published under."""
+    kits = [{"from": earlier.version}]
+    job = {"image": later.image, "architecture": later.architecture, "version": later.version}
+    return protocol.artifact_names({**job, "kits": kits}).kits[0]
+
+
+def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: Path) -> None:
+    base_name = f"{earlier.version}.squashfs"
+    module = work / "module"
+    module.write_text(f"{base_name}\n{squashfs.name}\n")
+    partition = _partition(earlier, later, _content(squashfs), module)
+    boot = work / "boot.tar"
+    sources = {path: later.files / path for path in partition.brought}
+    sources[f"live/{later.version}.module"] = module
+    for path, source in sources.items():
+        if _content(source) != partition.content[path]:
+            what = f"{path} is not as {later.partition.name} lists it"
+            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+    _write_archive(boot, sources, later.epoch)
+    control = work / "control.json"
+    document = {
+        "format": protocol.KIT_FORMAT,
+        "name": later.image,
+        "architecture": later.architecture,
+        "from": earlier.version,
+        "to": later.version,
+        "epoch": later.epoch,
+        "members": {path.name: _content(path) for path in (boot, squashfs)},
+        "base": {"file": base_name, **partition.content[f"live/{base_name}"]},
+        "delete": partition.delete,
+        "partition": partition.content,
+        "tree_sha256": tree_digest(read_ledger(later.ledger)),
+    }
+    control.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    form = work / "FORMAT"
+    form.write_text(f"{protocol.KIT_FORMAT}\n")
+    _write_archive(kit, {path.name: path for path in (form, control, boot, squashfs)}, later.epoch)
+
+
+def _partition(
+    earlier: Earlier, later: Later, delta: Mapping[str, Any], module: Path
+) -> _Partition:
+    """Compare the system partitions; raise StepFailed if the earlier one has no base."""
+    before, after = _read_partition(earlier.partition), _read_partition(later.partition)
+    base = f"live/{earlier.version}.squashfs"
+    if base not in before:
+        raise StepFailed(protocol.STATUS_INPUTS, f"the release {earlier.version} has no {base}")
+    own = f"live/{later.version}.squashfs"
+    after = {
+        **after,
+        base: before[base],
+        own: delta,
+        f"live/{later.version}.module": _content(module),
+    }
+    for listed in (before, after):
+        listed.pop(protocol.SWITCH, None)  # written by who applies a kit, never by a kit
+    brought = sorted(path for path in after.keys() - {own} if before.get(path) != after[path])
+    deleted = sorted(before.keys() - after.keys())
+    _check_names([*after, *deleted])
+    return _Partition(after, tuple(brought), tuple(deleted))
+
+
+def _read_partition(path: Path) -> dict[str, Mapping[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+        return {e["path"]: {"size": e["size"], "sha256": e["sha256"]} for e in lines}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{path.name} is not the list of a system partition"
+        raise StepFailed(protocol.STATUS_INPUTS, what, repr(error)) from error
+
+
+def _check_names(paths: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for path in paths:
+        _header(path, 0, 0)
+        if (other := seen.setdefault(path.lower(), path)) != path:
+            what = f"no kit can be made: {path} and {other} are one name on the system partition"
+            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def _write_archive(archive: Path, members: Mapping[str, Path], epoch: int) -> None:
+    """Write files as a tar archive in the one form that a kit has."""
+    with archive.open("wb") as out:
+        for name, path in members.items():
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                out.write(_header(name, size, epoch))
+                shutil.copyfileobj(file, out, PIECE)
+            out.write(bytes(-size % BLOCK))
+        out.write(bytes(2 * BLOCK))
+        _pad(out)
+
+
+def _pad(out: BinaryIO) -> None:
+    out.write(bytes(-out.tell() % RECORD))
+
+
+def _header(name: str, size: int, epoch: int) -> bytes:
+    """Return a ustar header: mode 0644, owner and group 0 without names.
+
+    Not by `tarfile`, whose bytes changed with Python's version.
+    """
+    prefix, short = "", name
+    if len(name) > 100:  # as much as can be stays in the name
+        cut = name.find("/", len(name) - 101)
+        prefix, short = name[: max(cut, 0)], name[cut + 1 :]
+    if len(short) > 100 or len(prefix) > 155 or not name.isascii():
+        what = f"no kit can be made: {name!r} on the system partition has too long a name"
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+    header = bytearray(BLOCK)
+    for at, field in (
+        (0, short.encode()),
+        (100, b"0000644\0" + b"0000000\0" * 2),
+        (124, b"%011o\0%011o\0" % (size, epoch)),
+        (148, b" " * 8 + b"0"),
+        (257, b"ustar\x0000"),
+        (329, b"0000000\0" * 2),
+        (345, prefix.encode()),
+    ):
+        header[at : at + len(field)] = field
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)

@@ -1,0 +1,110 @@
+"""Final ledgers, read line by line in the order of their paths: no whole ledger is ever in memory.
+
+A line is kept as the bytes that it is; the few fields that every line is asked for are cut out of
+it without parsing. That is safe because the ledger's writer sorts its keys, and because a quote
+inside a JSON text always has a backslash before it.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.guest import protocol
+from pipeline.guest.serial_port import StepFailed
+
+Line = tuple[bytes, bytes]  # a path's bytes, and its line of the ledger
+LINE_LIMIT = 256 * 1024
+PLAIN_PATH = re.compile(rb'"path":"([^"\\]+)"')
+LINKS = re.compile(rb'"links":"(?:[^"\\]|\\.)*",')
+NOT_IN_DIGEST = re.compile(LINKS.pattern + rb'|"mtime":-?[0-9]+,')
+
+
+def read_ledger(path: Path) -> Iterator[Line]:
+    """Give the lines of a final ledger, each with its path; raise StepFailed at what is none."""
+    before = b""
+    try:
+        if not path.stat().st_size:  # which gzip takes for an end
+            raise _damaged(path, "it is empty")
+        with gzip.open(path) as unpacked:
+            lines = io.BufferedReader(unpacked, 1024 * 1024)
+            while line := lines.readline(LINE_LIMIT):
+                here = path_of(line)
+                if here <= before or not line.endswith(b"}\n"):
+                    raise _damaged(path, "a line is out of order or cut off")
+                yield here, line
+                before = here
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, repr(error)) from error
+
+
+def _damaged(path: Path, detail: str) -> StepFailed:
+    return StepFailed(protocol.STATUS_INPUTS, f"{path.name} is not the ledger of a tree", detail)
+
+
+def path_of(line: bytes) -> bytes:
+    """Return the path of a line as the bytes that it has on disk."""
+    plain = PLAIN_PATH.search(line)
+    return plain[1] if plain else encoded(json.loads(line)["path"])
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes of a path, a target or a name in a ledger."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def fields(line: bytes) -> dict[str, Any]:
+    """Return a line's fields."""
+    parsed: dict[str, Any] = json.loads(line)
+    return parsed
+
+
+def is_folder(line: bytes) -> bool:
+    """Tell whether a line is a directory's."""
+    return b'"type":"dir"' in line
+
+
+def link_of(line: bytes) -> bytes | None:
+    """Return the first path of the same inode, if that is another one."""
+    return encoded(json.loads(line)["links"]) if b'"links":' in line else None
+
+
+def reduced(line: bytes) -> bytes:
+    """Return a line without time and hard links: what is compared, and hashed for the digest."""
+    return NOT_IN_DIGEST.sub(b"", line)
+
+
+def tree_digest(lines: Iterable[Line]) -> str:
+    """Return the SHA-256 of a tree: `docs/reference/kit.md` defines it."""
+    digest = hashlib.sha256()
+    for _, line in lines:
+        digest.update(reduced(line))
+    return digest.hexdigest()
+
+
+def parent_of(path: bytes) -> bytes:
+    """Return the path of the directory that a path is in; of the topmost ones, nothing."""
+    return path.rpartition(b"/")[0]
+
+
+def joined(left: Iterable[Line], right: Iterable[Line]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Give each path of two ledgers with its line in both; where it is missing, nothing."""
+    others = iter(right)
+    other = next(others, None)
+    for path, line in left:
+        while other and other[0] < path:
+            yield other[0], b"", other[1]
+            other = next(others, None)
+        if other and other[0] == path:
+            yield path, line, other[1]
+            other = next(others, None)
+        else:
+            yield path, line, b""
+    while other:
+        yield other[0], b"", other[1]
+        other = next(others, None)

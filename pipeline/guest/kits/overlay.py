@@ -1,0 +1,94 @@
+"""What overlayfs shows of one tree laid over another, told from their ledgers.
+
+The rules are those of the kernel's Documentation/filesystems/overlayfs.rst: an upper path stands
+before the lower one; directories are merged unless the upper one is opaque; a character device 0:0
+above takes the lower path away, and everything below it.
+"""
+
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.guest import protocol
+from pipeline.guest.kits.lines import (
+    Line,
+    fields,
+    is_folder,
+    joined,
+    link_of,
+    parent_of,
+    read_ledger,
+    reduced,
+)
+from pipeline.guest.serial_port import StepFailed
+
+OPAQUE_XATTR, OPAQUE_VALUE = "trusted.overlay.opaque", b"y"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A path that overlayfs shows: its ledger line in its own layer, and its inode's first path."""
+
+    path: bytes
+    line: bytes
+    first: bytes
+    upper: bool
+
+
+def overlay(
+    lower: Iterable[Line], upper: Iterable[Line], opaque: Container[bytes]
+) -> Iterator[Shown]:
+    """Give what is shown of two trees, by path; `opaque` are the upper's opaque directories."""
+    hidden: set[bytes] = set()  # directories of the lower tree whose content is not shown
+    gone: set[bytes] = set()  # other paths of the lower tree that are not shown
+    first_of: dict[bytes, bytes] = {}
+    for path, low, up in joined(lower, upper):
+        covered = bool(up) or parent_of(path) in hidden
+        if low and covered:
+            if not is_folder(low):
+                gone.add(path)
+            elif parent_of(path) in hidden or not is_folder(up) or path in opaque:
+                hidden.add(path)
+        if up:
+            if not is_whiteout(up):
+                yield Shown(path, up, link_of(up) or path, upper=True)
+        elif not covered:
+            first = link_of(low) or path
+            if first in gone:
+                first = first_of.setdefault(first, path)
+            yield Shown(path, low, first, upper=False)
+
+
+def is_whiteout(line: bytes) -> bool:
+    """Tell whether a line is that of a character device 0:0."""
+    return b'"type":"char"' in line and fields(line)["device"] == [0, 0]
+
+
+def prove(earlier: Path, delta: Path, opaque: Container[bytes], later: Path) -> None:
+    """Lay a delta, as its own ledger tells it, over the earlier tree: it must be the later one.
+
+    All three are final ledgers. Compared are every path, type, mode, owner, size, content, target,
+    device, extended attribute and hard link; of what the delta brings, the time too. Raise
+    StepFailed with the first path that is not as it must be.
+    """
+    shown = overlay(read_ledger(earlier), read_ledger(delta), opaque)
+    wanted = read_ledger(later)
+    for found in shown:
+        path, line = next(wanted, (b"", b""))
+        if path != found.path:
+            raise _wrong(min(path or found.path, found.path), "is there in only one of the trees")
+        if reduced(line) != reduced(found.line):
+            raise _wrong(path, "is not as in the new tree")
+        if (link_of(line) or path) != found.first:
+            raise _wrong(path, "is not linked as in the new tree")
+        if found.upper and fields(line)["mtime"] != fields(found.line)["mtime"]:
+            raise _wrong(path, "has not the time that it has in the new tree")
+    for path, _ in wanted:
+        raise _wrong(path, "is missing")
+
+
+def _wrong(path: bytes, what: str) -> StepFailed:
+    shown = ascii(path.decode("utf-8", "surrogateescape"))[1:-1]
+    return StepFailed(
+        protocol.STATUS_BUILD_FAILED, f"a kit would not lead to the new tree: {shown} {what}"
+    )

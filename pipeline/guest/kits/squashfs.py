@@ -1,0 +1,236 @@
+"""Writes a delta as a SquashFS without root, and reads it back from the file as root.
+
+The metadata come from the ledger, the contents from a folder, and each content is hashed against
+the ledger on its way. sqfstar takes all of it as one tar stream, so nothing is staged on a disk.
+"""
+
+import base64
+import hashlib
+import os
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from pipeline.guest import protocol
+from pipeline.guest.kits.delta import Delta
+from pipeline.guest.kits.lines import encoded, fields, is_folder, read_ledger
+from pipeline.guest.kits.overlay import OPAQUE_VALUE, OPAQUE_XATTR
+from pipeline.guest.ledger import Ledger
+from pipeline.guest.serial_port import StepFailed
+from pipeline.guest.times import whole_seconds
+
+TAR_TYPES = {
+    "file": tarfile.REGTYPE,
+    "dir": tarfile.DIRTYPE,
+    "link": tarfile.SYMTYPE,
+    "char": tarfile.CHRTYPE,
+    "block": tarfile.BLKTYPE,
+    "fifo": tarfile.FIFOTYPE,
+}
+PIECE = 1024 * 1024
+MEMORY_MIB = 512  # of sqfstar's caches, as of mksquashfs's
+UNPACK_QUEUE_MIB = 64
+ROOT_MODE = 0o755
+TAIL = 2000
+LATEST = 2**32 - 1  # seconds since 1970: SquashFS has 32 bits for a time, without a sign
+
+
+def write_squashfs(
+    delta: Delta,
+    later: Path,
+    tree: Path,
+    squashfs: Path,
+    *,
+    epoch: int,
+    options: Sequence[str],
+    env: Mapping[str, str],
+    processors: int,
+) -> None:
+    """Write a delta as `squashfs`: its paths with the metadata of the ledger `later`.
+
+    The contents are the files of `tree`. The root directory is 0755, of root, of the epoch. The
+    bytes do not depend on `processors`. Raise StepFailed with the path if a file is not what the
+    ledger says.
+    """
+    argv = ["sqfstar", "-quiet", "-no-progress", "-exit-on-error", "-mem", f"{MEMORY_MIB}M"]
+    argv += ["-processors", str(processors), "-root-mode", f"{ROOT_MODE:o}", "-root-uid", "0"]
+    argv += ["-root-gid", "0", "-root-time", str(epoch), *options, os.fspath(squashfs)]
+    with (
+        _running(argv, {**env, "SOURCE_DATE_EPOCH": str(epoch)}) as stdin,
+        tarfile.open(
+            fileobj=stdin,
+            mode="w|",
+            bufsize=PIECE,
+            format=tarfile.PAX_FORMAT,
+            encoding="utf-8",
+            errors="surrogateescape",
+        ) as tar,
+    ):
+        for path, line in read_ledger(later):
+            if path in delta.shipped:
+                _add(tar, fields(line), os.path.join(os.fsencode(tree), path), delta)
+                tar.getmembers().clear()  # which it would keep until its end
+        for path in delta.deleted:
+            tar.addfile(_whiteout(path, epoch))
+
+
+def _add(tar: tarfile.TarFile, entry: Mapping[str, Any], source: bytes, delta: Delta) -> None:
+    kind, path = entry["type"], encoded(entry["path"])
+    if kind not in TAR_TYPES:
+        raise _unfit(path, f"is a {kind}, which no kit can carry; a hook should remove it")
+    if not 0 <= entry["mtime"] <= LATEST:
+        raise _unfit(path, f"has the time {entry['mtime']}, which no SquashFS can hold")
+    member = tarfile.TarInfo(entry["path"])
+    member.type, member.mode = TAR_TYPES[kind], entry["mode"]
+    member.uid, member.gid, member.mtime = entry["uid"], entry["gid"], entry["mtime"]
+    xattrs = {name: base64.b64decode(value) for name, value in entry.get("xattrs", {}).items()}
+    if path in delta.opaque:
+        xattrs[OPAQUE_XATTR] = OPAQUE_VALUE
+    member.pax_headers = {
+        f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape")
+        for name, value in sorted(xattrs.items())
+    }
+    if "links" in entry:
+        member.type, member.linkname = tarfile.LNKTYPE, entry["links"]
+    elif kind == "link":
+        member.linkname = entry["target"]
+    elif kind in ("char", "block"):
+        member.devmajor, member.devminor = entry["device"]
+    elif kind == "file":
+        member.size = entry["size"]
+        _add_content(tar, member, source, entry["sha256"])
+        return
+    tar.addfile(member)
+
+
+def _add_content(tar: tarfile.TarFile, member: tarfile.TarInfo, source: bytes, sha256: str) -> None:
+    path = encoded(member.name)
+    try:
+        file = _opened(source)
+    except OSError as error:
+        raise _unfit(path, f"cannot be read: {error.strerror}") from error
+    with file:
+        if os.fstat(file.fileno()).st_size != member.size:
+            raise _unfit(path, "has not the size that the ledger says")
+        hashed = _Hashed(file)
+        tar.addfile(member, hashed)  # type: ignore[arg-type]
+    if hashed.digest.hexdigest() != sha256:
+        raise _unfit(path, "has not the content that the ledger says")
+
+
+def _opened(path: bytes) -> BinaryIO:
+    """Open a file of the tree, also one that its owner may not read."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.fdopen(os.open(path, flags), "rb")
+    except PermissionError:
+        os.chmod(path, 0o600, follow_symlinks=False)
+        return os.fdopen(os.open(path, flags), "rb")
+
+
+class _Hashed:
+    """A file that is hashed while it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        piece = self._file.read(size)
+        self.digest.update(piece)
+        return piece
+
+
+def _whiteout(path: bytes, epoch: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(path.decode("utf-8", "surrogateescape"))
+    member.type, member.mode, member.mtime = tarfile.CHRTYPE, 0, epoch
+    return member
+
+
+def _unfit(path: bytes, what: str) -> StepFailed:
+    shown = ascii(path.decode("utf-8", "surrogateescape"))[1:-1]
+    return StepFailed(protocol.STATUS_BUILD_FAILED, f"no kit can be made: {shown} {what}")
+
+
+@contextmanager
+def _running(argv: Sequence[str], env: Mapping[str, str]) -> Iterator[IO[bytes]]:
+    """Run a program that reads what the block writes; raise StepFailed if it does not end well."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            argv, env=dict(env), stdin=subprocess.PIPE, stdout=said, stderr=said
+        )
+        assert process.stdin is not None
+        try:
+            with suppress(BrokenPipeError):  # it has ended, and its status says how
+                yield process.stdin
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+        _check_end(argv[0], process.wait(), said)
+
+
+def _check_end(program: str, status: int, said: IO[bytes]) -> None:
+    if status == 0:
+        return
+    said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL))
+    detail = said.read().decode(errors="replace")
+    what, kind = f"{program} ended with status {status}", protocol.STATUS_INFRASTRUCTURE
+    raise StepFailed(kind, what, detail)
+
+
+def read_back(
+    squashfs: Path, work: Path, env: Mapping[str, str], epoch: int
+) -> tuple[Path, frozenset[bytes]]:
+    """Unpack a delta below `work`, as root; return its final ledger and its opaque directories.
+
+    Raise StepFailed if its root directory is not as that of every image must be.
+    """
+    folder, final = work / "read-back", work / "read-back.ledger.jsonl.gz"
+    unpack(squashfs, folder, env)
+    check_root(folder, epoch)
+    ledger = Ledger(folder, work / "read-back.steps.gz")
+    ledger.record("delta")
+    ledger.close()
+    with final.open("wb") as out:
+        ledger.write_final(out)
+    opaque = frozenset(
+        path
+        for path, line in read_ledger(final)
+        if is_folder(line) and _is_opaque(os.path.join(os.fsencode(folder), path))
+    )
+    return final, opaque
+
+
+def unpack(squashfs: Path, folder: Path, env: Mapping[str, str]) -> None:
+    """Unpack a SquashFS as root, with all that it holds; raise StepFailed if it is damaged."""
+    queue = str(UNPACK_QUEUE_MIB)
+    argv = ["unsquashfs", "-quiet", "-no-progress", "-strict-errors", "-da", queue, "-fr", queue]
+    with _running([*argv, "-d", os.fspath(folder), os.fspath(squashfs)], env):
+        pass
+
+
+def _is_opaque(folder: bytes) -> bool:
+    names = os.listxattr(folder, follow_symlinks=False)
+    return OPAQUE_XATTR in names and os.getxattr(folder, OPAQUE_XATTR) == OPAQUE_VALUE
+
+
+def check_root(tree: Path, epoch: int | None = None) -> None:
+    """Raise StepFailed if a tree's own directory, which no ledger names, is not 0755 of root.
+
+    A delta's has the release's time too; sqfstar 4.5 gives it the clock's if that is earlier.
+    """
+    status, what = tree.lstat(), ""
+    if (status.st_mode & 0o7777, status.st_uid, status.st_gid) != (ROOT_MODE, 0, 0):
+        what = "the root directory must be 0755 and belong to root"
+    elif epoch is not None and whole_seconds(status.st_mtime_ns) != epoch:
+        what = "the delta's root directory has not the time of the release"
+    if what:
+        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"no kit can be made: {what}")

@@ -1,0 +1,65 @@
+"""Tells the outside what happens, over the progress port: steps, lines of log, signs of life."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.guest import protocol
+
+
+class StepFailed(Exception):
+    """A step cannot go on; the machine reports it and ends."""
+
+    def __init__(self, status: int, what: str, detail: str = "") -> None:
+        super().__init__(what)
+        self.status = status
+        self.what = what
+        self.detail = detail
+
+
+class Report:
+    """The progress port, and how long each step took in seconds."""
+
+    def __init__(self) -> None:
+        self._port = _find_port().open("wb", buffering=0)
+        self._writing = threading.Lock()
+        self.step_name = "00-start"
+        self.seconds: dict[str, float] = {}
+        threading.Thread(target=self._live, daemon=True).start()
+
+    def send(self, record: str, **fields: Any) -> None:
+        """Send one record; see `protocol` for their kinds."""
+        line = json.dumps({"record": record, **fields}, sort_keys=True).encode() + b"\n"
+        with self._writing:
+            while line:  # the port takes 32 KiB at once
+                line = line[self._port.write(line) :]
+
+    def log(self, line: str) -> None:
+        """Send a line that a program printed."""
+        self.send("log", line=line[: protocol.LINE_LIMIT])
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Name what happens in the block, and time it."""
+        self.step_name = name
+        self.send("step", step=name)
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 3)
+        self.send("step-done", step=name, seconds=self.seconds[name])
+
+    def _live(self) -> None:
+        while True:
+            time.sleep(protocol.ALIVE_EVERY_S)
+            self.send("alive")
+
+
+def _find_port() -> Path:
+    for name in Path("/sys/class/virtio-ports").glob("*/name"):
+        if name.read_text().strip() == protocol.PROGRESS_PORT:
+            return Path("/dev") / name.parent.name
+    raise RuntimeError(f"this machine has no port {protocol.PROGRESS_PORT}")

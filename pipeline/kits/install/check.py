@@ -1,0 +1,94 @@
+"""Asks where releases are published for an upgrade; believes only what the release key signed.
+
+No answer is not "nothing newer": every release has a signed description, and where there is none
+nobody can tell.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.base.errors import (
+    InfrastructureFailed,
+    InputsUnverified,
+    SignatureInvalid,
+    UsageError,
+)
+from pipeline.base.plain import plain
+from pipeline.base.transfer import Client, Missing
+from pipeline.farm.config import HttpUrl, ReleaseTag
+from pipeline.kits.install import description as descriptions
+from pipeline.kits.install import known
+from pipeline.kits.install.description import CLOCKS_APART, Description, Trust
+from pipeline.kits.install.envelope import LIMIT, time_text
+
+ARCHITECTURE = "amd64"  # the only one there is
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """A verified description, and the file that it came in."""
+
+    description: Description
+    envelope: bytes
+
+
+def check_upgrade(url: str, start: str, image: str, trust: Trust, now: datetime) -> Upgrade:
+    """Return what there is for systems installed from the release `start`, and remember it.
+
+    Raise InfrastructureFailed if nobody can tell, since there is no answer or no description;
+    SignatureInvalid if no trusted key has signed it, it has expired, is from the future or is older
+    than one that was known; InputsUnverified if it is for something else.
+    """
+    try:
+        TypeAdapter(HttpUrl).validate_python(url)
+        TypeAdapter(ReleaseTag).validate_python(start)
+    except ValidationError as error:
+        what = f"{plain(url)} is no http(s) address, or {plain(start)} no release"
+        raise UsageError(what) from error
+    before = known.recall(image, start, trust)
+    _check_clock(before, now)
+    address = f"{url.rstrip('/')}/upgrades/{quote(start)}.json"
+    content = _ask(address, start, before)
+    found = descriptions.check(content, trust, now)
+    names = (found.image, found.architecture, found.from_)
+    if names != (image, ARCHITECTURE, start):
+        raise InputsUnverified(
+            f"{address} is for {' '.join(names)}, not for {image} {ARCHITECTURE} {start}",
+            remedy="tell who runs the server",
+        )
+    known.refuse_older(found, before)
+    known.remember(found, content, trust)
+    return Upgrade(found, content)
+
+
+def _ask(address: str, start: str, before: Description | None) -> bytes:
+    try:
+        with Client() as client:
+            return client.get([address], limit=LIMIT)
+    except Missing as error:
+        why = f"{address} does not exist"
+        remedy = f"see that {start} was released there; every release has a description"
+        detail = error.detail
+    except InfrastructureFailed as error:
+        why = error.what
+        remedy = error.remedy or "try again later, or ask who publishes"
+        detail = error.detail
+    last = f"last known: {before}" if before else "nothing was ever known here"
+    raise InfrastructureFailed(
+        f"cannot tell whether there is an upgrade from {start}: {why} ({last})",
+        remedy=remedy,
+        detail=detail,
+    )
+
+
+def _check_clock(before: Description | None, now: datetime) -> None:
+    """Raise SignatureInvalid if this machine's clock is behind what it has seen signed."""
+    if before and before.as_of > now + CLOCKS_APART:
+        raise SignatureInvalid(
+            f"this machine's clock says {time_text(now)}, and it has seen an upgrade description"
+            f" of {time_text(before.as_of)}",
+            remedy="set the clock: what has expired would seem to hold",
+        )

@@ -1,0 +1,75 @@
+"""DSSE envelopes of what is stated about upgrades, and the one form of the times in them.
+
+An envelope is https://github.com/secure-systems-lab/dsse: what is signed names its own type, so
+that a signature over one kind of statement is never one over another.
+"""
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, StringConstraints
+
+from pipeline.base.errors import SignatureInvalid
+from pipeline.base.plain import plain
+
+LIMIT = 64 * 1024  # bytes of a file with an envelope
+SIGNATURES_LIMIT = 4  # two keys while one follows the other
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What was signed, and the signatures; nothing of it is verified yet."""
+
+    payload: bytes
+    signatures: tuple[bytes, ...]
+
+
+def parse(document: Any, kind: str, what: str) -> Envelope:
+    """Return the envelope of a payload of the type `kind`; raise SignatureInvalid if it is none."""
+    try:
+        signatures = [base64.b64decode(s["sig"], validate=True) for s in document["signatures"]]
+        if document["payloadType"] != kind or not 0 < len(signatures) <= SIGNATURES_LIMIT:
+            raise ValueError("it has another type, or no signature or too many")  # noqa: TRY301
+        return Envelope(base64.b64decode(document["payload"], validate=True), tuple(signatures))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SignatureInvalid(plain(f"{what} is no DSSE envelope: {error}")) from error
+
+
+def encoded(kind: str, payload: bytes) -> bytes:
+    """Return what is signed: DSSE's pre-authentication encoding of a payload."""
+    name = kind.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(name), name, len(payload), payload)
+
+
+def make(kind: str, payload: bytes, keyid: str, signature: bytes) -> dict[str, Any]:
+    """Return an envelope with one signature, ready to be written as JSON."""
+    return {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": kind,
+        "signatures": [{"keyid": keyid, "sig": base64.b64encode(signature).decode()}],
+    }
+
+
+def time_text(time: datetime) -> str:
+    """Return a time as it is written: UTC, to the second."""
+    return time.astimezone(UTC).strftime(TIME_FORMAT)
+
+
+def read_time(text: str) -> datetime:
+    """Return the time that was written; raise ValueError if it is none."""
+    return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
+
+
+def _checked(text: str) -> str:
+    read_time(text)
+    return text
+
+
+Time = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z$"),
+    AfterValidator(_checked),
+]

@@ -1,0 +1,56 @@
+"""Fetches a kit and keeps its description beside it, for `apply`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+from pipeline.base.disk_room import cannot_write
+from pipeline.base.errors import UsageError
+from pipeline.base.files import put_in_place, sha256_file, write_bytes
+from pipeline.base.transfer import Client
+from pipeline.kits.install.check import Upgrade
+from pipeline.kits.install.description import Offer
+
+
+def fetch_kit(
+    url: str, upgrade: Upgrade, directory: Path, progress: Callable[[int, int], None]
+) -> Path | None:
+    """Fetch the kit of an upgrade; return its path, None where no kit leads on.
+
+    What broke off before goes on where it ended. Raise InputsUnverified if only wrong bytes are to
+    be had, and keep nothing of them; UsageError if another file has the kit's name.
+    """
+    offer = upgrade.description.offer
+    if offer is None:
+        return None
+    kit = directory / offer.file
+    if kit.exists():
+        if kit.stat().st_size != offer.size or sha256_file(kit) != offer.sha256:
+            raise UsageError(f"{kit} is there and is another file", remedy="move it away")
+    else:
+        _download(f"{url.rstrip('/')}/{quote(offer.kit)}", offer, kit, progress)
+    write_bytes(kit.with_name(f"{kit.name}.json"), upgrade.envelope)
+    return kit
+
+
+def _download(address: str, offer: Offer, kit: Path, progress: Callable[[int, int], None]) -> None:
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, offer.size)
+
+    part = kit.with_name(f"{kit.name}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        with part.open("r+b") as file, Client() as client:
+            size, sha256 = offer.size, offer.sha256
+            client.download([address], file, size=size, sha256=sha256, limit=size, advance=advance)
+        put_in_place(part, kit)
+    except OSError as error:
+        raise cannot_write(error, part) from error
+    finally:
+        if part.exists() and not part.stat().st_size:
+            part.unlink()

@@ -1,0 +1,58 @@
+"""What this user's commands knew last about upgrades: the last verified description, as it was.
+
+It says since when there is no answer, and keeps a server from going back to an older description
+while that still holds. It is signed, so it is believed no further than what a server sends.
+"""
+
+import os
+from pathlib import Path
+
+from pipeline.base.errors import InfrastructureFailed, SignatureInvalid, TwinbuildError
+from pipeline.base.files import write_bytes
+from pipeline.kits.install import description as descriptions
+from pipeline.kits.install.description import Description, Trust
+from pipeline.kits.install.envelope import LIMIT, time_text
+
+
+def folder() -> Path:
+    """Return where descriptions are kept: `twinbuild/upgrades` in the user's state folder."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state, "twinbuild", "upgrades")
+
+
+def recall(image: str, start: str, trust: Trust) -> Description | None:
+    """Return what was known last; None if nothing was, or nothing that `trust` believes."""
+    try:
+        with _path(image, start, trust).open("rb") as file:
+            found = descriptions.read(file.read(LIMIT + 1), trust)
+    except (OSError, TwinbuildError):
+        return None
+    return found if (found.image, found.from_) == (image, start) else None
+
+
+def remember(found: Description, content: bytes, trust: Trust) -> None:
+    """Keep a verified description; raise InfrastructureFailed if that is not possible."""
+    path = _path(found.image, found.from_, trust)
+    try:
+        if not path.is_file() or path.read_bytes() != content:
+            write_bytes(path, content)
+    except OSError as error:
+        raise InfrastructureFailed(
+            f"cannot keep what is known about upgrades in {path}: {error.strerror}",
+            remedy="let XDG_STATE_HOME name a folder that can be written",
+        ) from error
+
+
+def refuse_older(found: Description, before: Description | None) -> None:
+    """Raise SignatureInvalid for a description older than the one that was known before."""
+    if before and found.issued < before.issued:
+        raise SignatureInvalid(
+            f"the upgrade description from {found.from_} is of {time_text(found.issued)}, and one"
+            f" of {time_text(before.issued)} was known before",
+            remedy="the server, or what lies between, goes back in time: tell who runs it",
+        )
+
+
+def _path(image: str, start: str, trust: Trust) -> Path:
+    # The release key keeps two projects apart that have images of one name.
+    return folder() / (trust.fingerprint or "any") / f"{image}-{start}.json"

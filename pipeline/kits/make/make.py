@@ -1,0 +1,222 @@
+"""Makes a kit again from two published releases, as anyone can: without the farm, without root.
+
+The same program makes it that makes it in the machine. It is started as a program of its own,
+because the guest's code is not to be imported outside of it.
+"""
+
+import base64
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import command
+from pipeline.base.disk_room import cannot_write
+from pipeline.base.errors import (
+    BuildFailed,
+    Differs,
+    InfrastructureFailed,
+    InputsUnverified,
+    UsageError,
+    command_line,
+)
+from pipeline.base.files import parse_json, put_in_place, sha256_file, write_json
+from pipeline.base.plain import plain
+from pipeline.base.store import Store
+from pipeline.guest import protocol
+from pipeline.kits.install.fat import open_files
+from pipeline.kits.install.partition import fat_partitions
+from pipeline.published.published import Location, Published
+
+CHECKOUT = Path(__file__).parents[2]
+TOOL = "mksquashfs"  # the fact that tells the version of squashfs-tools
+TIMEOUT_S = 12 * 3600.0
+LEDGER_LIMIT = 1024**3
+PARTITION_LIMIT = 64 * 1024**2
+IMAGE_LIMIT = 64 * 1024**3
+STATEMENT_LIMIT = 16 * 1024**2
+UNPACK_LIMIT_S = 3600.0
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A kit, and whether the release publishes the very same; None if it publishes none."""
+
+    path: Path
+    sha256: str
+    same: bool | None
+
+    def __str__(self) -> str:
+        published = {True: "as published", False: "not as published", None: "none is published"}
+        return f"{self.path} {self.sha256} {published[self.same]}"
+
+
+def make_kit(
+    location: Location, start: str, to: str, folder: Path, store: Store, notify: Notify
+) -> Made:
+    """Make the kit from the release `start` to the release `to` in `folder`, made if need be.
+
+    Both are verified by their manifests before anything of them is used. Raise Differs if the bytes
+    are not the published ones although squashfs-tools is of the version that the release names;
+    with another version that is said, and no error.
+    """
+    earlier, later = location.open(start), location.open(to)
+    if start == to or (earlier.image, earlier.architecture) != (later.image, later.architecture):
+        raise UsageError(f"no kit leads from {start} of {earlier.image} to {to} of {later.image}")
+    alike = _tools_alike(location, later, notify)
+    name = protocol.artifact_names({**later.job, "kits": [{"from": start}]}).kits[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".kit-", dir=folder) as scratch:
+        work = Path(scratch)
+        plan = _plan(location, earlier, later, store, work, notify)
+        _run(plan, work)
+        put_in_place(work / "kit", folder / name)
+    made = Made(folder / name, sha256_file(folder / name), None)
+    if published := later.files.get(name):
+        made = Made(made.path, made.sha256, made.sha256 == published)
+    if made.same is False and alike:
+        raise Differs(
+            f"{made.path} is not the kit that {to} publishes",
+            remedy=f"{command_line('locate')} says where; "
+            "tell who released it, unless zstd is another here",
+        )
+    return made
+
+
+def _plan(
+    location: Location,
+    earlier: Published,
+    later: Published,
+    store: Store,
+    work: Path,
+    notify: Notify,
+) -> dict[str, Any]:
+    """Have all that the kit is made from on disk; return what the guest's program is to do."""
+
+    def kept(release: Published, name: str, limit: int) -> str:
+        if name not in release.files:
+            what = f"the release {release.version} has no {name}, which its kits are made from"
+            raise InputsUnverified(what, remedy="only the farm can make a kit from its image")
+        notify(f"verify {name}")
+        location.keep(release, name, store, limit)
+        return os.fspath(store.path(release.files[name]))
+
+    old, new = earlier.names, later.names
+    start = {
+        "version": earlier.version,
+        "ledger": kept(earlier, old.ledger, LEDGER_LIMIT),
+        "partition": kept(earlier, old.partition, PARTITION_LIMIT),
+    }
+    end = {
+        "image": later.image,
+        "architecture": later.architecture,
+        "version": later.version,
+        "epoch": later.epoch,
+        "compression": later.job["compression"],
+        "ledger": kept(later, new.ledger, LEDGER_LIMIT),
+        "partition": kept(later, new.partition, PARTITION_LIMIT),
+        "tree": os.fspath(work / "tree"),
+        "files": os.fspath(work / "files"),
+    }
+    image = Path(kept(later, new.usb_image, IMAGE_LIMIT))
+    notify(f"unpack {new.usb_image}")
+    _copy_out(image, work / "files")
+    _unpack(work / "files" / "live" / f"{later.version}.squashfs", work / "tree")
+    here = {"processors": os.cpu_count() or 1, "proven": os.geteuid() == 0}
+    return {"earlier": start, "later": end, **here}
+
+
+def _run(plan: dict[str, Any], work: Path) -> None:
+    whole = {**plan, "kit": os.fspath(work / "kit"), "work": os.fspath(work / "work")}
+    write_json(work / "plan.json", whole)
+    for program in ("sqfstar", "unsquashfs"):
+        command.find(program)
+    argv = [sys.executable, "-m", "pipeline.guest.kits.program", os.fspath(work / "plan.json")]
+    done = command.run(
+        argv,
+        timeout_s=TIMEOUT_S,
+        cwd=CHECKOUT,
+        accept=(0, protocol.STATUS_BUILD_FAILED, protocol.STATUS_INPUTS),
+    )
+    *detail, what = done.stderr.decode(errors="replace").strip().splitlines() or [""]
+    if done.status == protocol.STATUS_INPUTS:
+        raise InputsUnverified(plain(what), detail="\n".join(map(plain, detail)))
+    if done.status:
+        raise BuildFailed(plain(what), detail="\n".join(map(plain, detail)))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A USB image as a medium that is only read."""
+
+    descriptor: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self.descriptor, length, offset)
+
+    read_back = read
+
+    def write(self, offset: int, content: bytes) -> None:
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        raise NotImplementedError
+
+
+def _copy_out(image: Path, folder: Path) -> None:
+    """Copy the files of the image's system partition to a folder."""
+    with image.open("rb") as file:
+        medium, size = _Image(file.fileno()), image.stat().st_size
+        for start, length in fat_partitions(medium, size):
+            if files := open_files(medium, start, length):
+                for found in files.files():
+                    _write(folder / found.path, files.pieces(found))
+
+
+def _write(path: Path, pieces: Iterator[bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as out:
+        for piece in pieces:
+            try:
+                out.write(piece)
+            except OSError as error:
+                raise cannot_write(error, path) from error
+
+
+def _unpack(squashfs: Path, tree: Path) -> None:
+    """Unpack a SquashFS as far as one can without root: what is missing is in the ledger."""
+    argv = ["unsquashfs", "-quiet", "-no-progress", "-d", os.fspath(tree)]
+    argv += [] if os.geteuid() == 0 else ["-no-xattrs", "-ignore-errors", "-no-exit-code"]
+    command.run([*argv, squashfs], timeout_s=UNPACK_LIMIT_S)
+
+
+def _tools_alike(location: Location, later: Published, notify: Notify) -> bool:
+    """Tell whether squashfs-tools is as in the machines that built a release; say so if not."""
+    said = {_told(location, later, name) for name in later.files if _is_statement(name)}
+    here = command.run([TOOL, "-version"], timeout_s=60, accept=(0, 1)).text.splitlines()[:1]
+    if said == set(here):
+        return True
+    theirs = " and ".join(sorted(plain(text) or "an unknown one" for text in said))
+    notify(f"squashfs-tools differs: here {plain(''.join(here))}; for {later.version} {theirs}")
+    notify("the kit will work as well, but its bytes need not be the published ones")
+    return False
+
+
+def _is_statement(name: str) -> bool:
+    return name.startswith("statements/") and name.endswith(".json")
+
+
+def _told(location: Location, release: Published, name: str) -> str:
+    """Return what a statement says of squashfs-tools; what it is not asked for was checked."""
+    content = location.read(release.version, name, STATEMENT_LIMIT)
+    try:
+        payload = parse_json(base64.b64decode(parse_json(content)["payload"]))
+        machine = payload["predicate"]["buildDefinition"]["internalParameters"]["machine"]
+        return str(machine.get("facts", {}).get(TOOL, ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InfrastructureFailed(f"{name} of {release.version} changed meanwhile") from error

@@ -1,0 +1,57 @@
+"""Accounts made in another order: in passwd(5), group(5), their shadows, subuid(5), subgid(5)."""
+
+from pipeline.look.causes.facts import Cause, Pair
+
+# The fields with numbers that are given out, by the file's name; shadows have none.
+NUMBERS = {"passwd": (2, 3), "group": (2,), "shadow": (), "gshadow": (), "subuid": (1,)}
+NUMBERS["subgid"] = (1,)
+SHADOW_DAY = {"shadow": 2}
+SHOWN = 3
+Accounts = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]  # what stays, and the numbers
+
+
+def in_accounts(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
+    """Find the same accounts with other numbers, or in another order, and nothing else."""
+    name = path.rpartition("/")[2].removesuffix("-")
+    if name not in NUMBERS or path.rpartition("/")[0].rpartition("/")[2] != "etc":
+        return None
+    ours, theirs = (_accounts(content, name) for content in contents)
+    if ours is None or theirs is None or ours.keys() != theirs.keys():
+        return None
+    if any(ours[account][0] != theirs[account][0] for account in ours):
+        return None
+    other = [account for account in ours if ours[account][1] != theirs[account][1]]
+    if other:
+        said = f"the accounts are the same, their numbers in {pair[0].name} and {pair[1].name} not"
+        numbers = (f"{a} {_said(ours[a][1])} and {_said(theirs[a][1])}" for a in other[:SHOWN])
+        return Cause("account-order", f"{said}: {', '.join(numbers)}")
+    first = next(((a, b) for a, b in zip(ours, theirs, strict=True) if a != b), None)
+    if first is None:
+        return None
+    said = f"{first[0]} comes first in {pair[0].name}, {first[1]} in {pair[1].name}"
+    return Cause("account-order", f"the same {len(ours)} accounts in another order: {said}")
+
+
+def _said(numbers: tuple[str, ...]) -> str:
+    return ":".join(numbers)
+
+
+def _in_order(field: str) -> str:
+    """Return a field with its members, if it has some, in one order."""
+    return ",".join(sorted(field.split(",")))
+
+
+def _accounts(content: bytes, name: str) -> Accounts | None:
+    """Return the fields of each account that stay and those with numbers; None if it is no list."""
+    found = {}
+    for line in content.decode(errors="replace").splitlines():
+        fields = line.split(":")
+        if len(fields) < 3 or fields[0] in found:
+            return None
+        numbers = tuple(fields[at] for at in NUMBERS[name] if at < len(fields))
+        if not all(number.isdigit() for number in numbers):
+            return None
+        changing = {*NUMBERS[name], SHADOW_DAY.get(name, 0)}
+        stays = (_in_order(field) for at, field in enumerate(fields) if at not in changing)
+        found[fields[0]] = tuple(stays), numbers
+    return found

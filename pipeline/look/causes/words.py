@@ -1,0 +1,65 @@
+"""Words, numbers and lines that differ while nothing known of the environments explains them.
+
+These are guesses, and are made only where nothing else was found in a content.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from pipeline.look.causes.facts import Cause, Pair
+from pipeline.look.causes.spots import Spot, differing_words
+from pipeline.look.causes.times import CLOCKS, read_dates
+
+TOKEN = re.compile(r"[^\W_]+(?:[.,'’+-][^\W_]+)*")
+BARE = re.compile(r"\d[\d.,]*")  # what is left without numbers
+WORDS_LIMIT, NUMBERS_LIMIT = 3, 9  # of a line
+SHOWN = 60  # characters of a line
+
+
+def in_rest(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Iterator[Cause]:
+    """Guess of lines that are alike but for a few words or numbers, or that one side has alone."""
+    paired = [spot for spot in spots if spot.left and spot.right]
+    alone = [spot for spot in spots if not (spot.left and spot.right)]
+    if alone:
+        yield from _alone(contents, alone, pair) if not paired else ()
+        return
+    kinds: dict[str, tuple[str, str]] = {}
+    for spot in paired:
+        found = {} if _dated(spot, pair) else _kinds(spot)
+        if not found:
+            return
+        kinds = {**found, **kinds}
+    for kind, (left, right) in sorted(kinds.items()):
+        said = f"{left!r} and {right!r} follow from no known factor, and all else is alike"
+        yield Cause(f"changing-{kind}", f"{said}: drawn, counted or chosen", weak=True)
+
+
+def _alone(contents: tuple[bytes, bytes], alone: Sequence[Spot], pair: Pair) -> Iterator[Cause]:
+    """Guess of lines that one side has beside all lines of the other."""
+    few, many = sorted((content.splitlines() for content in contents), key=len)
+    rest = iter(many)
+    if all(line in rest for line in few):
+        which = 0 if alone[0].left else 1
+        line = alone[0].text[which].strip()[:SHOWN]
+        said = f"{pair[which].name} has {len(many) - len(few)} lines more, {line!r} first"
+        yield Cause("only-in-one", f"{said}: left to chance or the machine", weak=True)
+
+
+def _kinds(spot: Spot) -> dict[str, tuple[str, str]]:
+    """Return what differs in a line by its kind, number or word; nothing if that is too much."""
+    left, right = (" ".join(text.split()) for text in spot.text)
+    differing = differing_words(TOKEN, (left, right))
+    words = [(one, other) for one, other in differing if BARE.sub("", one) != BARE.sub("", other)]
+    if len(differing) > (WORDS_LIMIT if words else NUMBERS_LIMIT):
+        return {}
+    if words:
+        return {"word": words[0]}
+    return {"number": differing[0]} if differing else {}
+
+
+def _dated(spot: Spot, pair: Pair) -> bool:
+    """Tell whether dates or times of day differ: these are no numbers, whosever they are."""
+    dates = [read_dates(text, facts) for text, facts in zip(spot.text, pair, strict=True)]
+    clocks = [CLOCKS.findall(text) for text in spot.text]
+    both = all(dates) or all(clocks)
+    return both and (dates[0] != dates[1] or clocks[0] != clocks[1])

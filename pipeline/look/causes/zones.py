@@ -1,0 +1,78 @@
+"""What time zones are called, and the numbers that stand for them."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pipeline.look.causes.facts import Cause, Facts, Pair
+from pipeline.look.causes.spots import Spot, differing_words
+
+WORD = re.compile(r"[A-Za-z][\w/+-]*\w|[+-]?\d[\d:]*(?:\.\d+)?")
+HALF_YEAR = timedelta(days=182)
+
+
+def zone_offset(zone: str | None, local: float) -> float:
+    """Return the seconds by which a zone is ahead of UTC at a local time; 0 if it is unknown."""
+    try:
+        there = datetime.fromtimestamp(local, UTC).replace(tzinfo=ZoneInfo(zone or "UTC"))
+    except (ZoneInfoNotFoundError, ValueError, OverflowError, OSError):
+        return 0
+    return (there.utcoffset() or timedelta()).total_seconds()
+
+
+def zone_names(facts: Facts) -> list[str]:
+    """Return what the time zone is called where it was built: `%Z`, `%z`, `%:z`."""
+    there = next(_seasons(facts), None)
+    if there is None:
+        return []
+    numbers = f"{there:%z}"
+    return [f"{there:%Z}", numbers, f"{numbers[:3]}:{numbers[3:]}", numbers[:3]]
+
+
+def _seasons(facts: Facts) -> Iterator[datetime]:
+    """Give the local time of the build, and that of half a year later."""
+    at = datetime.fromtimestamp(facts.hours[0] if facts.hours else facts.epoch, UTC)
+    try:
+        zone = ZoneInfo(facts.time_zone or "UTC")
+        yield at.astimezone(zone)
+        yield (at + HALF_YEAR).astimezone(zone)
+    except (ZoneInfoNotFoundError, ValueError, OverflowError, OSError):
+        return
+
+
+def in_zones(spot: Spot, pair: Pair) -> Cause | None:
+    """Find a line of which all that differs is what each environment's zone is called or has.
+
+    That is its names in summer and winter, and its distance from UTC in seconds, minutes or hours.
+    """
+    if pair[0].time_zone == pair[1].time_zone:
+        return None
+    differing = differing_words(WORD, spot.text)
+    ours, theirs = (_words(facts) for facts in pair)
+    known = [bool(ours.get(a, {"-"}) & theirs.get(b, {"+"})) for a, b in differing]
+    words = [word.lstrip("+-") for both in differing for word in both]
+    named = any(not word.isdigit() or len(word) > 4 for word in words)
+    if not differing or not all(known) or not named:
+        return None
+    said = f"{' '.join(a for a, _ in differing)!r} and {' '.join(b for _, b in differing)!r}"
+    zones = f"{pair[0].time_zone} and {pair[1].time_zone}"
+    return Cause("time-zone", f"{said[:120]} are what {zones} are called, or far from UTC")
+
+
+def _words(facts: Facts) -> dict[str, set[str]]:
+    """Return the words and numbers of a zone, each with what it says: a name, or in which unit."""
+    found: dict[str, set[str]] = {}
+    for there in _seasons(facts):
+        ahead = int((there.utcoffset() or timedelta()).total_seconds())
+        numbers = f"{there:%z}"
+        for name in (f"{there:%Z}", numbers, f"{numbers[:3]}:{numbers[3:]}", numbers[:3]):
+            found.setdefault(name, set()).add("name")
+        for sign, which in ((1, "ahead"), (-1, "behind")):
+            for seconds, unit in ((1, "seconds"), (60, "minutes"), (3600, "hours")):
+                said = {f"{which} in {unit}"}
+                found.setdefault(str(sign * ahead // seconds), set()).update(said)
+                found.setdefault(f"{sign * ahead / seconds}", set()).update(said)
+    if facts.time_zone:
+        found.setdefault(facts.time_zone, set()).add("name")
+    return found

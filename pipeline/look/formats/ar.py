@@ -1,0 +1,95 @@
+"""ar archives, which Debian packages are."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from pipeline.look.formats.container import Container, Entry, Fact, Format, Region, listed
+from pipeline.look.formats.rest import without
+from pipeline.look.formats.source import Extents, Malformed, Source, Spool
+
+MAGIC = b"!<arch>\n"
+HEADER = 60
+NAMES_LIMIT = 1024 * 1024
+
+
+def _matches(source: Source) -> bool:
+    return source.size >= len(MAGIC) and source.read(0, len(MAGIC)) == MAGIC
+
+
+def _read(source: Source, spool: Spool) -> Container:
+    ordered, order = listed(_entries(source))
+    return Container(
+        entries=lambda: iter(ordered),
+        regions=lambda: _fillings(source, ordered),
+        order=order,
+        rest=lambda entry, _: _rest(source, entry),
+    )
+
+
+AR = Format("ar", _matches, _read)
+
+
+def _entries(source: Source) -> Iterator[Entry]:
+    at, names = len(MAGIC), b""
+    while at < source.size:
+        raw = source.read(at, HEADER)
+        if raw[58:] != b"`\n":
+            raise Malformed("a member's header is none")
+        fields = (raw[16:28], raw[28:34], raw[34:40])
+        time, uid, gid = (field.strip().decode("latin-1") for field in fields)
+        mode, size = _number(raw[40:48], 8), _number(raw[48:58], 10)
+        start, name = at + HEADER, raw[:16].rstrip(b" ")
+        content = Extents(source, [(start, start + size)])
+        if name == b"//":
+            if size > NAMES_LIMIT:
+                raise Malformed(f"its names have over {NAMES_LIMIT} bytes")
+            names = content.read(0, size)
+        facts: dict[str, Fact] = {"time": time, "owner": f"{uid}:{gid}", "mode": mode & 0o7777}
+        yield Entry(_name(name, names), facts, content, (at, start))
+        at = start + size + size % 2
+
+
+def _number(digits: bytes, base: int) -> int:
+    """Return the number that a header's field says; an empty one is 0."""
+    text = digits.strip()
+    if not set(text) <= set(b"0123456789"[:base]):
+        raise Malformed(f"{digits!r} is no number")
+    return int(text or b"0", base)
+
+
+def _name(name: bytes, names: bytes) -> str:
+    """Return a member's name; a long one stands among `names`."""
+    if name.startswith(b"/") and name[1:].isdigit():
+        name = names[int(name[1:]) :].partition(b"\n")[0]
+    if name not in (b"/", b"//"):
+        name = name.removesuffix(b"/")
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _fillings(source: Source, entries: Sequence[Entry]) -> Iterator[Region]:
+    """Give the bytes that make the members begin at even offsets."""
+    for entry in entries:
+        end = entry.content.stored()[0][1] if entry.content else 0
+        if end % 2 and end < source.size:
+            filling = source.read(end, 1)
+            yield Region("filling", (end, end + 1), partial(bytes, filling * (filling != b"\n")))
+
+
+def _rest(source: Source, entry: Entry) -> bytes:
+    """Return a member's header as far as it is not a fact or a size, written as ar does."""
+    if entry.record is None:
+        return b""
+    raw = source.read(entry.record[0], HEADER)
+    fields = raw[16:28], raw[28:34], raw[34:40], raw[48:58]
+    odd = [field for field in fields if field != field.strip().ljust(len(field))]
+    mode = _number(raw[40:48], 8)
+    odd += [raw[40:48]] if raw[40:48] != b"%-8o" % mode else [b"%o" % (mode & ~0o7777)]
+    return _odd_name(raw[:16], entry.path) + b"|".join(odd) + raw[58:]
+
+
+def _odd_name(field: bytes, path: str) -> bytes:
+    """Return how a name is written, without the name, or where it stands among long ones."""
+    name = field.rstrip(b" ")
+    if name.startswith(b"/") and name[1:].isdigit():
+        return b"/0"
+    return without(name, path)

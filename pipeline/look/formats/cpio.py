@@ -1,0 +1,251 @@
+"""cpio archives in the new ASCII form, and initramfs: several of them, the last one compressed.
+
+Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+
+from pipeline.look.formats.container import (
+    LINK_LIMIT,
+    PATH_LIMIT,
+    Container,
+    Entry,
+    Fact,
+    Format,
+    Region,
+    Structure,
+    Tally,
+    file_type,
+    listed,
+    name_of,
+    owner_of,
+    path_of,
+)
+from pipeline.look.formats.ranges import Span
+from pipeline.look.formats.rest import without
+from pipeline.look.formats.source import Extents, Malformed, Source, Spool, pieces
+
+MAGICS = (b"070701", b"070702")
+HEADER = 110
+BLOCK = 512  # to a multiple of which cpio fills up an archive
+BETWEEN = "zeros between the parts"
+TRAILER = "TRAILER!!!"
+PARTS_LIMIT = 16
+
+
+def _matches(source: Source) -> bool:
+    return source.size >= HEADER and source.read(0, 6) in MAGICS
+
+
+def _read(source: Source, spool: Spool) -> Container:
+    entries: list[Entry] = []
+    end = _read_archive(source, entries)
+    start = _next_part(source, end)
+    trailer = entries.pop().record
+    _join_links(source, entries)
+    order = listed(entries)[1]
+    parts = [] if start is None else [*_parts(source, start)]
+    case = _case(source, entries)
+    ordered, _ = listed([*entries, *parts])
+    return Container(
+        [Structure("letters of digits", (0, 0), case, "layout")],
+        entries=lambda: iter(ordered),
+        regions=lambda: [
+            *([Region("trailer", trailer)] if trailer else []),
+            *_between(source, end, parts),
+        ],
+        order=order,
+        rest=lambda entry, _: _rest(source, entry, case),
+        number=partial(_number, source),
+        align=4,
+        closes=closes,
+    )
+
+
+CPIO = Format("cpio", _matches, _read)
+
+
+def _join_links(source: Source, entries: Sequence[Entry]) -> None:
+    """Give all hard links of a file its content, which is stored with the last of them alone."""
+    linked = [e for e in entries if e.facts["type"] == "file" and e.facts["links"] != 1]
+    files: dict[bytes, list[Entry]] = {}
+    for entry in linked:
+        if entry.record:
+            header = source.read(entry.record[0], HEADER)
+            files.setdefault(header[6:14] + header[62:78], []).append(entry)
+    for same in files.values():
+        contents = [entry.content for entry in same if entry.content and entry.content.size]
+        for entry in same if len(contents) == 1 else ():
+            entry.content = contents[0]
+
+
+def _parts(source: Source, start: int) -> Iterator[Entry]:
+    """Give the parts of an initramfs that follow the first archive, from `start` on."""
+    for number in range(2, PARTS_LIMIT + 1):
+        if source.read(start, 6) not in MAGICS:
+            yield _part(source, number, (start, source.size))
+            return
+        # where an archive ends tells only the archive itself
+        end = start + _read_archive(Extents(source, [(start, source.size)]), [])
+        yield _part(source, number, (start, end))
+        following = _next_part(source, end)
+        if following is None:
+            return
+        start = following
+    raise Malformed(f"it has over {PARTS_LIMIT} parts")
+
+
+def _between(source: Source, end: int, parts: list[Entry]) -> Iterator[Region]:
+    """Give what lies between the first archive, up to `end`, and the other parts.
+
+    That is zeros, of which those beyond a full block are counted.
+    """
+    spans = [(0, end), *(part.content.stored()[0] for part in parts if part.content)]
+    for (_, start), (following, _) in pairwise(spans):
+        more = max(0, following - start - -start % BLOCK)
+        rest = more.to_bytes(8, "big") if more else b""
+        yield Region(BETWEEN, (start, following), partial(bytes, rest))
+
+
+def _part(source: Source, number: int, span: Span) -> Entry:
+    return Entry(f"part {number:02}", {}, Extents(source, [span]))
+
+
+def _next_part(source: Source, end: int) -> int | None:
+    """Return where something other than zeros begins after an archive, if there is enough of it."""
+    position = end
+    for piece in pieces(source, end):
+        zeros = len(piece) - len(piece.lstrip(b"\0"))
+        position += zeros
+        if zeros < len(piece):
+            return position if source.size - position >= 6 else None
+    return None
+
+
+def _read_archive(source: Source, entries: list[Entry]) -> int:
+    """Read one archive's entries; return where it ends."""
+    at, tally = 0, Tally()
+    while True:
+        raw = source.read(at, HEADER)
+        fields = _fields(raw)
+        size, length = fields[6], fields[11]
+        if not 0 < length <= PATH_LIMIT:
+            raise Malformed(f"a name has {length} bytes")
+        name = name_of(source.read(at + HEADER, length).rstrip(b"\0"))
+        start = _aligned(at + HEADER + length)
+        if name == TRAILER:
+            entries.append(Entry(TRAILER, {}, None, (at, min(start, source.size))))
+            return min(start, source.size)
+        entry = _entry(source, path_of(name), fields, (start, start + size), (at, start))
+        entries.append(tally.count(entry))
+        at = _aligned(start + size)
+
+
+def _fields(raw: bytes) -> tuple[int, ...]:
+    digits = raw[6:]
+    if raw[:6] not in MAGICS or not set(digits) <= set(b"0123456789abcdefABCDEF"):
+        raise Malformed("a header is none")
+    return tuple(int(digits[at : at + 8], 16) for at in range(0, 104, 8))
+
+
+def _aligned(offset: int) -> int:
+    return offset + -offset % 4
+
+
+def _entry(source: Source, path: str, fields: tuple[int, ...], span: Span, record: Span) -> Entry:
+    _, mode, uid, gid, links, time, _, _, _, major, minor, *_ = fields
+    device = f"{major}:{minor}"
+    return entry_of(source, path, (mode, uid, gid, links, time), device, span, record)
+
+
+def entry_of(
+    source: Source,
+    path: str,
+    fields: tuple[int, int, int, int, int],
+    device: Fact,
+    span: Span,
+    record: Span,
+) -> Entry:
+    """Return a member: its mode, user, group, links and time, and where content and header lie."""
+    mode, uid, gid, links, time = fields
+    kind = file_type(mode)
+    facts: dict[str, Fact] = {
+        "type": kind,
+        "mode": mode & 0o7777,
+        "owner": owner_of(uid, gid),
+        "links": links,
+        "time": time,
+    }
+    content = Extents(source, [span])
+    if kind in ("char", "block"):
+        facts["device"] = device
+    if kind == "link" and content.size <= LINK_LIMIT:
+        facts["target"] = name_of(content.read(0, content.size))
+        return Entry(path, facts, None, (record[0], span[1]))
+    return Entry(path, facts, content, record)
+
+
+def closes(start: int, end: int) -> bool:
+    """Whether zeros up to `end` are those that fill up an archive."""
+    return end % BLOCK == 0 and end - start < BLOCK
+
+
+def _number(source: Source, entry: Entry) -> int | None:
+    """Return a member's inode number; a part has none."""
+    return int(source.read(entry.record[0] + 6, 8), 16) if entry.record else None
+
+
+def _case(source: Source, entries: Sequence[Entry]) -> bytes:
+    """Return the first letter that is a digit of a header, as A or a: all are written alike."""
+    for entry in entries:
+        digits = source.read(entry.record[0], HEADER)[6:] if entry.record else b""
+        if digits.upper() != digits.lower():
+            return b"A" if digits == digits.upper() else b"a"
+    return b""
+
+
+def ends_oddly(name: bytes) -> bytes:
+    """Return what stands behind a stored name, if that is not a single zero."""
+    return (
+        b"" if name[-1:] == b"\0" != name[-2:-1] else b"%d" % (len(name) - len(name.rstrip(b"\0")))
+    )
+
+
+def _rest(source: Source, entry: Entry, case: bytes) -> bytes:
+    """Return a member's header as far as it is no fact, inode number, size or name."""
+    if entry.record is None:
+        return b""
+    start = entry.record[0]
+    raw = source.read(start, HEADER)
+    length = int(raw[94:102], 16)
+    name = source.read(start + HEADER, length)
+    aligned = _aligned(start + HEADER + length)
+    filling = source.read(start + HEADER + length, aligned - start - HEADER - length)
+    digits = raw[6:]
+    usual = digits.upper() if case == b"A" else digits.lower()
+    mixed = digits if digits != usual else b""
+    device = raw[78:94] if entry.facts["type"] not in ("char", "block") else b""
+    mode = int(raw[14:22], 16) >> 16
+    rest = (
+        raw[:6],
+        mixed,
+        b"%x" % mode,
+        raw[62:78],
+        device,
+        _wrong_sum(raw, entry),
+    )
+    names = ends_oddly(name), without(name, entry.path), filling.strip(b"\0")
+    return b"|".join((*rest, *names))
+
+
+def _wrong_sum(raw: bytes, entry: Entry) -> bytes:
+    """Return a header's checksum unless it is the sum of the bytes that are stored behind it.
+
+    Of linked files that is nothing with all but the last, and in the form without sums anywhere.
+    """
+    total = 0
+    if raw[:6] == MAGICS[1] and entry.content and int(raw[54:62], 16):
+        total = sum(sum(piece) for piece in pieces(entry.content)) & 0xFFFFFFFF
+    return b"" if int(raw[102:110], 16) == total else raw[102:110]

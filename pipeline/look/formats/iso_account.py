@@ -1,0 +1,128 @@
+"""The account of an ISO 9660's own bytes: what says nothing beyond the entries, and what does."""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
+
+from pipeline.look.formats.container import Entry, Fact, Region
+from pipeline.look.formats.iso_tree import SECTOR, Folder, Tree
+
+PLAIN = b"\0\1\0\0\1"  # what a record says beyond facts if it is as most: one volume, no more
+TOLD = ("type", "time record", "structure flags")  # what Joliet's records say, too
+PAD = 150 * SECTOR  # what mkisofs puts behind the files
+BOUNDARIES = (16 * SECTOR, 1024 * 1024)  # to which it fills up an image
+# Where a descriptor says where its path tables lie; the second and fourth are copies.
+Order = Literal["little", "big"]
+PATH_TABLES: tuple[tuple[Order, int], ...] = (
+    ("little", 140),
+    ("little", 144),
+    ("big", 148),
+    ("big", 152),
+)
+TABLE_RECORD = {"little": struct.Struct("<BBIH"), "big": struct.Struct(">BBIH")}
+
+
+def closes(size: int, volume: int, start: int, end: int) -> bool:
+    """Whether zeros up to `end` are those that mkisofs fills up with, in an image of `size` bytes.
+
+    It says to have `volume` bytes. A sector among the others may be where all empty files are said
+    to lie.
+    """
+    length = end - (start + -start % SECTOR)
+    if end == size:
+        fill = any(end % full == 0 and PAD <= length < PAD + full for full in BOUNDARIES)
+        return volume == size and (length in (0, PAD) or fill)
+    return 0 <= length < 2 * SECTOR or PAD <= length < PAD + SECTOR
+
+
+def regions_of_trees(
+    trees: Sequence[Tree], own: Sequence[Entry], joliet: Sequence[Sequence[Entry]]
+) -> Iterator[Region]:
+    """Give path tables, what folders say of themselves, and Joliet's records."""
+    known = {entry.path: entry for entry in own}
+    listed = iter(joliet)
+    for tree in trees:
+        facts = {entry.path: entry.facts for entry in (next(listed) if tree.joliet else ())}
+        title = "Joliet directory records" if tree.joliet else "directory records"
+        for path, folder in tree.folders.items():
+            says = b""
+            if tree.joliet:  # else the folder's entry has it
+                own_facts = facts.get(path) if path else _facts_of_root(folder, known.get(""))
+                says = tree.rest_of_folder(path, own_facts)
+            yield Region(title, folder.own, _gives(b"" if says == 2 * PLAIN else says))
+        for area in tree.areas:
+            yield Region("continuations of directory records", area, _gives(b""))
+        for order, at in PATH_TABLES:
+            yield from path_table(tree, order, at)
+    second = [tree for tree in trees if tree.joliet]
+    for tree, entries in zip(second, joliet, strict=True):
+        for entry in entries:
+            if entry.record:
+                rest = _joliet(tree, entry, known.get(entry.path))
+                yield Region("Joliet directory records", entry.record, _gives(rest))
+
+
+def _facts_of_root(folder: Folder, known: Entry | None) -> Mapping[str, Fact] | None:
+    """Return what Joliet's root folder says of itself, if the volume's says the same."""
+    facts = folder.pair[0].facts() if folder.pair else {}
+    if known is None or any(facts.get(name) != known.facts[name] for name in TOLD):
+        return None
+    return facts
+
+
+def _gives(rest: bytes) -> Callable[[], bytes]:
+    return lambda: rest
+
+
+def _joliet(tree: Tree, entry: Entry, known: Entry | None) -> bytes:
+    """Return what a Joliet record says that does not follow from the one of the same path."""
+    raw = tree.rests[entry.record[0]] if entry.record else b""
+    if known is not None and raw == PLAIN:
+        places = [e.content.stored() if e.content else () for e in (entry, known)]
+        if places[0] == places[1] and all(entry.facts[f] == known.facts[f] for f in TOLD):
+            return b""
+    return repr((entry.path, entry.facts, entry.content and entry.content.size)).encode() + raw
+
+
+def path_table(tree: Tree, order: Order, at: int) -> Iterator[Region]:
+    """Give the path table whose place the tree's descriptor has at `at`, if there is one."""
+    (size,) = struct.unpack_from("<I", tree.raw, 132)
+    block = int.from_bytes(tree.raw[at : at + 4], order)
+    if block:
+        start = block * SECTOR
+        title = "Joliet path table" if tree.joliet else "path table"
+        yield Region(title, (start, start + size), lambda: _rest_of_table(tree, order, start, size))
+
+
+def _rest_of_table(tree: Tree, order: Order, start: int, size: int) -> bytes:
+    """Return a path table, or nothing if it lists the folders that there are, in order."""
+    if start + size > tree.source.size:
+        return b"beyond the end"
+    raw, at, found = tree.source.read(start, size), 0, list[tuple[int, bytes, int]]()
+    while at + 8 <= len(raw) and raw[at]:
+        length, extra, block, parent = TABLE_RECORD[order].unpack_from(raw, at)
+        end = at + 8 + length
+        if extra or raw[end : end + length % 2].strip(b"\0"):
+            return raw
+        found.append((block * SECTOR, raw[at + 8 : end], parent))
+        at = end + length % 2
+    numbers = {start: number for number, (start, _, _) in enumerate(found, 1)}
+    expected = {
+        folder.span[0]: (folder.name, numbers.get(tree.folders[folder.parent].span[0]))
+        for folder in tree.folders.values()
+    }
+    listed = {start: (name, parent) for start, name, parent in found}
+    parents = [parent for _, _, parent in found]
+    fine = len(found) == len(listed) and listed == expected and parents == sorted(parents)
+    return b"" if fine and at == len(raw) else raw
+
+
+def rest_of_entry(trees: Sequence[Tree], entry: Entry) -> bytes:
+    """Return what an entry's records, and of a folder its first two, say beyond its facts."""
+    if entry.record is None:
+        return b""
+    tree = next(tree for tree in trees if entry.record[0] in tree.rests)
+    rest = tree.rests[entry.record[0]]
+    if entry.facts["type"] == "dir" and entry.path in tree.folders:
+        rest += tree.rest_of_folder(entry.path, entry.facts)
+    return rest

@@ -1,0 +1,191 @@
+"""The folders of an ISO 9660 volume, Joliet's too: entries, and what else their records say."""
+
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from pipeline.look.formats.container import PATH_LIMIT, Entry, Fact, Tally, name_of
+from pipeline.look.formats.ranges import Span
+from pipeline.look.formats.rock_ridge import Extensions, both_orders, read_extensions, say_time
+from pipeline.look.formats.source import Extents, Malformed, Source, Spool
+
+SECTOR = 2048
+FOLDER_LIMIT = 16 * 1024 * 1024  # bytes of a folder's records
+PARTS_LIMIT = 1024  # of 4 GiB
+DIRECTORY, CONTINUES = 0x02, 0x80
+LETTERS = re.compile(rb"[^A-Z0-9_.]")
+RECORD = struct.Struct("<BBIxxxxIxxxx7sBBBHxxB")
+
+
+class Record(NamedTuple):
+    """A directory record: its identifier, extent, and what Rock Ridge adds.
+
+    `rest` is what it says beyond name, place, size, time, flags and what Rock Ridge tells.
+    """
+
+    name: bytes
+    span: Span
+    time: bytes
+    flags: int
+    rock_ridge: Extensions
+    rest: bytes
+
+    def facts(self) -> dict[str, Fact]:
+        """Return what it says of its file or folder, by kind of difference."""
+        folder = bool(self.flags & DIRECTORY)
+        return {
+            "type": "dir" if folder else "file",
+            "time record": say_time(self.time),
+            "structure flags": self.flags,
+            **self.rock_ridge.facts,
+        }
+
+
+class Folder(NamedTuple):
+    """A folder: its extent, its name as stored, its parent's path, and its first two records.
+
+    These two speak of the folder itself and of its parent; `own` is where they lie.
+    """
+
+    span: Span
+    name: bytes
+    parent: str
+    pair: tuple[Record, ...]
+    own: Span
+
+
+class Tree:
+    """The folders of a volume; `folders` has those that were read, by path."""
+
+    def __init__(self, source: Source, raw: bytes, spool: Spool, *, joliet: bool) -> None:
+        self.source = source
+        self.raw = raw
+        self.joliet = joliet
+        self.folders: dict[str, Folder] = {}
+        self.areas: list[Span] = []  # where records go on
+        self.rests: dict[int, bytes] = {}  # what records say beyond facts and places, by offset
+        self._spool = spool
+        self._skip = 0
+        self._root = self._record(raw[156:190], skip=0)
+
+    def entries(self) -> Iterator[Entry]:
+        """Give every entry; raise Malformed for a folder that contains itself."""
+        pending, seen, tally = [("", "", self._root)], set(), Tally()
+        while pending:
+            path, parent, record = pending.pop()
+            if record.span[0] in seen or len(path) > PATH_LIMIT:
+                raise Malformed(f"the folder {path[:80]} contains itself or is in two folders")
+            seen.add(record.span[0])
+            for span, parts in self._members(path, parent, record):
+                name = self._name(parts[0])
+                inside = f"{path}/{name}" if path else name
+                yield tally.count(self._entry(inside, span, parts))
+                if parts[0].flags & DIRECTORY:
+                    pending.append((inside, path, parts[0]))
+            if not path and not self.joliet and self.folders[""].pair:
+                yield tally.count(self._root_entry(self.folders[""]))
+
+    def _root_entry(self, root: Folder) -> Entry:
+        """Return the root folder, of which its own first record says what others say of theirs."""
+        self.rests[root.own[0]] = b""
+        return Entry("", root.pair[0].facts(), None, root.own)
+
+    def _members(
+        self, path: str, parent: str, folder: Record
+    ) -> Iterator[tuple[Span, list[Record]]]:
+        """Give what a folder holds: the records of each file, of which large ones have several."""
+        parts: list[Record] = []
+        own: list[Record] = []
+        begin = end = folder.span[0]
+        for at, record in self._records(folder.span):
+            if len(own) < 2:  # the folder itself, and the one it is in
+                if not own and folder is self._root:
+                    self._skip = record.rock_ridge.skip
+                own.append(record)
+                end = at[1]
+                continue
+            begin = begin if parts else at[0]
+            parts.append(record)
+            if len(parts) > PARTS_LIMIT:
+                raise Malformed(f"a file is in over {PARTS_LIMIT} parts")
+            if not record.flags & CONTINUES:
+                yield (begin, at[1]), parts
+                parts = []
+        span = folder.span[0], end
+        self.folders[path] = Folder(folder.span, folder.name, parent, tuple(own), span)
+
+    def _records(self, span: Span) -> Iterator[tuple[Span, Record]]:
+        """Give the records of a folder, and where they lie."""
+        if span[1] - span[0] > FOLDER_LIMIT:
+            raise Malformed(f"a folder has over {FOLDER_LIMIT} bytes")
+        for start in range(span[0], span[1], SECTOR):
+            self._spool.spend(SECTOR)
+            sector, at = self.source.read(start, min(SECTOR, span[1] - start)), 0
+            while at < len(sector) and sector[at]:
+                place = start + at, start + at + sector[at]
+                yield place, self._record(sector[at : at + sector[at]], skip=self._skip)
+                at += sector[at]
+
+    def _record(self, raw: bytes, *, skip: int) -> Record:
+        length, _, block, size, time, flags, unit, gap, _, name_length = RECORD.unpack_from(raw)
+        if len(raw) < length or RECORD.size + name_length > length:
+            raise Malformed("a directory record is shorter than it says")
+        if unit or gap:
+            raise Malformed("it has interleaved files")
+        end = RECORD.size + name_length
+        name, fill = raw[RECORD.size : end], (name_length + 1) % 2
+        use = raw[end + fill : length]
+        extensions = Extensions(rest=use)
+        if not self.joliet:
+            extensions = read_extensions(self.source, use[skip:], self._spool)
+            self.areas += extensions.areas
+        numbers = [raw[at : at + 8] for at in (2, 10) if both_orders(raw[at : at + 8]) is None]
+        rest = raw[1:2] + raw[28:32] + b"".join(numbers) + raw[end : end + fill].strip(b"\0")
+        start = block * SECTOR
+        rest += use[:skip] + extensions.rest + bytes([length]) * (length % 2)  # must be even
+        return Record(name, (start, start + size), time, flags, extensions, rest)
+
+    def _name(self, record: Record) -> str:
+        if self.joliet:
+            name = record.name.decode("utf-16-be", "replace").removesuffix(";1")
+        else:
+            name = name_of(record.rock_ridge.name or record.name.removesuffix(b";1"))
+        if "/" in name or "\0" in name or name in ("", ".", ".."):
+            raise Malformed(f"a file cannot be named {name[:80]!r}")
+        return name
+
+    def _odd_name(self, record: Record) -> bytes:
+        """Return a file's identifier unless it is its long name, shortened as that must be."""
+        long = LETTERS.sub(b"_", record.rock_ridge.name.upper()).rpartition(b".")
+        short = record.name.removesuffix(b";1").rpartition(b".")
+        names = (long[0] or long[2], short[0] or short[2]), (long[2], short[2])
+        known = all(one.startswith(other) for one, other in names)
+        return b"" if self.joliet or not record.rock_ridge.name or known else record.name
+
+    def _entry(self, path: str, at: Span, parts: list[Record]) -> Entry:
+        facts = parts[0].facts()
+        spans = [part.span for part in parts]
+        empty = facts["type"] == "dir" or "target" in facts or all(a == b for a, b in spans)
+        self.rests[at[0]] = b"".join(self._odd_name(part) + part.rest for part in parts)
+        return Entry(path, facts, None if empty else Extents(self.source, spans), at)
+
+    def rest_of_folder(self, path: str, facts: Mapping[str, Fact] | None) -> bytes:
+        """Return what a folder's first two records say that its own and its parent's do not.
+
+        `facts` are what the folder's own record says; the root has none.
+        """
+        folder = self.folders[path]
+        found, names = b"", (b"\0", b"\1")
+        above = self.folders[folder.parent]
+        honest = (folder.span, facts), (above.span, above.pair[0].facts() if above.pair else {})
+        for record, name, (span, known) in zip(folder.pair, names, honest, strict=False):
+            says = record.facts()
+            # libisofs lets the parent's record in a Joliet folder lead to the folder itself
+            there = record.span == span or (self.joliet and record.span == folder.span)
+            # it may say less: attributes stand in one record alone
+            odd = {fact: value for fact, value in says.items() if (known or {}).get(fact) != value}
+            found += record.rest
+            if odd or not there or record.name != name:
+                found += repr((record.name, odd, there)).encode()
+        return found

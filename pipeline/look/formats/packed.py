@@ -1,0 +1,201 @@
+"""Files that are one content, compressed: gzip (RFC 1952), xz, lzma, zstd (RFC 8878), bzip2."""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from pipeline.look.formats import compression, lz4
+from pipeline.look.formats.compression import Streams
+from pipeline.look.formats.container import Container, Entry, Format, Region, Structure, name_of
+from pipeline.look.formats.packed_account import further_headers, unused_bits
+from pipeline.look.formats.ranges import Ranges, Span
+from pipeline.look.formats.recompress import Compressed
+from pipeline.look.formats.source import Extents, Source, Spool, pieces
+
+GZIP_EXTRA, GZIP_NAME, GZIP_COMMENT = 4, 8, 16
+HEADER_LIMIT = 128 * 1024  # its fields can have 64 KiB each
+ZSTD_SIZE, ZSTD_SINGLE = 0xC0, 0x20  # how long the content's size is, and that it is the window's
+ZSTD_DICTIONARY = (0, 1, 2, 4)
+LENGTH_FRAME = b"\x50\x2a\x4d\x18\4\0\0\0"  # of pzstd: how long the next frame is
+CONTENT = "content"
+OUTSIDE = "[outside the streams]"
+SKIPPED_LIMIT = 16  # frames that a zstd file may skip before its first stream
+LZMA_PROPERTIES = 0x5D
+LZMA_DICTIONARIES = frozenset(2**log + half for log in range(12, 31) for half in (0, 2**log // 2))
+BZIP2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
+
+Header = Callable[[bytes], list[Structure]]
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """A kind of compressed file: its streams, what its header says, and how it begins."""
+
+    name: str
+    streams: Streams
+    header: Header
+    matches: Callable[[Source], bool]
+
+    def format(self) -> Format:
+        return Format(self.name, self.matches, partial(_read, self), packs=True)
+
+
+def _read(packing: _Packing, source: Source, spool: Spool) -> Container:
+    streams: list[Span] = []
+    holds: list[Span] = []
+    content = spool.keep(packing.streams.unpack(pieces(source), spool, streams, holds))
+    structures = _first_header(packing, source, streams)
+    structures += further_headers(packing.header, source, streams, HEADER_LIMIT)
+    structures += unused_bits(packing.name, source, streams)
+    packed = Compressed(packing.name, source, streams, content, holds)
+    entries = [Entry(CONTENT, {}, content, compressed=packed)]
+    outside = _outside(source, streams)
+    if outside:
+        entries.insert(0, Entry(OUTSIDE, {}, Extents(source, outside)))
+    regions = [Region("compressed data", span) for span in streams]
+    return Container(structures, lambda: iter(entries), lambda: regions)
+
+
+def _first_header(packing: _Packing, source: Source, streams: list[Span]) -> list[Structure]:
+    """Return what the header of the first stream says."""
+    start, end = streams[0] if streams else (0, source.size)
+    found = packing.header(source.read(start, min(end - start, HEADER_LIMIT)))
+    return [replace(s, span=(start + s.span[0], start + s.span[1])) for s in found]
+
+
+def _outside(source: Source, streams: list[Span]) -> list[Span]:
+    """Return what belongs to no stream: padding, skipped frames, and what follows the last.
+
+    The frame in which pzstd says how long the next one is follows from that, and is left out.
+    """
+    gaps = Ranges([(0, source.size)]).without(streams)
+    lengths = {start: end - start for start, end in streams}
+    return [(start, end) for start, end in gaps if not _tells_length(source, start, end, lengths)]
+
+
+def _tells_length(source: Source, start: int, end: int, lengths: dict[int, int]) -> bool:
+    if end - start != 12 or end not in lengths:
+        return False
+    frame = source.read(start, 12)
+    told = int.from_bytes(frame[8:], "little")
+    return frame[:8] == LENGTH_FRAME and told == lengths[end]
+
+
+def _gzip_header(raw: bytes) -> list[Structure]:
+    """Return what a gzip header says beside its content."""
+    (time,) = struct.unpack_from("<I", raw, 4)
+    further = GZIP_EXTRA | GZIP_NAME | GZIP_COMMENT  # are there if their fields are
+    found = [
+        Structure("header time", (4, 8), raw[4:8], "time", str(time)),
+        Structure("header flags", (3, 4), bytes([raw[3] & ~further])),
+        Structure("header level", (8, 9), raw[8:9]),
+        Structure("header system", (9, 10), raw[9:10]),
+    ]
+    at = 10
+    if raw[3] & GZIP_EXTRA:
+        end = at + 2 + int.from_bytes(raw[at : at + 2], "little")
+        found.append(Structure("header extra field", (at, end), raw[at:end], optional=True))
+        at = end
+    for flag, name in ((GZIP_NAME, "header name"), (GZIP_COMMENT, "header comment")):
+        if raw[3] & flag:
+            text = raw[at:].partition(b"\0")[0]
+            span = (at, at + len(text) + 1)
+            said = name_of(text)
+            found.append(Structure(name, span, text, "structure", said, optional=True))
+            at = span[1]
+    return found
+
+
+def _xz_header(raw: bytes) -> list[Structure]:
+    return [Structure("stream flags", (6, 8), raw[6:8])]
+
+
+def _bzip2_header(raw: bytes) -> list[Structure]:
+    return [Structure("block size", (3, 4), raw[3:4])]
+
+
+def _lzma_header(raw: bytes) -> list[Structure]:
+    return [Structure("parameters", (0, 5), raw[:5])]
+
+
+def _zstd_header(raw: bytes) -> list[Structure]:
+    """Return what a frame's header says beside its content's size."""
+    if not raw.startswith(ZSTD) or len(raw) < 6:
+        return []
+    single = raw[4] & ZSTD_SINGLE
+    window, at = (b"", 5) if single else (raw[5:6], 6)
+    dictionary = raw[at : at + ZSTD_DICTIONARY[raw[4] & 3]]
+    flags = bytes([raw[4] & ~(ZSTD_SIZE | ZSTD_SINGLE)])
+    return [Structure("frame header", (4, at), flags + window + dictionary)]
+
+
+def _lz4_header(raw: bytes) -> list[Structure]:
+    return [Structure("frame flags", (4, 6), raw[4:6])]
+
+
+def _no_header(_: bytes) -> list[Structure]:
+    return []
+
+
+def _begins(magic: bytes, source: Source) -> bool:
+    return source.size >= len(magic) and source.read(0, len(magic)) == magic
+
+
+def _begins_behind_skipped(magic: bytes, source: Source) -> bool:
+    """Whether the first thing that is not to be skipped begins with `magic`."""
+    at = 0
+    for _ in range(SKIPPED_LIMIT):
+        head = source.read(at, min(8, max(0, source.size - at)))
+        if not compression.is_skippable(head):
+            return head.startswith(magic)
+        at += 8 + int.from_bytes(head[4:], "little")
+        if at > source.size:
+            return False
+    return False
+
+
+def _is_bzip2(source: Source) -> bool:
+    if source.size < 14:
+        return False
+    head = source.read(0, 10)
+    return head[:3] == b"BZh" and head[3:4] in b"123456789" and head[4:] in BZIP2_BLOCKS
+
+
+def _is_lzma(source: Source) -> bool:
+    """Whether a content begins as lzma-utils write it; nothing but likely fields tells."""
+    if source.size < 18:
+        return False
+    properties, dictionary, size, first = struct.unpack("<BIQB", source.read(0, 14))
+    likely = properties == LZMA_PROPERTIES and dictionary in LZMA_DICTIONARIES and first == 0
+    return likely and (size == 2**64 - 1 or size < 2**38)
+
+
+GZIP, XZ, ZSTD, BZIP2 = b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"BZh"
+PACKINGS = (
+    _Packing("gzip", Streams(GZIP, compression.new_gzip), _gzip_header, partial(_begins, GZIP)),
+    _Packing(
+        "xz",
+        Streams(XZ, compression.new_xz, compression.xz_padding),
+        _xz_header,
+        partial(_begins, XZ),
+    ),
+    _Packing(
+        "zstd",
+        Streams(ZSTD, compression.new_zstd, compression.zstd_skippable),
+        _zstd_header,
+        partial(_begins_behind_skipped, ZSTD),
+    ),
+    _Packing(
+        "lz4",
+        Streams(lz4.FRAME, lz4.Frame, compression.zstd_skippable),
+        _lz4_header,
+        partial(_begins_behind_skipped, lz4.FRAME),
+    ),
+    _Packing(
+        "lz4-legacy", Streams(lz4.LEGACY, lz4.Legacy), _no_header, partial(_begins, lz4.LEGACY)
+    ),
+    _Packing("bzip2", Streams(BZIP2, compression.new_bzip2), _bzip2_header, _is_bzip2),
+    _Packing("lzma", Streams(b"", compression.new_lzma, several=False), _lzma_header, _is_lzma),
+)
+PACKED = tuple(packing.format() for packing in PACKINGS)

@@ -1,0 +1,309 @@
+"""Bytes that can be read at any place: a file, a part of one, or what was unpacked from one."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import zip_longest
+from typing import BinaryIO, Protocol
+
+from pipeline.look.formats.ranges import Ranges, Span
+
+READ_LIMIT = 64 * 1024 * 1024  # bytes that are asked for at once
+MEMORY_LIMIT = 4 * 1024 * 1024  # bytes of an unpacked content that are kept in memory
+PIECE = 128 * 1024  # more at once takes fresh pages from the system each time, and thrice the time
+
+Unpack = Callable[[Iterable[bytes]], Iterable[bytes]]
+
+
+class Malformed(Exception):
+    """Something is not what its format demands, or goes beyond a limit; says what."""
+
+
+class NotRead(Malformed):
+    """Something follows its format in a way that is not read here; says which."""
+
+
+class Source(Protocol):
+    """Bytes that can be read at any place.
+
+    `read` gives exactly `length` bytes or raises Malformed. `stored` is where the bytes lie in the
+    source around this one, empty if they do not lie there. `elsewhere` is what lies at the same
+    place in another source around it. `against` says where, in this content, it may differ from
+    another, judging by `outer`, the ranges in which the sources around both differ.
+    """
+
+    @property
+    def size(self) -> int: ...
+    def read(self, offset: int, length: int) -> bytes: ...
+    def stored(self) -> Sequence[Span]: ...
+    def elsewhere(self, around: "Source") -> "Source": ...
+    def against(self, other: "Source", outer: Ranges) -> Sequence[Span]: ...
+
+
+def common(first: Source, second: Source) -> Sequence[Span]:
+    """Return the whole range that two contents share."""
+    return [(0, min(first.size, second.size))]
+
+
+def check(source: Source, offset: int, length: int) -> None:
+    """Raise Malformed unless `length` bytes at `offset` can be had, and at once."""
+    if offset < 0 or length < 0 or offset + length > source.size:
+        raise Malformed(f"it ends at byte {source.size}, before byte {offset + length}")
+    if length > READ_LIMIT:
+        raise Malformed(f"a part of it has {length} bytes, over {READ_LIMIT}")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes in memory."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def read(self, offset: int, length: int) -> bytes:
+        check(self, offset, length)
+        return self.content[offset : offset + length]
+
+    def stored(self) -> Sequence[Span]:
+        return ()
+
+    def elsewhere(self, around: Source) -> Source:
+        return self
+
+    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+        return common(self, other)
+
+
+@dataclass(frozen=True)
+class File:
+    """An open file."""
+
+    descriptor: int
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        check(self, offset, length)
+        content = os.pread(self.descriptor, length, offset)
+        while len(content) < length:
+            more = os.pread(self.descriptor, length - len(content), offset + len(content))
+            if not more:
+                raise Malformed(f"it became shorter while it was read, at byte {offset}")
+            content += more
+        return content
+
+    def stored(self) -> Sequence[Span]:
+        return ()
+
+    def elsewhere(self, around: Source) -> Source:
+        return self
+
+    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+        return common(self, other)
+
+
+class Extents:
+    """A content that lies in pieces, in order and as it is, in the source around it."""
+
+    __slots__ = ("around", "size", "spans")
+
+    def __init__(self, around: Source, spans: Sequence[Span]) -> None:
+        for start, end in spans:
+            if not 0 <= start <= end <= around.size:
+                raise Malformed(f"a content lies at bytes {start} to {end} of {around.size}")
+        self.around = around
+        self.spans = tuple(spans)
+        self.size = sum(end - start for start, end in spans)
+
+    def read(self, offset: int, length: int) -> bytes:
+        check(self, offset, length)
+        if len(self.spans) == 1:
+            return self.around.read(self.spans[0][0] + offset, length)
+        pieces = []
+        for start, end in self.spans:
+            inside = min(length, end - start - offset)
+            if inside > 0:
+                pieces.append(self.around.read(start + offset, inside))
+                offset, length = 0, length - inside
+            else:
+                offset -= end - start
+            if not length:
+                break
+        return b"".join(pieces)
+
+    def stored(self) -> Sequence[Span]:
+        return self.spans
+
+    def elsewhere(self, around: Source) -> Source:
+        return Extents(around, self.spans)
+
+    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+        if other.stored() != self.spans:
+            return common(self, other)
+        found, position = [], 0
+        for start, end in self.spans:
+            for left, right in outer.within(start, end):
+                found.append((position + left - start, position + right - start))
+            position += end - start
+        return found
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A content without what is around it, to be compared with one from elsewhere."""
+
+    inner: Source
+
+    @property
+    def size(self) -> int:
+        return self.inner.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.inner.read(offset, length)
+
+    def stored(self) -> Sequence[Span]:
+        return ()
+
+    def elsewhere(self, around: Source) -> Source:
+        return self
+
+    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+        return common(self, other)
+
+
+@dataclass
+class Watched:
+    """A source that remembers where it was read, until it is told that that is enough."""
+
+    around: Source
+    reads: list[Span] = field(default_factory=list)
+    watching: bool = True
+
+    @property
+    def size(self) -> int:
+        return self.around.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self.watching:
+            if self.reads and self.reads[-1][1] == offset:
+                self.reads[-1] = (self.reads[-1][0], offset + length)
+            else:
+                self.reads.append((offset, offset + length))
+        return self.around.read(offset, length)
+
+    def stored(self) -> Sequence[Span]:
+        return self.around.stored()
+
+    def elsewhere(self, around: Source) -> Source:
+        return self.around.elsewhere(around)
+
+    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+        return self.around.against(other, outer)
+
+
+def pieces(source: Source, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Give the bytes from `start` to `end`, a piece at a time."""
+    end = source.size if end is None else end
+    for offset in range(start, end, PIECE):
+        yield source.read(offset, min(PIECE, end - offset))
+
+
+class Spool:
+    """Keeps what was unpacked: a little in memory, more in a file without a name.
+
+    `left` is how many bytes may still be unpacked; it is shared by all spools of a comparison.
+    """
+
+    def __init__(self, left: list[int]) -> None:
+        self._left = left
+        self._stack = ExitStack()
+
+    @contextmanager
+    def nested(self) -> Iterator["Spool"]:
+        """Give a spool that lets go of what it keeps at the end of the block."""
+        inner = Spool(self._left)
+        with inner._stack:
+            yield inner
+
+    def spend(self, amount: int) -> None:
+        """Count work, in bytes that could be compared in its time, about a thousand a microsecond.
+
+        Raise Malformed if there was too much.
+        """
+        self._left[0] -= amount
+        if self._left[0] < 0:
+            raise Malformed("it takes more work than a file of this size should")
+
+    def affords(self, amount: int) -> bool:
+        """Whether so much work leaves as much for what follows."""
+        return self._left[0] >= 2 * amount
+
+    def _new_file(self) -> BinaryIO:
+        return self._stack.enter_context(tempfile.TemporaryFile())
+
+    def keep(self, content: Iterable[bytes], limit: int | None = None) -> Source:
+        """Unpack a content of at most `limit` bytes and return it."""
+        memory, size = bytearray(), 0
+        file: BinaryIO | None = None
+        for piece in content:
+            size += len(piece)
+            self.spend(len(piece))
+            if limit is not None and size > limit:
+                raise Malformed(f"it unpacks to over {limit} bytes")
+            memory += piece
+            if len(memory) > MEMORY_LIMIT:
+                if file is None:
+                    file = self._new_file()
+                file.write(memory)
+                memory.clear()
+        if file is None:
+            return Memory(bytes(memory))
+        file.write(memory)
+        file.flush()
+        return File(file.fileno(), size)
+
+
+class Packed:
+    """A content that is compressed in one piece of the source around it."""
+
+    def __init__(self, around: Source, span: Span, size: int, unpack: Unpack, spool: Spool) -> None:
+        self.around = around
+        self.span = span
+        self._unpack = unpack
+        self._spool = spool
+        self.size = size
+        self.unlike = False  # whether the other side was seen to store it in other bytes
+
+    @cached_property
+    def _plain(self) -> Source:
+        plain = self._spool.keep(self._unpack(pieces(self.around, *self.span)), self.size)
+        if plain.size != self.size:
+            raise Malformed(f"it unpacks to {plain.size} bytes instead of {self.size}")
+        return plain
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._plain.read(offset, length)
+
+    def stored(self) -> Sequence[Span]:
+        return (self.span,)
+
+    def elsewhere(self, around: Source) -> Source:
+        return Packed(around, self.span, self.size, self._unpack, self._spool)
+
+    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+        if not isinstance(other, Packed) or other.size != self.size:
+            return common(self, other)
+        same = self.span == other.span and not outer.touches(*self.span)
+        self.unlike = not same and not self._equals(other)
+        return common(self, other) if self.unlike else ()
+
+    def _equals(self, other: "Packed") -> bool:
+        """Whether two contents are stored in the same bytes."""
+        self._spool.spend(self.span[1] - self.span[0])
+        ours, theirs = (pieces(side.around, *side.span) for side in (self, other))
+        return all(a == b for a, b in zip_longest(ours, theirs))

@@ -1,0 +1,178 @@
+"""tar archives, as the standard library reads them."""
+
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from pipeline.look.formats.container import (
+    Container,
+    Entry,
+    Fact,
+    Format,
+    Structure,
+    listed,
+    path_of,
+)
+from pipeline.look.formats.reader import Reader
+from pipeline.look.formats.rest import behind_end, without, written
+from pipeline.look.formats.source import Extents, Malformed, Source, Spool
+
+TYPES = {
+    tarfile.REGTYPE: "file",
+    tarfile.AREGTYPE: "file",
+    tarfile.CONTTYPE: "file",
+    tarfile.GNUTYPE_SPARSE: "file",
+    tarfile.LNKTYPE: "hard link",
+    tarfile.SYMTYPE: "link",
+    tarfile.CHRTYPE: "char",
+    tarfile.BLKTYPE: "block",
+    tarfile.DIRTYPE: "dir",
+    tarfile.FIFOTYPE: "fifo",
+}
+BLOCK = 512
+END = 2 * BLOCK  # zeros that end an archive
+RECORD_SIZE = 20 * BLOCK  # to a multiple of which tar fills up an archive
+NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+FURTHER_TIMES = ("atime", "ctime")
+DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
+# Besides its own errors, what tarfile raises for headers that say impossible things.
+ERRORS = (tarfile.TarError, ValueError, KeyError, OverflowError, EOFError, TypeError)
+
+
+def _matches(source: Source) -> bool:
+    if source.size < tarfile.BLOCKSIZE:
+        return False
+    raw = source.read(0, tarfile.BLOCKSIZE)
+    return raw[257:262] == b"ustar" or _is_old(raw)
+
+
+def _is_old(raw: bytes) -> bool:
+    """Whether this is a header of Unix version 7, which has no magic but a checksum."""
+    digits = raw[148:156].strip(b" \0")
+    if not digits or not set(digits) <= set(b"01234567") or not raw[0]:
+        return False
+    return int(digits, 8) == sum(raw[:148]) + sum(raw[156:]) + 8 * ord(" ")
+
+
+def _read(source: Source, spool: Spool) -> Container:
+    try:
+        with tarfile.open(fileobj=Reader(source), mode="r:", errors="surrogateescape") as archive:
+            ordered, order = listed(_entry(source, member) for member in _members(archive))
+            extended = repr(sorted(archive.pax_headers.items())).encode()
+    except ERRORS as error:
+        raise Malformed(f"it cannot be read: {error}") from error
+    structures = [Structure("global extended header", (0, 0), extended)]
+    return Container(
+        structures,
+        lambda: iter(ordered),
+        order=order,
+        rest=lambda entry, _: _rest(source, entry),
+        align=BLOCK,
+        closes=_closes,
+    )
+
+
+TAR = Format("tar", _matches, _read)
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Give the members without keeping them, as tarfile would."""
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]
+        yield member
+
+
+def _entry(source: Source, member: tarfile.TarInfo) -> Entry:
+    facts: dict[str, Fact] = {
+        "type": TYPES.get(member.type, repr(member.type)),
+        "mode": member.mode,
+        "owner": f"{member.uid}:{member.gid} {member.uname}:{member.gname}",
+        "time": f"{member.mtime}",
+    }
+    if member.linkname:
+        facts["target"] = member.linkname
+    if member.isdev():
+        facts["device"] = f"{member.devmajor}:{member.devminor}"
+    # names, sizes and times among them are told already
+    known = {"path", "linkpath", "size", "mtime", "uname", "gname", "uid", "gid"}
+    extended = sorted((k, v) for k, v in member.pax_headers.items() if k not in known)
+    times = tuple((k, v) for k, v in extended if k in FURTHER_TIMES)
+    others = tuple((k, v) for k, v in extended if k not in FURTHER_TIMES)
+    if times:
+        facts["time further"] = times
+    if others:
+        facts["xattr"] = others
+    content = None
+    if member.isreg():
+        content = Extents(source, [(member.offset_data, member.offset_data + _stored(member))])
+    return Entry(path_of(member.name), facts, content, (member.offset, member.offset_data))
+
+
+def _stored(member: tarfile.TarInfo) -> int:
+    """Return how many bytes of a file are stored: not its holes."""
+    if not member.issparse():
+        return member.size
+    parts: Iterable[tuple[int, int]] = member.sparse  # type: ignore[assignment]
+    return sum(length for _, length in parts)
+
+
+def _closes(start: int, end: int) -> bool:
+    """Whether zeros up to `end` are those that end an archive and fill it up."""
+    length = end - start - -start % BLOCK
+    return length == END or (end % RECORD_SIZE == 0 and END <= length < END + RECORD_SIZE)
+
+
+def _rest(source: Source, entry: Entry) -> bytes:
+    """Return what a member's headers say beyond its facts, and how they say it."""
+    if entry.record is None:
+        return b""
+    (at, end), found = entry.record, bytearray()
+    while at + BLOCK <= end:
+        header = source.read(at, BLOCK)
+        found += _rest_of_header(header, entry)
+        at += BLOCK
+        if at < end and header[156:157] in (*EXTENDED, *NAMES):
+            size = tarfile.nti(header[124:136])  # type: ignore[attr-defined]
+            content = source.read(at, max(0, min(size, end - at)))
+            extended = header[156:157] in EXTENDED
+            found += _rest_of_extended(content) if extended else _without_names(content, entry)
+            at += size
+            found += source.read(at, min(-at % BLOCK, end - at)).strip(b"\0")
+            at += -at % BLOCK
+    return bytes(found) + source.read(at, end - at)
+
+
+def _rest_of_header(raw: bytes, entry: Entry) -> bytes:
+    numbers = raw[100:108], raw[108:116], raw[116:124], raw[124:136], raw[136:148], raw[148:156]
+    devices = raw[329:345] if raw[156:157] not in DEVICES else written(raw[329:345])
+    parts = [
+        _without_names(raw[:100], entry),
+        *map(written, numbers),
+        raw[156:157],
+        _without_names(raw[157:257], entry),
+        raw[257:265],
+        behind_end(raw[265:297]),
+        behind_end(raw[297:329]),
+        devices,
+        raw[345:],
+    ]
+    return b"\n".join(parts)
+
+
+def _without_names(field: bytes, entry: Entry) -> bytes:
+    return without(without(field, entry.path), str(entry.facts.get("target", "")))
+
+
+def _rest_of_extended(content: bytes) -> bytes:
+    """Return the keywords of an extended header, whose values are facts, and what is no record."""
+    found, at, keys = bytearray(), 0, Counter[bytes]()
+    while at < len(content):
+        length, _, record = content[at:].partition(b" ")
+        if not length.isdigit() or not int(length):
+            break
+        key, _, value = record[: int(length) - len(length) - 1].partition(b"=")
+        keys[key] += 1
+        found += key + b"=" + value * (keys[key] > 1) + b"\n" * value.endswith(b"\n")
+        at += int(length)
+    return bytes(found) + content[at:]

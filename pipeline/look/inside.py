@@ -1,0 +1,178 @@
+"""Looks into two contents of one path, to the texts and bytes that differ, however deep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.base.plain import plain
+from pipeline.look.causes.classify import distinct, find_causes_of_values
+from pipeline.look.causes.facts import Cause, Pair
+from pipeline.look.causes.headers import in_headers
+from pipeline.look.causes.inside import find_causes_of_place
+from pipeline.look.causes.properties import only_in_one
+from pipeline.look.containers import Sides
+from pipeline.look.contents import Content, read_contents
+from pipeline.look.formats.scan import describe, scan
+from pipeline.look.formats.source import Spool, common
+from pipeline.look.images import locate_contents
+from pipeline.look.places import Place
+from pipeline.look.shown import Shown, show
+from pipeline.look.twins import find_twins
+
+WORK = 1024**3  # as Spool counts it, for one pair
+INSIDE_LIMIT = 20
+EVIDENCE_LIMIT = 400
+EQUAL = "the contents are equal"
+ONLY = "only-in-"
+NOT_CONTENT = "["  # structures and regions of a format are named in brackets
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What differs in a content that is an image, an archive or packed.
+
+    `where`, `path`, `kind`, `offset` and `bytes` are those of locate's places; `left` and `right`
+    are the values that differ, where that is not bytes.
+    """
+
+    where: str
+    path: str
+    kind: str
+    offset: int | None = None
+    bytes: int | None = None
+    left: str = ""
+    right: str = ""
+    shown: Shown | None = None
+    causes: tuple[Cause, ...] = ()
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Two contents that no reader goes into: what their file is called, and the bytes."""
+
+    name: str
+    sides: tuple[Content, Content]
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all bytes of both."""
+        return not any(side.cut or side.start for side in self.sides)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was found, as the fields of an explanation; `leaf` is the first that differs."""
+
+    offset: int | None = None
+    bytes: int | None = None
+    shown: Shown | None = None
+    causes: tuple[Cause, ...] = ()
+    inside: tuple[Inside, ...] = ()
+    note: str = ""
+    leaf: Leaf | None = None
+
+
+def look_into(path: str, sides: Sides, pair: Pair) -> Looked:
+    """Say in what two contents differ; all texts are safe for a terminal.
+
+    Raise one of `REFUSED` if not even their bytes can be read.
+    """
+    found: list[tuple[Place, Inside, Leaf | None]] = []
+
+    def look(place: Place, contents: Sides | None) -> None:
+        found.append((place, *_look_at(place, contents, path, pair)))
+
+    names = pair[0].name, pair[1].name
+    compared = locate_contents(sides, work=WORK, names=names, limit=INSIDE_LIMIT, look=look)
+    if compared.equal:
+        return Looked(note=EQUAL)
+    offset, count = _differing(sides)
+    inside = _named_alike([one for _, one, _ in found], pair)
+    leaf = next((leaf for place, _, leaf in found if leaf and not _own(place)), None)
+    notes = [] if compared.complete else ["there may be more differences inside"]
+    if leaf and not leaf.whole:
+        notes.append("only a part was looked at")
+    first = inside[0]
+    if not first.where:  # it is no container, or not both are
+        notes += [first.left] if first.kind == "malformed" else []
+        return Looked(offset, count, first.shown, first.causes, (), "; ".join(notes), leaf)
+    whole = read_contents(sides, offset or 0)
+    headers = in_headers(path, (whole[0].data, whole[1].data), pair) if not whole[0].start else []
+    return Looked(
+        offset,
+        count,
+        None if any(one.shown for one in inside) else _shown(whole),
+        distinct([*headers, *(cause for one in inside for cause in one.causes)]),
+        tuple(inside),
+        "; ".join(notes),
+        leaf,
+    )
+
+
+def _look_at(
+    place: Place, contents: Sides | None, outer: str, pair: Pair
+) -> tuple[Inside, Leaf | None]:
+    """Return what there is to say of a place, and its contents if it has some."""
+    leaf, shown, data = None, None, None
+    if contents is not None:
+        read = read_contents(contents, place.offset or 0)
+        name = (place.path or outer).rpartition("/")[2]
+        leaf, shown, data = Leaf(name, read), _shown(read), (read[0].data, read[1].data)
+    causes = find_causes_of_place(place, data, outer, pair)
+    told = leaf is None or place.kind == "malformed"
+    left, right = (plain(side) if told else "" for side in (place.first, place.second))
+    inside = Inside(
+        *(plain(place.where), plain(place.path), place.kind, place.offset, place.bytes),
+        *(left, right, shown, shortened(causes)),
+    )
+    return inside, leaf
+
+
+def _own(place: Place) -> bool:
+    return place.path.startswith(NOT_CONTENT)
+
+
+def _shown(contents: tuple[Content, Content]) -> Shown:
+    """Show where contents differ, by their offsets in the whole."""
+    shown = show(contents[0].data, contents[1].data)
+    start = contents[0].start
+    return replace(shown, rows=tuple(replace(r, offset=r.offset + start) for r in shown.rows))
+
+
+def _differing(sides: Sides) -> tuple[int, int]:
+    """Return the first byte that differs, and how many do: of the longer one all that follow."""
+    with Spool([2 * WORK]).nested() as spool:
+        ranges = scan(*sides, common(*sides), spool)
+    found = describe(*sides, ranges)
+    sizes = sides[0].size, sides[1].size
+    count = found.count if sizes[0] == sizes[1] else max(sizes) - found.offset
+    return found.offset, count
+
+
+def _named_alike(inside: Sequence[Inside], pair: Pair) -> list[Inside]:
+    """Explain the paths that only one side has by those that stand in their place in the other."""
+    only: tuple[dict[str, list[str]], dict[str, list[str]]] = {}, {}
+    for one in inside:
+        for number, facts in enumerate(pair):
+            if one.kind == f"{ONLY}{facts.name}":
+                only[number].setdefault(one.where, []).append(one.path)
+    causes: dict[tuple[str, str], tuple[Cause, ...]] = {}
+    for where in only[0].keys() | only[1].keys():
+        ours, theirs = (side.get(where, []) for side in only)
+        twins = find_twins(ours, theirs)
+        for number, paths in enumerate((ours, theirs)):
+            for path in paths:
+                names = path, twins.get(path)
+                if names[1] is None:
+                    found: tuple[Cause, ...] = (only_in_one(path, number, pair),)
+                else:
+                    pairwise = names if number == 0 else names[::-1]
+                    found = find_causes_of_values("name", pairwise, pair)
+                causes[where, path] = shortened(found)
+    return [
+        replace(one, causes=one.causes or causes.get((one.where, one.path), ())) for one in inside
+    ]
+
+
+def shortened(causes: Sequence[Cause]) -> tuple[Cause, ...]:
+    """Return causes whose evidence is safe and not too long."""
+    return tuple(Cause(c.name, plain(c.evidence, limit=EVIDENCE_LIMIT), c.weak) for c in causes)

@@ -1,0 +1,127 @@
+"""How a place where two files differ is told."""
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipeline.base.plain import plain
+from pipeline.look.formats.container import Fact, Structure
+from pipeline.look.formats.scan import Bytes
+from pipeline.look.formats.source import Malformed, Source
+
+# What a reader raises for a content that does not follow its format.
+REFUSED = (Malformed, struct.error, IndexError, RecursionError)
+SHOWN_BYTES = 16
+UNUSED = "unused space"
+WEIGHTS = ("type", "target", "device", "mode", "owner", "xattr", "links", "time")
+
+
+class Differing(NamedTuple):
+    """Bytes of one name, or unused space, that differ and that nothing else tells."""
+
+    name: str
+    sizes: tuple[int, int]
+    found: Bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place where two files differ.
+
+    `where` names the containers from the outside in, `path` what differs in the innermost: a path,
+    or one of the format's own structures in brackets. `kind` is content, mode, owner, time, target,
+    type, links, device, name, xattr, order, only-in-<name>; structure and identifier for the
+    format's own data; layout, where the same is stored in another way; malformed, with the reason
+    as `first`.
+    `offset` is the first byte that differs, in the path's content or, for structures, in the
+    container; `bytes` how many differ of those that both sides have; `sizes` are in bytes.
+    `first` and `second` are the values, or the first bytes that differ in hexadecimal. `note` says
+    why a content was not looked into, where that would say more.
+    """
+
+    where: str
+    path: str
+    kind: str
+    offset: int | None = None
+    bytes: int | None = None
+    sizes: tuple[int | None, int | None] = (None, None)
+    first: str = ""
+    second: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        at = f": {self.bytes} bytes from {self.offset} on" if self.offset is not None else ""
+        sizes = f", sizes {self.sizes[0]} and {self.sizes[1]}" * (self.sizes[0] != self.sizes[1])
+        values = f": {self.first or '–'} / {self.second or '–'}" * bool(self.first or self.second)
+        within = f"{self.where}: " if self.where else ""
+        note = f" ({self.note})" if self.note else ""
+        return plain(f"{within}{self.path or '.'}: {self.kind}{at}{sizes}{values}{note}")
+
+
+def content_place(
+    where: str,
+    path: str,
+    sides: tuple[Source, Source],
+    found: Bytes,
+    kind: str = "content",
+    note: str = "",
+) -> Place:
+    """Return the place of bytes that differ; `note` says why they were not looked into.
+
+    Of what is malformed that is told in place of the bytes.
+    """
+    first, second = found.first.hex(), found.second.hex()
+    if kind == "malformed":
+        first, second, note = note, "", ""
+    sizes = (sides[0].size, sides[1].size)
+    return Place(where, path, kind, found.offset, found.count, sizes, first, second, note)
+
+
+def structure_place(where: str, one: Structure, other: Structure) -> Place:
+    """Return the place of a structure that differs, with what it says or its differing bytes."""
+    pairs = enumerate(zip(one.content, other.content, strict=False))
+    differing = [number for number, (a, b) in pairs if a != b]
+    at = differing[0] if differing else min(len(one.content), len(other.content))
+    first, second = (side.content[at : at + SHOWN_BYTES].hex() for side in (one, other))
+    if one.text is not None and other.text is not None and one.text != other.text:
+        first, second = plain(one.text), plain(other.text)
+    return Place(
+        *(where, f"[{one.name}]", one.kind, one.span[0] + at, len(differing)),
+        sizes=(len(one.content), len(other.content)),
+        first=first,
+        second=second,
+    )
+
+
+def fact_place(where: str, path: str, name: str, one: Fact | None, other: Fact | None) -> Place:
+    """Return the place of a fact that differs; of named values only those that do are told."""
+    kind, _, which = name.partition(" ")
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        shared = {*one} & {*other}
+        one, other = (tuple(v for v in side if v not in shared) for side in (one, other))
+    first, second = (plain(f"{which} {_said(kind, fact)}".strip()) for fact in (one, other))
+    return Place(where, path, kind, first=first, second=second)
+
+
+def weight(fact: str) -> tuple[int, str]:
+    """Return the place of a fact among those of a path: what says most first."""
+    kind = fact.split(" ")[0]
+    return (WEIGHTS.index(kind) if kind in WEIGHTS else len(WEIGHTS), fact)
+
+
+def say_reason(error: Exception) -> str:
+    """Return why a content was refused, in words."""
+    if isinstance(error, Malformed):
+        return plain(str(error))
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "it ends, or points, where nothing is"
+
+
+def _said(kind: str, fact: Fact | None) -> str:
+    """Return how people write a fact."""
+    if fact is None:
+        return "–"
+    if isinstance(fact, tuple):
+        return " ".join(f"{name}={value}" for name, value in fact) or "–"
+    return f"{fact:04o}" if kind == "mode" and isinstance(fact, int) else str(fact)

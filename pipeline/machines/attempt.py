@@ -1,0 +1,253 @@
+"""One machine from its making to what it hands back: inputs, kept trees, records, output."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from docker import DockerClient
+from docker.errors import DockerException
+from docker.models.containers import Container
+
+from pipeline.base.errors import BuildFailed, InfrastructureFailed
+from pipeline.base.files import json_bytes, sha256_bytes
+from pipeline.documents.statement import DRAWN
+from pipeline.farm.workspace import Workspace
+from pipeline.guest import protocol
+from pipeline.machines import accelerator, builder, engine, machine, output, repository
+from pipeline.machines import host as hosts
+from pipeline.machines.host import AskMirrors
+from pipeline.machines.machine import Machine, Record
+from pipeline.machines.plan import Plan, guest_files
+from pipeline.machines.trees import Kept, Keys, Trees, TwoValues, read_told
+
+Notify = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of a machine: `digests` are those of the files that it handed back.
+
+    `begun` are the kept trees that it began with; `two_values` what contradicts kept ones.
+    """
+
+    machine: Machine
+    started: datetime
+    done: Record
+    digests: dict[str, str]
+    begun: tuple[Kept, ...]
+    two_values: tuple[TwoValues, ...]
+
+
+def attempt(
+    client: DockerClient,
+    plan: Plan,
+    workspace: Workspace,
+    ask_mirrors: AskMirrors,
+    notify: Notify,
+    *,
+    keep: bool = False,
+    silence_s: float = machine.SILENCE_S,
+    at: datetime | None = None,
+) -> Attempt:
+    """Run a machine that does what is planned; its logs and files go to the plan's folder.
+
+    `at` is the moment that its clock starts from, now if it is None. Nothing of it stays on the
+    Engine unless `keep`. Raise the error that the machine reports, or InfrastructureFailed.
+    """
+    if engine.sweep(client, plan.run.id, plan.environment):
+        notify({"record": "note", "line": "removed what a broken attempt had left on the engine"})
+    with ExitStack() as stack:
+        if not keep:
+            stack.callback(engine.sweep, client, plan.run.id, plan.environment)
+        ready = _prepare(client, plan, workspace, ask_mirrors, notify)
+        started = at or machine.now()
+        if keep:
+            notify({"record": "note", "line": f"container and volume {ready.name} will be kept"})
+        container = machine.create(client, ready, ready.argv(started))
+        trees = Trees(client, plan.environment, plan.run.id, ready.host_image, workspace.cache)
+        keys = tree_keys(plan, ready)
+        begun: list[Kept] = []
+        with _without_at_worst(notify):
+            begun = trees.begin(keys.chain(plan.course.begin), container)
+        with tempfile.TemporaryDirectory(prefix="twinbuild-input-") as scratch:
+            disk = input_disk(plan, workspace, begun, Path(scratch) / "input.tar")
+            engine.put(container, machine.VOLUME, {f"{machine.WORK.name}/input.tar": disk})
+        done, two_values = _run(plan, container, trees, keys, begun, notify, silence_s)
+        with engine.get(container, machine.OUTPUT) as stream:
+            digests = output.receive(stream, plan.limits, plan.folder)
+    return Attempt(ready, started, done, digests, tuple(begun), tuple(two_values))
+
+
+def tree_keys(plan: Plan, ready: Machine) -> Keys:
+    """Return what the trees of this plan are kept under.
+
+    What is drawn anew for each run does not go in: a step that it acts on makes two trees under one
+    key, and that is told.
+    """
+    job = plan.job
+    dates = [line for line in plan.lock.decode().splitlines() if line.startswith("Date: ")]
+    factors = {n: value for n, value in plan.kept_with.factors.items() if n not in DRAWN}
+    of_bootstrap = {
+        **{name: job[name] for name in ("image", "suite", "architecture", "guest_sha256")},
+        "environment": plan.environment,
+        "dates": dates or job["epoch"],  # as the machine does
+        "packages": sorted(package.sha256 for package in plan.packages("image")),
+        **_own_packages(plan),
+        "factors": factors,
+        "accelerator": ready.accelerator.name,
+        "builder": ready.builder.volume,
+        "host_image": ready.host_image,
+    }
+    of_commit = {name: job[name] for name in ("version", "commit", "epoch", "source_sha256")}
+    return Keys(*(sha256_bytes(json_bytes(parts)) for parts in (of_bootstrap, of_commit)))
+
+
+def _own_packages(plan: Plan) -> dict[str, Any]:
+    """Return what decides the packages that the image brings itself; most images have none."""
+    if not plan.job["local"]:
+        return {}
+    built_by = sorted(package.sha256 for package in plan.packages("build"))
+    return {"local": plan.job["local"], "built_by": built_by}
+
+
+@contextmanager
+def _without_at_worst(notify: Notify) -> Iterator[None]:
+    """Go on without kept trees if they cannot be reached: a build does not need them."""
+    try:
+        yield
+    except (InfrastructureFailed, DockerException) as error:
+        notify({"record": "note", "line": f"kept trees are of no use now: {error}"})
+
+
+def _run(
+    plan: Plan,
+    container: Container,
+    trees: Trees,
+    keys: Keys,
+    begun: Sequence[Kept],
+    notify: Notify,
+    silence_s: float,
+) -> tuple[Record, list[TwoValues]]:
+    """Follow a machine to its end; keep the trees that it told, also when a later step failed."""
+    records: list[Record] = []
+
+    def take(record: Record) -> None:
+        if record["record"] in ("layer", "damaged"):
+            records.append(record)
+        else:
+            notify(record)
+
+    def keep_trees() -> list[TwoValues]:
+        told = read_told(record for record in records if record["record"] == "layer")
+        if not plan.course.keep or not told:
+            return []
+        steps = [*(layer.step for layer in begun), *(layer.step for layer in told)]
+        with _without_at_worst(notify):
+            return trees.take(keys.chain(steps), told, container)
+        return []
+
+    try:
+        done = _follow(plan, container, take, silence_s)
+    except BuildFailed:
+        keep_trees()
+        raise
+    except InfrastructureFailed:
+        if begun and any(record["record"] == "damaged" for record in records):
+            trees.drop(begun[0].key, container)
+        raise
+    return done, keep_trees()
+
+
+def _prepare(
+    client: DockerClient,
+    plan: Plan,
+    workspace: Workspace,
+    ask_mirrors: AskMirrors,
+    notify: Notify,
+) -> Machine:
+    """Make what the machine runs on: container host, builder, accelerator."""
+    notify({"record": "step", "step": "container host"})
+    image, made = hosts.ensure(client, plan.host, ask_mirrors)
+    notify({"record": "note", "line": f"container host {'made' if made else 'is there'}"})
+    notify({"record": "step", "step": "builder"})
+    packages = plan.packages("builder")
+    recipe = builder.Recipe(
+        plan.environment,
+        plan.run.id,
+        image,
+        plan.image.suite,
+        workspace.builder,
+        packages,
+        repository.select(plan.index, packages),
+        fresh=plan.run.request().tag is not None,  # caches are never used for a release
+    )
+    ready, made = builder.ensure(client, recipe, workspace.store, workspace.cache)
+    notify({"record": "note", "line": f"builder {'made' if made else 'is there'}"})
+    chosen = accelerator.choose(client, image, ready.volume, workspace.cache)
+    notify({"record": "step", "step": f"machine ({chosen.name})"})
+    entry, variation = plan.choice.entry, plan.choice.variation
+    vary = plan.run.request().vary
+    return Machine(plan.run.id, plan.environment, image, ready, chosen, entry, variation, vary)
+
+
+def input_disk(plan: Plan, workspace: Workspace, begun: Sequence[Kept], path: Path) -> Path:
+    """Write the input disk: a tar archive that the machine reads straight from the device."""
+    files: dict[str, Path | bytes] = {
+        **guest_files(),
+        "machine.json": json_bytes(
+            plan.choice.variation.model_dump()
+            | {"measure_by_hand": plan.measure, "trees": _trees(plan, begun)}
+        ),
+        "job.json": json_bytes(plan.job),
+        protocol.LOCK: plan.lock,
+        protocol.SOURCE_TAR: plan.run.source_tar,
+    }
+    for kit in plan.job["kits"]:
+        for name, sha256 in protocol.earlier_files(kit).items():
+            files[name] = workspace.store.path(sha256)
+    for name, sha256 in protocol.source_files(plan.job).items():
+        files[name] = workspace.store.path(sha256)
+    users = {protocol.MAIN: "image", protocol.BUILD: "build"}
+    if begun:  # the image's packages are installed
+        del users[protocol.MAIN]
+    packages = {component: plan.packages(user) for component, user in users.items()}
+    indices = {c: repository.select(plan.index, some) for c, some in packages.items() if some}
+    if indices:
+        every = [package for some in packages.values() for package in some]
+        archive = repository.files(plan.image.suite, indices, every, workspace.store)
+        files |= {f"{protocol.REPOSITORY}/{name}": content for name, content in archive.items()}
+    with path.open("wb") as out:
+        for piece in engine.archive(files):
+            out.write(piece)
+    return path
+
+
+def _trees(plan: Plan, begun: Sequence[Kept]) -> dict[str, Any]:
+    """Return what machine.json says of kept trees: the layers lie one right after the other."""
+    begin, offset = [], 0
+    for layer in begun:
+        said = layer.model_dump(include={"step", "size", "head", "started", "ended", "digest"})
+        begin.append({**said, "offset": offset})
+        offset += layer.size
+    return {"begin": begin, "keep": plan.course.keep, "stop": plan.course.stop}
+
+
+def _follow(plan: Plan, container: Any, notify: Notify, silence_s: float) -> Record:
+    console_log = plan.folder / "console.log"
+    with (
+        console_log.open("wb", buffering=0) as console,
+        (plan.folder / "progress.jsonl").open("wb", buffering=0) as records,
+    ):
+        try:
+            return machine.follow(container, console, records, notify, silence_s=silence_s)
+        except (InfrastructureFailed, BuildFailed) as error:
+            meaning, words = machine.last_words(console_log)
+            if isinstance(error, BuildFailed) and meaning != machine.OUT_OF_MEMORY:
+                raise
+            what = f"the machine of {plan.environment} {meaning}" if meaning else error.what
+            detail = error.detail or words
+            raise InfrastructureFailed(what, remedy=f"see {console_log}", detail=detail) from error

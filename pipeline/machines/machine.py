@@ -1,0 +1,362 @@
+"""The machine: QEMU in an unprivileged container without network, given disks, asked to report."""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+from docker import DockerClient
+from docker.errors import DockerException
+from docker.models.containers import Container
+
+from pipeline.base.errors import BuildFailed, InfrastructureFailed, InputsUnverified, TwinbuildError
+from pipeline.base.files import parse_json
+from pipeline.base.plain import plain
+from pipeline.farm.config import EnvironmentEntry, Variation, Vary
+from pipeline.guest import protocol
+from pipeline.machines import engine
+from pipeline.machines.accelerator import DEVICE, EMULATED, Accelerator
+from pipeline.machines.builder import MOUNTED, OUT, Builder
+from pipeline.machines.engine import BUILDER_USER, LABEL, LOG, RUN_LABEL
+
+VOLUME = PurePosixPath("/machine")
+# Made by the files that come first, so that it belongs to the machine's user.
+WORK = VOLUME / "work"
+OUTPUT = WORK / "output.raw"
+# Without KVM a busy Engine starves the emulated timer, which the kernel takes for a broken one.
+# Memory goes from one of its own programs to another: there is nobody to clear it for.
+KERNEL_PARAMETERS = "console=ttyS0 panic=-1 quiet mitigations=off init_on_alloc=0 no_timer_check"
+# Reaches the first program and the machine's own Python, not the steps' programs: where
+# vector instructions are emulated, OpenSSL's SHA-256 is nearly twice as fast without them.
+TCG_PARAMETERS = "OPENSSL_ia32cap=0:0"
+SCRATCH_SIZE = "32G"  # sparse
+FULL_REMEDY = (
+    f"it has {SCRATCH_SIZE[:-1]} GiB, or half of memory_mib where it is in memory: take content out"
+    " of the image, or raise memory_mib in farm.yaml"
+)
+OUTPUT_SIZE = "16G"  # sparse
+TREES, LAYERS = "trees.raw", "layers.raw"  # kept trees that go in and come out
+LAYERS_BYTES = 16 * 1024**3  # sparse
+OVERHEAD_MIB = 1536  # QEMU itself, translated code included
+TRANSLATION_CACHE_MIB = 512
+PORTS_LIMIT = 128 * 1024 * 1024  # bytes of all that it says
+STEPS_LIMIT = 10_000
+SILENCE_S = 240.0
+TOTAL_S = 12 * 3600.0
+END_S = 60.0  # between a machine's last word and its container's end
+READER_S = 10.0
+PIDS_LIMIT = 128
+ROOM_NEEDED = 1024 * 1024
+FACTS_LIMIT = 40
+TAIL_LINES = 15
+
+FAILURES: dict[int, type[TwinbuildError]] = {
+    protocol.STATUS_BUILD_FAILED: BuildFailed,
+    protocol.STATUS_INFRASTRUCTURE: InfrastructureFailed,
+    protocol.STATUS_INPUTS: InputsUnverified,
+}
+OUT_OF_MEMORY = "ran out of memory; give the environment more in farm.yaml"
+# What the kernel says on the console before it goes, and what that means.
+LAST_WORDS = {
+    "Out of memory: Killed process": OUT_OF_MEMORY,
+    "Kernel panic": "panicked",
+}
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine: what it runs on and how it differs from the other one."""
+
+    run_id: str
+    environment: str
+    host_image: str
+    builder: Builder
+    accelerator: Accelerator
+    entry: EnvironmentEntry
+    variation: Variation
+    vary: Vary = "default"  # the level that was asked for
+
+    @property
+    def name(self) -> str:
+        """The name of its container and of its volume."""
+        return f"twinbuild-{self.run_id}-{self.environment}"
+
+    def clock(self, now: datetime) -> str:
+        """Return the time that its clock shows at `now`."""
+        v = self.variation
+        offset = timedelta(days=v.clock_offset_days, minutes=v.clock_offset_minutes)
+        return f"{now + offset:%Y-%m-%dT%H:%M:%S}"
+
+    @property
+    def cpu_model(self) -> str:
+        """QEMU's name of its CPU."""
+        kvm = self.accelerator.name == "kvm"
+        return self.variation.cpu_model_kvm if kvm else self.variation.cpu_model_tcg
+
+    def argv(self, now: datetime) -> list[str]:
+        """Return QEMU's arguments."""
+        tcg = self.accelerator.name == "tcg"
+        accelerator = f"{EMULATED},tb-size={TRANSLATION_CACHE_MIB}" if tcg else "kvm"
+        parameters = f"{KERNEL_PARAMETERS} {TCG_PARAMETERS}" if tcg else KERNEL_PARAMETERS
+        return [
+            "qemu-system-x86_64",
+            *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+            *("-machine", self.variation.machine_type),
+            *("-accel", accelerator),
+            *("-cpu", self.cpu_model),
+            *("-smp", str(self.entry.cpus), "-m", str(self.entry.memory_mib)),
+            *("-rtc", f"base={self.clock(now)}"),
+            *("-kernel", f"{OUT}/vmlinuz", "-initrd", f"{OUT}/initrd.img"),
+            *("-append", parameters),
+            *_disk(protocol.ROOT_DISK, f"{OUT}/root.img,readonly=on"),
+            *_disk(protocol.INPUT_DISK, f"{WORK}/input.tar,readonly=on"),
+            *_disk(protocol.SCRATCH_DISK, f"{WORK}/scratch.raw,cache=unsafe,discard=unmap"),
+            *_disk(protocol.OUTPUT_DISK, f"{OUTPUT},cache=unsafe"),
+            *_disk(protocol.TREES_DISK, f"{WORK}/{TREES},readonly=on"),
+            *_disk(protocol.LAYERS_DISK, f"{WORK}/{LAYERS},cache=unsafe,discard=unmap"),
+            *("-device", "virtio-serial-pci"),
+            *("-chardev", "file,id=records,path=/dev/stdout"),
+            *("-device", f"virtserialport,chardev=records,name={protocol.PROGRESS_PORT}"),
+            *("-chardev", "file,id=console,path=/dev/stderr", "-serial", "chardev:console"),
+        ]
+
+    def describe(self, now: datetime) -> dict[str, Any]:
+        """Return what its statement says of it: what it is, and what was varied."""
+        return {
+            "accelerator": self.accelerator.name,
+            "builder": dict(self.builder.facts),
+            "clock": self.clock(now),
+            "cpu_model": self.cpu_model,
+            "cpus": self.entry.cpus,
+            "host_image": self.host_image,
+            "memory_mib": self.entry.memory_mib,
+            "varied": self.variation.model_dump(),
+            "vary": self.vary,
+        }
+
+
+def _disk(serial: str, file: str) -> tuple[str, ...]:
+    drive = f"if=none,id={serial},format=raw,file={file}"
+    return "-drive", drive, "-device", f"virtio-blk-pci,drive={serial},serial={serial}"
+
+
+def create(client: DockerClient, machine: Machine, argv: list[str]) -> Container:
+    """Make its container: no root, capabilities or network; nothing writable but a volume."""
+    label = {LABEL: "machine", RUN_LABEL: f"{machine.run_id}/{machine.environment}"}
+    client.volumes.create(machine.name, labels=label)
+    sizes = {"scratch.raw": SCRATCH_SIZE, OUTPUT.name: OUTPUT_SIZE, LAYERS: LAYERS_BYTES}
+    sizes[TREES] = "'>1M'"  # at least: QEMU takes no empty disk
+    prepare = "; ".join(f"truncate -s {size} {WORK}/{name}" for name, size in sizes.items())
+    cpus = min(machine.entry.cpus + 1, int(client.info()["NCPU"]))
+    kvm_group = machine.accelerator.kvm_group
+    return client.containers.create(
+        machine.host_image,
+        ["/bin/sh", "-ec", f'{prepare}; exec "$@"', "machine", *argv],
+        name=machine.name,
+        labels=label,
+        user=f"{BUILDER_USER}:{BUILDER_USER}",
+        volumes={
+            machine.name: {"bind": str(VOLUME), "mode": "rw"},
+            machine.builder.volume: {"bind": str(MOUNTED), "mode": "ro"},
+        },
+        devices=[DEVICE] if kvm_group is not None else [],
+        group_add=[kvm_group] if kvm_group is not None else [],
+        network_mode="none",
+        read_only=True,
+        tmpfs={"/tmp": "size=64m", "/var/tmp": "size=64m"},  # noqa: S108  the container's own
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        mem_limit=f"{machine.entry.memory_mib + OVERHEAD_MIB}m",
+        nano_cpus=cpus * 1_000_000_000,
+        pids_limit=PIDS_LIMIT,
+        log_config=LOG,
+    )
+
+
+def follow(
+    container: Container,
+    console: BinaryIO,
+    records: BinaryIO,
+    notify: Callable[[Record], None],
+    *,
+    silence_s: float = SILENCE_S,
+) -> Record:
+    """Start a machine, let it run to its end and return its `done` record.
+
+    Both files get what the machine says, within limits. Raise the error that the machine reports,
+    or InfrastructureFailed if it hangs, panics, floods its ports or ends without a word.
+    """
+    last: Record = {}
+    reader = _Records()
+    said = 0
+    with closing(_pieces(container, silence_s)) as pieces:
+        for stream, piece in pieces:
+            said += len(piece)
+            if said > PORTS_LIMIT:
+                raise InfrastructureFailed("the machine floods its ports")
+            if stream == "console":
+                console.write(piece)
+                continue
+            for record, line in reader.feed(piece):
+                if record["record"] == "log":
+                    console.write(_logged(record))
+                elif record["record"] in ("done", "failed"):
+                    last = record
+                records.write(line)
+                notify(record)
+    status = engine.wait(container, END_S)
+    if last.get("record") == "done" and status == 0:
+        return last
+    raise _failure(last, status)
+
+
+def facts(done: Record) -> dict[str, str]:
+    """Return what a machine's `done` record says of it: some short texts by name."""
+    said = done.get("facts")
+    pairs = list(said.items())[:FACTS_LIMIT] if isinstance(said, dict) else []
+    return {plain(name, limit=40): plain(str(value), limit=200) for name, value in pairs}
+
+
+def _logged(record: Record) -> bytes:
+    line = str(record.get("line"))[: protocol.LINE_LIMIT]
+    return line.encode(errors="backslashreplace") + b"\n"
+
+
+def _failure(last: Record, status: int | None) -> TwinbuildError:
+    if last.get("record") != "failed":
+        return InfrastructureFailed(f"the machine ended without a result (QEMU's status {status})")
+    said = last.get("status")
+    kind = FAILURES.get(said, InfrastructureFailed) if isinstance(said, int) else None
+    kind = kind or InfrastructureFailed
+    what = plain(str(last.get("what")))
+    detail = "\n".join(plain(line) for line in str(last.get("detail"))[:10000].splitlines())
+    remedy = FULL_REMEDY if protocol.SCRATCH_FULL in what else ""
+    return kind(f"step {plain(str(last.get('step')))}: {what}", remedy=remedy, detail=detail)
+
+
+def last_words(console: Path) -> tuple[str | None, str]:
+    """Return what the last words on the console mean, if they mean something, and the words."""
+    with console.open("rb") as file:
+        file.seek(max(0, console.stat().st_size - 65536))
+        tail = file.read().decode(errors="replace")
+    meaning = next((meaning for words, meaning in LAST_WORDS.items() if words in tail), None)
+    return meaning, "\n".join(plain(line) for line in tail.splitlines()[-TAIL_LINES:])
+
+
+class _Records:
+    """Cuts the stream of records into lines and parses them."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()  # whatever the size of the pieces, each byte is moved once
+        self._steps = 0
+
+    def feed(self, piece: bytes) -> Iterator[tuple[Record, bytes]]:
+        """Yield the records that are complete now, each with the line to keep of it."""
+        for line in self._lines(piece):
+            try:
+                record = parse_json(line)
+                known = record["record"] in protocol.RECORDS
+                # NaN is no JSON; what is nested too deeply for this must not break readers either.
+                kept = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
+            except (ValueError, TypeError, KeyError, RecursionError):
+                known = False
+            if not known:
+                raise InfrastructureFailed(f"the machine sent a malformed record: {line[:200]!r}")
+            self._steps += record["record"] == "step"
+            if self._steps > STEPS_LIMIT:
+                raise InfrastructureFailed(f"the machine reports more than {STEPS_LIMIT} steps")
+            yield record, kept
+
+    def _lines(self, piece: bytes) -> Iterator[bytes]:
+        first, *others = piece.split(b"\n")
+        self._rest += first
+        for other in others:
+            yield bytes(self._rest)
+            self._rest = bytearray(other)
+        if len(self._rest) > protocol.RECORD_LIMIT:
+            raise InfrastructureFailed("the machine sent a record without end")
+
+
+def _pieces(container: Container, silence_s: float) -> Generator[tuple[str, bytes], None, None]:
+    """Yield what the machine says, by stream; raise InfrastructureFailed if it falls silent."""
+    arrived: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=1000)
+    enough = threading.Event()
+    stream = container.attach(stream=True, demux=True)  # before the start: nothing is missed
+    arguments = (stream, arrived, enough)
+    reader = threading.Thread(target=_read, args=arguments, daemon=True, name="read a machine")
+    reader.start()
+    try:
+        container.start()
+        deadline = time.monotonic() + TOTAL_S
+        while (item := _next(container, arrived, silence_s)) is not None:
+            if time.monotonic() > deadline:
+                hours = f"{TOTAL_S / 3600:g} hours"
+                raise InfrastructureFailed(f"the machine did not end within {hours}")
+            yield item
+    finally:
+        enough.set()
+        with suppress(OSError, DockerException):
+            stream.close()
+            cast("Any", stream)._response.close()  # noqa: SLF001  the SDK leaves it open
+        reader.join(READER_S)
+
+
+def _read(
+    stream: Iterable[tuple[bytes | None, bytes | None]],
+    arrived: queue.Queue[tuple[str, bytes] | None],
+    enough: threading.Event,
+) -> None:
+    """Move what arrives to the queue, until it ends or nobody wants more."""
+
+    def hand_over(item: tuple[str, bytes] | None) -> None:
+        while not enough.is_set():
+            with suppress(queue.Full):
+                arrived.put(item, timeout=0.2)
+                break
+
+    try:
+        for out, err in stream:
+            for name, piece in (("records", out), ("console", err)):
+                if piece:
+                    hand_over((name, piece))
+    except (OSError, ValueError):
+        if not enough.is_set():  # else it was closed under our feet, as is meant
+            raise
+    finally:
+        hand_over(None)
+
+
+def _next(
+    container: Container, arrived: queue.Queue[tuple[str, bytes] | None], silence_s: float
+) -> tuple[str, bytes] | None:
+    try:
+        return arrived.get(timeout=silence_s)
+    except queue.Empty:
+        what = f"the machine gave no sign of life for {silence_s:g} s"
+        if not _has_room(container):  # QEMU stops a machine that it has no room for
+            what = "there is no room left on the Docker Engine's disk"
+        raise InfrastructureFailed(what) from None
+
+
+def _has_room(container: Container) -> bool:
+    try:
+        said = container.exec_run(["stat", "-f", "-c", "%a %S", str(VOLUME)]).output
+        blocks, size = map(int, cast("bytes", said).split())
+    except (DockerException, ValueError):
+        return True  # as far as can be told
+    return blocks * size >= ROOM_NEEDED
+
+
+def now() -> datetime:
+    """Return the present time, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,155 @@
+"""What one environment will do, decided before anything is started."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import UsageError, command_line
+from pipeline.base.files import read_json, sha256_bytes, sha256_file
+from pipeline.documents.lock import Package
+from pipeline.farm.config import Image, parse_image
+from pipeline.farm.job import committed, make_job
+from pipeline.farm.run import Run
+from pipeline.farm.variation import Choice, choose
+from pipeline.farm.workspace import Workspace
+from pipeline.guest import protocol
+from pipeline.machines import output
+from pipeline.machines.host import Host
+
+PIPELINE = Path(__file__).parents[1]
+# The rooms that are carried into the machine.
+CARRIED = ("guest", "documents")
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where a machine may begin and where it stops: kept trees in, kept trees out.
+
+    `begin` are steps, from the first on, whose kept trees may stand for them; `stop` is the step
+    after which only the ledger is handed back. A release begins with nothing and keeps nothing.
+    """
+
+    begin: tuple[str, ...] = ()
+    keep: bool = False
+    stop: str | None = None
+
+
+RELEASE = Course()
+FRESH = Course(keep=True)
+USUAL = Course(begin=(protocol.BOOTSTRAP,), keep=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one environment will do; the trees that it begins with were `kept_with` this choice."""
+
+    run: Run
+    environment: str
+    choice: Choice
+    host: Host
+    source: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    image: Image
+    index: bytes
+    job: Mapping[str, Any]
+    limits: Mapping[str, int]  # what the machine may hand back
+    measure: bool
+    course: Course
+    kept_with: Choice
+    folder: Path  # where it goes
+
+    @property
+    def lock(self) -> bytes:
+        """The image's lock, as it is in the commit."""
+        return committed(self.run.source_tar, f"images/live/{self.job['image']}/lock")
+
+    def packages(self, user: str) -> tuple[Package, ...]:
+        """Return the packages of the "image", the "builder" or the "build" of local packages."""
+        return tuple(
+            Package(
+                p["name"], p["version"], p["architecture"], "", "", "", p["size"], p["sha256"], ()
+            )
+            for p in self.inputs["packages"]
+            if user in p["used_by"]
+        )
+
+
+def make_plan(
+    run: Run,
+    workspace: Workspace,
+    environment: str,
+    *,
+    measure: bool = False,
+    fresh: bool = False,
+) -> Plan:
+    """Decide what an environment will do for a run.
+
+    `measure` and `fresh` are as `run_build` takes them. Raise UsageError if the run is not ready,
+    or asks for what the farm does not have.
+    """
+    if environment not in workspace.farm.environments:
+        known = ", ".join(sorted(workspace.farm.environments))
+        raise UsageError(f"farm.yaml has no environment {environment!r}", remedy=f"it has {known}")
+    if not run.source_json.exists() or not run.inputs_json.exists():
+        remedy = f"{command_line(f'stage.source --run {run.id}')}, then stage.inputs"
+        raise UsageError(f"run {run.id} has no source or no inputs yet", remedy=remedy)
+    source = read_json(run.source_json, failure=UsageError)
+    inputs = read_json(run.inputs_json, failure=UsageError)
+    of_image = f"images/live/{inputs['image']}"
+    path = f"{of_image}/image.yaml"
+    image = parse_image(committed(run.source_tar, path), path)
+    _check_store(run, workspace, inputs)
+    index = workspace.store.path(inputs["index_sha256"]).read_bytes()
+    folder = workspace.hosts / environment
+    choice = choose(workspace.farm, workspace.hosts, run.id, run.request())[environment]
+    pinned = choice.entry.host_image
+    host = Host(environment, folder, choice.variation, workspace.farm.archives, pinned)
+    compression = run.request().compression
+    job = make_job(source, inputs, image, compression=compression, guest_sha256=_guest_sha256())
+    limits = output.expected(protocol.artifact_names(job))
+    return Plan(
+        run,
+        environment,
+        choice,
+        host,
+        source,
+        inputs,
+        image,
+        index,
+        job,
+        limits,
+        measure,
+        course=_course(run, measure=measure, fresh=fresh),
+        kept_with=choice,
+        folder=run.environment(environment),
+    )
+
+
+def _course(run: Run, *, measure: bool, fresh: bool) -> Course:
+    if measure or run.request().tag is not None:  # caches are never used for a release
+        return RELEASE
+    return FRESH if fresh else USUAL
+
+
+def _check_store(run: Run, workspace: Workspace, inputs: Mapping[str, Any]) -> None:
+    """Raise UsageError if the store, which may be another machine's, lacks what the run needs."""
+    wanted = {inputs["index_sha256"]: None} | {p["sha256"]: p["size"] for p in inputs["packages"]}
+    earlier = [sha256 for k in inputs["kits"] for sha256 in protocol.earlier_files(k).values()]
+    wanted |= dict.fromkeys(earlier)
+    wanted |= dict.fromkeys(protocol.source_files(inputs).values())
+    missing = [sha256 for sha256, size in wanted.items() if not workspace.store.has(sha256, size)]
+    if missing:
+        what = f"the store lacks {len(missing)} of the files that run {run.id} needs"
+        raise UsageError(what, remedy=command_line(f"stage.inputs --run {run.id}"))
+
+
+def guest_files() -> dict[str, Path]:
+    """Return the machine's own programs by their paths on the input disk."""
+    paths = [path for room in CARRIED for path in sorted((PIPELINE / room).rglob("*.py"))]
+    return {f"pipeline/{path.relative_to(PIPELINE)}": path for path in paths}
+
+
+def _guest_sha256() -> str:
+    lines = [f"{sha256_file(path)} {name}" for name, path in guest_files().items()]
+    return sha256_bytes("\n".join(lines).encode())

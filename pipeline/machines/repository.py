@@ -1,0 +1,39 @@
+"""Lays out locked packages as an apt archive that is unsigned: its hashes were checked before."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from debian.deb822 import Deb822
+
+from pipeline.base.files import sha256_bytes
+from pipeline.base.store import Store
+from pipeline.documents.lock import Package
+
+
+def select(index: bytes, packages: Iterable[Package]) -> bytes:
+    """Return the paragraphs of an index that speak of these packages, in their order there."""
+    wanted = {package.sha256 for package in packages}
+    paragraphs = [
+        paragraph
+        for paragraph in index.split(b"\n\n")
+        if Deb822(paragraph).get("SHA256", "") in wanted
+    ]
+    return b"\n\n".join(paragraph.strip(b"\n") for paragraph in paragraphs) + b"\n"
+
+
+def files(
+    suite: str, indices: Mapping[str, bytes], packages: Iterable[Package], store: Store
+) -> dict[str, Path | bytes]:
+    """Return the archive's files by their paths below its root; `indices` are by component."""
+    paths = {f"{name}/binary-amd64/Packages": index for name, index in indices.items()}
+    lines = "".join(f" {sha256_bytes(index)} {len(index)} {p}\n" for p, index in paths.items())
+    release = (
+        f"Suite: {suite}\nCodename: {suite}\nArchitectures: amd64\n"
+        f"Components: {' '.join(indices)}\n"
+        "Date: Thu, 01 Jan 1970 00:00:00 UTC\n"  # apt wants one; no clock is ahead of it
+        f"SHA256:\n{lines}"
+    )
+    dists: dict[str, Path | bytes] = {f"dists/{suite}/Release": release.encode()}
+    dists |= {f"dists/{suite}/{path}": index for path, index in paths.items()}
+    pool: dict[str, Path | bytes] = {f"pool/{p.file_name}": store.path(p.sha256) for p in packages}
+    return {**dists, **pool}

@@ -1,0 +1,186 @@
+"""Stage 3: an environment builds the job and gives back artifacts, ledger, logs, statement."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.base import dsse
+from pipeline.base.disk_room import cannot_write, no_room
+from pipeline.base.errors import InfrastructureFailed, SignatureInvalid, TwinbuildError, UsageError
+from pipeline.base.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
+from pipeline.documents import statement
+from pipeline.farm.run import Run
+from pipeline.farm.workspace import Workspace
+from pipeline.guest import protocol
+from pipeline.machines import builder, engine, machine
+from pipeline.machines.attempt import Attempt, attempt
+from pipeline.machines.host import AskMirrors
+from pipeline.machines.machine import Record
+from pipeline.machines.plan import Plan, make_plan
+from pipeline.machines.trees import FORMAT
+
+TREES_JSON = "trees.json"
+
+
+def run_build(
+    run: Run,
+    workspace: Workspace,
+    environment: str,
+    ask_mirrors: AskMirrors,
+    *,
+    notify: Callable[[Record], None],
+    keep: bool = False,
+    measure: bool = False,
+    fresh: bool = False,
+    silence_s: float = machine.SILENCE_S,
+) -> None:
+    """Build the run's job in one environment, unless that is complete.
+
+    Writes `<environment>/`; when the build fails, `failure.json` there says how, and the error is
+    raised. `keep` leaves the machine's container and volume for inspection; `measure` also runs
+    the programs by hand in the machine, before the build, for `./farm bench`; `fresh` begins
+    without kept trees, and compares its own with them.
+    """
+    stage = f"build-{environment}"
+    with run.at(stage, _refuse):  # waiting here would outlast Ctrl-C
+        plan = make_plan(run, workspace, environment, measure=measure, fresh=fresh)
+        reads = _reads(plan, workspace)
+        pinned = _pinned_key(plan, workspace)
+        reason = run.why_again(stage, reads) or _why_not_signed(plan, pinned)
+        if reason is None:
+            notify({"record": "note", "line": "complete, nothing to do"})
+            return
+        notify({"record": "note", "line": reason})
+        (plan.folder / "failure.json").unlink(missing_ok=True)
+        (plan.folder / "statement.json").unlink(missing_ok=True)
+        write_json(plan.folder / "job.json", plan.job)
+        _check_key(environment, pinned)
+        with (
+            _failure_kept(plan),
+            disk_failures(environment),
+            engine.connect(plan.choice.entry.engine) as client,
+        ):
+            came = attempt(
+                client, plan, workspace, ask_mirrors, notify, keep=keep, silence_s=silence_s
+            )
+        for contradiction in came.two_values:
+            notify({"record": "note", "line": str(contradiction)})
+        run.complete(stage, reads, _state(plan, came))
+
+
+def _refuse(what: str) -> None:
+    raise UsageError(what, remedy="wait until it has ended")
+
+
+@contextmanager
+def _failure_kept(plan: Plan) -> Iterator[None]:
+    """Write down how a build failed: one that did states nothing."""
+    try:
+        yield
+    except TwinbuildError as error:
+        failure = {"status": int(error.status), "what": error.what, "detail": error.detail}
+        failure["machine"] = plan.choice.factors
+        write_json(plan.folder / "failure.json", failure)
+        raise
+
+
+def _pinned_key(plan: Plan, workspace: Workspace) -> str | None:
+    """Return the key that must sign this build: nobody asks by whom a build of no tag is signed."""
+    if plan.run.request().tag is None:
+        return None
+    return workspace.farm.keys.environments.get(plan.environment)
+
+
+def _why_not_signed(plan: Plan, pinned: str | None) -> str | None:
+    """Return why a complete build is done again: its statement is not by the pinned key."""
+    if pinned is None:
+        return None
+    try:
+        path = plan.folder / "statement.json"
+        dsse.verify(read_json(path, failure=SignatureInvalid), [pinned])
+    except SignatureInvalid:
+        return "its statement is not by the key that farm.yaml pins"
+    return None
+
+
+def _check_key(environment: str, pinned: str | None) -> None:
+    """Raise SignatureInvalid without the key that must sign: better no build than one unsigned."""
+    path = dsse.key_path(environment)
+    public = dsse.public_hex(dsse.load_key(path))
+    if pinned not in (None, public):
+        raise SignatureInvalid(
+            f"{path} is not the key that farm.yaml pins for {environment}",
+            remedy=f"bring that key here, or pin this one: {environment}: {public}",
+        )
+
+
+def _reads(plan: Plan, workspace: Workspace) -> dict[str, str]:
+    """Return the digests of all that decides what this build is."""
+    choice = plan.choice
+    environment = choice.entry.model_dump_json() + choice.variation.model_dump_json()
+    scripts = [sha256_file(workspace.builder / name) for name in builder.SCRIPTS]
+    return {
+        "the job": sha256_bytes(json_bytes(plan.job)),
+        "the environment": sha256_bytes(environment.encode()),
+        "the container host": plan.host.key,
+        "the builder": sha256_bytes("\n".join(scripts).encode()),
+    }
+
+
+@contextmanager
+def disk_failures(environment: str) -> Iterator[None]:
+    """Tell a disk of this machine that is full or broken as what it is."""
+    try:
+        yield
+    except OSError as error:
+        what, remedy = str(error), "look at that disk"
+        if no_room(error):
+            told = cannot_write(error)
+            what, remedy = told.what, told.remedy
+        what = f"the build in {environment} broke off: {what}"
+        raise InfrastructureFailed(what, remedy=remedy) from error
+
+
+def _state(plan: Plan, came: Attempt) -> list[Path]:
+    """Sign what was built, from where, on what and with what result; return what was written."""
+    begun = [{"step": layer.step, "digest": layer.digest} for layer in came.begun]
+    two_values = [asdict(found) for found in came.two_values]
+    document = {"format": FORMAT, "begun": begun, "two_values": two_values}
+    write_json(plan.folder / TREES_JSON, document)
+    artifacts = {
+        name.removeprefix(f"{protocol.ARTIFACTS}/"): digest
+        for name, digest in came.digests.items()
+        if name.startswith(f"{protocol.ARTIFACTS}/")
+    }
+    byproducts = {name: sha256_file(plan.folder / name) for name in statement.BYPRODUCTS}
+    source = plan.source
+    document = statement.make(
+        statement.Statement(
+            environment=plan.environment,
+            run_id=plan.run.id,
+            repository=source["repository"],
+            commit=source["commit"],
+            tag=source["tag"]["name"] if source["tag"] else None,
+            image=plan.job["image"],
+            compression=plan.job["compression"],
+            lock_sha256=plan.job["lock_sha256"],
+            job=plan.job,
+            machine={
+                **came.machine.describe(came.started),
+                "facts": machine.facts(came.done),
+                "kept_trees": begun,
+            },
+            artifacts=artifacts,
+            byproducts=byproducts,
+            started=came.started,
+            finished=machine.now(),
+        )
+    )
+    key = dsse.load_key(dsse.key_path(plan.environment))
+    write_json(plan.folder / "statement.json", dsse.sign(document, key))
+    written = [plan.folder / name for name in (*came.digests, *statement.BYPRODUCTS)]
+    return [
+        *dict.fromkeys(written),
+        *(plan.folder / name for name in ("job.json", TREES_JSON, "statement.json")),
+    ]

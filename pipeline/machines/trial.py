@@ -1,0 +1,60 @@
+"""One step of a run done again, from the tree before it and with other factors, for `bisect`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import InfrastructureFailed
+from pipeline.farm.run import Run
+from pipeline.farm.workspace import Workspace
+from pipeline.guest import protocol
+from pipeline.machines import engine, output
+from pipeline.machines.attempt import Notify, attempt
+from pipeline.machines.host import AskMirrors
+from pipeline.machines.plan import Course, make_plan
+from pipeline.machines.stage import disk_failures
+
+LIMITS = {protocol.LEDGER: output.LIST_LIMIT, protocol.TIMINGS: output.MIB}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried: `factors` are those that the environment has from elsewhere.
+
+    `before` are all steps before `step`, in order; `at` is the moment that the clock starts from.
+    """
+
+    environment: str
+    factors: Mapping[str, Any]
+    before: Sequence[str]
+    step: str
+    at: datetime
+
+
+def run_trial(
+    run: Run,
+    workspace: Workspace,
+    trial: Trial,
+    folder: Path,
+    ask_mirrors: AskMirrors,
+    notify: Notify,
+) -> Path:
+    """Do a step again and return the ledger that ends with it; logs and ledger go to `folder`.
+
+    With the environment's own factors a tree that is not kept yet is made, and kept; with others
+    InfrastructureFailed is raised if it is not. Raise what a build raises.
+    """
+    plan = make_plan(run, workspace, trial.environment)
+    choice = plan.choice.with_factors(trial.factors)
+    begin = tuple(s for s in trial.before if protocol.BOOTSTRAP <= s <= protocol.LAST_KEPT)
+    course = Course(begin, keep=not trial.factors, stop=trial.step)
+    folder.mkdir(parents=True, exist_ok=True)
+    changed = replace(plan, choice=choice, course=course, limits=LIMITS, folder=folder)
+    with disk_failures(trial.environment), engine.connect(choice.entry.engine) as client:
+        came = attempt(client, changed, workspace, ask_mirrors, notify, at=trial.at)
+    if trial.factors and len(came.begun) < len(begin):
+        what = f"{trial.environment} has no kept tree from before {trial.step}"
+        raise InfrastructureFailed(what, remedy="try again: it is made by the first trial")
+    return folder / protocol.LEDGER

@@ -1,0 +1,133 @@
+"""What `./farm bisect` does: asks a run that differs which factor decides, answers by trials."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from pipeline import flow
+from pipeline.base import dsse
+from pipeline.base.display import Display
+from pipeline.base.errors import UsageError, command_line
+from pipeline.base.files import read_json
+from pipeline.documents.statement import TIME
+from pipeline.farm.run import Run
+from pipeline.farm.variation import Choice
+from pipeline.farm.workspace import Workspace
+from pipeline.guest import protocol
+from pipeline.machines.plan import make_plan
+from pipeline.machines.trial import Trial, run_trial
+from pipeline.narrow import factors
+from pipeline.narrow.factors import HOST, Answer, Question, Seen, Taken
+
+PATHS_LIMIT = 100
+
+
+def bisect(workspace: Workspace, run: Run, display: Display) -> Answer:
+    """Find which factor decides what differs in a run; write `bisect.json` and return the answer.
+
+    Raise UsageError if there is nothing to narrow, or the farm is not the one that built the run.
+    """
+    with run.held(alone=True):
+        question = ask(workspace, run)
+        more = f" and {len(question.kinds) - 3} more" if len(question.kinds) > 3 else ""
+        paths = ", ".join(list(question.kinds)[:3])
+        display.say(f"bisect: {question.step} makes {paths}{more} differ")
+        names = ", ".join(name.replace("_", " ") for name in question.values)
+        display.say(f"bisect: the environments differ in {names or 'no factor'}")
+        build = partial(_build, workspace, run, question, display, iter(range(1, 10_000)))
+        answer = factors.narrow(question, build, display.say)
+        factors.write(run.folder / "bisect.json", question, answer)
+    return answer
+
+
+def ask(workspace: Workspace, run: Run) -> Question:
+    """Return what there is to narrow in a run: the first step that differs, and the factors."""
+    if not run.verdict_json.exists():
+        raise UsageError(
+            f"run {run.id} has no verdict", remedy=command_line(f"stage.compare --run {run.id}")
+        )
+    verdict = read_json(run.verdict_json, failure=UsageError)
+    if verdict["verdict"] != "differ" or not verdict["differences"]:
+        what = f"there is nothing to narrow: the verdict of {run.id} is {verdict['verdict']}"
+        raise UsageError(what, remedy="a step must differ")
+    step = verdict["differences"][0]["step"]
+    kinds: dict[str, tuple[str, ...]] = {}
+    for found in verdict["differences"]:
+        if found["step"] == step and (found["path"] in kinds or len(kinds) < PATHS_LIMIT):
+            kinds[found["path"]] = (*kinds.get(found["path"], ()), found["kind"])
+    names = run.request().environments
+    seen = {name: factors.look(_ledger(run, name), step, kinds) for name in names}
+    first = names[0]
+    second = next((name for name in names if seen[name] != seen[first]), None)
+    if second is None:
+        raise UsageError(f"the ledgers of {run.id} do not show what {step} made differently")
+    values = _differing(*(_choice(workspace, run, name).factors for name in (first, second)))
+    before = factors.steps_before(_ledger(run, first), step)
+    sides = (seen[first], seen[second])
+    return Question((first, second), step, before, kinds, sides, values)
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the factors that differ, with both values, that of the container host last."""
+    names = sorted((name for name in ours if ours[name] != theirs[name]), key=HOST.__eq__)
+    return {name: (ours[name], theirs[name]) for name in names}
+
+
+def _choice(workspace: Workspace, run: Run, environment: str) -> Choice:
+    """Return what an environment had in a run; raise UsageError if it would not have that now."""
+    plan = make_plan(run, workspace, environment)
+    folder = run.environment(environment)
+    machine = _predicate(run, environment)["buildDefinition"]["internalParameters"]["machine"]
+    then = {**machine["varied"], "cpus": machine["cpus"], "memory_mib": machine["memory_mib"]}
+    changed = [name for name, value in plan.choice.factors.items() if then.get(name) != value]
+    if read_json(folder / "job.json", failure=UsageError) != plan.job:
+        changed.append("the machine's own programs")
+    if changed:
+        what = f"{environment} is not what it was in {run.id}: {', '.join(changed)}"
+        raise UsageError(what, remedy="build again and bisect that run")
+    return plan.choice
+
+
+def _predicate(run: Run, environment: str) -> Mapping[str, Any]:
+    envelope = read_json(run.environment(environment) / "statement.json", failure=UsageError)
+    predicate: Mapping[str, Any] = dsse.unverified_payload(envelope)["predicate"]
+    return predicate
+
+
+def _ledger(run: Run, environment: str) -> Any:
+    return run.environment(environment) / protocol.LEDGER
+
+
+def _build(
+    workspace: Workspace,
+    run: Run,
+    question: Question,
+    display: Display,
+    numbers: Any,
+    taken: Taken,
+) -> Seen:
+    """Do the step in the first environment with some factors of the second, or the other way."""
+    here = int(HOST in taken)
+    theirs = {name: values[1 - here] for name, values in question.values.items()}
+    elsewhere = {n for n in question.values if n != HOST and (n in taken) != bool(here)}
+    environment = question.environments[here]
+    said = _predicate(run, question.environments[0])["runDetails"]["metadata"]["startedOn"]
+    trial = Trial(
+        environment,
+        {name: theirs[name] for name in sorted(elsewhere)},
+        question.before,
+        question.step,
+        datetime.strptime(said, TIME).replace(tzinfo=UTC),
+    )
+    folder = run.folder / "bisect" / f"{next(numbers):02}-{environment}"
+    with display.watch():
+        ledger = run_trial(
+            run,
+            workspace,
+            trial,
+            folder,
+            partial(flow.mirrors, workspace),
+            display.tell(environment),
+        )
+    return factors.look(ledger, question.step, question.kinds)

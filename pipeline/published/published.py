@@ -1,0 +1,291 @@
+"""What is published: the releases at a location, each verified before anything of it is used.
+
+A location is a folder, as `public/`, or the address where it is served. The list of its releases
+is not signed: whoever serves it can leave one out, and can add none. A release is what its
+manifest says, signed by the release key, and what its environments state alike.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+import verify
+from pipeline.base import transfer
+from pipeline.base.errors import (
+    InfrastructureFailed,
+    InputsUnverified,
+    SignatureInvalid,
+    TwinbuildError,
+    UsageError,
+    command_line,
+)
+from pipeline.base.files import parse_json
+from pipeline.base.gpgv import public_keys
+from pipeline.base.plain import plain
+from pipeline.base.store import Store
+from pipeline.documents.statement import FILE_NAME
+from pipeline.farm.config import Name, ReleaseTag
+from pipeline.farm.workspace import Workspace
+from pipeline.guest.protocol import ArtifactNames, artifact_names
+
+INDEX_LIMIT = 16 * 1024 * 1024
+RELEASES_LIMIT = 10_000
+PIECE = 1024 * 1024
+FAILURES: Mapping[int, type[TwinbuildError]] = {
+    verify.DIFFERS: InputsUnverified,
+    verify.USAGE: UsageError,
+    verify.INFRASTRUCTURE: InfrastructureFailed,
+    verify.SIGNATURE: SignatureInvalid,
+}
+
+Advance = Callable[[int], None]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A release that is said to be there; nobody vouches for it yet."""
+
+    tag: str
+    image: str | None  # None where the list does not say
+
+
+@dataclass(frozen=True)
+class Published:
+    """A verified release: what its statements say alike, and the SHA-256 of its files by name.
+
+    `upgrade` is false where it asked not to be upgraded; `epoch` is its SOURCE_DATE_EPOCH.
+    """
+
+    image: str
+    architecture: str
+    version: str  # its tag
+    epoch: int
+    upgrade: bool
+    job: Mapping[str, Any]  # what its builds were given: job.json
+    files: Mapping[str, str]
+
+    @property
+    def names(self) -> ArtifactNames:
+        """The names of its artifacts; which of them it has is for `files` to say."""
+        return artifact_names(self.job)
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where releases are published, and the release key that vouches for them.
+
+    `address` is an http(s) address or a folder. `keyring` holds public keys in binary form; all
+    of them may sign a release, or, if it is given, only the one with this `fingerprint`.
+    """
+
+    address: str
+    keyring: bytes
+    fingerprint: str | None = None
+
+    def releases(self) -> tuple[Listed, ...]:
+        """Return the releases that are said to be there; a folder that does not exist has none.
+
+        Raise InputsUnverified where an address has no list of releases.
+        """
+        return _listed_there(self) if self._is_remote else _folders(Path(self.address))
+
+    def open(self, tag: str) -> Published:
+        """Return a release once its manifest is verified and its statements agree.
+
+        Raise InputsUnverified if it is missing or contradicts itself, SignatureInvalid if its
+        manifest is not signed as it must be.
+        """
+        if not self.keyring:
+            raise SignatureInvalid(
+                f"no key is known to check the release {tag} with",
+                remedy=f"{command_line('keys')} sets keys.release in farm.yaml; "
+                "its public half goes into keys/*.asc",
+            )
+        try:
+            manifest = self.read(tag, "SHA256SUMS", verify.MANIFEST_LIMIT)
+            signature = self.read(
+                tag, "SHA256SUMS.asc", verify.SIGNATURE_LIMIT, absent=SignatureInvalid
+            )
+            verify.check_signature(manifest, signature, self.keyring, self.fingerprint)
+            digests = verify.parse_manifest(manifest)
+            statements = verify.read_statements(lambda n, s: self.read(tag, n, s), digests, {})
+            said = verify.check_statements(statements, digests, tag)
+        except verify.Refused as error:
+            failure = FAILURES.get(error.status, InputsUnverified)
+            raise failure(plain(f"the release {tag} at {self.address}: {error}")) from error
+        return describe(tag, said.job, digests)
+
+    def keep(
+        self,
+        release: Published,
+        name: str,
+        store: Store,
+        limit: int,
+        advance: Advance = lambda _: None,
+    ) -> None:
+        """Have a file of a release in the store; raise InputsUnverified if it is another one."""
+        sha256 = release.files[name]
+        if store.has(sha256) and not store.damaged(sha256):
+            return
+        if self._is_remote:
+            with store.receiving(sha256) as file, transfer.Client() as client:
+                url = self._url(release.version, name)
+                client.download([url], file, sha256=sha256, limit=limit, advance=advance)
+            return
+        path = Path(self.address) / release.version / name
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                store.add(sha256, size, iter(lambda: file.read(PIECE), b""))
+        except FileNotFoundError as error:
+            raise InputsUnverified(f"the release {release.version} lacks {name}") from error
+        except InputsUnverified as error:
+            raise InputsUnverified(f"{path} is not what its manifest says") from error
+
+    def read(
+        self,
+        tag: str,
+        name: str,
+        limit: int,
+        *,
+        absent: type[TwinbuildError] = InputsUnverified,
+    ) -> bytes:
+        """Return a small file of a release; nothing is checked but its size.
+
+        Raise `absent` if there is none, InputsUnverified if it is larger than `limit` bytes.
+        """
+        where = f"{name} of the release {tag} at {self.address}"
+        try:
+            if self._is_remote:
+                with transfer.Client() as client:
+                    return client.get([self._url(tag, name)], limit=limit)
+            with (Path(self.address) / tag / name).open("rb") as file:
+                content = file.read(limit + 1)
+        except (transfer.Missing, FileNotFoundError, NotADirectoryError) as error:
+            raise absent(f"there is no {where}") from error
+        except OSError as error:
+            raise InfrastructureFailed(f"cannot read {where}: {error.strerror}") from error
+        if len(content) > limit:
+            raise InputsUnverified(f"{where} is larger than {limit} bytes")
+        return content
+
+    @property
+    def _is_remote(self) -> bool:
+        return self.address.startswith(("http://", "https://"))
+
+    def _url(self, tag: str, name: str) -> str:
+        return f"{self.address.rstrip('/')}/{quote(tag)}/{quote(name)}"
+
+
+def of_farm(workspace: Workspace, keys: Path | None = None) -> Location:
+    """Return where the farm's releases are published, to be checked with its own release key.
+
+    `keys` is the folder of public keys, that of the checkout if it is None. Without `keys.release`
+    in farm.yaml, or its public half in `keys/*.asc`, no release opens.
+    """
+    farm = workspace.farm
+    address = farm.published or os.fspath(workspace.public.absolute())
+    fingerprint = farm.keys.release
+    folder = keys or workspace.checkout / "keys"
+    return Location(address, public_keys(folder) if fingerprint else b"", fingerprint)
+
+
+def _listed_there(location: Location) -> tuple[Listed, ...]:
+    url = f"{location.address.rstrip('/')}/index.json"
+    try:
+        with transfer.Client() as client:
+            document = parse_json(client.get([url], limit=INDEX_LIMIT))
+        entries = document["releases"][:RELEASES_LIMIT]
+        return tuple(Listed(_name(e["tag"]), _name(e["image"])) for e in entries)
+    except transfer.Missing as error:
+        raise InputsUnverified(
+            f"{url} does not exist",
+            remedy="correct `published` in farm.yaml; before the first release leave it out",
+            detail=error.detail,
+        ) from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputsUnverified(plain(f"{url} is no list of releases: {error!r}"[:300])) from error
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not FILE_NAME.fullmatch(value):
+        raise ValueError(f"bad name {value!r:.100}")
+    return value
+
+
+def _folders(public: Path) -> tuple[Listed, ...]:
+    """Return the folders that look like releases: the index beside them may be late."""
+    found = public.glob("*/SHA256SUMS") if public.is_dir() else ()
+    names = sorted(path.parent.name for path in found)
+    return tuple(Listed(name, None) for name in names if FILE_NAME.fullmatch(name))
+
+
+class _LocalSource(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    name: str
+    version: str
+    sha256: Sha256
+
+
+class _LocalPackage(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    name: str
+    version: str
+    architecture: Name
+    source: str | None
+    sha256: Sha256 | None
+
+
+class OwnPackages(BaseModel):
+    """The packages that an image brings itself: `local` of a job."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    sources: list[_LocalSource] = []
+    packages: list[_LocalPackage] = []
+
+
+class _Kit(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    from_: ReleaseTag = Field(alias="from")
+
+
+class _Job(BaseModel):
+    """What is read of the job that both environments state."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    image: Name
+    architecture: Name
+    version: str
+    epoch: int
+    upgrade: bool = True
+    kits: list[_Kit] = []
+    local: OwnPackages | None = None
+
+
+def describe(tag: str, stated: Mapping[str, Any], files: Mapping[str, str]) -> Published:
+    """Return a release as its statements' job describes it; `files` are its digests by name.
+
+    Raise InputsUnverified if the job is malformed or of another release.
+    """
+    try:
+        job = _Job.model_validate(stated)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        what = f"the job of the release {tag} is malformed: {fault['loc']}: {fault['msg']}"
+        raise InputsUnverified(plain(what)) from error
+    if job.version != tag:
+        raise InputsUnverified(plain(f"the release {tag} says that it is {job.version!r}"))
+    return Published(
+        job.image, job.architecture, tag, job.epoch, job.upgrade, dict(stated), dict(files)
+    )

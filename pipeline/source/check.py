@@ -1,0 +1,56 @@
+"""The checks of `hooks/source/`, before a build: they read a repository and run nothing of it.
+
+They are the farm's own, also when another repository is built: what a repository brings along runs
+only in a machine. Nor does git, in a check, read what the repository configures.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.base import command, git, pipes
+from pipeline.base.errors import BuildFailed, UsageError
+from pipeline.base.files import write_bytes
+from pipeline.base.plain import plain
+
+TIMEOUT_S = 600.0
+SHOWN = 15  # findings; a file has all of them
+
+
+def check_source(
+    hooks: Path, repository: Path, findings: Path, *, notify: Callable[[str], None]
+) -> int:
+    """Run every check of the folder `hooks` on a working tree; return how many there are.
+
+    A check gets the tree as its argument, and an environment in which git knows the tree by a
+    neutral repository. It prints a line for each finding; all of them are written to the file
+    `findings`. Raise BuildFailed with the first of them and their number if a check does not end
+    with status 0, UsageError if the tree is in no repository.
+    """
+    checks = sorted(path for path in hooks.iterdir() if os.access(path, os.X_OK))
+    if not checks:
+        raise UsageError(f"{hooks} holds no executable check")
+    opened = git.open_tree(repository)
+    if opened is None:
+        raise UsageError(f"{repository} is in no git repository", remedy="git init, git add")
+    found: list[str] = []
+    with git.worktree(opened) as env:
+        # A check that cannot list the files would find nothing.
+        listed = git.git(repository, "ls-files", "-z", env=env, failure=UsageError).stdout
+        pipes.refuse(repository / os.fsdecode(name) for name in listed.split(b"\0"))
+        for check in checks:
+            done = command.run([check, repository], env=env, timeout_s=TIMEOUT_S, accept=range(256))
+            notify(f"{check.name}: {'fine' if done.status == 0 else 'NOT fine'}")
+            if done.status:
+                said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
+                lines = said.splitlines() or [f"ended with status {done.status}"]
+                found += [f"{check.name}: {plain(line)}" for line in lines]
+    if found:
+        write_bytes(findings, "".join(f"{line}\n" for line in found).encode())
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise BuildFailed(
+            f"{found[0]}{more}",
+            remedy=f"all are in {findings}; see hooks/source/ for what each check refuses",
+            detail="\n".join(found[:SHOWN]),
+        )
+    return len(checks)

@@ -1,0 +1,213 @@
+"""Stage 1: from a commit-ish to an exported commit, `source.json` and `source.tar`."""
+
+import difflib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.base.cache_folder import default_cache
+from pipeline.base.errors import UsageError
+from pipeline.base.files import json_bytes, put_in_place, sha256_bytes, sha256_file, write_json
+from pipeline.base.git import OBJECT_ID, Repository, fetch, git, is_dirty, open_checkout, opened
+from pipeline.farm import policy as policies
+from pipeline.farm import tag
+from pipeline.farm.config import Farm
+from pipeline.farm.job import EARLIEST, LATEST
+from pipeline.farm.policy import Policy
+from pipeline.farm.run import Request, Run
+
+FORMAT = "twinbuild-source/1"
+EXPORT_S = 900.0
+# A branch, tag or hash as git allows them, then steps to an ancestor.
+COMMIT_ISH = re.compile(r"(?!-)(?!.*\.\.)(?!.*@\{)[^\s~^:?*\[\\]{1,250}(?:[~^][0-9]{0,6}){0,20}")
+NAMES_LIMIT = 5000
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The one commit that a run builds, and the tag that vouches for it in a release."""
+
+    ref: str
+    commit: str
+    version: str
+    tag: tag.VerifiedTag | None
+
+
+def run_source(
+    run: Run,
+    farm: Farm,
+    checkout: Path,
+    *,
+    notify: Callable[[str], None],
+    source: str | None = None,
+) -> None:
+    """Write `source.json` and `source.tar` of `run`, unless they are complete.
+
+    `checkout` is the farm's own repository: it is built, unless the run asks for another one, and
+    the policy of its default branch decides which tags are released. `source` is the other
+    repository's address as it was typed, with the password that the run's documents do not keep. A
+    run stays with the commit that it resolved first, even if a branch moves on.
+
+    Raise UsageError for what cannot be found or built, SignatureInvalid for a release's tag that
+    the farm does not trust, InfrastructureFailed if another repository cannot be fetched.
+    """
+    begin = time.monotonic()
+    request = run.request()
+    reads = {"the request": sha256_bytes(json_bytes(request.model_dump()))}
+    with _policy(request, farm, checkout) as policy:
+        if policy:
+            reads["the policy"] = policy.digest
+        reason = run.why_again("source", reads)
+        if reason is None:
+            notify("source: complete, nothing to do")
+            return
+        notify(f"source: {reason}")
+        if request.source is None:
+            repository = open_checkout(checkout)
+        else:
+            repository = fetch(source or request.source, default_cache() / "git")
+        with opened(repository) as reader:
+            chosen = _choose(repository, reader, request, policy, checkout)
+            document = _describe(repository, reader, chosen, request.image)
+            _export(reader, chosen.commit, run.source_tar)
+    dirty = _say_if_dirty(repository, chosen, notify)
+    document |= {"dirty": dirty, "tar_sha256": sha256_file(run.source_tar)}
+    write_json(run.source_json, document)
+    run.complete("source", reads, [run.source_json, run.source_tar], since=begin)
+    notify(f"source: {chosen.version}, commit {chosen.commit[:12]} of {repository.name}")
+
+
+@contextmanager
+def _policy(request: Request, farm: Farm, checkout: Path) -> Iterator[Policy | None]:
+    """Give the policy that decides about a tag; another commit is built whoever made it."""
+    if request.tag is None:
+        yield None
+        return
+    tag.check_name(request.tag)
+    with policies.opened(farm, checkout) as policy:
+        yield policy
+
+
+def _say_if_dirty(repository: Repository, chosen: Chosen, notify: Callable[[str], None]) -> bool:
+    """Say so if the working tree has what is not built; return whether it has."""
+    dirty = is_dirty(repository)
+    if dirty:
+        notify(
+            f"source: {repository.worktree} has changes that are not committed:"
+            f" they are not built, the commit {chosen.commit[:12]} is"
+        )
+    return dirty
+
+
+def _choose(
+    repository: Repository, reader: Path, request: Request, policy: Policy | None, checkout: Path
+) -> Chosen:
+    """Resolve what was asked for, once, to the commit that is built."""
+    if request.tag is None or policy is None:
+        return _commit(repository, reader, request.commit)
+    if _resolve(reader, f"refs/tags/{request.tag}") is None:
+        raise _unknown(repository, reader, "tag", request.tag, "refs/tags")
+    verified = policies.verify(policy, checkout, repository, reader, request.tag)
+    return Chosen(request.tag, verified.commit, verified.name, verified)
+
+
+def _commit(repository: Repository, reader: Path, ref: str) -> Chosen:
+    """Resolve a commit-ish; raise UsageError if it names no commit, or two."""
+    if not COMMIT_ISH.fullmatch(ref) or not ref.isprintable():
+        raise UsageError(f"{ref!r} is no name of a commit", remedy="give a tag, branch or hash")
+    here = re.sub(r"^(HEAD|@)(?![^~^])", repository.head, ref)
+    commit = _resolve(reader, here + "^{commit}")
+    if commit is None:
+        raise _unknown(repository, reader, "commit", ref, "refs/tags", "refs/heads")
+    tagged, branch = (_resolve(reader, f"refs/{k}/{ref}^{{commit}}") for k in ("tags", "heads"))
+    if tagged and branch and tagged != branch:
+        raise UsageError(f"{ref} is a tag and a branch", remedy=f"say tags/{ref} or heads/{ref}")
+    name = re.sub(r"^(refs/)?tags/", "", ref)
+    is_tag = tag.TAG_NAME.fullmatch(name) and _resolve(reader, f"refs/tags/{name}^{{commit}}")
+    return Chosen(ref, commit, name if is_tag == commit else f"0~{commit[:12]}", None)
+
+
+def _resolve(reader: Path, expression: str) -> str | None:
+    """Return the object that `expression` names."""
+    argv = ("rev-parse", "--verify", "--quiet", "--end-of-options", expression)
+    found = git(reader, *argv, accept=range(256))
+    return found.text if found.status == 0 and OBJECT_ID.fullmatch(found.text) else None
+
+
+def _unknown(repository: Repository, reader: Path, what: str, name: str, *below: str) -> UsageError:
+    """Make the error for a name that the repository does not know, with those most like it."""
+    options = (f"--count={NAMES_LIMIT}", "--format=%(refname:lstrip=2)")
+    listed = git(reader, "for-each-ref", *options, *below, accept=range(256))
+    near = difflib.get_close_matches(name, listed.text.splitlines(), n=3, cutoff=0.5)
+    if near:
+        remedy = f"did you mean {' or '.join(near)}?"
+    elif repository.layout.shallow:
+        remedy = "its history is cut: git fetch --unshallow brings the rest"
+    else:
+        remedy = "git fetch --tags may bring it"
+    return UsageError(f"{repository.name} has no {what} {name!r}", remedy=remedy)
+
+
+def _describe(
+    repository: Repository, reader: Path, chosen: Chosen, image: str
+) -> dict[str, object]:
+    """Return what `source.json` says of a commit; raise UsageError if it cannot be built."""
+    shown = git(reader, "log", "-1", "--format=%T %ct", chosen.commit, failure=UsageError).text
+    tree, _, seconds = shown.partition(" ")
+    if not seconds.isdecimal() or not EARLIEST <= int(seconds) <= LATEST:
+        raise UsageError(
+            f"the commit {chosen.commit[:12]} has the impossible date {seconds[:20]!r}",
+            remedy="an image can hold the years 1980 to 2105",
+        )
+    _check_files(reader, chosen, image)
+    verified = chosen.tag
+    return {
+        "format": FORMAT,
+        "repository": repository.name,
+        "ref": chosen.ref,
+        "commit": chosen.commit,
+        "tree": tree,
+        "epoch": int(seconds),
+        "version": chosen.version,
+        "tag": verified
+        and {"name": verified.name, "object": verified.object_id, "signer": verified.signer},
+    }
+
+
+def _check_files(reader: Path, chosen: Chosen, image: str) -> None:
+    """Raise UsageError for a commit with submodules, or without the image."""
+    listed = git(reader, "ls-tree", "-r", "-z", "--full-tree", chosen.commit, failure=UsageError)
+    paths = {}
+    for line in listed.stdout.split(b"\0")[:-1]:
+        meta, _, path = line.partition(b"\t")
+        paths[os.fsdecode(path)] = meta.split()[0]
+    submodules = sorted(path for path, mode in paths.items() if mode == b"160000")
+    if submodules:
+        raise UsageError(
+            f"{chosen.ref} has the submodule {submodules[0]!r}: it would not be in the export",
+            remedy="commit the files themselves",
+        )
+    if f"images/live/{image}/image.yaml" not in paths:
+        images = [
+            path.split("/")[2]
+            for path in paths
+            if re.fullmatch(r"images/live/[^/]+/image\.yaml", path)
+        ]
+        raise UsageError(
+            f"{chosen.ref} has no image {image!r}",
+            remedy=f"it has {', '.join(map(repr, sorted(images)))}" if images else "",
+        )
+
+
+def _export(reader: Path, commit: str, path: Path) -> None:
+    """Write the commit as a tar archive: its bytes depend on the commit alone."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        git(reader, "archive", "--format=tar", commit, stdout_to=temporary, timeout_s=EXPORT_S)
+        put_in_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,162 @@
+"""What a person sees of a run, on a terminal and in a log."""
+
+import io
+import threading
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.base import display as module
+from pipeline.base.display import Display
+
+
+class Clock:
+    """The time that the display sees."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(module, "time", made)
+    return made
+
+
+def log() -> Display:
+    return Display(Console(file=io.StringIO(), width=200))
+
+
+def terminal() -> Display:
+    environ = {"TERM": "xterm"}  # whatever the terminal of the tests is
+    return Display(
+        Console(
+            file=io.StringIO(), force_terminal=True, width=80, color_system=None, _environ=environ
+        )
+    )
+
+
+def shown(display: Display) -> str:
+    file: Any = display.console.file
+    return str(file.getvalue())
+
+
+def test_a_log_gets_a_line_a_step(clock: Clock) -> None:
+    display = log()
+    take = display.tell("alpha")
+    with display.watch():
+        take({"record": "step", "step": "20-bootstrap"})
+        clock.now += 42
+        take({"record": "log", "line": "Setting up bash"})
+        take({"record": "alive"})
+        take({"record": "step-done", "step": "20-bootstrap", "seconds": 1})
+        take({"record": "note", "line": "builder made"})
+        take({"record": "failed", "what": "hook x failed", "status": 3})
+        take({"record": "done", "facts": {}})
+    assert shown(display).splitlines() == [
+        "alpha: 20-bootstrap …",
+        "alpha: 20-bootstrap took 42 s",
+        "alpha: builder made",
+        "alpha: hook x failed",
+    ]
+
+
+def test_a_long_step_gives_signs_of_life(clock: Clock) -> None:
+    display = log()
+    take = display.tell("beta")
+    take({"record": "step", "step": "70-squashfs"})
+    for _ in range(130):
+        clock.now += 1
+        take({"record": "log", "line": "packing"})
+    lines = shown(display).splitlines()[1:]
+    assert lines == ["beta: 70-squashfs, 61 s: packing", "beta: 70-squashfs, 122 s: packing"]
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J[red]x[/red]\r\u202e"
+
+
+@pytest.mark.parametrize("make", [log, terminal])
+def test_nothing_that_is_told_steers_the_terminal(make: Any) -> None:
+    display = make()
+    take = display.tell("alpha")
+    with display.watch():
+        for record in (
+            {"record": "step", "step": HOSTILE},
+            {"record": "log", "line": HOSTILE},
+            {"record": "note", "line": HOSTILE},
+            {"record": "failed", "what": HOSTILE},
+            {"record": "step", "step": None},
+            {"record": "log"},
+            {"record": "step-done"},
+        ):
+            take(record)
+    display.say(HOSTILE)
+    for evil in ("\x1b]0", "\x07", "\x1b[2J[red]", "\u202e"):
+        assert evil not in shown(display)
+    assert "[red]x[/red]" in shown(display)  # and markup is text
+
+
+def test_a_terminal_shows_the_environments_side_by_side(clock: Clock) -> None:
+    display = terminal()
+    tell = {name: display.tell(name) for name in ("alpha", "beta")}
+    with display.watch():
+        for take in tell.values():
+            take({"record": "step", "step": "10-inputs"})
+            clock.now += 7
+            take({"record": "step-done", "step": "10-inputs"})
+            take({"record": "step", "step": "20-bootstrap"})
+        tell["alpha"]({"record": "log", "line": "Setting up bash"})
+        display.console.print(display)
+    lines = shown(display).splitlines()
+    assert any("alpha" in line and "beta" in line for line in lines)
+    assert any(line.count("▶ 20-bootstrap") == 2 for line in lines)
+    assert any("Setting up bash" in line for line in lines)
+    assert lines[-2].endswith("alpha: 10-inputs 7 s")
+    assert lines[-1].strip() == "beta: 10-inputs 7 s"
+
+
+def test_environments_may_come_while_it_is_shown() -> None:
+    display = terminal()
+
+    def come(first: int) -> None:
+        for number in range(first, first + 40):
+            display.tell(f"e{number}")({"record": "step", "step": "x"})
+
+    threads = [threading.Thread(target=come, args=(n * 40,)) for n in range(2)]
+    with display.watch():
+        for thread in threads:
+            thread.start()
+        for _ in range(5):
+            display.console.print(display)
+        for thread in threads:
+            thread.join()
+    assert shown(display).count(": x") == 80  # a summary each
+
+
+def test_lines_of_two_threads_do_not_mix() -> None:
+    display = log()
+    takes = [display.tell(name) for name in ("alpha", "beta")]
+
+    def talk(take: Any) -> None:
+        for _ in range(200):
+            take({"record": "note", "line": "x" * 50})
+
+    threads = [threading.Thread(target=talk, args=(take,)) for take in takes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(shown(display).splitlines()) == {f"{n}: {'x' * 50}" for n in ("alpha", "beta")}
+
+
+@pytest.mark.parametrize("make", [log, terminal])
+def test_a_bar_takes_numbers(make: Any) -> None:
+    display = make()
+    with display.bar("packages") as take:
+        take(0, 100)
+        take(100, 100)
+    assert ("packages" in shown(display)) == (make is terminal)

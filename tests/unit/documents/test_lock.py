@@ -1,0 +1,122 @@
+import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.base.errors import InputsUnverified, UsageError
+from pipeline.documents.lock import Index, Lock, Package, Suite, dump, load, lock_path, read
+
+PACKAGE = Package(
+    name="adduser",
+    version="1:3.152+b1~x",
+    architecture="all",
+    archive="debian",
+    suite="trixie",
+    filename="pool/main/a/adduser/adduser_3.152+b1~x_all.deb",
+    size=191048,
+    sha256="a" * 64,
+    used_by=("builder", "image"),
+)
+LOCK = Lock(
+    image="mini",
+    architecture="amd64",
+    request_sha256="b" * 64,
+    suites=(
+        Suite(
+            archive="debian",
+            suite="trixie",
+            date=datetime(2026, 9, 12, 7, 55, 41, tzinfo=UTC),
+            inrelease_sha256="c" * 64,
+            indices=(Index("main/binary-amd64/Packages.xz", 9678380, "d" * 64),),
+        ),
+    ),
+    packages=(PACKAGE,),
+)
+
+
+def test_a_lock_is_read_as_it_was_written() -> None:
+    assert load(dump(LOCK)) == LOCK
+    assert dump(LOCK).decode().splitlines()[0] == "Format: twinbuild-lock/1"
+
+
+def test_the_order_of_things_does_not_matter() -> None:
+    other = replace(PACKAGE, name="zlib1g", used_by=("image",))
+    one = replace(LOCK, packages=(PACKAGE, other))
+    two = replace(LOCK, packages=(other, PACKAGE))
+    assert dump(one) == dump(two)
+    assert load(dump(one)).used_by("builder") == (PACKAGE,)
+
+
+def test_the_file_name_is_apts() -> None:
+    assert PACKAGE.file_name == "adduser_1%3a3.152+b1~x_all.deb"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("twinbuild-lock/1", "twinbuild-lock/2"),
+        ("Size: 191048", "Size: 0"),
+        ("Size: 191048", "Size: -1"),
+        ("Size: 191048", "Size: 99999999999999"),
+        ("Size: 191048", "Size: 0191048"),
+        ("Package: adduser", "Package: ../adduser"),
+        ("Architecture: all", "Architecture: a/b"),
+        ("Archive: debian\nSuite: trixie\nFilename", "Archive: ..\nSuite: trixie\nFilename"),
+        ("Archive: debian\nSuite: trixie\nFilename", "Archive: debian\nSuite: ..\nFilename"),
+        ("Suite: trixie\nDate", "Suite: /etc\nDate"),
+        ("Filename: pool/main", "Filename: /pool/main"),
+        ("Filename: pool/main", "Filename: pool/../main"),
+        ("Filename: pool/main", "Filename: pool//main"),
+        ("main/binary-amd64", "../binary-amd64"),
+        ("Version: 1:3.152", "Version: 1:3/152"),
+        ("SHA256: a", "SHA256: A"),
+        ("SHA256: a", "SHA256: "),
+        ("Used-By: builder image", "Used-By: image builder"),
+        ("Used-By: builder image", "Used-By: somebody"),
+        ("Used-By: builder image", "Used-By:"),
+        ("Image: mini", "Image: ../mini"),
+        ("Date: Sat, 12 Sep 2026 07:55:41 GMT", "Date: yesterday"),
+        ("Date: Sat, 12 Sep 2026 07:55:41 GMT", "Date: Sat, 12 Sep 2026 07:55:41 +0200"),
+        ("Used-By", "Extra: field\nUsed-By"),
+        ("Format", "\nFormat"),
+    ],
+)
+def test_anything_else_is_refused(old: str, new: str) -> None:
+    text = dump(LOCK).decode()
+    assert old in text
+    with pytest.raises(InputsUnverified):
+        load(text.replace(old, new, 1).encode())
+
+
+def test_a_package_of_an_unlocked_suite_is_refused() -> None:
+    with pytest.raises(InputsUnverified):
+        load(dump(replace(LOCK, packages=(replace(PACKAGE, suite="sid"),))))
+
+
+def test_a_package_stands_in_it_once() -> None:
+    twice = replace(LOCK, packages=(PACKAGE, replace(PACKAGE, version="4", used_by=("image",))))
+    with pytest.raises(InputsUnverified, match="twice"):
+        load(dump(twice))
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_do_more_than_be_refused(content: bytes) -> None:
+    with pytest.raises(InputsUnverified):
+        load(content)
+
+
+@given(st.integers(0, len(dump(LOCK)) - 1), st.integers(0, 255))
+def test_a_changed_byte_is_refused_or_read_exactly(position: int, byte: int) -> None:
+    content = bytearray(dump(LOCK))
+    content[position] = byte
+    with contextlib.suppress(InputsUnverified):
+        assert dump(load(bytes(content))) == bytes(content)
+
+
+def test_no_lock_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\./farm lock --image mini"):
+        read(lock_path(tmp_path, "mini"))

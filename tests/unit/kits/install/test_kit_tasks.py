@@ -1,0 +1,87 @@
+"""The commands, from the question whether there is an upgrade to the way back."""
+
+from datetime import UTC, datetime
+
+import pytest
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+import tasks
+from pipeline.base.errors import ExitStatus
+from tests.archive_server import archive_server
+from tests.installed import KitParts
+from tests.unit.kits.install.conftest import FIRST, SECOND
+
+NAME = "mini-amd64-3.1-to-3.2.iuk"
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory, signer):
+    parts, folder = KitParts(FIRST, SECOND), tmp_path_factory.mktemp("public")
+    (folder / "upgrades").mkdir()
+    (folder / "3.2").mkdir()
+    (folder / "3.2" / NAME).write_bytes(parts.pack())
+    described = signer.describe(parts, parts.pack(), datetime.now(UTC))
+    (folder / "upgrades" / "3.1.json").write_bytes(described)
+    newest = signer.state("3.2", "3.2", now=datetime.now(UTC))
+    (folder / "upgrades" / "3.2.json").write_bytes(newest)
+    return folder
+
+
+@pytest.fixture
+def key(signer, tmp_path):
+    path = tmp_path / "key.gpg"
+    path.write_bytes(signer.trust.keyring)
+    return str(path)
+
+
+def test_from_check_to_rollback(public, key, stick, tmp_path, capsys):
+    kit = tmp_path / "kits" / NAME
+    with archive_server(public) as server:
+        tasks.kit_check(Context(), "3.1", server.url, keyring=key)
+        tasks.kit_fetch(Context(), "3.1", server.url, directory=str(kit.parent), keyring=key)
+    tasks.kit_apply(Context(), str(kit), str(stick.path), keyring=key)
+    tasks.kit_apply(Context(), str(kit), str(stick.path), keyring=key)
+    tasks.kit_rollback(Context(), str(stick.path))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("3.1 can be upgraded to 3.2: 3.2/mini-amd64-3.1-to-3.2.iuk")
+    assert said[1:] == [
+        f"fetched: {kit}",
+        "3.2 is installed and boots from now on; 3.1 is still there",
+        "3.2 is installed already: nothing to do",
+        f"{stick.path} boots 3.1 now; 3.2 is still there",
+    ]
+
+
+def test_none_no_answer_and_no_server_are_three_things(public, key, capsys):
+    with archive_server(public) as server:
+        tasks.kit_check(Context(), "3.2", server.url, keyring=key)
+        tasks.kit_fetch(Context(), "3.2", server.url, keyring=key)
+        none, nothing = capsys.readouterr().out.splitlines()
+        assert none.startswith("nothing newer than 3.2, as of 20")
+        assert nothing == f"{none}: nothing to fetch"
+        server.faults["3.2.json"] = "404"
+        with pytest.raises(Exit, match=r"3\.2\.json does not exist \(last known: nothing") as gone:
+            tasks.kit_check(Context(), "3.2", server.url, keyring=key)
+    with pytest.raises(Exit, match=r"cannot tell .*127\.0\.0\.1.*last known: nothing") as down:
+        tasks.kit_check(Context(), "3.2", server.url, keyring=key)
+    assert [gone.value.code, down.value.code] == [ExitStatus.INFRASTRUCTURE] * 2
+
+
+def test_without_a_key(public, stick, monkeypatch, tmp_path):
+    monkeypatch.setattr(tasks, "PINNED_KEY", tmp_path / "none.asc")
+    for action in (
+        lambda: tasks.kit_check(Context(), "3.1", "http://127.0.0.1:1"),
+        lambda: tasks.kit_apply(Context(), str(public / "3.2" / NAME), str(stick.path)),
+    ):
+        with pytest.raises(Exit, match="no keyring was given") as caught:
+            action()
+        assert caught.value.code == ExitStatus.SIGNATURE
+
+
+def test_the_pinned_key(public, stick, monkeypatch, tmp_path, signer):
+    monkeypatch.setattr(tasks, "PINNED_KEY", tmp_path / "release.asc")
+    armoured = signer.home.export(signer.fingerprint, "--armor")
+    (tmp_path / "release.asc").write_bytes(armoured)
+    with archive_server(public) as server:
+        tasks.kit_check(Context(), "3.1", server.url)

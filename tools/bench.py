@@ -1,0 +1,37 @@
+"""`./farm bench build`: the farm against the same programs by hand, in one machine, in one run."""
+
+from pipeline import flow
+from pipeline.base.display import Display
+from pipeline.base.errors import InfrastructureFailed
+from pipeline.base.files import read_json
+from pipeline.farm.run import Request, Run
+from pipeline.farm.workspace import Workspace
+from pipeline.guest.protocol import TIMINGS
+
+
+def run_bench(workspace: Workspace, display: Display, *, image: str = "mini") -> list[str]:
+    """Build `image` in all environments at once; return the lines of a table."""
+    environments = tuple(workspace.farm.environments)
+    run = flow.start(workspace, Request(image=image, commit="HEAD", environments=environments))
+    flow.take_source(workspace, run, display)
+    flow.take_inputs(workspace, run, display)
+    for error in flow.build_all(workspace, run, display, measure=True):
+        raise error
+    flow.compare(run, display)
+    return [line for name in environments for line in _table(run, name)]
+
+
+def _table(run: Run, name: str) -> list[str]:
+    """Return what one machine measured: by hand, by the farm, and the ratio of the sums."""
+    timings = read_json(run.environment(name) / TIMINGS, failure=InfrastructureFailed)
+    steps, by_hand = dict(timings["steps"]), dict(timings["by_hand"])
+    steps = {step: seconds for step, seconds in steps.items() if not step.startswith("by hand")}
+    lines = [f"{name}, by hand"]
+    lines += [f"  {program:<28} {float(seconds):8.1f} s" for program, seconds in by_hand.items()]
+    lines += [f"{name}, by the farm"]
+    lines += [f"  {step:<28} {float(seconds):8.1f} s" for step, seconds in sorted(steps.items())]
+    sums = sum(map(float, by_hand.values())), sum(map(float, steps.values()))
+    ledger = float(timings["ledger"])
+    lines += [f"  of it for the ledger{ledger:18.1f} s, {ledger / sums[1]:.1%}"]
+    lines += [f"{name}: {sums[1]:.0f} s / {sums[0]:.0f} s = {sums[1] / sums[0]:.2f}"]
+    return lines

@@ -1,0 +1,218 @@
+"""`./farm bench kit`: making a kit against the way that Tails makes one, on the same two releases.
+
+The releases are two trees of this machine's own Debian files, the second as an upgrade leaves it:
+some packages' files changed, some gone, some new, and some that only have another time. Tails'
+way: both SquashFS are mounted, an overlay is made of the earlier one, rsync makes that the later
+one by checksums, mksquashfs packs what the overlay took up. Both compress alike; ours includes
+reading the finished delta back and proving it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import command
+from pipeline.base.errors import UsageError
+from pipeline.base.files import sha256_file, write_json
+from tools.locate_bench import MEASURE
+
+MIB = 1024 * 1024
+EPOCH = 1_700_000_000
+SIZE_MIB = 500
+TIMEOUT_S = 3600.0
+SOURCES = ("etc", "usr/bin", "usr/lib/x86_64-linux-gnu", "usr/sbin", "usr/share")
+COMPRESSION = ("-comp", "zstd", "-b", "1M")  # the level is the default, 15: that of releases
+CHECKOUT = Path(__file__).parents[1]
+# The machine's own programs, started as programs: the outside does not import them.
+RECORD = """
+import sys
+from pathlib import Path
+from pipeline.guest.ledger import Ledger
+tree, final = map(Path, sys.argv[1:])
+ledger = Ledger(tree, final.with_suffix(".steps"))
+ledger.record("all")
+ledger.close()
+with final.open("wb") as out:
+    ledger.write_final(out)
+"""
+MAKE = """
+import resource, sys, time
+from pathlib import Path
+from pipeline.guest.kits.program import main
+begin = time.monotonic()
+status = main(Path(sys.argv[1]))
+used = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+print(status, time.monotonic() - begin, *(resource.getrusage(who).ru_maxrss for who in used))
+"""
+
+
+def bench_kit(*, size_mib: int = SIZE_MIB) -> Iterator[str]:
+    """Measure both on trees of about this size; give the lines of a table as they come.
+
+    Raise UsageError if the caller is not root: the other way mounts, and the proof unpacks.
+    """
+    if os.geteuid() != 0:
+        raise UsageError("this bench mounts file systems", remedy="run it as root")
+    with tempfile.TemporaryDirectory(prefix="twinbuild-bench-") as name:
+        folder = Path(name)
+        _make_trees(folder, size_mib * MIB)
+        sizes = [(folder / f"live/{version}.squashfs").stat().st_size for version in ("old", "new")]
+        yield f"two releases: {sizes[0] / MIB:.1f} and {sizes[1] / MIB:.1f} MiB"
+        yield f"{'':<32} {'seconds':>8} {'MiB':>8} {'compressor':>11} {'the rest':>9}"
+        theirs = _their_way(folder)
+        yield _row("overlay, rsync, mksquashfs", *theirs)
+        found = []
+        for processors in (os.cpu_count() or 1, 1):
+            ours, digest = _our_way(folder, processors)
+            found.append((ours, digest))
+            yield _row(f"ledgers, sqfstar, {processors} CPUs, proven", *ours)
+        seconds, size, *_ = found[0][0]
+        yield f"{theirs[0] / seconds:.1f} times as fast, {size / theirs[1]:.1%} of the size"
+        same = "the same bytes" if len({digest for _, digest in found}) == 1 else "OTHER BYTES"
+        yield f"{same} with 1 and {os.cpu_count()} CPUs"
+
+
+def _row(what: str, seconds: float, size: int, compressor: float, rest: float) -> str:
+    return f"{what:<32} {seconds:8.2f} {size / MIB:8.2f} {compressor:11.0f} {rest:9.0f}"
+
+
+def _make_trees(folder: Path, limit: int) -> None:
+    """Make the trees `old` and `new`, their SquashFS files, ledgers and partition lists."""
+    old, new, live = folder / "old", folder / "new", folder / "live"
+    live.mkdir()
+    old.mkdir(mode=0o755)
+    argv = ["rsync", "--archive", "--hard-links", "--xattrs", "--relative", "--no-devices"]
+    names = _some_files(limit)
+    (folder / "names").write_bytes(b"\0".join(map(os.fsencode, names)))
+    argv += ["--from0", f"--files-from={folder / 'names'}", "/", os.fspath(old)]
+    _run(argv)
+    _run(["cp", "-a", os.fspath(old), os.fspath(new)])
+    _upgrade(new)
+    for version in ("old", "new"):
+        _clamp(folder / version)
+        squashfs = live / f"{version}.squashfs"
+        _run(["mksquashfs", os.fspath(folder / version), os.fspath(squashfs), *_packing()])
+        content = {"size": squashfs.stat().st_size, "sha256": sha256_file(squashfs)}
+        line = {"path": f"live/{squashfs.name}", "type": "file", **content}
+        (folder / f"{version}.partition").write_text(json.dumps(line) + "\n")
+        record = [sys.executable, "-c", RECORD, os.fspath(folder / version)]
+        _run([*record, os.fspath(folder / f"{version}.ledger")])
+
+
+def _some_files(limit: int) -> list[str]:
+    """Return paths of Debian's files on this machine, drawn by their names, of so many bytes."""
+    paths = [path for source in SOURCES for path in Path("/", source).rglob("*")]
+    found = []
+    for path in sorted(paths, key=_lot):
+        size = path.lstat().st_size
+        if size < limit and (path.is_symlink() or path.is_file()):
+            found.append(os.fspath(path.relative_to("/")))
+            limit -= size
+    return found
+
+
+def _lot(path: Path) -> bytes:
+    return hashlib.sha256(os.fsencode(path)).digest()
+
+
+def _upgrade(tree: Path) -> None:
+    """Change a tree as an upgrade does; which files is decided by their names."""
+    for path in sorted(tree.rglob("*")):
+        if not path.is_file() or path.is_symlink():
+            continue
+        lot = _lot(path.relative_to(tree))[0]
+        if lot < 6:  # of 256
+            with path.open("ab") as file:
+                file.write(b"another build")
+        elif lot == 6:
+            path.unlink()
+        elif lot == 7:
+            shutil.copyfile(path, path.with_name(f"{path.name}.new"))
+        elif lot < 10:  # built again with the same content
+            os.utime(path, (EPOCH - 5, EPOCH - 5))
+
+
+def _clamp(tree: Path) -> None:
+    for path in [*tree.rglob("*"), tree]:
+        if path.lstat().st_mtime > EPOCH:
+            os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
+
+
+def _their_way(folder: Path) -> tuple[float, int, float, float]:
+    """Return seconds, bytes, and the MiB that the compressor and the most of the rest took."""
+    names = ("lower", "later", "upper", "union")
+    lower, later, upper, union = mounts = [folder / "tails" / name for name in names]
+    for mount in mounts:
+        mount.mkdir(parents=True)
+    delta = folder / "tails.squashfs"
+    seconds = rest = 0.0
+    with ExitStack() as mounted:
+        for what, *argv in (
+            (lower, "-t", "squashfs", "-o", "loop,ro", folder / "live/old.squashfs"),
+            (later, "-t", "squashfs", "-o", "loop,ro", folder / "live/new.squashfs"),
+            (upper, "-t", "tmpfs", "tmpfs"),
+        ):
+            seconds += _measured(["mount", *argv, what])[0]
+            mounted.callback(_run, ["umount", os.fspath(what)])
+        (upper / "up").mkdir()
+        (upper / "work").mkdir()
+        options = f"lowerdir={lower},upperdir={upper / 'up'},workdir={upper / 'work'}"
+        seconds += _measured(["mount", "-t", "overlay", "-o", options, "overlay", union])[0]
+        with ExitStack() as laid:
+            laid.callback(_run, ["umount", os.fspath(union)])
+            words = ["--archive", "--hard-links", "--xattrs", "--checksum", "--delete"]
+            took, rest = _measured(["rsync", *words, f"{later}/", f"{union}/"])
+            seconds += took
+        took, compressor = _measured(["mksquashfs", upper / "up", delta, *_packing()])
+    return seconds + took, delta.stat().st_size, compressor, rest
+
+
+def _our_way(folder: Path, processors: int) -> tuple[tuple[float, int, float, float], str]:
+    """Return the same of our way, of the delta alone, and the digest of the kit."""
+    kit = folder / f"{processors}.iuk"
+
+    def paths(version: str) -> dict[str, Any]:
+        listed = {
+            "ledger": folder / f"{version}.ledger",
+            "partition": folder / f"{version}.partition",
+        }
+        return {"version": version, **{name: os.fspath(path) for name, path in listed.items()}}
+
+    later = {"image": "mini", "architecture": "amd64", "epoch": EPOCH, "compression": "strong"}
+    trees = {"tree": os.fspath(folder / "new"), "files": os.fspath(folder)}
+    plan: dict[str, Any] = {"earlier": paths("old"), "later": {**paths("new"), **later, **trees}}
+    plan |= {"kit": os.fspath(kit), "work": os.fspath(folder / "work"), "proven": True}
+    write_json(folder / "plan.json", {**plan, "processors": processors})
+    argv = [sys.executable, "-c", MAKE, os.fspath(folder / "plan.json")]
+    said = command.run(argv, timeout_s=TIMEOUT_S, cwd=CHECKOUT)
+    status, seconds, own, compressor = map(float, said.text.split())
+    if status:
+        raise UsageError("the kit could not be made", detail=said.tail)
+    return (seconds, kit.stat().st_size, compressor / 1024, own / 1024), sha256_file(kit)
+
+
+def _packing() -> list[str]:
+    quiet = ["-noappend", "-quiet", "-no-progress", "-no-recovery", "-mem", "512M"]
+    return [*quiet, *COMPRESSION, "-mkfs-time", str(EPOCH)]
+
+
+def _measured(argv: Sequence[str | Path]) -> tuple[float, float]:
+    """Return the seconds and the MiB that a program takes."""
+    words = [os.fspath(word) for word in argv]
+    words[0] = os.fspath(command.find(words[0]))
+    said = _run([sys.executable, "-c", MEASURE, *words])
+    status, seconds, memory = said.text.split()
+    if int(status):
+        raise UsageError(f"{words[0]} ended with status {status}", detail=said.tail)
+    return float(seconds), float(memory) / 1024
+
+
+def _run(argv: Sequence[str]) -> command.Completed:
+    return command.run(argv, timeout_s=TIMEOUT_S, cwd=CHECKOUT)
