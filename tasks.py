@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The command line: `./farm --list` shows the tasks, `./farm TASK --help` explains one.
 
 Each task parses, calls one function, prints, and sets the exit status. It imports the rooms that it

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Verify a release of Twinbuild: one file, the Python standard library (3.9 or later) and gpgv.
 
     python3 verify.py --url https://example.org --tag 3.3 --keyring KEY.asc --file mini.iso

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Strings the stages together: what `./farm build` and `./farm release` do from end to end."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A real HTTP server over a folder, on this machine alone, that can be told to break."""
 
 import threading

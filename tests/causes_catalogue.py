@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The catalogue of injected causes: what loses reproducibility, and what must be found of it.
 
 Each is a hook or a patch of a few shell lines, put into a build by `tests/synthetic_build.py`,

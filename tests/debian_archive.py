@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Small real Debian archives: packages by dpkg-deb, indices by hand, a throw-away signing key."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Run folders as two real builds leave them: real SquashFS, ISO, ledgers and signed statements."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A gpg home with keys of every kind, and programs of ours as pinentry and scdaemon."""
 
 import re

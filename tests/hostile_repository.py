@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A working tree whose repository names a program wherever git's configuration can name one.
 
 Each program leaves a mark, a file with the name of the setting that started it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A server over raw sockets, which answers what a test writes byte by byte; and how it is asked."""
 
 import socket

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes trees and images with the real tools, in pairs that differ by one cause."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Installed systems and kits for them, small, for tests: FAT32 by mtools, whole kits."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Run the tests of a level: `python -m tests.levels LEVEL [PATH]`.
 
 Tests that need no Engine run in parallel, the others one after the other: they share it and the

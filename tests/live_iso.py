@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A small ISO of a live system, made by the real mksquashfs and xorriso; it can be made to boot."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which tests of the tree have no outcome.
 
 The functions are read from the sources, the outcomes from pytest's JUnit reports, so that a test

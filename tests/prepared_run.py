@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A farm of its own with a run whose source and inputs are complete, made without any archive."""
 
 import io

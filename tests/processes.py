@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which processes of this machine run: for tests that look whether something was ended."""
 
 import os

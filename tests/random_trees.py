@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Random trees: described, written to disk, and changed; for what compares and rebuilds trees."""
 # ruff: noqa: PTH101, PTH102, PTH118, PTH123, PTH211 -- names here are bytes, in any encoding
 

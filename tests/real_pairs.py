@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Pairs of archives and images, each with one known difference, made with the real tools.
 
 A maker packs a tree; a change makes one difference in it, and says as what `locate` must tell it:

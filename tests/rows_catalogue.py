@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The rows of docs/determinism.md that a generator makes in the tree: tests/container/test_rows.py.
 
 Each is what an installation runs, in a few shell lines, and the files that it makes. `alone` says

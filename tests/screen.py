@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a booted image shows: pictures of the screen, taken from outside the system."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Two builds of a small system without machines: the real tools, hooks, and two pretended machines.
 
 A build goes through the farm's steps: hooks in the tree, SquashFS, initramfs, EFI image, ISO, USB

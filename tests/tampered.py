@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Pairs of small files that differ by one changed file, and what an attacker does beside it."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`./farm bench build`: the farm against the same programs by hand, in one machine, in one run."""
 
 from pipeline import flow

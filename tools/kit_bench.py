@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`./farm bench kit`: making a kit against the way that Tails makes one, on the same two releases.
 
 The releases are two trees of this machine's own Debian files, the second as an upgrade leaves it:

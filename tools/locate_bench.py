@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`./farm bench locate`: `locate` against cmp and, where it is installed, diffoscope.
 
 Two ISOs differ in one byte of one file inside their SquashFS; an ISO and its copy are equal; two

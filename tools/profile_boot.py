@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`./farm profile-boot`: in which order a boot reads the files of an image; its `squashfs.sort`.
 
 The ISO is booted in QEMU, which tells what is read of it. As one block of a SquashFS holds many

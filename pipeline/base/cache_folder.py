@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where this user's cache is: the store, the builders' records, fetched repositories."""
 
 import os

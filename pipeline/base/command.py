@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The one place that starts programs.
 
 Programs get an argument list (never a shell line), an environment made from scratch, a fixed umask,

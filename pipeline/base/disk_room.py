@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Says why something could not be written: the path, and of a full disk what fills it.
 
 The one place that words it. What the farm keeps on that file system (the parts of the cache, runs,
@@ -17,7 +18,7 @@ from pipeline.base.errors import InfrastructureFailed, command_line
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SAID = "No space left on device"  # by programs, in the locale that they are given
 MIB = 1024 * 1024
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 # Below the checkout; `farm.yaml` may have releases elsewhere, and then they are not ours to name.
 KEPT = ("runs", "public", "snapshots")
 UNKNOWN = "a file"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Shows a run while it works: environments side by side on a terminal, plain lines elsewhere.
 
 It draws past `plain_output`, so every text that comes from elsewhere is made `plain` here.

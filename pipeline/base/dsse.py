@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Signed statements: DSSE envelopes and the ed25519 keys of the environments.
 
 An envelope is https://github.com/secure-systems-lab/dsse as securesystemslib implements it. A key

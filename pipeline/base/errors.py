@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Errors that a user may meet: one line that says what happened and what to do, and an exit status.
 
 The statuses are those of `docs/reference/exit-status.md`. Any other exception is a bug.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What becomes of a file that no address gave: one error that weighs what each address did."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Files and documents on disk: hashes, and writes that are whole or not there at all."""
 
 import errno

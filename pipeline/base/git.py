@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The one place that starts git: without the user's, the machine's or a repository's own habits.
 
 Git is started in repositories that this program has made, and in no other: its own clones of what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Why gpg could not sign, in words, with what to do about it.
 
 gpg reports `[GNUPG:] FAILURE sign CODE` on its status channel (doc/DETAILS of GnuPG). The lower 16

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Starts gpgv for the farm: who has signed some bytes, by the keys of one keyring alone.
 
 What gpgv says is judged by `pipeline/documents/signatures.py`, and nothing of the caller's (home,

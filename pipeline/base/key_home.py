@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A gpg home for a secret key that is brought as a file: in memory, and gone with this process.
 
 The home lies in a tmpfs where there is one. Its agent is started as `gpg-agent --daemon PROGRAM`,

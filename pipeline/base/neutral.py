@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A repository as git may see it: its objects and refs, and nothing that it configures.
 
 A repository's `config`, hooks and what they include can name programs, and git starts them (a file

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The release key: a detached OpenPGP signature by gpg, so that smart cards work too.
 
 gpg uses the caller's own home, or, if `TWINBUILD_RELEASE_KEY` names an exported secret key, a

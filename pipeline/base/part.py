@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A file on its way from a server: counted and hashed as it comes, continued, begun anew."""
 
 import hashlib

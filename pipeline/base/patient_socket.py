@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Patience with servers, and sockets whose reads end in time, however bytes trickle in."""
 
 import math

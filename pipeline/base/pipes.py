@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a program would wait for, or read without end, where it expects a file of a repository.
 
 A stranger's folders can have a pipe or a device in the place of a file; git opens some files

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Text from others, made safe to show: no control or escape character reaches a terminal.
 
 Who prints does not know where a text comes from: an archive, a server, git, a build. So all that a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Files that hold secrets: read only where no other user but root can read or replace them.
 
 The opened file is what is judged, so that it cannot be exchanged between the check and the reading.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which addresses belong to the public Internet, and a connection to one that was judged.
 
 A redirect and an address in a commit are a stranger's words; followed blindly they reach what only

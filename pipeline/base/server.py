@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A repository's default branch as its server has it, whatever a checkout's own refs claim.
 
 The server is where the repository was cloned from: its remote `origin`. A repository without a

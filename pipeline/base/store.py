@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The store: files on disk named by their SHA-256, shared by all runs; nothing enters unverified.
 
     <store>/sha256/<first two digits>/<digest>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The one place that speaks HTTP: addresses in order, patience and limits, resuming, hashing.
 
 A server is hostile input. Whatever it sends is counted against a limit, and what has a known

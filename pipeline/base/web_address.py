@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Addresses of the web in one form, and where a redirect leads: what a server says is only words.
 
 An address is taken apart once, and all that is done with it (judged, connected to, asked for,

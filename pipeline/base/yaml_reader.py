@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The one reader of YAML: plain mappings, lists and scalars; what can be read two ways is refused.
 
 A configuration decides who may release, so what a person sees on the page must be what counts. A

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The demo: a throw-away clone is released with throw-away keys, verified from outside, booted.
 
 All of it lies in `demo/` of the checkout and goes with that folder.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What this machine has and lacks for builds and releases: a line each, with the remedy.
 
 No build is started and nothing is changed, but for secret keys that a killed release has left: they

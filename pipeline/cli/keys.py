@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`./farm keys`: from no keys, or some, to all that a release needs; it may be run again.
 
 What is there stays: no key, no file with another key in it and no value of `farm.yaml` is replaced.

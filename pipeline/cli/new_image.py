@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A new image: a copy of the smallest one that boots, under a name of its own."""
 
 import os

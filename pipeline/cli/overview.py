@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The runs for people: what each came to, where its files are, and which may go.
 
 All lines are safe for a terminal, whatever a build wrote into its logs and documents.

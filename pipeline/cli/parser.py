@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The command line that `./farm` hands over: which tasks with which options, or what is wrong.
 
 invoke takes any word for a missing value, `--help` too, and ends with status 1 where it does not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Artifacts compared byte by byte, a piece at a time."""
 
 import hashlib

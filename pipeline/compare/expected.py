@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Differences that an image expects for a while: told apart, and differences all the same.
 
 `image.yaml` lists them; they come with the job, which every environment's statement signs. They

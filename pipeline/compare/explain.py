@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Shows the differences that a verdict names, down to the bytes, and says what usually makes them.
 
 Reads the verdict, the ledgers, the statements and the artifacts of a run, writes

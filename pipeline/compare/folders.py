@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What is in the folders of a tree, as a ledger says; it is read only if somebody asks."""
 
 from collections import defaultdict

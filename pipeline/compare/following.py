@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Whether artifacts that differ do so only in what was expected, told from their own bytes.
 
 The ledgers come from the builds; what excuses a difference must not rest on them alone. Images are

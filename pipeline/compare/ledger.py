@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The ledger of a build, read as what it is: data from a hostile guest.
 
 `docs/reference/documents.md` describes the format. Nothing in a ledger is followed or opened; what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where two builds began to differ: the step and the paths, from their ledgers.
 
 What differs for a while and is equal in the end (a log that is removed, a time that is clamped)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the ledgers say of paths that differ in more, or in something else, than their content."""
 
 import json

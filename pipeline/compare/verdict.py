@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 4: whether the builds of a run match, and if not, in what they differ."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The lock: every package that a build may use, and the signed indices that vouch for it.
 
 A lock is a deb822 file in git beside the image, `images/live/<name>/lock`. Its first paragraph says

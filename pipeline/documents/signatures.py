@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 r"""OpenPGP signatures: the one judge of what gpg and gpgv say of them, and the keyring they see.
 
 The status lines are those of `doc/DETAILS` in GnuPG's source. They are bytes, and end with `\n`

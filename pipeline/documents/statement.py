@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What an environment states about its build: an in-toto Statement v1 with SLSA provenance v1.
 
 The shape is that of `docs/reference/documents.md`; it stands here once, for the stage that makes

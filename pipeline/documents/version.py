@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which of two releases is the later one: their tags in Debian's order, with `-` for `~`.
 
 Git allows no `~` in a tag: 3.3-rc1 comes before 3.3, as Debian's 3.3~rc1 does. 3.10 comes after

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`farm.yaml`, `environment.yaml` and `image.yaml` as typed, validated, frozen models."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Puts keys into `farm.yaml` by editing its lines: comments and order stay as they are.
 
 Only what is empty is set. The result is read again and must be the farm that was meant; a file that

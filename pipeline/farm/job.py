@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The job: what every environment of a run is given alike.
 
 Its fields are those of `job.json` in `docs/reference/documents.md`. The machines are given it, the

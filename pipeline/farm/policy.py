@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Who may release what: asked of the default branch, never of the tag that wants to be released.
 
 A tag brings a tree of its own, and with it a `farm.yaml` and keys; whoever may push a tag could

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a release needs, checked before the first machine starts; `doctor` shows the same checks.
 
 Each check returns what it found, in words, or raises the TwinbuildError that says what to do.

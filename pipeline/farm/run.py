@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The run folder: what stands where, what is complete, and why a stage runs again.
 
 runs/<id>/

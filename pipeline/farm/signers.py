@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Who may sign tags: whether their keys can be used, and whether git here signs as one of them."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Release tags: annotated, under the name that was asked for, and signed by a key of the farm."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the environments of a run vary: the level that was asked for, decided factor by factor.
 
 `none`     every factor that can be equal is: what still differs is the container host, with its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where a farm keeps things: its checkout, runs, published releases, snapshots, store and cache."""
 
 from dataclasses import dataclass

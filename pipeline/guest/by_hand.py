@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the same work costs without the farm: the three programs as one would type them.
 
 `./farm bench` runs this in the machine before the build, on the same inputs and the same disk.

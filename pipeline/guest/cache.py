@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The tree after a step, kept as layers, so that a later machine can begin there.
 
 A layer is what one step changed. On the layers disk and on the trees disk each is a JSON object of

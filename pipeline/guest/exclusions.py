@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Removes what need not ship: the paths that the image's file `exclude` names."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes FAT file systems with files in them, by mtools: no root, no loop device, no mount.
 
 The same files give the same bytes whatever the machine: they are written in the order of their

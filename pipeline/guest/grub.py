@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The boot loaders and what they read: GRUB for BIOS, Debian's signed ones for UEFI.
 
 `boot/grub/grub.cfg` stays the same from release to release. Which release boots is said by the

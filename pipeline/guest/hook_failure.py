@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Says why a hook failed: the file and line at fault, and the network that a build has not."""
 
 import re

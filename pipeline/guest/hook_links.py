@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Looks at the symbolic links among an image's hooks: they lead to hooks of the same commit."""
 
 from pathlib import Path

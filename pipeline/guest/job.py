@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The job as the machine sees it: documents, disks, and packages, hashed on their way in."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The ledger: what each step changed in the tree, path by path.
 
 A file is hashed again only if its inode was changed since the step before: the kernel updates an

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Offers the packages that an image brings itself to its bootstrap, beside the locked ones.
 
 They become a component of the job's repository, with an index that is made from the files as they

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The locale of the environment: its data are made in the machine, and lent to programs in a tree.
 
 Debian's C, C.UTF-8 and POSIX need no data. For any other the machine runs localedef(1) on the

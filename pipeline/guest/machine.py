@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes the machine what `machine.json` says: all that must not matter to what is built in it."""
 
 import os

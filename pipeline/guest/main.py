@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Turns a job into artifacts: the steps in order, and what is handed back."""
 
 import errno

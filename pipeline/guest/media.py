@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes what people boot: SquashFS, the files of the system partition, ISO."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Hands over what was built: files on the output disk, as plain a tar archive as there is."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Builds the packages that an image brings itself, from source.
 
 The source packages are built one after the other in a tree of their own that holds just what the

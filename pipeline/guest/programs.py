@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Starts programs in the machine and sends what they print to the log."""
 
 import os

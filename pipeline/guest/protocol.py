@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the machine and the outside agree on: disks, records, statuses and limits."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Tells the outside what happens, over the progress port: steps, lines of log, signs of life."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The image's file `squashfs.sort`: which files come first in the SquashFS, as a boot reads them.
 
 A line is a path from the root and a priority, as `mksquashfs -sort` has them: the highest first, 0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which time each file of the image gets, whatever this machine's clock says.
 
 What the build made gets the epoch, and so does all that is newer; a package's own older times stay.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes the image's tree: bootstrap, includes, hooks, initramfs, and what must not stay in it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes the USB image: what is written to a stick, boots by BIOS and UEFI, and takes kits.
 
     sector 0        GRUB's boot.img with a protective MBR

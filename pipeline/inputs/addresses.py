@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where archives are fetched from: what the user says, else where this machine's own apt looks.
 
 In order: the environment variable `TWINBUILD_MIRROR_<NAME>` (addresses separated by spaces), the

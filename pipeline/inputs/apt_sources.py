@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The places where this machine's own apt fetches packages.
 
 apt itself lists them with the origin that each one's signed Release file states, but only those

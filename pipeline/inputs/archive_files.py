@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Files of an archive on their way into the store: signed indices and what they vouch for."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

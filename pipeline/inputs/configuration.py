@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What of a live-build configuration tree an image may have; the rest is named before a download.
 
 A part that a build would ignore is refused with the first of its files and what to do instead.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The control file of a binary package: `control` in `control.tar` in an ar archive (deb(5))."""
 
 import re

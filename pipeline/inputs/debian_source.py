@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a source package says of itself in `debian/control` and `debian/changelog`.
 
 Read as far as apt asks, for one architecture and without build profiles: names, version, date,

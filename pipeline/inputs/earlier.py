@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """From which earlier releases kits are made, and what that takes, verified, in the store."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Source packages that a commit names by hash: a `.dsc`, whose files are had from archives.
 
 Where they are is no secret and no matter: the `.dsc` has their sizes and SHA-256. Looked at are the

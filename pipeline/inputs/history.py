@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What was locked before: a package that had one hash must not have another now.
 
 Looked at are the locks of all images as they stand in the tree and in all of its history.

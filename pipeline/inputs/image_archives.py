@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The archives that an image names itself: `archives/<name>.list.chroot`, `<name>.key.chroot`.
 
 They are live-build's files, with less in them: a list is one archive, its lines are `deb ADDRESS

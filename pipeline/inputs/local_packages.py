@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The packages that an image brings itself, beside those of archives.
 
 `packages/<source>/` is an unpacked source package that the machine builds, `packages/*.dsc` names

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Making a lock from today's archives, and checking that one still fits and can be had."""
 
 from collections.abc import Callable, Collection, Sequence

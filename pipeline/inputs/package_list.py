@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The index of a build: one `Packages` file over just the locked packages.
 
 Its paragraphs come from the packages themselves, once these are verified, so that any machine with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`Packages`: an archive's list of binary packages, read from the store paragraph by paragraph."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a tagged snapshot proves by itself, without network: that archives had what a lock names.
 
 The chain is that of the lock's making, from the files of the snapshot alone: the signature of an

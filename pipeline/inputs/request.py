@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What is asked for: package names, pins, architecture, archives; a lock answers to its digest."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which packages it takes: decided by apt itself, in a private folder, from verified indices alone.
 
 Nothing of this machine's apt has a part in it but its program: no configuration, sources, pins,

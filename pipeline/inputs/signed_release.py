@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`InRelease`: the signed list of an archive's indices, checked with gpgv before anything is read.
 
 Only the text that gpgv itself gives back is parsed. One good signature is enough, since archives

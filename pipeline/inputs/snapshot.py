@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The tagged snapshot: what a lock names, laid out so that plain apt and debootstrap accept it.
 
     <folder>/<tag>/<archive>/dists/<suite>/InRelease and the indices, as the archive signed them

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The few files of the source that decide the inputs, taken out of `source.tar` with care.
 
 Only plain files with the names below leave the archive, each as bytes under a size limit; links,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 2: every package of the commit's lock, and earlier releases, verified in the store."""
 
 import threading

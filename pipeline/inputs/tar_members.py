@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The members of a tar archive that a stranger packed: one at a time, each header within limits.
 
 tarfile takes a header at its word: a pax record or a long name that claims 3 GiB is read whole, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Until when the signed indices of a lock are valid, in a line for people."""
 
 from datetime import UTC, datetime

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The account of every byte of a container: parts that cover it without a hole or an overlap.
 
 A part belongs to a structure, to an entry's record or content, or to a region of the format; what

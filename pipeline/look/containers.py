@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where two containers of one format differ: structures, entries' facts and contents, and the rest.
 
 What the other side stores elsewhere is matched by name. Bytes that no structure, entry or region

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Contents of single files that an environment built, had from its artifacts.
 
 Artifacts are opened as files; what is in an ISO, a disk image or a kit is read by locate's readers,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """diffoscope on one pair of contents, where it is installed: in a sandbox, bounded, never needed.
 
 It starts programs of others on contents that come from a build. They run in a sandbox without

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where two files differ, told from the files alone: images, file systems, archives, anything.
 
 Two contents are compared byte by byte; what is equal is never opened. What differs is read as its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Looks into two contents of one path, to the texts and bytes that differ, however deep."""
 
 from collections.abc import Sequence

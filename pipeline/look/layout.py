@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where on an ISO the files of its SquashFS lie, and what reading the ISO says of them."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which entries of two containers are the same one, by path or by what names it."""
 
 import re

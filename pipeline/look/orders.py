@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Whether entries are numbered and stored in one order on both sides of a comparison."""
 
 import itertools

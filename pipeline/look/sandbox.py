@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A place where a program that reads hostile bytes can do no harm: made with bubblewrap.
 
 What runs in it sees the system's programs and libraries and the files that it is given, all of them

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Two contents as people look at them: texts line by line, anything else as bytes. Bounded."""
 
 from collections.abc import Iterator, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Whether KVM works: proven by booting a kernel under it, since a device that opens proves nothing.
 
 Seen in the field: `/dev/kvm` opens, its firmware runs, and any Linux guest dies ("failed to set

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """One machine from its making to what it hands back: inputs, kept trees, records, output."""
 
 import tempfile

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Boots a finished image in QEMU until the live system says on the serial console what it is."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The builder: the build machine's root file system, kernel and initramfs, made from the lock.
 
 Each container host makes its own with its own mmdebstrap, so two of them are similar, not equal,

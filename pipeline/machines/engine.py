@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Speaks to a Docker Engine: connects, moves files in and out, and finds what it left there.
 
 Files travel through the Engine's API as archives, never as bind mounts, so that an Engine on

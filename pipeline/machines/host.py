@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Container hosts: bootstrapped from Debian's archive by mmdebstrap, not pulled from anywhere."""
 
 import tempfile

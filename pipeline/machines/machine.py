@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The machine: QEMU in an unprivileged container without network, given disks, asked to report."""
 
 import json

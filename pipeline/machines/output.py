@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Takes what a machine hands back. The machine is hostile: everything is named and counted here."""
 
 import hashlib

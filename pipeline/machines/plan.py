@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What one environment will do, decided before anything is started."""
 
 from collections.abc import Mapping

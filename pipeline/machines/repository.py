@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Lays out locked packages as an apt archive that is unsigned: its hashes were checked before."""
 
 from collections.abc import Iterable, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 3: an environment builds the job and gives back artifacts, ledger, logs, statement."""
 
 from collections.abc import Callable, Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Kept trees: what the steps of an environment's builds made of the tree, on its Engine.
 
 A layer is what one step changed. It is kept under a key, the hash of all that went into the tree

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """One step of a run done again, from the tree before it and with other factors, for `bisect`."""
 
 from collections.abc import Mapping, Sequence

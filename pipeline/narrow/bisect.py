@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What `./farm bisect` does: asks a run that differs which factor decides, answers by trials."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which factor decides: the step that differs is done again with ever fewer of them exchanged.
 
 All trials begin with the tree before the step, which is equal in both environments, and stop after

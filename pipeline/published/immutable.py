@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Packages of an image's own, once published, never change: what changes gets another version.
 
 What was published is asked of the releases themselves, each verified first.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What is published: the releases at a location, each verified before anything of it is used.
 
 A location is a folder, as `public/`, or the address where it is served. The list of its releases

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """That the builds of a run are two builds: what one machine made, copied, proves nothing."""
 
 import os

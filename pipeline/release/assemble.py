@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The folder `release/` of a run: everything that is published, and the signed manifest over it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What must hold before anything is signed: documents, verdict, statements, every byte of builds.
 
 The documents of a run are written by several machines and can be changed by whoever carries them,

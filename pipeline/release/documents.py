@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the gate reads of a run's documents, in the one form that their stages write.
 
 A field that is missing, of another type or outside its range is a damaged document; nothing is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The commit as it was exported: of `source.tar` the gate needs the lock and `image.yaml`."""
 
 import tarfile

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The index of what is published: `index.json` for programs, `index.html` for people.
 
 Both are made again from what lies in the public tree, so they can be lost or late without harm.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Publication: `public/<tag>/` appears by one rename, and only what an outsider can verify does.
 
 Before the rename, and again for a release that is there already, `verify.py` checks the folder as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Renews upgrade descriptions in the public tree, with the key that can do nothing else.
 
 What is renewed is what the release key has signed and what it lets this key renew. A description

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 5: sign and publish a run whose builds match.
 
 Everything is checked first (`checks`), then `release/` is assembled and its manifest signed

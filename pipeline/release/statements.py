@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """One environment's statement at the gate: who signed it, and that it is about this very run."""
 
 import os

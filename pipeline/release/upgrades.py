@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Upgrade descriptions: `public/upgrades/<from>.json` leads each release to its newest kit.
 
 Every published release of the image has one, the newest too, which says that there is nothing

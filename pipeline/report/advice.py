@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What `docs/causes.md` says of each cause: symptom, fix at the cause, fix by a hook."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The content of a report, which its forms (page, Markdown, JSON, JUnit) show in different ways.
 
 `docs/reference/report.schema.json` describes it. All texts are safe for a terminal, on one line

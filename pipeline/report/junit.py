@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The report as JUnit XML, so that GitLab shows builds, artifacts and differences as tests."""
 
 from xml.etree import ElementTree as ET

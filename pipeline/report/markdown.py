@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The report as Markdown, for the comment of a merge request.
 
 Texts from builds stand in code only, where neither markup nor names of people nor references work.

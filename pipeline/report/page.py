@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The report as a page: one file that needs nothing else, not even a script.
 
 Jinja2 escapes every text. Should something get past that, the page's own policy lets no script run

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a run folder tells, read with limits: the parts of a report, each safe to show.
 
 Documents may be missing, damaged or hostile, on any run and most of all on one that failed: what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Writes the report of a run, in all its forms, into `runs/<id>/report/`."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The checks of `hooks/source/`, before a build: they read a repository and run nothing of it.
 
 They are the farm's own, also when another repository is built: what a repository brings along runs

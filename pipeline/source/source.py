@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 1: from a commit-ish to an exported commit, `source.json` and `source.tar`."""
 
 import difflib

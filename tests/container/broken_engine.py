@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """An Engine that can die: a socket that passes everything on to the real one until it is cut."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A real Engine, a container host on it, and a run of its own for each test."""
 
 import secrets

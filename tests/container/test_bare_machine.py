@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A new user's machine: a Debian with git and nothing else sets itself up and runs the unit tests.
 
 Both releases do so at the same time, so that one works while the other waits for its packages.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Builders in volumes, made by short scripts in place of `make-builder`; and the accelerator."""
 
 import threading

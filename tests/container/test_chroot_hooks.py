@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the shared hooks refuse, in a real Debian system: case by case."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Files in and out of a real Engine, and what is left on it."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """./farm starts an engine by hand where none answers: in namespaces of its own, on this machine."""
 
 import os

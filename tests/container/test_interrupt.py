@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ctrl-C while builds are at work: nothing of them stays, here or on the Engine."""
 
 import secrets

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Layers in a volume of a real Engine: taken from a machine's disk, put on another's."""
 
 import json

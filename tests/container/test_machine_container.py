@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The machine's container as it is made, with a shell in QEMU's place."""
 
 import gc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A container host from a registry, pinned by its digest, with a real registry on this machine."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The report in a real browser: light, dark, on a phone, with scripts and without."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The rows of docs/determinism.md: their generators, played in two containers that vary on purpose.
 
 Each container copies its system in another order onto another file system and plays what `all` of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The reference image's own packages, each built in two containers that vary on purpose.
 
 The containers differ in path, user, umask, time zone, locale, host name, processors, the order of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Feeds locate's readers what a coverage-guided fuzzer makes of small real images.
 
     python -m tests.fuzz.fuzz_formats FORMAT CORPUS [options of libFuzzer]

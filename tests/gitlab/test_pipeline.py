@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Runs .gitlab-ci.yml by gitlab-ci-local's shell executor, with a stand-in for ./farm."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Farms and images for tests that boot machines: real keys, real archives, real Engines."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The factor that decides, found by real machines that begin with the tree before the step."""
 
 import shutil

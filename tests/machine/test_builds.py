@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Real builds in real machines: two that match, two that differ, one that was killed."""
 
 import json

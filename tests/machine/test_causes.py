@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Causes injected into real builds: one image with a hook for each, one build in each machine.
 
 What needs no machine, and every layer below the tree, is in `tests/causes_catalogue.py`.

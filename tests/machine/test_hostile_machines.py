@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Real machines whose programs were replaced by worse ones: what the outside makes of them."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Real machines that begin with a kept tree: faster, and with the same result."""
 
 import gzip

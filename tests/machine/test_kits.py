@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Upgrade kits from real releases: built twice, identical, described, and applied."""
 
 import json
@@ -22,7 +23,7 @@ from pipeline.kits.install import description
 from pipeline.kits.install.apply import apply_kit
 from pipeline.kits.install.description import Trust
 from tests.machine.conftest import Tiny, display, git
-from tests.unit.release.conftest import GpgHome
+from tests.releases import GpgHome
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The whole proof: mini installed from 3.1, upgraded, booted, and looked at from inside.
 
 It builds three releases twice and boots eleven times: about an hour without KVM. `./farm test

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The main road on the real image: release, what outsiders do with it, and how it boots."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A source package that two real machines build, compare and install."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A boot is profiled from the outside: a program in the boot sector reads files of an ISO."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The whole proof of the image `reference`: it is built twice, and its desktop is looked at.
 
 It takes an hour and a half without KVM. `./farm test --level proof` runs it; no other level does.

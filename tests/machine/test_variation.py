@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What is varied in real machines: they are asked themselves, and no bit of it is in the image."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """No test and no source is passed over because of its name."""
 
 import subprocess

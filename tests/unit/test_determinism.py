@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every row of docs/determinism.md is there, and the proofs that it names are."""
 
 import re

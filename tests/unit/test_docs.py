@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the documents tell people to type is what the command line takes; links lead somewhere."""
 
 import re

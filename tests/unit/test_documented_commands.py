@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The shell blocks of each page, typed in order in a fresh clone with a fresh home.
 
 Programs are the real ones, and so is `./farm keys`. What would start machines or ask the network
@@ -18,6 +19,7 @@ import pytest
 
 import tasks
 from pipeline.base.errors import UsageError
+from pipeline.cli import parser
 
 pytestmark = pytest.mark.tools
 
@@ -28,7 +30,7 @@ CONTEXTS = {str(context.name): context for context in tasks.namespace.to_context
 KEYS = 'keys --name "Kiosk releases <releases@example.org>"'
 # What a page says in words that there is already.
 BEFORE = {
-    "CONTRIBUTING.md": """mkdir -p .venv/bin tests/unit
+    "CONTRIBUTING.md": """mkdir -p .venv/bin tests/unit/documents
         printf '#!/bin/sh\\nexec "$PYTHON" "$@"\\n' >.venv/bin/python && chmod +x .venv/bin/python
         echo 'def test_read(): pass' >tests/unit/documents/test_lock.py""",
     "docs/how-to/build-packages.md": "./farm new-image kiosk",
@@ -127,7 +129,7 @@ def type_in(text: str, env: dict[str, str], *, before: str = "") -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     typed = Path(env["TYPED"])
     for line in typed.read_text().splitlines() if typed.exists() else []:
-        typed.parse(CONTEXTS, line.rstrip("\0").split("\0"))
+        parser.parse(CONTEXTS, line.rstrip("\0").split("\0"))
 
 
 WITH_COMMANDS = [page for page in PAGES if BLOCK.search(page.read_text())]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """./farm, the real one, in a checkout whose tasks and only Python package are stand-ins."""
 
 import hashlib

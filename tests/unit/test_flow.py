@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """How builds run beside each other, and how they are stopped; the stages have their own tests."""
 
 import io

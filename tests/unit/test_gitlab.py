@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What .gitlab-ci.yml says; tests/gitlab/ runs it."""
 
 import fnmatch

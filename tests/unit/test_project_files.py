@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The files that tell people and their tools how to work on the project are true."""
 
 import configparser
@@ -84,3 +85,16 @@ def test_a_vulnerability_is_reported_confidentially() -> None:
     template = ROOT / ".gitlab/issue_templates/Vulnerability.md"
     assert "\n/confidential\n" in template.read_text()
     assert f"*{template.stem}*" in (ROOT / "SECURITY.md").read_text()
+
+
+def test_every_program_names_its_license() -> None:
+    """In SPDX's short form; images carry the text of their own files as it is."""
+    programs = [
+        (name, text.splitlines()[:2])
+        for name, text in files()
+        if text.strip() and (name.endswith(".py") or text.startswith("#!"))
+        if not name.startswith("images/live/")
+    ]
+    line = "# SPDX-License-Identifier: GPL-3.0-or-later"
+    assert [name for name, head in programs if line not in head] == []
+    assert len(programs) > 300

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The walls of the design, read from the code; each is shown to stop what it is there for."""
 
 import ast

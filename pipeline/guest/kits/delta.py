@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a delta holds: found by comparing two final ledgers, whatever made the trees.
 
 Only what differs in anything but its time is shipped, with the directories above it. Hard links

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a kit needs of a release that has no ledger: found out from its USB image.
 
 Slower than reading a ledger: the image's files are copied out and its SquashFS is unpacked, as

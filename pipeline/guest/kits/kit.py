@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes a kit: what takes a system from an earlier release to the one that was built.
 
     make_kit(

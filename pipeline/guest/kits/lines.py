@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Final ledgers, read line by line in the order of their paths: no whole ledger is ever in memory.
 
 A line is kept as the bytes that it is; the few fields that every line is asked for are cut out of

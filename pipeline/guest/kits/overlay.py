@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What overlayfs shows of one tree laid over another, told from their ledgers.
 
 The rules are those of the kernel's Documentation/filesystems/overlayfs.rst: an upper path stands

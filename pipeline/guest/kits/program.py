@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes one kit outside of the machine: `python3 -m pipeline.guest.kits.program PLAN`.
 
 PLAN is a JSON file: `earlier` and `later` with the fields of `kit.Earlier` and `kit.Later`, `kit`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Writes a delta as a SquashFS without root, and reads it back from the file as root.
 
 The metadata come from the ledger, the contents from a folder, and each content is hashed against

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes all kits of a release, several at once, within what the machine has."""
 
 import os

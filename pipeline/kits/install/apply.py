@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Applies a kit to an installed system so that a power cut leaves the old release or the new one.
 
 Everything is verified first: the description's signature, every byte of the kit, the base on the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Asks where releases are published for an upgrade; believes only what the release key signed.
 
 No answer is not "nothing newer": every release has a signed description, and where there is none

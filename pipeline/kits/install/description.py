@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Upgrade descriptions: what the release key says about the way from one release to the newest.
 
 `upgrades/<from>.json` at the publish location is a DSSE envelope (payload type below) around one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """DSSE envelopes of what is stated about upgrades, and the one form of the times in them.
 
 An envelope is https://github.com/secure-systems-lab/dsse: what is signed names its own type, so

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Changes files of a FAT32 file system so that a power cut costs none of them.
 
 Every step is either to clusters that nothing names yet, or one sector: a new file is first written

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The records in a FAT folder, changed one sector at a time.
 
 A new file's records always come to lie in a single sector, so that one write gives it its name.

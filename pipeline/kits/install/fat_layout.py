@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where the parts of a FAT32 file system lie: its boot sector, read as a stranger's.
 
 Source: Microsoft's FAT32 File System Specification 1.03.

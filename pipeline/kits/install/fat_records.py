@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Directory records of FAT: 32 bytes each, long names before the short one they belong to.
 
 Source: Microsoft's FAT32 File System Specification 1.03.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The file allocation table: which clusters a file has, and in which order changes reach the disk.
 
 What is changed here is in memory until `commit`. Only entries of clusters that no folder names yet,

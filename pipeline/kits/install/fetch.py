@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Fetches a kit and keeps its description beside it, for `apply`."""
 
 from collections.abc import Callable

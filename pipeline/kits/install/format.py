@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Reads a kit as it arrives: `docs/reference/kit.md` describes the format.
 
     with path.open("rb") as stream:

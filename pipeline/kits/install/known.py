@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What this user's commands knew last about upgrades: the last verified description, as it was.
 
 It says since when there is no answer, and keeps a server from going back to an older description

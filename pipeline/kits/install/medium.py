@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The image file or device that a kit is applied to: opened alone, written, read back.
 
 Nothing else may use it meanwhile. A device is claimed from the kernel (O_EXCL), which refuses it

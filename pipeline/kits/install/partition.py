@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Finds the system partition on a medium: a GPT read as a stranger's.
 
 Source: UEFI specification 2.10, section 5.3.

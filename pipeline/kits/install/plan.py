@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What applying a kit to an installed system comes to: decided before anything is written.
 
 A kit is made against the partition of its base release, and the partition may have gone through

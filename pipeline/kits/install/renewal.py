@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Renewals: a key of its own says that an upgrade description still holds, and can say no more.
 
 The description, which the release key has signed, names the key that may renew it, for how many

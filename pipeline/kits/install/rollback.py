@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Goes back to the release that booted before the last upgrade: one sector, as an upgrade ends."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """An installed system: its partition, the switch that says which release boots, what each needs.
 
 boot/grub/current.cfg    the switch: one sector, so that one write changes what boots

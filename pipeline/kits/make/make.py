@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Makes a kit again from two published releases, as anyone can: without the farm, without root.
 
 The same program makes it that makes it in the machine. It is started as a program of its own,
@@ -31,7 +32,7 @@ from pipeline.kits.install.fat import open_files
 from pipeline.kits.install.partition import fat_partitions
 from pipeline.published.published import Location, Published
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 TOOL = "mksquashfs"  # the fact that tells the version of squashfs-tools
 TIMEOUT_S = 12 * 3600.0
 LEDGER_LIMIT = 1024**3

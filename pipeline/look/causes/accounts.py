@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Accounts made in another order: in passwd(5), group(5), their shadows, subuid(5), subgid(5)."""
 
 from pipeline.look.causes.facts import Cause, Pair

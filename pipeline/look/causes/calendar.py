@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Parts of the build's date that stand alone: its year, week, day or hour, and numbers of days."""
 
 import re

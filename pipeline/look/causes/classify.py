@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Names the usual causes of a difference, with what speaks for each. `docs/causes.md` has them all.
 
 Contents and values come from hostile builds: what is read here is bounded, and only ever compared.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Digests of what an environment is called: recognised by making them again."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Bytes of a binary content that follow no pattern: drawn at random, encrypted, or digests."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The order in which ext4 lists a folder: by a hash of each name, with the file system's seed.
 
 The hash is `half_md4`, ext4's default, for names of ASCII; debugfs's `dx_hash -s SEED NAME` gives

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What is known of the environments that a difference may come from."""
 
 from collections.abc import Callable, Mapping

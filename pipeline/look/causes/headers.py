@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The times that file formats keep in their headers, found where the format says they are."""
 
 import re

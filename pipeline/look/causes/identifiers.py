@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Identifiers that are drawn anew by each build, and addresses of memory."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The usual causes of what differs inside an image or archive: facts of entries, headers, order."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The forms of lines that a running system shows of itself: of /proc, and of the usual programs."""
 
 import re

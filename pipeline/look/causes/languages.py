@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Languages of people, as far as programs show them: months, days, and the words of messages.
 
 English is what programs speak without a locale. The words are those of messages of the usual

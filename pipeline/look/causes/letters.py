@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a locale does to letters, numbers and words: the same text as another locale writes it."""
 
 import re

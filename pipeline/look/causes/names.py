@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What an environment is called and made of, where it got into a content.
 
 A fact is the cause only if it explains the difference: with each environment's own value taken

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What makes a property of a path differ: times, modes, links, extended attributes, names."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a running system shows of itself: lines of a known form, and values of its machine.
 
 A line is recognised by its form on both sides, whatever its values are: another run of one build

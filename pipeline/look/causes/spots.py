@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where two contents differ: the lines of texts, the runs of bytes of anything else. Bounded."""
 
 import re

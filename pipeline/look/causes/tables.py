@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Tables of binary formats that keep the inodes of files: of ldconfig and of git."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Times of the build, in the encodings in which they usually get into files."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Words, numbers and lines that differ while nothing known of the environments explains them.
 
 These are guesses, and are made only where nothing else was found in a content.

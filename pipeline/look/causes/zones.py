@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What time zones are called, and the numbers that stand for them."""
 
 import re

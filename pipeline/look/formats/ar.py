@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """ar archives, which Debian packages are."""
 
 from collections.abc import Iterator, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Compressed data made plain, with limits on memory and output."""
 
 import bz2

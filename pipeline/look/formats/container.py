@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What every format is read into: structures of its own, entries, and regions of its bytes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

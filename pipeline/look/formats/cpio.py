@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """cpio archives in the new ASCII form, and initramfs: several of them, the last one compressed.
 
 Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """cpio archives in the older forms: with binary headers, in either byte order, and portable (odc).
 
 Source: cpio(5) of libarchive.

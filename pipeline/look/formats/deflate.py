@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Deflated data (RFC 1951) taken apart: which matches a compressor chose, and how it wrote them.
 
 gzip and zlib choose the same matches for a content, level by level, and differ in where they begin

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """FAT12, FAT16 and FAT32, with long names.
 
 Source: Microsoft's FAT32 File System Specification 1.03.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The records of a FAT's folders: names, facts, and what else they say."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """ISO 9660 with Rock Ridge and El Torito, and the boot records of a hybrid image.
 
 Sources: ECMA-119, IEEE P1282, the El Torito specification 1.0. pycdlib reads them too, in three

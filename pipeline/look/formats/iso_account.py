@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The account of an ISO 9660's own bytes: what says nothing beyond the entries, and what does."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a hybrid ISO says a second time or in another way: for its partition, and for Macintoshes.
 
 With `-partition_offset`, xorriso writes descriptors, path tables and folders again, counted from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The folders of an ISO 9660 volume, Joliet's too: entries, and what else their records say."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The formats that are looked into. A reader is loaded when a content may be of its format."""
 
 from collections.abc import Callable, Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """LZ4 blocks, frames and the older frames of the kernel, unpacked by the system's liblz4.
 
 Sources: lz4_Block_format.md 1.6.3 and lz4_Frame_format.md 1.6.4. An older frame has no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Kinds of files that hold others, or pack them, and that are not looked into: by their magic.
 
 Source: the magic database of file(1).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Files that are one content, compressed: gzip (RFC 1952), xz, lzma, zstd (RFC 8878), bzip2."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a compressed file says beyond its content: later headers, and bits that no stream uses."""
 
 import zlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Boot records and partition tables: MBR and GPT (UEFI specification, chapter 5).
 
 A logical sector has 512 bytes, as on all that images are made for.

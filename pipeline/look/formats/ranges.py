@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ranges of bytes in which two contents differ: in order, apart, and not too many."""
 
 from bisect import bisect_right

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A source as a file object, for the standard library's readers of archives."""
 
 import io

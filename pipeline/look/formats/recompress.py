@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Whether compressed bytes are what their compressor makes of a content: they are made again.
 
 That can be told of libbz2 and liblzma, of which all versions make the same of the same, and of gzip

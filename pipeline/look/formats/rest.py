@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What numbers and names in headers say beyond their value: how they are written."""
 
 DIGITS = bytes.maketrans(b"0123456789", b"0" * 10)

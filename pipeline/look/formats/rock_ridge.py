@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Rock Ridge: names, modes, owners, times and links in a directory record's system use area.
 
 Sources: IEEE P1281 (SUSP) and P1282 (RRIP); for attributes, libisofs' susp_aaip_2_0.txt.

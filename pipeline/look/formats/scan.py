@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where two contents differ, byte by byte, as fast as they can be read."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Bytes that can be read at any place: a file, a part of one, or what was unpacked from one."""
 
 import os

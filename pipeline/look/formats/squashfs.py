@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """SquashFS 4.0, read where it lies: tables as a whole, files only where they may differ.
 
 The libraries for it (PySquashfsImage, dissect.squashfs) take two and six times as long to list a

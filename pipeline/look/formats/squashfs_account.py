@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The account of a SquashFS's own bytes: what its tables say beyond what its tree shows.
 
 While the tree is walked, a `Walk` takes down which bytes of the unpacked tables were read, and what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The files of a SquashFS, unpacked a block at a time and only where they may differ."""
 
 import struct

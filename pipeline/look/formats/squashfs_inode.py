@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The inodes of a SquashFS: what they say as facts, and what they say beyond that."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The tables of a SquashFS 4.0: superblock, inodes, folders, fragments, owners, attributes.
 
 Source: the kernel's fs/squashfs/squashfs_fs.h.

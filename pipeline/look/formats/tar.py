@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """tar archives, as the standard library reads them."""
 
 import tarfile

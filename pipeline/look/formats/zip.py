@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """zip archives, whose directory the standard library reads.
 
 Source: PKWARE's APPNOTE.TXT 6.3.10; for extra fields, Info-ZIP's extrafld.txt.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The account of a zip's own bytes: what headers and directory say beyond the members' facts."""
 
 import struct

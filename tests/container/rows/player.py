@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Plays one environment in a container: copies the system, makes each row's files twice, looks.
 
 It gets `play.json` beside it and writes `/seen.json`. What a generator makes by itself, under a

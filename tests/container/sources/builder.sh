@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
 # Builds each source in /in/sources as this environment's user; leaves the packages in /out.
 # Environment: NAME (the user), FOLDER, UMASK, ORDER (an option of sort), FAKE (variables for env).
 set -eu

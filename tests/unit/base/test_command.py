@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Programs get what they are meant to get and no more, and end when they are meant to."""
 
 import os

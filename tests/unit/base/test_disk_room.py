@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a full disk is said to be: the path, its file system, what fills it; on real small disks."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a person sees of a run, on a terminal and in a log."""
 
 import io

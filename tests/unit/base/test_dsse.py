@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Envelopes: what was signed comes back, and nothing else does."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Errors carry the statuses of the reference page, and read as one line."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Writes are whole or not there; documents have one form and are read with limits."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Servers that mean harm. In all of these the attacker holds the server that is asked."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A release key that is brought as a file lies in memory, and is gone when its process is."""
 
 import fcntl

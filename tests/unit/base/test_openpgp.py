@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Signing with the release key: how gpg asks a person, and what its failures are called."""
 
 import json
@@ -144,7 +145,7 @@ def test_a_passphrase_is_typed_on_a_text_terminal(tmp_path: Path) -> None:
             conf.write("pinentry-program /usr/bin/pinentry-curses\n")
         fingerprint = home.make(KEY, passphrase="correct horse")
         main, terminal = pty.openpty()
-        code = "import sys, pathlib; from pipeline import openpgp\n"
+        code = "import sys, pathlib; from pipeline.base import openpgp\n"
         code += "with openpgp.open_gpg() as gpg: openpgp.try_to_sign(gpg, sys.argv[1])"
         process = subprocess.Popen(
             [sys.executable, "-c", code, fingerprint],

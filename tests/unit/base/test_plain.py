@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What strangers wrote never reaches the terminal as they wrote it, whichever way it comes.
 
 The attacker holds a server, an archive, a repository, a build, or two files to compare: escape

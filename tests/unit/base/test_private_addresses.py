@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where a server or a commit leads: private networks, other hosts, away from TLS."""
 
 import socket

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Secrets are read only where nobody else can read or replace them."""
 
 import os

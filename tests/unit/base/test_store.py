@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 import contextlib
 import multiprocessing
 from hashlib import sha256

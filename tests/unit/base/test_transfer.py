@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 import io
 import threading
 from collections.abc import Iterator

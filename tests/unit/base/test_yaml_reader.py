@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """YAML that a stranger's tree or a careless merge brings: read one way only, or refused at once."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the demo prepares can be released: its clone is where its farm lives, and decides."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`./farm keys` from nothing, from a key that is there, again, and against what is in the way."""
 
 import shutil

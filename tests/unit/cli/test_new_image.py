@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A new image: what a newcomer gets without being asked anything."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What people are shown of runs, and which runs go."""
 
 from datetime import UTC, datetime, timedelta

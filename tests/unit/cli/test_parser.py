@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What `./farm` makes of the words that are typed: help, tasks and options, or status 2."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The command line as people and pipelines see it: one line, and the exit status of the design."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The byte comparison: against what Python says of whole strings, and against odd folders."""
 
 import hashlib

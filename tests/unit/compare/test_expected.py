@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Expected differences are told apart: no error by themselves, no match, and never in a release."""
 
 import gzip

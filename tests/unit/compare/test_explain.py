@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Differences of real images, shown and explained; and images that would rather not be."""
 
 import gzip

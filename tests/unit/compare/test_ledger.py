@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The ledger's reader against what a hostile guest could hand over."""
 
 import gzip

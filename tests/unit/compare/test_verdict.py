@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 4 on run folders as the stages before leave them."""
 
 import gzip

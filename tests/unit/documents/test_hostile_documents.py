@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Documents that mean harm: each reader returns what it can, or refuses in an error of ours.
 
 The attacker holds a build's machine, a server, an archive with a key of its own, or a run's folder.

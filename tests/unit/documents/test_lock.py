@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The judge of gpg's words and the reading of keyrings, with real keys where it can be."""
 
 import os

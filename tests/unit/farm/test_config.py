@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The configuration files: the project's own are valid, and mistakes are named."""
 
 from pathlib import Path

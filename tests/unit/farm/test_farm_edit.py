@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Keys are put into farm.yaml, and nothing else of it changes."""
 
 import difflib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A tag does not judge itself: the default branch, as the server has it, decides."""
 
 import json

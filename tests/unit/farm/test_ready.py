@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a release needs is known before the first machine starts, and doctor says the same."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The run folder: what is complete, why a stage runs again, and names that lead nowhere else."""
 
 import re

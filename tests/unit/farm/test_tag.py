@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Who may sign a tag: OpenPGP keys and SSH keys that farm.yaml lists, and nobody else."""
 
 import os

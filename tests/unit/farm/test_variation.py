@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the environments vary: at each level, and drawn for each run."""
 
 import re

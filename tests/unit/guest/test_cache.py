@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Trees that are kept after each step and begun from: the ledger must not tell the difference."""
 
 import io

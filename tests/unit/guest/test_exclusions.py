@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What an image leaves out, from real trees with real links."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """File systems that mtools makes: the same bytes on any machine, nothing in them but the files."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The ledger of a real tree, changed in every way that a step may change it."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """How the failure of a hook is told: real shells, what programs without a network print."""
 
 import subprocess

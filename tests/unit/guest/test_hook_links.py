@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Shared hooks: links that are followed, and those that a commit may not bring."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a hook can reach: a real shell in a tree of its own, trying to get out of it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the machine takes from its input disk, and what it refuses."""
 
 import io

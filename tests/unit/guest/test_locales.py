@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The data of the environment's locale: made in the machine, lent to a tree, never in it.
 
 `tests/container/test_rows.py` has real data, and programs that sort by them.

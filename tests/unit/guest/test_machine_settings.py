@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The machine's settings that need no machine of their own: limits and the scratch file system."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What people boot, made by the real mksquashfs, mtools and xorriso; another test boots it."""
 
 import os

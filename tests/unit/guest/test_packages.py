@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The image's own packages in the machine: what is built, delivered and offered to apt."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Programs in the machine, and how their end and their output are reported."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The order of files in the SquashFS: what an image may say, what mksquashfs makes of it."""
 
 import os

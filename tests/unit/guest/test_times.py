@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Whose time a file has, the build's or a package's: with real packages and all kinds of clocks."""
 
 import gzip

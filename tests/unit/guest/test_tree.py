@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Making the image's tree: on real folders, with real links and times."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The disk around the system partition, read by other programs. Another test boots it."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A configuration of live-build, dropped in as it is: what is used, and what is named at once."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`debian/control` and `debian/changelog`: as packages of Debian have them, and otherwise."""
 
 import pytest

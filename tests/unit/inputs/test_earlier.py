@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which earlier releases have kits: from real signed releases, at a folder and at an address."""
 
 import json
@@ -20,8 +21,8 @@ from pipeline.inputs import earlier
 from pipeline.published.published import Location
 from pipeline.release.index import write_index
 from tests.archive_server import archive_server
+from tests.releases import ENVIRONMENTS, FakeRun, GpgHome, publish_by_hand
 from tests.unit.inputs.conftest import IMAGE_YAML, Workshop
-from tests.unit.release.conftest import ENVIRONMENTS, FakeRun, GpgHome, publish_by_hand
 
 pytestmark = pytest.mark.tools
 

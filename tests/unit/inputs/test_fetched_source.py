@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Source packages that a commit names by hash: had from an archive's pool, or from elsewhere."""
 
 import gzip

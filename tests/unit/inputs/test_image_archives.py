@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """An image's own archives: what is locked from them, by whose key, and what is refused."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Packages that an image brings itself: what is locked for them, and what a build is told."""
 
 import json

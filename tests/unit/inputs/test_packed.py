@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Archives that a stranger packed: `.dsc` sources, `.deb` packages, indices of an image's archives.
 
 The attacker writes the commit or holds the archive that it names; its key signs what it likes.

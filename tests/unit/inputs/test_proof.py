@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The offline proof of a lock: from the files of a tagged snapshot, with nothing else to ask."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """InRelease files, signed by real keys that will do and that will not."""
 
 import subprocess

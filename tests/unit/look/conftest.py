@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Images that many tests compare another one with."""
 
 from collections.abc import Callable

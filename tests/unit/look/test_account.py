@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The account of every byte: what an attacker hides beside a legitimate change is told.
 
 In every test the attacker holds one of the two files and can write to it what they like; the other

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every cause of the catalogue is found: its step, path, kind and class, through all layers."""
 
 from collections.abc import Mapping

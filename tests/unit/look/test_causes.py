@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every cause is named where it is at work, and not where something like it is."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What hooks of everyday kinds leave in a tree is named; what only looks like it is not.
 
 The pairs are what two machines wrote: from real runs, or from the manual of the program.

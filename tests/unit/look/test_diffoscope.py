@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """diffoscope is asked where nothing else explains a difference, and cannot do harm."""
 
 import shutil

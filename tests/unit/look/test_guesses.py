@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What nothing known explains: bytes, words, numbers, lines, permissions and types that differ.
 
 A guess is marked as one, is made only where nothing else was found, and says no more than it sees.

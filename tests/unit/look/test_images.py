@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where two images differ: a cause is injected into one of a pair made with the real tools."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What reading an ISO says of the files in its SquashFS, on ISOs of real tools."""
 
 import os

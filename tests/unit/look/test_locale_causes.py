@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a locale of people leaves in a content is named: languages, letters, and sorted lists."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where builds began to differ, told from two ledgers."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`./farm locate`: what it prints, and its exit status."""
 
 import json

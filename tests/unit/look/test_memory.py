@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Locate and the explanation do not take memory by size: asked of processes of their own."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """No class is named where something only looks like it; `test_catalogue.py` has the positives."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A package that an image builds itself, and that two builds made otherwise."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Parts of a build's date, dates reckoned from it, and what its time zone is called."""
 
 from dataclasses import replace

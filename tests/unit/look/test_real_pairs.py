@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every known difference in what the real tools make is told as what it is, and nothing else is."""
 
 import shutil

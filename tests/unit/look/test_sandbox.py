@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A hostile program in the sandbox: what it tries to reach, and that it does not.
 
 The attacker has taken over diffoscope, or a program that it starts, by the bytes that it reads: his

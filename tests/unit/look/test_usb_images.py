@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where two USB images, or what they have in common with ISOs, differ."""
 
 import os

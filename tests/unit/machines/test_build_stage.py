@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 3 on a run that is ready, as far as it goes without an Engine."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 import gc
 import socket
 from collections.abc import Iterator

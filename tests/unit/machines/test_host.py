@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a machine is started with, and what is made of all that it may say."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a hostile machine may hand back, and what becomes of it."""
 
 import gzip

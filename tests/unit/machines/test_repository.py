@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Locked packages as an archive: real apt takes it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The index of kept trees: what machines may tell, what keys are made of, what stays."""
 
 from typing import Any

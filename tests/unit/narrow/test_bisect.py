@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What `bisect` asks of a run, and which machines it lets do the step."""
 
 import gzip

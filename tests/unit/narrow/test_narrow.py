@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The search for the factor that decides, with a fake build that knows."""
 
 import gzip

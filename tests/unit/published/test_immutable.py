@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A package that was published is never another: releases are asked, each verified."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Published releases are verified by their manifests before anything of them is used."""
 
 import json
@@ -18,7 +19,7 @@ from pipeline.cli import doctor
 from pipeline.farm.workspace import Workspace
 from pipeline.published import published
 from pipeline.published.published import Location, Published, of_farm
-from tests.unit.release.conftest import publish_by_hand
+from tests.releases import publish_by_hand
 
 pytestmark = pytest.mark.tools
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Releases by several processes at once: one works, the others wait; nothing is half-done."""
 
 import io
@@ -17,7 +18,7 @@ from pipeline.base.files import alone
 from pipeline.farm.policy import Policy
 from pipeline.farm.tag import VerifiedTag
 from pipeline.farm.workspace import Workspace
-from tests.unit.release.conftest import COMMIT, SIGNER
+from tests.releases import COMMIT, SIGNER
 
 pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The gate: every document of a run is held against the others, the policy and the files.
 
 Each test says what the attacker holds: the run folder alone, as whoever carries a run between
@@ -25,7 +26,7 @@ from pipeline.base.errors import (
 from pipeline.base.files import write_json
 from pipeline.farm.config import Farm
 from pipeline.release.checks import check
-from tests.unit.release.conftest import SIGNER, kit_from
+from tests.releases import SIGNER, kit_from
 
 pytestmark = pytest.mark.tools
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 5 judges the tag again: a real repository, real tags, real keys, by the road of a release.
 
 The attacker can write to the run, or may push tags; or it is the farm that has changed its mind
@@ -18,7 +19,7 @@ from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError
 from pipeline.base.files import write_json
 from pipeline.farm.workspace import open_workspace
 from tests.hostile_repository import ENVIRONMENT
-from tests.unit.release.conftest import IMAGE, LOCK, FakeRun, make_farm
+from tests.releases import IMAGE, LOCK, FakeRun, make_farm
 
 pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 

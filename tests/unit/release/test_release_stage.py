@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 5: what is released is what two environments signed, and nothing is half-published."""
 
 import json
@@ -25,7 +26,7 @@ from pipeline.farm.config import Farm
 from pipeline.release import publish as publishing
 from pipeline.release import stage
 from pipeline.release.stage import run_release
-from tests.unit.release.conftest import LOCK, SIGNER, kit_from, sha256
+from tests.releases import LOCK, SIGNER, kit_from, sha256
 
 pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The renewal key, as a schedule holds it: it keeps what is published fresh, and no more."""
 
 import shutil
@@ -16,7 +17,7 @@ from pipeline.kits.install import description
 from pipeline.kits.install.description import Trust
 from pipeline.release import renewals
 from pipeline.release.stage import describe_again, run_release
-from tests.unit.release.conftest import FakeRun, kit_from, make_farm
+from tests.releases import FakeRun, kit_from, make_farm
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)

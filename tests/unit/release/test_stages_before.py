@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the stages before write by themselves passes the gate: nobody writes documents here."""
 
 import shutil
@@ -18,7 +19,7 @@ from pipeline.machines.builder import Builder
 from pipeline.machines.machine import Machine, now
 from pipeline.machines.plan import make_plan
 from pipeline.release.checks import check
-from tests.unit.release.conftest import ENVIRONMENTS, FakeRun, artifacts_of, kit_from
+from tests.releases import ENVIRONMENTS, FakeRun, artifacts_of, kit_from
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Upgrade descriptions beside the releases: written, signed again, and never leading backwards."""
 
 import json
@@ -17,7 +18,7 @@ from pipeline.kits.install.envelope import time_text
 from pipeline.release import stage
 from pipeline.release.stage import describe_again, run_release
 from pipeline.release.upgrades import Signer
-from tests.unit.release.conftest import FakeRun, kit_from, make_farm
+from tests.releases import FakeRun, kit_from, make_farm
 
 pytestmark = pytest.mark.tools
 

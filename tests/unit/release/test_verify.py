@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """verify.py against real signatures and a real web server: what it accepts, and all it refuses."""
 
 import base64

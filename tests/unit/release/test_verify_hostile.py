@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """verify.py against servers and arguments that mean harm: it ends, with a status and one object."""
 
 import contextlib

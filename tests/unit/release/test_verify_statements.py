@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """verify.py against a release key in wrong hands: it asks of statements what the gate asks."""
 
 import base64
@@ -11,7 +12,7 @@ import pytest
 import verify
 from pipeline.base import dsse
 from pipeline.documents import statement
-from tests.unit.release.conftest import publish_by_hand
+from tests.releases import publish_by_hand
 
 ISO = "mini-amd64-3.3.iso"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The report in all its forms, on runs of every kind, whatever a build wrote into them."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pipeline.source.check import check_source
 
 pytestmark = pytest.mark.tools
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 HOOKS = ROOT / "hooks" / "source"
 WEBSITE = Path("images/live/reference/packages/website")
 

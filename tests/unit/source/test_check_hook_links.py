@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The check of hooks that are links, on real repositories."""
 
 import subprocess

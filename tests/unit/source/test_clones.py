@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Clones of every kind are read as they are: shallow, partial, sparse, with other line endings."""
 
 import os

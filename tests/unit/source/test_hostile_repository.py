@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A stranger's repository is read, and nothing that it names is started.
 
 The attacker holds the working tree and the whole `.git` folder of what the operator checks, locks

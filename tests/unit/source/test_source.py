@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 1 with the real git and gpg: any commit, always the same bytes, only trusted tags."""
 
 import io

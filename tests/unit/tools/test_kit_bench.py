@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The bench of kits, on a few files: both ways come to a kit, and what is printed can be read."""
 
 import os

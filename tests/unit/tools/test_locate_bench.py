@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The bench of `locate`, on ledgers that are small."""
 
 from pathlib import Path

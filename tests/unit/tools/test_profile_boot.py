@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The profile of a boot, but for the boot itself: which ISO, how it is packed, what is written."""
 
 import os

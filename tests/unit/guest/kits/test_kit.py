@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Whole kits: made, read by the outside's reader, by plain tar, and made again elsewhere."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Deltas between random trees, and what overlayfs shows of them, both told from ledgers alone."""
 
 import gzip

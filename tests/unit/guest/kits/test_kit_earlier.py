@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A release that is known by its USB image alone: the same facts as from its ledger."""
 
 import os

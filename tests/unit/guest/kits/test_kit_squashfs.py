@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Deltas as real files: written by sqfstar, read by unsquashfs, laid over by the kernel."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Several kits at once: how many, and what becomes of them."""
 
 import gzip

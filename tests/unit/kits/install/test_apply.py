@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Kits applied to a real disk image, and everything that must be refused."""
 
 import fcntl
@@ -28,7 +29,7 @@ from tests.installed import (
     sha256,
     switch,
 )
-from tests.unit.kits.install.conftest import FIRST, NOW, SECOND, THIRD, Stick
+from tests.unit.kits.conftest import FIRST, NOW, SECOND, THIRD, Stick
 
 pytestmark = pytest.mark.tools
 

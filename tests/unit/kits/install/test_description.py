@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Upgrade descriptions: believed only if the release key signed these bytes, and in time."""
 
 import base64
@@ -16,7 +17,7 @@ from pipeline.kits.install import description
 from pipeline.kits.install.description import Trust, load_trust
 from pipeline.kits.install.envelope import encoded
 from tests.installed import KitParts
-from tests.unit.kits.install.conftest import FIRST, NOW, SECOND, Signer
+from tests.unit.kits.conftest import FIRST, NOW, SECOND, Signer
 
 PACKED = b"a kit"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """FAT32 file systems changed by us, as mtools and fsck.fat read them; and broken ones refused."""
 
 import os

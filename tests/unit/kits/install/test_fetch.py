@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The client of upgrades, over real HTTP: what it believes, resumes and refuses."""
 
 import json
@@ -11,7 +12,7 @@ from pipeline.kits.install.check import check_upgrade
 from pipeline.kits.install.fetch import fetch_kit
 from tests.archive_server import archive_server
 from tests.installed import KitParts
-from tests.unit.kits.install.conftest import FIRST, NOW, SECOND, THIRD
+from tests.unit.kits.conftest import FIRST, NOW, SECOND, THIRD
 
 NAME = "mini-amd64-3.1-to-3.2.iuk"
 KIT = KitParts(FIRST, SECOND)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Kits that are damaged or made to do harm, and the reader that must not believe them."""
 
 import hashlib

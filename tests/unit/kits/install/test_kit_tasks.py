@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The commands, from the question whether there is an upgrade to the way back."""
 
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ import tasks
 from pipeline.base.errors import ExitStatus
 from tests.archive_server import archive_server
 from tests.installed import KitParts
-from tests.unit.kits.install.conftest import FIRST, SECOND
+from tests.unit.kits.conftest import FIRST, SECOND
 
 NAME = "mini-amd64-3.1-to-3.2.iuk"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Image files and loop devices as targets: taken alone, or not at all."""
 
 import os
@@ -12,7 +13,7 @@ from pipeline.base.errors import InfrastructureFailed, UsageError
 from pipeline.kits.install.medium import open_medium
 from pipeline.kits.install.rollback import roll_back
 from pipeline.kits.install.system import Switch
-from tests.unit.kits.install.conftest import Stick
+from tests.unit.kits.conftest import Stick
 
 needs_loop = pytest.mark.skipif(
     os.getuid() != 0 or not Path("/dev/loop-control").exists() or not shutil.which("losetup"),

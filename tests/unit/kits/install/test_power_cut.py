@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A power cut at any write, with any unflushed sectors lost: the old release boots, or the new."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Upgrades that are withheld: what a server, a thief or a clock can do, and for how long."""
 
 import base64
@@ -14,7 +15,7 @@ from pipeline.kits.install import description, envelope, known, renewal
 from pipeline.kits.install.check import check_upgrade
 from pipeline.kits.install.renewal import Renewable
 from tests.archive_server import archive_server
-from tests.unit.kits.install.conftest import NOW
+from tests.unit.kits.conftest import NOW
 
 DAY = timedelta(days=1)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A kit made again by an outsider, from two releases that are signed and published."""
 
 import codecs
@@ -25,7 +26,7 @@ from pipeline.published.published import Location
 from pipeline.release.stage import run_release
 from tests.installed import make_disk, switch
 from tests.random_trees import Node, Tree, record, write
-from tests.unit.release.conftest import (
+from tests.releases import (
     ENVIRONMENTS,
     EPOCH,
     FakeRun,

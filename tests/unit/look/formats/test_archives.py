@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where archives, packed files, FATs and disks differ, made with the real tools."""
 
 import gzip

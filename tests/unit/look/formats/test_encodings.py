@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """How a content is compressed is told, if a compressor would not do it so.
 
 In every test the attacker holds the second file. Its content has changed for a good reason, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Broken and hostile contents: refused in a line, within bounds, and never taken to be equal."""
 
 import bz2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """lz4: frames, the older frames of initramfs, and SquashFS, made with the real tools."""
 
 import ctypes

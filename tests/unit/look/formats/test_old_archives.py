@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """tar as Unix version 7 had it, and cpio in its older forms: they are tar and cpio, too."""
 
 import os

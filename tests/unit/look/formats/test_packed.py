@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Compressed files of more than one stream, and what may stand between streams."""
 
 import gzip

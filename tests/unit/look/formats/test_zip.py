@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Members of zip archives, however they are packed."""
 
 import struct

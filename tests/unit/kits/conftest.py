@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Keys, an installed system on a disk image, and kits with signed descriptions beside them."""
 
 import io
@@ -16,7 +17,7 @@ from pipeline.kits.install.apply import apply_kit
 from pipeline.kits.install.description import Offer, Trust
 from tests.installed import PARTITION_AT, KitParts, Release, make_disk, read_partition, switch
 from tests.installed import sha256 as digest
-from tests.unit.release.conftest import GpgHome
+from tests.releases import GpgHome
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 FIRST = Release("3.1", static={"boot/readme": b"one"})

@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs as the stages before would leave them, real keys, and a real web server."""
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline.base import dsse
+from pipeline.base.files import write_json
+from pipeline.documents import statement
+from pipeline.farm.config import Farm, parse_image
+from pipeline.farm.job import make_job
+from pipeline.farm.run import Request, Run, create
+from pipeline.farm.tag import VerifiedTag
+from pipeline.guest.protocol import artifact_names
+from pipeline.release.assemble import manifest_bytes
+from pipeline.release.stage import run_release
+
+COMMIT = "c0ffee" * 6 + "cafe"
+EPOCH = 1766400000
+ENVIRONMENTS = ("alpha", "beta")
+LOCK = b"Format: twinbuild-lock/1\n"
+IMAGE = b"description: A test\nvolume_id: TEST\n"
+SIGNER = "5" * 40  # of tags
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+# --- OpenPGP keys
+
+
+class GpgHome:
+    """A throw-away gpg home with a short path."""
+
+    def __init__(self, path):
+        self.path = path
+
+    @classmethod
+    @contextmanager
+    def made(cls):
+        """Make a home with a short path, for its sockets; it and its agent go afterwards."""
+        path = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
+        yield cls(path)
+        subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=False)
+        shutil.rmtree(path, ignore_errors=True)
+
+    def gpg(self, *arguments, stdin=None, check=True):
+        argv = ["gpg", "--homedir", self.path, "--batch", "--quiet", "--pinentry-mode", "loopback"]
+        return subprocess.run(
+            [*argv, "--passphrase", "", *map(os.fspath, arguments)],
+            input=stdin,
+            capture_output=True,
+            check=check,
+        ).stdout
+
+    def make(self, user, *, expires="never", days_ago=0):
+        then = int(time.time()) - 86400 * days_ago
+        self.gpg(f"--faked-system-time={then}", "--quick-gen-key", user, "ed25519", "sign", expires)
+        listed = self.gpg("--with-colons", "--list-keys", f"={user}").decode()
+        return re.search(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)[1]
+
+    def revoke(self, fingerprint):
+        certificate = Path(self.path, "openpgp-revocs.d", f"{fingerprint}.rev").read_bytes()
+        self.gpg("--import", stdin=certificate.replace(b":-----BEGIN", b"-----BEGIN"))
+
+    def export(self, fingerprint, *options):
+        return self.gpg(*options, "--export", fingerprint)
+
+    def sign(self, content, fingerprint, *options, days_ago=0):
+        then = int(time.time()) - 86400 * days_ago
+        options = (*options, f"--faked-system-time={then}") if days_ago else options
+        return self.gpg("--armor", "--local-user", fingerprint, *(options), stdin=content)
+
+
+@pytest.fixture(scope="session")
+def gpg_home():
+    with GpgHome.made() as home:
+        yield home
+
+
+@pytest.fixture(scope="session")
+def release_key(gpg_home):
+    return gpg_home.make("Release <release@example.org>")
+
+
+@pytest.fixture(scope="session")
+def other_key(gpg_home):
+    return gpg_home.make("Other <other@example.org>")
+
+
+@pytest.fixture(scope="session")
+def revoked_key(gpg_home):
+    return gpg_home.make("Revoked <revoked@example.org>")
+
+
+@pytest.fixture(scope="session")
+def expired_key(gpg_home):
+    return gpg_home.make("Expired <expired@example.org>", expires="seconds=86400", days_ago=10)
+
+
+@pytest.fixture
+def caller(gpg_home, monkeypatch):
+    """A caller whose gpg home holds the keys."""
+    monkeypatch.setenv("GNUPGHOME", gpg_home.path)
+    monkeypatch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
+    monkeypatch.delenv("TWINBUILD_RELEASE_PASSPHRASE_FILE", raising=False)
+    return gpg_home
+
+
+# --- runs
+
+
+@pytest.fixture(scope="session")
+def environment_keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    for name in (*ENVIRONMENTS, "stranger"):
+        dsse.make_key(folder / f"{name}.pem")
+    return {name: dsse.load_key(folder / f"{name}.pem") for name in (*ENVIRONMENTS, "stranger")}
+
+
+def make_farm(keys, release):
+    return Farm.model_validate(
+        {
+            "environments": {name: {"memory_mib": 2048, "cpus": 1} for name in ENVIRONMENTS},
+            "archives": {"debian": {"suites": ["x"], "components": ["main"], "keyring": "k.gpg"}},
+            "keys": {
+                "release": release,
+                "tags": {"signers": [SIGNER]},
+                "environments": {name: dsse.public_hex(keys[name]) for name in ENVIRONMENTS},
+            },
+        }
+    )
+
+
+@pytest.fixture
+def farm(environment_keys, release_key):
+    return make_farm(environment_keys, release_key)
+
+
+@pytest.fixture
+def farm_with(environment_keys):
+    """A farm with another release key, or none."""
+    return lambda release: make_farm(environment_keys, release)
+
+
+def kit_from(tag):
+    """Return what the inputs say of an upgrade kit."""
+    digests = {"ledger_sha256": sha256(b"ledger"), "partition_sha256": sha256(b"partition")}
+    return {"from": tag, **digests, "image_sha256": None}
+
+
+def artifacts_of(job):
+    """Return content for each artifact of a job."""
+    names = artifact_names(job)
+    return {
+        **{name: f"{name} ".encode() * 100 for name in names.all()},
+        names.iso: b"iso " * 4096 + job["version"].encode(),
+        names.ledger: b"\x1f\x8b ledger",
+    }
+
+
+class FakeRun:
+    """A run whose documents can be changed and signed again."""
+
+    def __init__(
+        self,
+        runs,
+        keys,
+        tag,
+        image="mini",
+        epoch=EPOCH,
+        artifacts=(),
+        kits=(),
+        local=None,
+        environments=ENVIRONMENTS,
+    ):
+        self.tag, self.image, self.keys, self.epoch = tag, image, keys, epoch
+        self.kits, self.local = list(kits), local
+        self.environments = environments
+        asked = {"compression": "strong", "vary": "all", "environments": environments}
+        self.run: Run = create(runs, Request(image=image, commit=tag, tag=tag, **asked))
+        self.write_source()
+        self.write_inputs()
+        self.artifacts = {**artifacts_of(self.job()), **dict(artifacts)}
+        for name in environments:
+            self.write_build(name)
+        self.write_verdict()
+
+    @property
+    def verified(self):
+        """The tag, as verifying it now finds it."""
+        return VerifiedTag(self.tag, "8" * 40, COMMIT, SIGNER)
+
+    def write_source(self, **changes):
+        with tarfile.open(self.run.source_tar, "w") as tar:
+            for name, content in {"lock": LOCK, "image.yaml": IMAGE}.items():
+                member = tarfile.TarInfo(f"images/live/{self.image}/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        document = {
+            "format": "twinbuild-source/1",
+            "repository": "file:///srv/mini.git",
+            "ref": self.tag,
+            "commit": COMMIT,
+            "tree": "7" * 40,
+            "epoch": self.epoch,
+            "version": self.tag,
+            "tag": {"name": self.tag, "object": "8" * 40, "signer": SIGNER},
+            "tar_sha256": sha256(self.run.source_tar.read_bytes()),
+            "dirty": False,
+        }
+        write_json(self.run.source_json, document | changes)
+
+    def write_inputs(self, **changes):
+        document = {
+            "format": "twinbuild-inputs/1",
+            "image": self.image,
+            "lock_sha256": sha256(LOCK),
+            "snapshot": None,
+            "packages": [],
+            "index_sha256": "9" * 64,
+            "kits": self.kits,
+            "local": self.local,
+        }
+        write_json(self.run.inputs_json, document | changes)
+
+    def write_build(self, name):
+        folder = self.run.environment(name)
+        (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+        for file, content in self.artifacts.items():
+            (folder / "artifacts" / file).write_bytes(content)
+        for file in statement.BYPRODUCTS:
+            (folder / file).write_bytes(f"{file} of {name}\n".encode())
+        write_json(folder / "job.json", self.job())
+        self.write_statement(name)
+
+    def job(self):
+        source, inputs = (
+            json.loads(path.read_bytes()) for path in (self.run.source_json, self.run.inputs_json)
+        )
+        image = parse_image(IMAGE, "image.yaml")
+        return make_job(source, inputs, image, compression="strong", guest_sha256="2" * 64)
+
+    def machine(self, name):
+        varied = {"host_name": name, "directory_seed": name}
+        return {"cpus": len(name), "kept_trees": [], "vary": "all", "varied": varied}
+
+    def write_statement(self, name, *, key=None, **changes):
+        """Sign what an environment states, with some of it changed."""
+        folder = self.run.environment(name)
+        source = json.loads(self.run.source_json.read_bytes())
+        values = {
+            "environment": name,
+            "run_id": self.run.id,
+            "repository": source["repository"],
+            "commit": source["commit"],
+            "tag": self.tag,
+            "image": self.image,
+            "compression": "strong",
+            "lock_sha256": sha256(LOCK),
+            "job": self.job(),
+            "machine": self.machine(name),
+            "artifacts": {file: sha256(content) for file, content in self.artifacts.items()},
+            "byproducts": {f: sha256((folder / f).read_bytes()) for f in statement.BYPRODUCTS},
+            "started": self.run.started,
+            "finished": self.run.started + timedelta(seconds=1),
+        }
+        document = statement.make(statement.Statement(**(values | changes)))
+        write_json(folder / "statement.json", dsse.sign(document, self.keys[key or name]))
+
+    def write_verdict(self, **changes):
+        artifacts = [
+            {"name": name, "size": len(content), "sha256": sha256(content)}
+            for name, content in sorted(self.artifacts.items())
+        ]
+        document = {
+            "format": "twinbuild-verdict/1",
+            "verdict": "match",
+            "environments": list(self.environments),
+            "artifacts": artifacts,
+            "reasons": [],
+            "differences": [],
+        }
+        write_json(self.run.verdict_json, document | changes)
+
+
+def publish_by_hand(public, fake, gpg_home, fingerprint):
+    """Publish a run as somebody who has all the keys and no gate: whatever it states."""
+    folder = public / fake.tag
+    for path in ("statements", *fake.environments):
+        (folder / path).mkdir(parents=True)
+    files = {"lock": LOCK, "verdict.json": fake.run.verdict_json.read_bytes(), **fake.artifacts}
+    for name in fake.environments:
+        built = fake.run.environment(name)
+        files[f"statements/{name}.json"] = (built / "statement.json").read_bytes()
+        files |= {f"{name}/{file}": (built / file).read_bytes() for file in statement.BYPRODUCTS}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    manifest = manifest_bytes({name: sha256(content) for name, content in files.items()})
+    (folder / "SHA256SUMS").write_bytes(manifest)
+    signature = gpg_home.sign(manifest, fingerprint, "--detach-sign")
+    (folder / "SHA256SUMS.asc").write_bytes(signature)
+
+
+@pytest.fixture
+def make_run(tmp_path, environment_keys):
+    def make(tag="3.3", **options):
+        return FakeRun(tmp_path / "runs", environment_keys, tag, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory, environment_keys, gpg_home, release_key):
+    """A public tree with the release 3.3; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("published")
+    fake = FakeRun(folder / "runs", environment_keys, "3.3")
+    farm = make_farm(environment_keys, release_key)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNUPGHOME", gpg_home.path)
+        patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
+        run_release(fake.run, farm, folder / "public", fake.verified, notify=lambda _: None)
+    return folder / "public"
+
+
+# --- a web server
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder with ranges, and misbehaves as `server.behaviour` says."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        offset = self._offset()
+        self.server.seen.append((self.path, offset))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content, total = path.read_bytes(), path.stat().st_size
+        if offset is not None and offset >= total:
+            self.send_response(416)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if offset is not None:
+            content = content[offset:]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {offset}-{total - 1}/{total}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        cuts = self.server.cuts
+        if cuts and path.suffix == self.server.cut_suffix:
+            content = content[: cuts.pop(0)]
+            self.close_connection = True
+        self.wfile.write(content)
+
+    def _offset(self):
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        return int(asked[1]) if asked and self.server.ranges else None
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, folder):
+        super().__init__(("127.0.0.1", 0), lambda *a: Handler(*a, directory=os.fspath(folder)))
+        self.seen, self.cuts, self.ranges, self.cut_suffix = [], [], True, ".iso"
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(folder):
+        server = Server(folder)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def listing():
+    """Everything in a folder with its content, to compare before and after."""
+
+    def read(folder):
+        return {
+            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in folder.rglob("*")
+        }
+
+    return read
