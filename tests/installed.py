@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.base.files import json_bytes
+from pipeline.documents.json_form import json_bytes
 from pipeline.kits.install.format import BLOCK, BOOT, FORMAT_TEXT, RECORD, ustar_header
 
 EPOCH = 1766400000

@@ -21,7 +21,8 @@ from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from pipeline.base import private_file
 from pipeline.base.errors import SignatureInvalid, UsageError, command_line
-from pipeline.base.files import json_bytes, parse_json, sha256_bytes
+from pipeline.base.files import sha256_bytes
+from pipeline.documents.json_form import json_bytes, parse_json
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PAYLOAD_LIMIT = 4 * 1024 * 1024

@@ -8,7 +8,6 @@ import json
 import os
 import stat
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 
 from pipeline.base.disk_room import cannot_write, no_room
 from pipeline.base.errors import TwinbuildError
+from pipeline.documents.json_form import json_bytes, parse_json
 
 DOCUMENT_LIMIT = 64 * 1024 * 1024
 
@@ -103,15 +103,6 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         file.write(content)
 
 
-def json_bytes(document: Mapping[str, Any]) -> bytes:
-    """Return the one form in which documents are written: sorted, indented, ending in a newline.
-
-    It is UTF-8; the surrogates that stand for undecodable bytes of a path become JSON escapes.
-    """
-    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    return text.encode(errors="backslashreplace")
-
-
 def json_text(document: Mapping[str, Any]) -> str:
     """Return a JSON document as it may be printed: in ASCII, whatever cannot be seen escaped."""
     return json.dumps(document, indent=2, sort_keys=True).replace("\x7f", "\\u007f")
@@ -155,28 +146,3 @@ def read_json(path: Path, *, failure: type[TwinbuildError], limit: int = DOCUMEN
         raise failure(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise failure(f"{path} is not a JSON document: {error}") from error
-
-
-def parse_json(content: bytes | str) -> Any:
-    """Parse a JSON document; raise ValueError or RecursionError if it is not one.
-
-    What readers may understand differently is refused: a key that an object has twice, and the
-    numbers that JSON does not know (NaN and the infinities), any encoding but UTF-8.
-    """
-    text = content if isinstance(content, str) else content.decode()
-    return _DECODER.decode(text)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"it has the key {twice!r:.80} twice")
-    return found
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)

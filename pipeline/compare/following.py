@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.base.errors import TwinbuildError
-from pipeline.base.files import parse_json
+from pipeline.documents.json_form import parse_json
 from pipeline.look.formats.source import Malformed
 from pipeline.look.images import locate_contents, open_file
 

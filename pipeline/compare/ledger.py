@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import BuildFailed
-from pipeline.base.files import open_plain, parse_json
+from pipeline.base.files import open_plain
 from pipeline.base.plain import plain
+from pipeline.documents.json_form import parse_json
 
 SIZE_LIMIT = 4 * 1024**3  # bytes when decompressed
 LINES_LIMIT = 20_000_000

@@ -18,9 +18,10 @@ from pathlib import Path
 from pipeline.base import git, server
 from pipeline.base.cache_folder import default_cache
 from pipeline.base.errors import SignatureInvalid, UsageError
-from pipeline.base.files import json_bytes, sha256_bytes
+from pipeline.base.files import sha256_bytes
 from pipeline.base.git import OBJECT_ID, Repository
 from pipeline.base.yaml_reader import SIZE_LIMIT
+from pipeline.documents.json_form import json_bytes
 from pipeline.farm import tag
 from pipeline.farm.config import Farm, Keys, Rules, TagPolicy, parse_rules
 from pipeline.farm.tag import VerifiedTag

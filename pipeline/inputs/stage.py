@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.base.errors import InputsUnverified, UsageError, command_line
-from pipeline.base.files import json_bytes, read_json, sha256_bytes, sha256_file, write_json
+from pipeline.base.files import read_json, sha256_bytes, sha256_file, write_json
 from pipeline.base.store import Store
+from pipeline.documents.json_form import json_bytes
 from pipeline.documents.lock import Lock, Package, lock_path, read
 from pipeline.farm.config import Farm, Image, load_image
 from pipeline.farm.run import Run

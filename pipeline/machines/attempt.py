@@ -14,7 +14,8 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 
 from pipeline.base.errors import BuildFailed, InfrastructureFailed
-from pipeline.base.files import json_bytes, sha256_bytes
+from pipeline.base.files import sha256_bytes
+from pipeline.documents.json_form import json_bytes
 from pipeline.documents.statement import DRAWN
 from pipeline.farm.workspace import Workspace
 from pipeline.guest import protocol

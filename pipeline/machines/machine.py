@@ -17,8 +17,8 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 
 from pipeline.base.errors import BuildFailed, InfrastructureFailed, InputsUnverified, TwinbuildError
-from pipeline.base.files import parse_json
 from pipeline.base.plain import plain
+from pipeline.documents.json_form import parse_json
 from pipeline.farm.config import EnvironmentEntry, Variation, Vary
 from pipeline.guest import protocol
 from pipeline.machines import engine

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic import model_validator as validator
 
 from pipeline.base.errors import InfrastructureFailed
-from pipeline.base.files import alone, json_bytes, parse_json, sha256_bytes
+from pipeline.base.files import alone, sha256_bytes
 from pipeline.base.plain import plain
+from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.machines import engine
 from pipeline.machines.engine import BUILDER_USER, LABEL, RUN_LABEL
 from pipeline.machines.machine import LAYERS, LAYERS_BYTES, TREES, VOLUME, WORK

@@ -25,10 +25,10 @@ from pipeline.base.errors import (
     UsageError,
     command_line,
 )
-from pipeline.base.files import parse_json
 from pipeline.base.gpgv import public_keys
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
+from pipeline.documents.json_form import parse_json
 from pipeline.documents.statement import FILE_NAME
 from pipeline.farm.config import Name, ReleaseTag
 from pipeline.farm.workspace import Workspace

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.base.errors import BuildFailed, Differs, SignatureInvalid, UsageError, command_line
-from pipeline.base.files import json_bytes
+from pipeline.documents.json_form import json_bytes
 from pipeline.documents.statement import Statement
 from pipeline.farm import tag as tags
 from pipeline.farm.config import Farm

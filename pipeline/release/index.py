@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 from pipeline.base import dsse
 from pipeline.base.errors import InfrastructureFailed, TwinbuildError
-from pipeline.base.files import json_bytes, read_json, sha256_file, write_bytes
+from pipeline.base.files import read_json, sha256_file, write_bytes
 from pipeline.documents import statement
+from pipeline.documents.json_form import json_bytes
 from pipeline.documents.statement import FILE_NAME
 from pipeline.release.assemble import MANIFEST
 

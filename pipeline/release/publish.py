@@ -25,7 +25,8 @@ from pipeline.base.errors import (
     TwinbuildError,
     UsageError,
 )
-from pipeline.base.files import alone, new_file, open_plain, parse_json, write_bytes, write_pieces
+from pipeline.base.files import alone, new_file, open_plain, write_bytes, write_pieces
+from pipeline.documents.json_form import parse_json
 from pipeline.published.immutable import refuse_changed
 from pipeline.published.published import Location
 from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_digests

@@ -11,9 +11,10 @@ from typing import Any
 
 from pipeline.base import dsse
 from pipeline.base.errors import Differs, SignatureInvalid, command_line
-from pipeline.base.files import json_bytes, parse_json, sha256_file
+from pipeline.base.files import sha256_file
 from pipeline.base.plain import plain
 from pipeline.documents import statement
+from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.statement import SHA256, Statement
 from pipeline.farm.run import Run
 from pipeline.guest.protocol import artifact_names

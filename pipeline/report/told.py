@@ -14,8 +14,9 @@ from typing import Any
 
 from pipeline.base import dsse
 from pipeline.base.errors import TwinbuildError, UsageError
-from pipeline.base.files import open_plain, parse_json, read_json
+from pipeline.base.files import open_plain, read_json
 from pipeline.base.plain import plain
+from pipeline.documents.json_form import parse_json
 from pipeline.farm.run import Run
 
 LOG_BYTES = 512 * 1024

@@ -4,7 +4,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.base.files import json_bytes, write_bytes
+from pipeline.base.files import write_bytes
+from pipeline.documents.json_form import json_bytes
 from pipeline.farm.run import Run
 from pipeline.report import junit, markdown, page
 from pipeline.report.content import collect

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from pipeline.base import gpgv, openpgp
 from pipeline.base.errors import InputsUnverified, SignatureInvalid
-from pipeline.base.files import json_bytes, parse_json
 from pipeline.base.plain import plain
+from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.signatures import Untrusted, dearmour, read_keyring
 from pipeline.documents.version import is_older
 from pipeline.farm.config import Name, ReleaseTag

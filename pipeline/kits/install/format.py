@@ -32,8 +32,8 @@ from pydantic import (
 )
 
 from pipeline.base.errors import InputsUnverified
-from pipeline.base.files import json_bytes, parse_json
 from pipeline.base.plain import plain
+from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.farm.config import Name, ReleaseTag
 from pipeline.guest.protocol import KIT_FORMAT, SWITCH
 

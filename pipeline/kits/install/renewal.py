@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 import verify
 from pipeline.base.errors import SignatureInvalid
-from pipeline.base.files import json_bytes, parse_json
 from pipeline.base.plain import plain
+from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.kits.install import envelope
 from pipeline.kits.install.envelope import Time, read_time, time_text
 

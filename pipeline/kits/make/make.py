@@ -24,9 +24,10 @@ from pipeline.base.errors import (
     UsageError,
     command_line,
 )
-from pipeline.base.files import parse_json, put_in_place, sha256_file, write_json
+from pipeline.base.files import put_in_place, sha256_file, write_json
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
+from pipeline.documents.json_form import parse_json
 from pipeline.guest import protocol
 from pipeline.kits.install.fat import open_files
 from pipeline.kits.install.partition import fat_partitions

@@ -5,7 +5,7 @@ import base64
 import re
 from collections.abc import Sequence
 
-from pipeline.base.files import parse_json
+from pipeline.documents.json_form import parse_json
 from pipeline.look.causes.facts import Cause, Pair
 from pipeline.look.causes.times import instant, judge
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from pipeline.base.errors import InfrastructureFailed, UsageError
 from pipeline.base.files import (
-    json_bytes,
     new_file,
     open_plain,
     put_in_place,
@@ -25,6 +24,7 @@ from pipeline.base.files import (
     write_json,
     write_pieces,
 )
+from pipeline.documents.json_form import json_bytes
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import ExitStatus, UsageError
-from pipeline.base.files import json_bytes, read_json, write_json
+from pipeline.base.files import read_json, write_json
 from pipeline.compare.verdict import Verdict, run_compare
+from pipeline.documents.json_form import json_bytes
 from pipeline.farm.run import Request, Run, create
 
 ISO, PACKAGES = "mini-amd64-3.3.iso", "mini-amd64-3.3.packages"

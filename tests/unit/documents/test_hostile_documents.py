@@ -24,10 +24,11 @@ from pipeline.base.errors import (
     TwinbuildError,
     UsageError,
 )
-from pipeline.base.files import parse_json, read_json
+from pipeline.base.files import read_json
 from pipeline.cli import overview
 from pipeline.compare import ledger
 from pipeline.documents import lock, statement
+from pipeline.documents.json_form import parse_json
 from pipeline.farm.run import Request, Run
 from pipeline.inputs import packages_index, signed_release
 from pipeline.kits.install import description

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.base.errors import InputsUnverified, SignatureInvalid
-from pipeline.base.files import json_bytes
 from pipeline.base.openpgp import Gpg
+from pipeline.documents.json_form import json_bytes
 from pipeline.kits.install import description
 from pipeline.kits.install.description import Trust, load_trust
 from pipeline.kits.install.envelope import encoded

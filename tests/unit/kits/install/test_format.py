@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.base.errors import InputsUnverified
-from pipeline.base.files import json_bytes
+from pipeline.documents.json_form import json_bytes
 from pipeline.kits.install.format import open_kit, ustar_header
 
 EPOCH = 1_700_000_000

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.base import dsse
 from pipeline.base.errors import ExitStatus, InfrastructureFailed, SignatureInvalid
-from pipeline.base.files import json_bytes
+from pipeline.documents.json_form import json_bytes
 from pipeline.kits.install import description, envelope, known, renewal
 from pipeline.kits.install.check import check_upgrade
 from pipeline.kits.install.renewal import Renewable

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fields of a JSON object, read one by one, each with its limits.
+
+What is wrong raises Malformed, which names the field by its path: `packages[3].sha256`. A reader
+ends with `end()`, so that a field that it does not know is refused as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.documents.malformed import Malformed
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+NUMBER_LIMIT = 2**63 - 1
+TEXT_LIMIT = 2000  # characters
+LIST_LIMIT = 100_000  # elements
+
+
+class Fields:
+    """An object of a document; `where` is its path in it, empty for the document itself."""
+
+    def __init__(self, value: Any, where: str = "") -> None:
+        if not isinstance(value, dict):
+            raise Malformed(f"{where or 'the document'} is no object")
+        self._value = value
+        self._where = where
+        self._left = set(value)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._value
+
+    def any(self, name: str) -> Any:
+        """Return a field as it is; raise Malformed if it is missing, as all that follow do."""
+        if name not in self._value:
+            raise Malformed(f"{self.path(name)} is missing")
+        self._left.discard(name)
+        return self._value[name]
+
+    def is_null(self, name: str) -> bool:
+        """Tell whether a field is null; raise Malformed if it is missing."""
+        return self.any(name) is None
+
+    def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
+        """Return a printable text of 1 to 2000 characters, of the form of `pattern`, if given."""
+        return self._text(self.path(name), self.any(name), pattern)
+
+    def optional_text(self, name: str, pattern: re.Pattern[str] | None = None) -> str | None:
+        """Return a text, or None if the field is null."""
+        return None if self.is_null(name) else self.text(name, pattern)
+
+    def one_of(self, name: str, *values: str) -> str:
+        """Return a text that is one of `values`."""
+        value = self.any(name)
+        if not isinstance(value, str) or value not in values:
+            raise Malformed(f"{self.path(name)} is {value!r:.100}, not {' or '.join(values)}")
+        return value
+
+    def sha256(self, name: str) -> str:
+        """Return a SHA-256 in 64 lower-case hexadecimal digits."""
+        return self.text(name, SHA256)
+
+    def number(self, name: str, low: int = 0, high: int = NUMBER_LIMIT) -> int:
+        """Return an integer from `low` to `high`."""
+        value = self.any(name)
+        if type(value) is not int or not low <= value <= high:
+            raise Malformed(
+                f"{self.path(name)} is {value!r:.40}, not a number from {low} to {high}"
+            )
+        return value
+
+    def real(self, name: str, low: float = 0.0, high: float = float(NUMBER_LIMIT)) -> float:
+        """Return a number from `low` to `high`, which may have a fraction."""
+        value = self.any(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise Malformed(f"{self.path(name)} is {value!r:.40}, not a number")
+        if not low <= value <= high:
+            raise Malformed(f"{self.path(name)} is {value!r:.40}, not from {low} to {high}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return true or false."""
+        value = self.any(name)
+        if not isinstance(value, bool):
+            raise Malformed(f"{self.path(name)} is {value!r:.40}, not true or false")
+        return value
+
+    def object(self, name: str) -> Fields:
+        """Return an object."""
+        return Fields(self.any(name), self.path(name))
+
+    def objects(self, name: str, limit: int = LIST_LIMIT) -> Iterator[Fields]:
+        """Give the objects of a list."""
+        for place, value in self._elements(name, limit):
+            yield Fields(value, place)
+
+    def texts(
+        self, name: str, pattern: re.Pattern[str] | None = None, limit: int = LIST_LIMIT
+    ) -> tuple[str, ...]:
+        """Return a list of texts."""
+        return tuple(
+            self._text(place, value, pattern) for place, value in self._elements(name, limit)
+        )
+
+    def names(self, limit: int = LIST_LIMIT) -> list[str]:
+        """Return the names of all fields, sorted: of an object that is a table."""
+        if len(self._value) > limit:
+            raise Malformed(f"{self._where or 'the document'} has over {limit} fields")
+        return sorted(self._value)
+
+    def end(self) -> None:
+        """Raise Malformed if there is a field that was not asked for."""
+        if self._left:
+            raise Malformed(f"{self.path(min(self._left))} does not belong there")
+
+    def path(self, name: str) -> str:
+        """Return where a field stands, for messages."""
+        shown = name if name.isprintable() and len(name) <= 80 else repr(name)[:80]
+        return f"{self._where}.{shown}" if self._where else shown
+
+    def _elements(self, name: str, limit: int) -> Iterator[tuple[str, Any]]:
+        values = self.any(name)
+        if not isinstance(values, list):
+            raise Malformed(f"{self.path(name)} is no list")
+        if len(values) > limit:
+            raise Malformed(f"{self.path(name)} has over {limit} elements")
+        for number, value in enumerate(values):
+            yield f"{self.path(name)}[{number}]", value
+
+    @staticmethod
+    def _text(place: str, value: Any, pattern: re.Pattern[str] | None) -> str:
+        if (
+            not isinstance(value, str)
+            or not value.isprintable()
+            or not 0 < len(value) <= TEXT_LIMIT
+        ):
+            raise Malformed(
+                f"{place} is {value!r:.100}, not a text of 1 to {TEXT_LIMIT} characters"
+            )
+        if pattern and not pattern.fullmatch(value):
+            raise Malformed(f"{place} is malformed: {value!r:.100}")
+        return value
