@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shows a run while it works: environments side by side on a terminal, plain lines elsewhere.
 
+Plain lines, one after the other and never redrawn, are for logs, for terminals that cannot move their
+cursor (`TERM=dumb`) and for whoever asks for them by `TWINBUILD_PLAIN`: a screen reader reads each once.
+Colour adds nothing that the words do not say, and there is none under `NO_COLOR` (no-color.org).
+
 It draws past `plain_output`, so every text that comes from elsewhere is made `plain` here.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +34,11 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self._redraws = (
+            console.is_terminal
+            and not console.is_dumb_terminal
+            and not os.environ.get("TWINBUILD_PLAIN")
+        )
         self._columns: dict[str, _Column] = {}
         self._said = threading.Lock()
 
@@ -40,11 +50,10 @@ class Display:
     def tell(self, environment: str) -> Callable[[Record], None]:
         """Return what takes an environment's records, and make room for it."""
         column = self._columns.setdefault(environment, _Column(environment))
-        watched = self.console.is_terminal
 
         def take(record: Record) -> None:
             line = column.take(record)
-            if line and not watched:
+            if line and not self._redraws:
                 self.say(line)
 
         return take
@@ -52,7 +61,7 @@ class Display:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Show the environments while the block runs."""
-        if not self.console.is_terminal:
+        if not self._redraws:
             yield
             return
         with Live(self, console=self.console, refresh_per_second=REFRESH_PER_S, transient=True):
@@ -63,16 +72,29 @@ class Display:
     @contextmanager
     def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """Show a bar while the block runs; it yields what takes bytes done and bytes in all."""
+        if not self._redraws:
+            yield self._bar_in_lines(what)
+            return
         words = TextColumn("{task.description}", markup=False)
         columns = (words, BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        watched = self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=not watched) as bars:
+        with Progress(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(plain(what), total=None)
 
             def take(done: int, total: int) -> None:
                 bars.update(task, completed=done, total=total)
 
             yield take
+
+    def _bar_in_lines(self, what: str) -> Callable[[int, int], None]:
+        shown = time.monotonic()
+
+        def take(done: int, total: int) -> None:
+            nonlocal shown
+            if time.monotonic() - shown > REPEAT_EVERY_S:
+                shown = time.monotonic()
+                self.say(f"{what}: {done / 2**20:.0f} of {total / 2**20:.0f} MiB")
+
+        return take
 
     def __rich__(self) -> RenderableType:
         table = Table.grid(expand=True, padding=(0, 2))

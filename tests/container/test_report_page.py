@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,23 @@ document.documentElement.dataset.measured = btoa(JSON.stringify({
   dark: matchMedia("(prefers-color-scheme: dark)").matches,
 }));
 """
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+# Run in a copy of the page as MEASURE: every rule of WCAG 2.2 up to AA, and the good practices.
+JUDGE = """
+document.querySelectorAll("details").forEach(d => d.open = true);
+const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+axe.run({runOnly: rules}).then(found => {
+  const outlines = Array.from(document.querySelectorAll("a, summary, input, [tabindex]")).map(e => {
+    e.focus({focusVisible: true});
+    const style = getComputedStyle(e);
+    return [document.activeElement === e, style.outlineStyle, parseFloat(style.outlineWidth)];
+  });
+  document.documentElement.dataset.measured = btoa(JSON.stringify({
+    violations: found.violations.map(v => [v.id, v.nodes.map(n => n.html.slice(0, 120))]),
+    passes: found.passes.map(v => v.id), outlines,
+  }).replace(/[^\\x00-\\x7f]/g, "?"));
+});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +129,13 @@ def shoot(page: Path, tmp_path: Path, name: str, *options: str, width: int = 110
     assert len(content) > 30_000
 
 
-def measure(page: Path, tmp_path: Path, *options: str, width: int = 1100) -> dict[str, object]:
+def measure(
+    page: Path, tmp_path: Path, *options: str, width: int = 1100, script: str = MEASURE
+) -> dict[str, Any]:
     """Return what a script of the test's own finds in a copy of the page."""
     html = re.sub(r"script-src [^;\"]*", "script-src &#39;unsafe-inline&#39;", page.read_text())
     copy = tmp_path / "copy.html"
-    copy.write_text(html.replace("</body>", f"<script>{MEASURE}</script></body>"))
+    copy.write_text(html.replace("</body>", f"<script>{script}</script></body>"))
     document = chromium(copy, tmp_path, "--dump-dom", *options, width=width)
     found = re.search(r'data-measured="([^"]+)"', document)
     assert found, document[:500]
@@ -137,8 +157,8 @@ def test_it_is_readable(
     shoot(page, tmp_path, name, *options, width=width)
     found = measure(page, tmp_path, *options, width=width)
     assert found["dark"] is (DARK in options)
-    assert found["width"] <= found["window"]  # type: ignore[operator]
-    assert found["worst"]["ratio"] >= 4.5, found["worst"]  # type: ignore[index]
+    assert found["width"] <= found["window"]
+    assert found["worst"]["ratio"] >= 4.5, found["worst"]
     assert found["unlabelled"] == 0
 
 
@@ -177,4 +197,44 @@ def test_a_failed_run_has_a_page(tmp_path: Path) -> None:
     run_compare(run, notify=lambda _: None)
     page = write_report(run, notify=lambda _: None)
     shoot(page, tmp_path, "failed")
-    assert measure(page, tmp_path)["worst"]["ratio"] >= 4.5  # type: ignore[index]
+    assert measure(page, tmp_path)["worst"]["ratio"] >= 4.5
+
+
+@pytest.fixture(scope="module")
+def pages(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page of each state that a run can have."""
+    match = make_run(tmp_path_factory.mktemp("match"), dict.fromkeys(VARIED, {"etc/x": b"same"}))
+    failed = make_run(tmp_path_factory.mktemp("failed"), {name: {} for name in VARIED})
+    fail(failed, "beta", "hook 10-stamp ended with status 1")
+    for run in (match, failed):
+        run_compare(run, notify=lambda _: None)
+    written = {
+        name: write_report(run, notify=lambda _: None)
+        for name, run in (("match", match), ("failed", failed))
+    }
+    return {"differ": page, **written}
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict"),
+    [("match", "the builds match"), ("differ", "the builds differ"), ("failed", "beta failed")],
+)
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_everybody_can_use_it(
+    state: str, verdict: str, look: str, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    """axe-core finds no violation, the focus can be seen, and words tell the verdict."""
+    options = (DARK,) * (look == "dark")
+    found = measure(
+        pages[state],
+        tmp_path,
+        "--virtual-time-budget=30000",
+        *options,
+        script=AXE.read_text() + JUDGE,
+    )
+    assert found["violations"] == []
+    assert {"color-contrast", "heading-order", "region", "bypass"} <= set(found["passes"])
+    assert all(focused and width >= 2 for focused, _, width in found["outlines"])
+    html = pages[state].read_text()
+    for words in (f'<span class="badge">{state}</span>', f"<strong>{verdict}", "<title>"):
+        assert words in html

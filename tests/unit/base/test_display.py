@@ -2,6 +2,7 @@
 """What a person sees of a run, on a terminal and in a log."""
 
 import io
+import re
 import threading
 from typing import Any
 
@@ -26,6 +27,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(module, "time", made)
     return made
+
+
+@pytest.fixture(autouse=True)
+def as_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TWINBUILD_PLAIN", raising=False)
 
 
 def log() -> Display:
@@ -161,3 +167,48 @@ def test_a_bar_takes_numbers(make: Any) -> None:
         take(0, 100)
         take(100, 100)
     assert ("packages" in shown(display)) == (make is terminal)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("TERM", "dumb"), ("TERM", "unknown"), ("TWINBUILD_PLAIN", "1")]
+)
+def test_plain_progress_moves_no_cursor(
+    variable: str, value: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv(variable, value)
+    display = Display(Console(file=io.StringIO(), force_terminal=True, width=80))
+    take = display.tell("alpha")
+    with display.watch():
+        take({"record": "step", "step": "20-bootstrap"})
+        clock.now += 42
+        take({"record": "step-done", "step": "20-bootstrap"})
+    with display.bar("packages") as progress:
+        progress(0, 600 * 2**20)
+        clock.now += module.REPEAT_EVERY_S + 1
+        progress(120 * 2**20, 600 * 2**20)
+        progress(600 * 2**20, 600 * 2**20)
+    assert shown(display).splitlines() == [
+        "alpha: 20-bootstrap …",
+        "alpha: 20-bootstrap took 42 s",
+        "packages: 120 of 600 MiB",
+    ]
+
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_no_color_is_honoured(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1" * asked)  # empty counts as unset, says no-color.org
+    display = Display(Console(file=io.StringIO(), force_terminal=True, width=80))
+    take = display.tell("alpha")
+    with display.watch(), display.bar("packages") as progress:
+        progress(1, 2)
+        take({"record": "step", "step": "10-inputs"})
+        take({"record": "step-done", "step": "10-inputs"})
+        display.console.print(display)
+    assert "✓ 10-inputs" in shown(display)  # a sign beside the colour
+    assert bool(COLOUR.search(shown(display))) is not asked
