@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shows a run while it works: environments side by side on a terminal, plain lines elsewhere.
 
-Plain lines, one after the other and never redrawn, are for logs, for terminals that cannot move their
-cursor (`TERM=dumb`) and for whoever asks for them by `TWINBUILD_PLAIN`: a screen reader reads each once.
-Colour adds nothing that the words do not say, and there is none under `NO_COLOR` (no-color.org).
+Plain lines, one after the other and never redrawn, are for logs, for terminals that cannot move
+their cursor (`TERM=dumb`) and for whoever asks for them by `TWINBUILD_PLAIN`: a screen reader reads
+each once. Words tell all that colours tell; there are none under `NO_COLOR` (no-color.org).
 
 It draws past `plain_output`, so every text that comes from elsewhere is made `plain` here.
 """

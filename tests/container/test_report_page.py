@@ -203,8 +203,9 @@ def test_a_failed_run_has_a_page(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def pages(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A page of each state that a run can have."""
-    match = make_run(tmp_path_factory.mktemp("match"), dict.fromkeys(VARIED, {"etc/x": b"same"}))
-    failed = make_run(tmp_path_factory.mktemp("failed"), {name: {} for name in VARIED})
+    same = {"etc/x": b"same"}
+    match = make_run(tmp_path_factory.mktemp("match"), dict.fromkeys(VARIED, same))
+    failed = make_run(tmp_path_factory.mktemp("failed"), {key: {} for key in VARIED})
     fail(failed, "beta", "hook 10-stamp ended with status 1")
     for run in (match, failed):
         run_compare(run, notify=lambda _: None)
