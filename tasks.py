@@ -490,7 +490,7 @@ def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
     ISO, disk, FAT and SquashFS images and archives are looked into. --json prints one JSON object.
     """
     from pipeline.base.files import json_text
-    from pipeline.look.images import locate_files
+    from pipeline.look.locate import locate_files
 
     compared = locate_files(Path(first), Path(second))
     print("\n".join(compared.lines()) if not json else json_text(compared.document()))

@@ -16,8 +16,8 @@ from typing import Any
 from pipeline.base import dsse
 from pipeline.base.files import sha256_file, write_json
 from pipeline.documents import statement
+from pipeline.documents.boot_names import without_digest
 from pipeline.farm.run import Request, Run, create
-from pipeline.guest.protocol import without_digest
 
 EPOCH = 1795372707
 COMMIT = "0" * 40

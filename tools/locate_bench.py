@@ -41,8 +41,8 @@ LOCATE_LEDGERS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from pipeline.compare.ledgers import locate
-sys.exit(not locate(("alpha", "beta"), tuple(map(Path, sys.argv[2:]))).differences)
+from pipeline.compare.ledgers import compare_ledgers
+sys.exit(not compare_ledgers(("alpha", "beta"), tuple(map(Path, sys.argv[2:]))).differences)
 """
 
 

@@ -18,8 +18,8 @@ from pipeline.documents.lock import NAME
 from pipeline.farm.run import list_runs
 from pipeline.farm.workspace import Workspace
 from pipeline.guest.protocol import PRIORITIES, SORT_FILE, sort_line
-from pipeline.look.layout import Layout, Piece, read_layout
 from pipeline.machines.boot import watch_boot
+from tools.iso_layout import IsoLayout, Piece, read_layout
 
 PACK_S = 1800.0
 HEAD = "# The files that a boot reads, the first first; `./farm profile-boot` writes this.\n"
@@ -76,7 +76,7 @@ def newest_iso(runs: Path, image: str) -> Path:
     raise UsageError(f"no run has an ISO of {image}", remedy=remedy)
 
 
-def loosened(iso: Path, layout: Layout, scratch: Path) -> Path:
+def loosened(iso: Path, layout: IsoLayout, scratch: Path) -> Path:
     """Make a copy of an ISO whose SquashFS has the same files, none of which shares a block.
 
     Nothing is compressed: small files then share few of the sectors that are read at once. It needs
@@ -104,7 +104,7 @@ def sort_file(pieces: Sequence[Piece]) -> str:
     return HEAD + "".join(sort_line(path, max(top - n, 1)) for n, path in enumerate(wanted))
 
 
-def describe(layout: Layout, pieces: Sequence[Piece]) -> Iterator[str]:
+def describe(layout: IsoLayout, pieces: Sequence[Piece]) -> Iterator[str]:
     """Give what people want to know: how much of this ISO a boot reads, and from how far apart."""
     cost, whole = layout.cost(pieces), layout.span[1] - layout.span[0]
     files = len({path for path, _ in pieces})

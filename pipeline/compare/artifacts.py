@@ -15,7 +15,7 @@ PIECE = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedFiles:
     """Two files: their sizes in bytes, their digests, and where they differ first, if they do."""
 
     sizes: tuple[int, int]
@@ -28,7 +28,7 @@ class Compared:
         return self.offset is None
 
 
-def compare_files(first: Path, second: Path) -> Compared:
+def compare_files(first: Path, second: Path) -> ComparedFiles:
     """Compare two files of any size; raise InfrastructureFailed if one cannot be read.
 
     Bytes that are equal are hashed once: that is both files' SHA-256. From the first piece that
@@ -43,12 +43,12 @@ def compare_files(first: Path, second: Path) -> Compared:
                 offset = position + _first_difference(a, b)
                 break
             if not a:
-                return Compared((position,) * 2, (digest.hexdigest(),) * 2, None)
+                return ComparedFiles((position,) * 2, (digest.hexdigest(),) * 2, None)
             digest.update(a)
             position += len(a)
         ends = [_rest(digest.copy(), piece, file) for piece, file in ((a, left), (b, right))]
         sizes = (position + ends[0][0], position + ends[1][0])
-        return Compared(sizes, (ends[0][1], ends[1][1]), offset)
+        return ComparedFiles(sizes, (ends[0][1], ends[1][1]), offset)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from pipeline.base import dsse
 from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError
 from pipeline.base.files import read_json, write_json
 from pipeline.base.plain import plain
+from pipeline.compare.built import Built, open_built
+from pipeline.compare.environments import read_facts
 from pipeline.compare.folders import Folders
 from pipeline.compare.ledger import Entry
 from pipeline.compare.ledgers import Difference
@@ -25,14 +27,13 @@ from pipeline.compare.verdict import Verdict
 from pipeline.farm.run import Run
 from pipeline.look import diffoscope
 from pipeline.look.causes.classify import distinct, find_causes_of_values, known_factors
-from pipeline.look.causes.facts import Cause, Pair, read_facts
+from pipeline.look.causes.facts import Cause, Pair
 from pipeline.look.causes.properties import only_in_one
 from pipeline.look.causes.spots import is_text
 from pipeline.look.containers import Sides
-from pipeline.look.contents import Built, open_built
-from pipeline.look.diffoscope import Said
+from pipeline.look.diffoscope import Output
+from pipeline.look.findings import EQUAL, Findings, Inside, Leaf, look_into, shortened
 from pipeline.look.formats.source import Source
-from pipeline.look.inside import EQUAL, Inside, Leaf, Looked, look_into, shortened
 from pipeline.look.places import REFUSED, say_reason
 from pipeline.look.shown import Shown
 from pipeline.look.twins import find_twins
@@ -65,7 +66,7 @@ class Explained:
     causes: tuple[Cause, ...] = ()
     inside: tuple[Inside, ...] = ()
     note: str = ""
-    diffoscope: Said | None = None
+    diffoscope: Output | None = None
 
     def sentence(self) -> str:
         """Say the most important of it in a line."""
@@ -126,10 +127,10 @@ def _explain(run: Run, verdict: Verdict, deadline: float) -> Explanation:
         for one in [*_paired(chosen, pair)] or contents.artifacts():
             if time.monotonic() > deadline:
                 break
-            looked = _look(one, contents, pair)
-            if one.step != ARTIFACTS or looked.note != EQUAL:
-                found = _explain_one(one, looked, contents, pair)
-                files.append(replace(found, diffoscope=helper.say(found, looked.leaf)))
+            findings = _look(one, contents, pair)
+            if one.step != ARTIFACTS or findings.note != EQUAL:
+                found = _explain_one(one, findings, contents, pair)
+                files.append(replace(found, diffoscope=helper.say(found, findings.leaf)))
     left_out = max(0, len(grouped) - len(files))
     factors = tuple(known_factors(pair))
     return Explanation(names, factors, tuple(files), left_out, helper.part)
@@ -149,7 +150,7 @@ class _Diffoscope:
             return self._unusable
         return f"diffoscope looked at {self._asked} of the differences, which had no known cause"
 
-    def say(self, found: Explained, leaf: Leaf | None) -> Said | None:
+    def say(self, found: Explained, leaf: Leaf | None) -> Output | None:
         known = any(not cause.weak for cause in found.causes)
         if self._unusable or known or leaf is None or not leaf.whole:
             return None
@@ -289,7 +290,7 @@ class _Contents:
         return self._built[number].find_content(entry.sha256, entry.size)
 
 
-def _explain_one(one: _Differing, looked: Looked, contents: _Contents, pair: Pair) -> Explained:
+def _explain_one(one: _Differing, findings: Findings, contents: _Contents, pair: Pair) -> Explained:
     entries = contents.entries.get(one.path, {})
     values = tuple(values_of(one.kinds, entries, pair))
     properties = [*raw_values(one.kinds, entries, pair)]
@@ -306,27 +307,27 @@ def _explain_one(one: _Differing, looked: Looked, contents: _Contents, pair: Pai
         plain(one.path),
         plain(one.step),
         tuple(map(plain, one.kinds)),
-        looked.offset,
-        looked.bytes,
+        findings.offset,
+        findings.bytes,
         values,
-        looked.shown,
-        shortened(distinct([*looked.causes, *causes])),
-        looked.inside,
-        looked.note,
+        findings.shown,
+        shortened(distinct([*findings.causes, *causes])),
+        findings.inside,
+        findings.note,
     )
 
 
-def _look(one: _Differing, contents: _Contents, pair: Pair) -> Looked:
+def _look(one: _Differing, contents: _Contents, pair: Pair) -> Findings:
     left, right = one.paths
     if left is None or right is None or not (one.renamed or IN_CONTENT & set(one.kinds)):
-        return Looked()
+        return Findings()
     try:
         sides = contents.sides((left, right))
         if isinstance(sides, str):
-            return Looked(note="" if one.renamed else sides)
-        looked = look_into(one.path, sides, pair)
+            return Findings(note="" if one.renamed else sides)
+        findings = look_into(one.path, sides, pair)
     except REFUSED as error:
-        return Looked(note=plain(f"it cannot be read: {say_reason(error)}"))
+        return Findings(note=plain(f"it cannot be read: {say_reason(error)}"))
     except OSError as error:
-        return Looked(note=plain(f"it cannot be read: {error.strerror}"))
-    return Looked() if one.renamed and looked.offset is None else looked
+        return Findings(note=plain(f"it cannot be read: {error.strerror}"))
+    return Findings() if one.renamed and findings.offset is None else findings

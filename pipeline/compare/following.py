@@ -18,7 +18,7 @@ from typing import IO, Any
 from pipeline.base.errors import TwinbuildError
 from pipeline.documents.json_form import parse_json
 from pipeline.look.formats.source import Malformed
-from pipeline.look.images import locate_contents, open_file
+from pipeline.look.locate import locate_contents, open_file
 
 IMAGES = (".iso", ".img")
 # The tree of an image: nothing that a build names can look like it, as none of this is in a name.

@@ -70,14 +70,16 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Located:
+class ComparedLedgers:
     """The differences, the earliest first, and what they come to in words."""
 
     differences: tuple[Difference, ...]
     reasons: tuple[str, ...]
 
 
-def locate(names: Names, ledgers: tuple[Path, Path], delivered: Set[str] = frozenset()) -> Located:
+def compare_ledgers(
+    names: Names, ledgers: tuple[Path, Path], delivered: Set[str] = frozenset()
+) -> ComparedLedgers:
     """Compare the ledgers of the environments `names`; raise BuildFailed if one is not readable.
 
     `delivered` are the artifacts that are known to differ: of these a ledger has no hash.
@@ -110,7 +112,7 @@ def locate(names: Names, ledgers: tuple[Path, Path], delivered: Set[str] = froze
     parting = _say_parting(names, left, right)
     if delivered and not trace.open and not parting:
         trace.add_delivered(ledgers[0], delivered)
-    return _located(trace, parting)
+    return _summarized(trace, parting)
 
 
 class _Side:
@@ -346,7 +348,7 @@ def _say_parting(names: Names, left: _Side, right: _Side) -> str | None:
     return None
 
 
-def _located(trace: _Trace, parting: str | None) -> Located:
+def _summarized(trace: _Trace, parting: str | None) -> ComparedLedgers:
     """Put what was found into order and words."""
     found = [
         (since, opened.path, kind)
@@ -365,7 +367,7 @@ def _located(trace: _Trace, parting: str | None) -> Located:
     if not reasons:
         reasons.append("the ledgers are equal: the difference arises after the last step")
     differences = [Difference(trace.steps[since], *rest) for since, *rest in [*made, *found]]
-    return Located(tuple(differences[:DIFFERENCES_LIMIT]), tuple(map(plain, reasons)))
+    return ComparedLedgers(tuple(differences[:DIFFERENCES_LIMIT]), tuple(map(plain, reasons)))
 
 
 def _say_made(trace: _Trace, made: Sequence[Found]) -> Iterator[str]:

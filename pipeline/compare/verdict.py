@@ -19,10 +19,10 @@ from pipeline.base.errors import (
 )
 from pipeline.base.files import read_json, sha256_file, write_json
 from pipeline.base.plain import plain
-from pipeline.compare.artifacts import Compared, compare_files
+from pipeline.compare.artifacts import ComparedFiles, compare_files
 from pipeline.compare.expected import Expected, expect
 from pipeline.compare.following import differs_only_in
-from pipeline.compare.ledgers import Difference, Located, locate
+from pipeline.compare.ledgers import ComparedLedgers, Difference, compare_ledgers
 from pipeline.farm.artifacts import list_artifacts
 from pipeline.farm.run import Run
 
@@ -176,9 +176,9 @@ def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
     differing = {
         name for (name, at), result in compared.items() if at == other and not result.equal
     }
-    located = _locate(run, (first, other), differing)
+    ledgers = _compare_ledgers(run, (first, other), differing)
     job = run.environment(first) / "job.json"
-    expectation = expect(job, located.differences, datetime.now(UTC).date())
+    expectation = expect(job, ledgers.differences, datetime.now(UTC).date())
     only = expectation.all_met and all(
         differs_only_in(
             {e.path for e in expectation.met},
@@ -195,9 +195,9 @@ def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
         ExitStatus.DONE if only and not releases else ExitStatus.DIFFERS,
         names,
         artifacts,
-        (*_say_expected(only=only, releases=releases), *expectation.reasons, *located.reasons)
+        (*_say_expected(only=only, releases=releases), *expectation.reasons, *ledgers.reasons)
         + tuple(map(plain, reasons)),
-        located.differences,
+        ledgers.differences,
         expectation.met,
         only,
     )
@@ -213,7 +213,7 @@ def _artifact(run: Run, name: str, artifact: str) -> Path:
     return run.environment(name) / "artifacts" / artifact
 
 
-def _judge(artifact: str, results: Sequence[Compared]) -> Judged:
+def _judge(artifact: str, results: Sequence[ComparedFiles]) -> Judged:
     """Say of an artifact what all environments agree on; `results` is empty if one has it not."""
     sizes = {size for result in results for size in result.sizes}
     digests = {digest for result in results for digest in result.sha256}
@@ -240,7 +240,7 @@ def _say_missing(
     return [*said, *(f"{' and '.join(same)} are the same file, renamed" for same in renamed)]
 
 
-def _say_differing(artifact: str, names: tuple[str, str], result: Compared) -> str:
+def _say_differing(artifact: str, names: tuple[str, str], result: ComparedFiles) -> str:
     """Say where an artifact differs first, and what each environment made of it."""
     sides = [
         f"{name} {size} bytes {digest[:16]}…"
@@ -249,10 +249,10 @@ def _say_differing(artifact: str, names: tuple[str, str], result: Compared) -> s
     return f"{artifact} differs from byte {result.offset} on: {', '.join(sides)}"
 
 
-def _locate(run: Run, names: tuple[str, str], differing: Set[str]) -> Located:
+def _compare_ledgers(run: Run, names: tuple[str, str], differing: Set[str]) -> ComparedLedgers:
     """Find the step and the paths; a ledger that cannot be read leaves only the reason for that."""
     left, right = (run.environment(name) / "ledger.jsonl.gz" for name in names)
     try:
-        return locate(names, (left, right), differing)
+        return compare_ledgers(names, (left, right), differing)
     except BuildFailed as error:
-        return Located((), (plain(f"the step is not known: {error}"),))
+        return ComparedLedgers((), (plain(f"the step is not known: {error}"),))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.documents.boot_names import DIGEST_DIGITS
 from pipeline.guest import grub, protocol, squashfs_sort, tree
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.fat import files_below, make_fat
@@ -64,7 +65,7 @@ def make_squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[s
 
 def _move(path: Path, folder: Path, name: Path) -> str:
     """Move a file under a name with its content's digest; return the name."""
-    moved = f"{name.stem}-{sha256_file(path)[: protocol.DIGEST_DIGITS]}{name.suffix}"
+    moved = f"{name.stem}-{sha256_file(path)[:DIGEST_DIGITS]}{name.suffix}"
     path.rename(folder / moved)
     return moved
 

@@ -43,12 +43,6 @@ ARTIFACTS = "artifacts"
 LEDGER = "ledger.jsonl.gz"
 TIMINGS = "timings.json"
 
-# Kernel and initramfs are named by their content: so many digits of their SHA-256 are in the name.
-DIGEST_DIGITS = 12
-NAMED_BY_CONTENT = re.compile(
-    rf"\A(live/(?:vmlinuz|initrd))-[0-9a-f]{{{DIGEST_DIGITS}}}((?:\.img)?)\Z"
-)
-
 # Which release an installed system boots: one sector, which a disk writes whole or not at all.
 SWITCH = "boot/grub/current.cfg"
 SWITCH_SIZE = 512  # bytes
@@ -101,11 +95,6 @@ def switch(version: str, previous: str = "") -> bytes:
 def sort_line(path: str, priority: int) -> str:
     """Return a line of an image's SORT_FILE, in which a backslash stands before what is special."""
     return re.sub(r'([\s"\\#])', r"\\\1", path) + f" {priority}\n"
-
-
-def without_digest(path: str) -> str:
-    """Return a path of the system partition as it is called whatever the file's content."""
-    return NAMED_BY_CONTENT.sub(r"\1\2", path)
 
 
 def earlier_files(kit: Mapping[str, Any]) -> dict[str, str]:

@@ -1,29 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Contents of single files that an environment built, had from its artifacts.
+"""Pieces of two contents around where they differ, bounded."""
 
-Artifacts are opened as files; what is in an ISO, a disk image or a kit is read by locate's readers,
-with their limits. Nothing is unpacked to disk under a name that a build gave.
-"""
-
-import hashlib
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.base.plain import plain
-from pipeline.farm.artifacts import list_artifacts
-from pipeline.guest.protocol import without_digest
-from pipeline.look.formats.container import Entry
-from pipeline.look.formats.known import recognise
-from pipeline.look.formats.partitions import DISK
-from pipeline.look.formats.source import Alone, Malformed, Source, Spool, pieces
-from pipeline.look.images import open_file
-from pipeline.look.places import REFUSED, say_reason
+from pipeline.look.formats.source import Source
 
-IMAGES = (".iso", ".img", ".iuk")
-TREE = ".squashfs"
-WORK = 4 * 1024**3  # as Spool counts it, for one environment
 CONTENT_LIMIT = 8 * 1024 * 1024  # bytes that are read of one content
 BEFORE = 4096  # bytes that are read before the first that differs, where that is far inside
 
@@ -48,94 +29,3 @@ def read_contents(sides: tuple[Source, Source], near: int) -> tuple[Content, Con
 def _piece(source: Source, start: int) -> Content:
     data = source.read(start, min(CONTENT_LIMIT, source.size - start))
     return Content(data, start, cut=start + len(data) < source.size)
-
-
-class Built:
-    """What one environment built: `files` are its artifacts, and the files in its images."""
-
-    def __init__(self, artifacts: Mapping[str, Source], spool: Spool) -> None:
-        self._spool = spool
-        self.artifacts = dict(artifacts)
-        self.files: dict[str, Source] = dict(artifacts)
-        self.faults: list[str] = []
-        for suffix in IMAGES:
-            for name in sorted(n for n in artifacts if n.endswith(suffix)):
-                self._open(name, artifacts[name])
-
-    def _open(self, name: str, source: Source) -> None:
-        """Add the files of an image, as far as they can be read; those of earlier ones stay."""
-        try:
-            for path, content in _files(source, self._spool):
-                self.files.setdefault(path, Alone(content))
-        except REFUSED as error:
-            self.faults.append(plain(f"{name} cannot be read: {say_reason(error)}"))
-
-    def find(self, name: str) -> Source | None:
-        """Return a file by its name, by that without a digest, or by a last part no other has."""
-        if name in self.files:
-            return self.files[name]
-        alike = [p for p in self.files if name in (p.rpartition("/")[2], without_digest(p))]
-        return self.files[alike[0]] if len(alike) == 1 else None
-
-    def find_content(self, sha256: str | None, size: int | None) -> Source | None:
-        """Return a file by its content: what was moved out of the tree has another name."""
-        same = [content for content in self.files.values() if content.size == size]
-        return next((content for content in same if _sha256(content) == sha256), None)
-
-    def tree(self, wanted: Collection[str]) -> dict[str, Source]:
-        """Return the contents of regular files of the tree, which lies in a SquashFS.
-
-        What cannot be read is left out, and `faults` says why.
-        """
-        found: dict[str, Source] = {}
-        packed = [source for path, source in self.files.items() if path.endswith(TREE)]
-        if wanted and not packed:
-            self.faults.append(f"there is no *{TREE} in the images")
-        for source in packed:
-            try:
-                for entry in _entries(source, self._spool):
-                    if entry.content and entry.path in wanted:
-                        found.setdefault(entry.path, Alone(entry.content))
-                    if len(found) == len(wanted):
-                        return found
-            except REFUSED as error:
-                self.faults.append(plain(f"the tree cannot be read: {say_reason(error)}"))
-        return found
-
-
-def open_built(folder: Path, stack: ExitStack) -> Built:
-    """Open an artifacts folder until `stack` ends.
-
-    Raise InfrastructureFailed if it is not one, UsageError if an artifact cannot be opened.
-    """
-    spool = stack.enter_context(Spool([WORK]).nested())
-    sources = {name: open_file(folder / name, stack) for name in list_artifacts(folder)}
-    return Built(sources, spool)
-
-
-def _files(source: Source, spool: Spool) -> Iterator[tuple[str, Source]]:
-    """Give the files of an image; of a disk, those of its partitions."""
-    known = recognise(source)
-    if known is None:
-        raise Malformed("it has no format that is known")
-    for entry in _entries(source, spool):
-        if entry.content is None:
-            continue
-        if known is DISK and recognise(entry.content) is not None:
-            yield from _files(entry.content, spool)
-        elif known is not DISK:
-            yield entry.path, entry.content
-
-
-def _entries(source: Source, spool: Spool) -> Iterator[Entry]:
-    known = recognise(source)
-    if known is None:
-        raise Malformed("it has no format that is known")
-    yield from known.read(source, spool).entries()
-
-
-def _sha256(source: Source) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces(source):
-        digest.update(piece)
-    return digest.hexdigest()

@@ -33,7 +33,7 @@ DIFFERENT = 1
 
 
 @dataclass(frozen=True)
-class Said:
+class Output:
     """What diffoscope said, safe for a terminal; `note` is why it said nothing."""
 
     lines: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ def unusable() -> str:
     return plain(f"diffoscope was not run: {refusal}") if refusal else ""
 
 
-def ask(name: str, contents: tuple[bytes, bytes]) -> Said:
+def ask(name: str, contents: tuple[bytes, bytes]) -> Output:
     """Let diffoscope compare two contents; `name` tells it, by its end, what they may be."""
     kept = NAME.search(name)
     limits = [f"--as={MEMORY_LIMIT}", f"--fsize={FILE_LIMIT}", f"--cpu={TIMEOUT_S:.0f}", "--core=0"]
@@ -77,15 +77,15 @@ def ask(name: str, contents: tuple[bytes, bytes]) -> Said:
                 accept=(DIFFERENT,),
             )
         except (InfrastructureFailed, UsageError) as error:
-            return Said(note=plain(f"diffoscope failed: {error.what.partition(': ')[0]}"))
+            return Output(note=plain(f"diffoscope failed: {error.what.partition(': ')[0]}"))
         return _lines(out)
 
 
-def _lines(out: Path) -> Said:
+def _lines(out: Path) -> Output:
     with out.open("rb") as file:
         content = file.read(FILE_LIMIT // 64)
     lines = content.decode(errors="replace").splitlines()[2:]  # the names of both files
     if not lines:  # a program that dies of its limits may have the status of a difference
-        return Said(note="diffoscope failed: it said nothing")
+        return Output(note="diffoscope failed: it said nothing")
     shown = tuple(plain(line.expandtabs(4), limit=LINE_LIMIT) for line in lines[:LINES_LIMIT])
-    return Said(shown, cut=len(lines) > LINES_LIMIT)
+    return Output(shown, cut=len(lines) > LINES_LIMIT)

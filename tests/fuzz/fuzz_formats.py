@@ -23,7 +23,7 @@ import atheris
 
 with atheris.instrument_imports(include=["pipeline.compare", "tarfile", "zipfile"]):
     from pipeline.look.formats.source import Memory
-    from pipeline.look.images import locate_contents
+    from pipeline.look.locate import locate_contents
 
 from backports import zstd
 

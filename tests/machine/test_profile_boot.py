@@ -10,9 +10,9 @@ from pipeline.base.display import Display
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.farm.config import load_farm
 from pipeline.farm.workspace import Workspace
-from pipeline.look.layout import read_layout
 from pipeline.machines.boot import watch_boot
 from tests.live_iso import let_it_read, make_iso
+from tools.iso_layout import read_layout
 from tools.profile_boot import loosened, profile_boot
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]

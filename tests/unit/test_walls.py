@@ -31,8 +31,8 @@ ROOMS = (
     "published",
     "farm",
     "base",
-    "documents",
     "guest",
+    "documents",
 )
 STATEMENTS_LIMIT = 15
 HTTP = ("requests", "urllib3", "urllib.request", "http.client", "httpx", "aiohttp")
@@ -216,7 +216,8 @@ def foreign_imports_of_the_guest(modules: list[Module]) -> list[tuple[str, str]]
         for module in modules
         if is_in(module.name, "pipeline.guest")
         for name in module.imports
-        if not is_in(name, "pipeline.guest") and name.split(".")[0] not in sys.stdlib_module_names
+        if not is_in(name, "pipeline.guest") and not is_in(name, "pipeline.documents")
+        if name.split(".")[0] not in sys.stdlib_module_names
     ]
 
 
@@ -228,6 +229,17 @@ def what_others_take_from_the_guest(modules: list[Module]) -> set[str]:
         for name in module.imports
         if is_in(name, "pipeline.guest")
     }
+
+
+def what_look_takes_from_others(modules: list[Module]) -> list[tuple[str, str]]:
+    """Return what `look/` imports of the farm beside `base/` and `documents/`: it knows no run."""
+    return [
+        (module.name, name)
+        for module in modules
+        if module.room == "look"
+        for name in sorted(module.imports)
+        if is_in(name, "pipeline") and room_of(name) not in ("look", "base", "documents")
+    ]
 
 
 def circles(modules: list[Module]) -> list[str]:
@@ -342,12 +354,16 @@ def test_stages_never_import_each_other() -> None:
     assert stages_that_import_each_other(project()) == []
 
 
-def test_the_guest_imports_the_standard_library_and_itself() -> None:
+def test_the_guest_imports_the_standard_library_and_documents() -> None:
     assert foreign_imports_of_the_guest(project()) == []
 
 
 def test_the_guest_shares_one_module() -> None:
     assert what_others_take_from_the_guest(project()) <= {"pipeline.guest.protocol"}
+
+
+def test_look_is_usable_alone() -> None:
+    assert what_look_takes_from_others(project()) == []
 
 
 def test_imports_form_a_tree() -> None:
@@ -417,6 +433,10 @@ BREACHES = {
     "pipeline/documents/lock.py": ("from pipeline.documents.lock import x", circles),
     "pipeline/farm/run.py": ("import tasks", upward_imports),
     "pipeline/look/places.py": ("from pipeline.compare import verdict", arrows_that_run_up),
+    "pipeline/look/locate.py": (
+        "def f():\n    from pipeline.farm.run import Run",
+        what_look_takes_from_others,
+    ),
     "pipeline/documents/version.py": ("from pipeline.base import x", arrows_that_run_up),
     "pipeline/base/plain.py": (
         "def f():\n    from pipeline.farm.run import Run",

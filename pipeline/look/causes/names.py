@@ -8,7 +8,6 @@ out, the two places must be the same.
 import re
 from collections.abc import Iterator
 
-from pipeline.guest.protocol import BUILD_FOLDER
 from pipeline.look.causes.facts import Cause, Facts, Pair
 from pipeline.look.causes.languages import UNTRANSLATED
 from pipeline.look.causes.spots import Spot, differing_words
@@ -33,9 +32,9 @@ OUT = "\0"  # stands where a value was; no text has it
 
 def _values(facts: Facts) -> dict[str, list[str]]:
     """Return the values to look for by cause, longer ones first."""
-    kernel, path = facts.kernel or "", facts.build_path
+    kernel = facts.kernel or ""
     found: dict[str, list[str | None]] = {
-        "build-path": [f"/{BUILD_FOLDER}{path}" if path else None, path],
+        "build-path": [facts.package_path, facts.build_path],
         "kernel": [kernel, kernel.partition("+")[0], re.split(r"[+-]", kernel)[0]],
         "host-name": [facts.host_name, (facts.host_name or "").upper()],
         "user": [facts.user],

@@ -32,7 +32,7 @@ VOLUME, DIRECTORY = 0x08, 0x10
 
 
 @dataclass(frozen=True)
-class Layout:
+class Geometry:
     """Where everything lies, in bytes; `bits` is the width of an entry of the FAT."""
 
     cluster: int
@@ -61,11 +61,11 @@ def _matches(source: Source) -> bool:
 
 
 def _read(source: Source, spool: Spool) -> Container:
-    layout = _layout(source)
-    volume = _Volume(source, layout)
+    geometry = _geometry(source)
+    volume = _Volume(source, geometry)
     entries, order = listed(volume.entries())
     return Container(
-        structures=_structures(source, layout),
+        structures=_structures(source, geometry),
         entries=lambda: iter(entries),
         regions=lambda: volume.regions(),
         order=order,
@@ -77,7 +77,7 @@ def _read(source: Source, spool: Spool) -> Container:
 FAT = Format("fat", _matches, _read)
 
 
-def _layout(source: Source) -> Layout:
+def _geometry(source: Source) -> Geometry:
     raw = source.read(0, 512)
     _, _, size, sectors, reserved, fats, roots, total16, _, length16, _, _, _, total32 = (
         PARAMETERS.unpack_from(raw)
@@ -91,7 +91,7 @@ def _layout(source: Source) -> Layout:
     if clusters < 1 or total * size > source.size or length * size > FAT_LIMIT:
         raise Malformed("its boot sector describes more than there is")
     bits = 12 if clusters < 4085 else 16 if clusters < 65525 else 32
-    return Layout(
+    return Geometry(
         cluster=sectors * size,
         fats=tuple((start, start + length * size) for start in starts),
         root=(root, root + roots * 32),
@@ -103,8 +103,8 @@ def _layout(source: Source) -> Layout:
     )
 
 
-def _structures(source: Source, layout: Layout) -> list[Structure]:
-    raw, at = source.read(0, 512), 67 if layout.bits == 32 else 39
+def _structures(source: Source, geometry: Geometry) -> list[Structure]:
+    raw, at = source.read(0, 512), 67 if geometry.bits == 32 else 39
     fields = (
         ("OEM name", (3, 11), "identifier"),
         ("parameters", (11, at), "structure"),
@@ -118,39 +118,39 @@ def _structures(source: Source, layout: Layout) -> list[Structure]:
 class _Volume:
     """The folders of a file system; `rests` is what records say beyond their entry's facts."""
 
-    def __init__(self, source: Source, layout: Layout) -> None:
+    def __init__(self, source: Source, geometry: Geometry) -> None:
         self._source = source
-        self._layout = layout
+        self._geometry = geometry
         self.rests: dict[int, bytes] = {}  # by the entry's id
         self._folders: list[Span] = []
         self._slack: list[Span] = []
         self._root_rest = b""
         self._extents = 0
         self._visited = 0  # clusters, each of which is in one chain at most
-        self._used = bytearray(layout.clusters + 2)
+        self._used = bytearray(geometry.clusters + 2)
         self._odd_ends: list[int] = []  # of chains, if they are not marked as usual
 
     @cached_property
     def _fat(self) -> "array[int]":
         """The entries of the first FAT."""
-        start, end = self._layout.fats[0]
+        start, end = self._geometry.fats[0]
         raw = self._source.read(start, end - start)
-        if self._layout.bits == 12:
+        if self._geometry.bits == 12:
             pairs = zip(raw[::3], raw[1::3], raw[2::3], strict=False)
             return array(
                 "I", (n for a, b, c in pairs for n in (a | (b & 15) << 8, b >> 4 | c << 4))
             )
-        code = "H" if self._layout.bits == 16 else "I"
+        code = "H" if self._geometry.bits == 16 else "I"
         return array("I", array(code, raw[: len(raw) // 4 * 4]))
 
     def _chain(self, cluster: int) -> Iterator[Span]:
         """Give the extents of a chain of clusters, neighbours as one; refuse one without end."""
-        end = {12: 0xFF8, 16: 0xFFF8, 32: 0xFFFFFF8}[self._layout.bits]
+        end = {12: 0xFF8, 16: 0xFFF8, 32: 0xFFFFFF8}[self._geometry.bits]
         first = last = cluster
-        while self._visited < self._layout.clusters:
+        while self._visited < self._geometry.clusters:
             self._visited += 1
-            if not 2 <= last < self._layout.clusters + 2 or last >= len(self._fat):
-                raise Malformed(f"a file has the cluster {last} of {self._layout.clusters}")
+            if not 2 <= last < self._geometry.clusters + 2 or last >= len(self._fat):
+                raise Malformed(f"a file has the cluster {last} of {self._geometry.clusters}")
             following = self._fat[last] & 0x0FFFFFFF
             self._used[last] = 1
             if following >= end and following != end | 7:
@@ -167,13 +167,13 @@ class _Volume:
         raise Malformed("a chain of clusters has no end, or two share some")
 
     def _place(self, cluster: int) -> int:
-        return self._layout.data + (cluster - 2) * self._layout.cluster
+        return self._geometry.data + (cluster - 2) * self._geometry.cluster
 
     def entries(self) -> Iterator[Entry]:
         """Give every entry; raise Malformed for a folder that contains itself."""
-        root = [self._layout.root]
-        if self._layout.root_cluster:
-            root = [*self._chain(self._layout.root_cluster)]
+        root = [self._geometry.root]
+        if self._geometry.root_cluster:
+            root = [*self._chain(self._geometry.root_cluster)]
         top = Entry("", {})
         pending, seen = [("", top, root, (0, 0))], set()
         while pending:
@@ -197,11 +197,11 @@ class _Volume:
 
     def _cluster(self, fields: tuple[int, ...]) -> int:
         low, high = fields[9], fields[6]
-        return low | (high << 16 if self._layout.bits == 32 else 0)
+        return low | (high << 16 if self._geometry.bits == 32 else 0)
 
     def _high(self, found: Found) -> bytes:
         """Return what older FATs have where FAT32 has the upper half of a cluster's number."""
-        high = found.fields[6] if self._layout.bits != 32 else 0
+        high = found.fields[6] if self._geometry.bits != 32 else 0
         return b"%x" % high if high else b""
 
     def _entry(self, path: str, record: tuple[int, ...]) -> tuple[Entry, list[Span]]:
@@ -224,19 +224,19 @@ class _Volume:
 
     def regions(self) -> Iterator[Region]:
         """Give boot sectors, FATs, folders and slack; what they say that nothing else does."""
-        start = self._layout.fats[0][0]
+        start = self._geometry.fats[0][0]
         info = self._info()
         for span in ((0, info[0]), (info[1], start)):
             yield Region("boot sectors", span)
         yield Region("free space information", info, self._rest_of_info)
-        first, *others = self._layout.fats
+        first, *others = self._geometry.fats
         yield Region("FAT 1", first, self._rest_of_fat)
         for number, span in enumerate(others, 2):
             yield Region(f"FAT {number}", span, partial(self._rest_of_copy, span))
         for span in self._folders:
             yield Region("directory records", span, bytes)
         yield Region("directory records", (start, start), lambda: self._root_rest)
-        yield Region("space behind the volume", (self._layout.end, self._source.size))
+        yield Region("space behind the volume", (self._geometry.end, self._source.size))
         for span in self._slack:
             yield Region("slack after a file's end", span, partial(self._left_over, span))
 
@@ -247,7 +247,7 @@ class _Volume:
         """Return where a FAT32 says which clusters are free; an empty span if it does not."""
         raw = self._source.read(0, 512)
         at = int.from_bytes(raw[48:50], "little") * int.from_bytes(raw[11:13], "little")
-        if self._layout.bits != 32 or not 512 <= at <= self._layout.fats[0][0] - 512:
+        if self._geometry.bits != 32 or not 512 <= at <= self._geometry.fats[0][0] - 512:
             return (0, 0)
         return (at + 488, at + 496) if self._source.read(at, 4) == b"RRaA" else (0, 0)
 
@@ -256,7 +256,7 @@ class _Volume:
         start, end = self._info()
         raw = self._source.read(start, end - start)
         count, following = struct.unpack("<II", raw) if raw else (NOT_KNOWN, NOT_KNOWN)
-        fat = self._fat[2 : self._layout.clusters + 2]
+        fat = self._fat[2 : self._geometry.clusters + 2]
         free = fat.count(0)
         used = max((number for number, value in enumerate(fat, 2) if value), default=1)
         first = next((number for number, value in enumerate(fat, 2) if not value), used + 1)
@@ -266,20 +266,20 @@ class _Volume:
 
     def _rest_of_fat(self) -> bytes:
         """Return what a FAT says beside the chains of files and folders."""
-        entries, clusters = self._fat, self._layout.clusters + 2
+        entries, clusters = self._fat, self._geometry.clusters + 2
         odd = [
             (number, value)
             for number, value in enumerate(entries)
             if value >> 28 or (value and (number >= clusters or not self._used[number]))
         ]
-        start, end = self._layout.fats[0]
-        length = len(entries) * self._layout.bits // 8
+        start, end = self._geometry.fats[0]
+        length = len(entries) * self._geometry.bits // 8
         behind = self._source.read(start + length, max(0, end - start - length)).rstrip(b"\0")
         return repr((odd, self._odd_ends)).encode() + behind
 
     def _rest_of_copy(self, span: Span) -> bytes:
         """Return a copy of the FAT, or nothing if it is one."""
-        first, copy = (self._source.read(s, e - s) for s, e in (self._layout.fats[0], span))
+        first, copy = (self._source.read(s, e - s) for s, e in (self._geometry.fats[0], span))
         return b"" if first == copy else copy
 
 

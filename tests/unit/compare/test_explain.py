@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from pipeline.base.errors import UsageError
 from pipeline.base.files import read_json
+from pipeline.compare.built import Built, open_built
 from pipeline.compare.explain import explain
 from pipeline.compare.verdict import run_compare
 from pipeline.farm.run import Run
 from pipeline.look import contents
-from pipeline.look.contents import Built, open_built, read_contents
+from pipeline.look.contents import read_contents
 from pipeline.look.shown import count_differing, show
 from tests.differing_run import Tree, built_at, fail, make_run
 

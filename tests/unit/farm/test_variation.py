@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from pipeline.base.errors import UsageError
+from pipeline.compare.environments import read_facts
 from pipeline.farm.config import DRAWN, Farm, Variation, load_environment, load_farm
 from pipeline.farm.run import Request
 from pipeline.farm.variation import VARIABLES, Choice, choose, same, summary
 from pipeline.guest import programs
 from pipeline.look.causes.classify import known_factors
-from pipeline.look.causes.facts import read_facts
 
 ROOT = Path(__file__).parents[3]
 HOSTS = ROOT / "images/hosts"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline.look.account import Account
 from pipeline.look.formats.source import Memory, Spool
-from pipeline.look.images import locate_contents
+from pipeline.look.locate import locate_contents
 from tests import image_pairs as pairs
 from tests import tampered
 from tests.tampered import MAKERS

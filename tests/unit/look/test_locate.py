@@ -1,383 +1,318 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where builds began to differ, told from two ledgers."""
+"""Where two images differ: a cause is injected into one of a pair made with the real tools."""
 
-import gzip
-import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pipeline.base.errors import BuildFailed
-from pipeline.compare import ledger
-from pipeline.compare import ledgers as module
-from pipeline.compare.ledgers import Difference, Located, locate
-from pipeline.guest.ledger import Ledger
+from pipeline.base.errors import UsageError
+from pipeline.look.locate import locate_files
+from tests import image_pairs as pairs
+from tests.image_pairs import Change
 
-ROOT = Path(__file__).parents[3]
-NAMES = ("alpha", "beta")
-Document = dict[str, Any]
+pytestmark = pytest.mark.tools
+
+Expected = set[tuple[str, str, str]]
+Original = Callable[[Callable[[Path, Path], Path]], Path]
 
 
-def digest(content: str) -> str:
-    return content.encode().hex().ljust(64, "0")[:64]
+def places(first: Path, second: Path) -> Expected:
+    result = locate_files(first, second)
+    assert result.equal == (first.read_bytes() == second.read_bytes())
+    assert result.equal == (not result.places)
+    assert all(str(place).isprintable() for place in result.places)
+    return {(place.where, place.path, place.kind) for place in result.places}
 
 
-def file(path: str, content: str = "x", **changed: Any) -> Document:
-    entry = {"path": path, "type": "file", "mode": 420, "uid": 0, "gid": 0, "mtime": 7}
-    return {**entry, "size": len(content), "sha256": digest(content), **changed}
+def write(name: str, content: bytes, at: int = 0) -> Change:
+    def change(tree: Path) -> None:
+        with (tree / name).open("r+b") as file:
+            file.seek(at)
+            file.write(content)
+
+    return change
 
 
-def absent(path: str) -> Document:
-    return {"path": path, "type": "absent"}
+IN_A_TREE: dict[str, tuple[Change, Expected]] = {
+    "nothing": (pairs.nothing, set()),
+    "content": (write("etc/hostname", b"M"), {("etc/hostname", "content")}),
+    "a late byte": (write("usr/lib/big", b"?", 299_999), {("usr/lib/big", "content")}),
+    "mode": (lambda tree: (tree / "usr/bin/tool").chmod(0o700), {("usr/bin/tool", "mode")}),
+    "time": (
+        lambda tree: os.utime(tree / "etc/hostname", (1, 1)),
+        {("etc/hostname", "time")},
+    ),
+    "time of a folder": (lambda tree: os.utime(tree / "etc", (1, 1)), {("etc", "time")}),
+    "a file more": (
+        lambda tree: (tree / "etc/machine-id").write_bytes(b"0123\n"),
+        {("etc/machine-id", "only-in-second")},
+    ),
+    "a folder less": (
+        lambda tree: [(tree / "var/empty/.keep").unlink(), (tree / "var/empty").rmdir()],
+        {("var/empty", "only-in-first")},
+    ),
+    "target": (
+        lambda tree: [(tree / "etc/alias").unlink(), (tree / "etc/alias").symlink_to("os-release")],
+        {("etc/alias", "target")},
+    ),
+    "type": (
+        lambda tree: [(tree / "etc/hostname").unlink(), (tree / "etc/hostname").mkdir()],
+        {("etc/hostname", "type")},
+    ),
+    "emptied": (
+        lambda tree: (tree / "etc/hostname").write_bytes(b""),
+        {("etc/hostname", "content")},
+    ),
+    "longer": (
+        lambda tree: (tree / "usr/lib/big").write_bytes(os.urandom(400_000)),
+        {("usr/lib/big", "content")},
+    ),
+    "a hard link": (
+        lambda tree: [
+            (tree / "etc/os-release").unlink(),
+            os.link(tree / "etc/hostname", tree / "etc/os-release"),
+        ],
+        {("etc/os-release", "content"), ("etc/os-release", "links"), ("etc/hostname", "links")},
+    ),
+}
 
 
-def made(name: str, content: str) -> Document:
-    return {"artifact": name, "size": len(content), "sha256": digest(content)}
+@pytest.mark.parametrize("cause", IN_A_TREE)
+def test_causes_in_a_squashfs(cause: str, tmp_path: Path, original: Original) -> None:
+    change, expected = IN_A_TREE[cause]
+    tree = pairs.changed_tree(tmp_path / "tree", change)
+    found = places(original(pairs.squashfs), pairs.squashfs(tree, tmp_path / "image"))
+    assert found == {("squashfs", *place) for place in expected}
 
 
-def step(name: str) -> Document:
-    return {"step": name}
+@pytest.mark.parametrize("cause", ["time", "longer"])
+def test_a_squashfs_in_an_iso(cause: str, tmp_path: Path) -> None:
+    change, expected = IN_A_TREE[cause]
+    images = []
+    for number, tree in enumerate(pairs.trees(tmp_path, change)):
+        live = tmp_path / f"live-{number}"
+        live.mkdir()
+        pairs.squashfs(tree, live / "filesystem.squashfs")
+        (live / "after").write_bytes(b"what comes after it")
+        images.append(pairs.iso(live, tmp_path / f"{number}.iso"))
+    where = "iso9660 filesystem.squashfs > squashfs"
+    assert places(*images) == {(where, *place) for place in expected}
 
 
-def found(folder: Path, left: list[Document], right: list[Document], *delivered: str) -> Located:
-    paths = folder / "alpha.gz", folder / "beta.gz"
-    for path, documents in zip(paths, (left, right), strict=True):
-        lines = [json.dumps(d, sort_keys=True, separators=(",", ":")) + "\n" for d in documents]
-        path.write_bytes(gzip.compress("".join(lines).encode(), compresslevel=1))
-    return locate(NAMES, paths, set(delivered))
+IN_AN_ISO = ("nothing", "content", "mode", "a file more", "a folder less", "target", "type")
 
 
-BOOT = [step("20-bootstrap"), *(file(f"usr/{number:03d}") for number in range(50))]
-HOOK = step("40-hooks/10-stamp.hook.chroot")
+@pytest.mark.parametrize("cause", [*IN_AN_ISO, "emptied", "longer"])
+def test_causes_in_an_iso(cause: str, tmp_path: Path, original: Original) -> None:
+    change, expected = IN_A_TREE[cause]
+    tree = pairs.changed_tree(tmp_path / "tree", change)
+    images = original(pairs.iso), pairs.iso(tree, tmp_path / "2.iso")
+    follows = {("iso9660", path, "links") for path in ("var", "etc", "etc/hostname")}
+    assert places(*images) - follows == {("iso9660", *place) for place in expected}
 
 
-def test_a_stamp_is_named_with_its_step(tmp_path: Path) -> None:
-    left = [*BOOT, HOOK, file("etc/stamp", "one"), step("60-clean"), step("70-squashfs")]
-    right = [*BOOT, HOOK, file("etc/stamp", "two"), step("60-clean"), step("70-squashfs")]
-    result = found(tmp_path, left, right)
-    assert result.differences == (
-        Difference("40-hooks/10-stamp.hook.chroot", "etc/stamp", "content"),
-    )
-    assert result.reasons == ("step 40-hooks/10-stamp.hook.chroot: etc/stamp differs in content",)
+IDENTITIES: dict[str, tuple[tuple[str, ...], Expected]] = {
+    "volume": (("-V", "OTHER"), {("[primary volume descriptor: volume identifier]", "identifier")}),
+    "time": (
+        ("--modification-date=2025122210400099",),
+        {("[primary volume descriptor: modification time]", "time")},
+    ),
+    "publisher": (
+        ("-publisher", "X"),
+        {("[primary volume descriptor: publisher]", "identifier")},
+    ),
+    "MBR": (
+        ("--mbr-force-bootable", "-partition_offset", "16"),
+        {("[MBR boot code]", "only-in-second")},
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("changed", "kinds"),
-    [
-        ({"mode": 0o600}, ["mode"]),
-        ({"uid": 1}, ["owner"]),
-        ({"gid": 1}, ["owner"]),
-        ({"mtime": 8}, ["time"]),
-        ({"sha256": digest("y")}, ["content"]),
-        ({"sha256": digest("y"), "size": 9, "mtime": 8}, ["content", "size", "time"]),
-        ({"xattrs": {"user.a": "AA=="}}, ["xattr"]),
-        ({"links": "a"}, ["links"]),
-        ({"type": "dir"}, ["type"]),
-        ({"type": "char", "device": [1, 3]}, ["type"]),
-        ({"type": "absent"}, ["only-in-alpha"]),
-    ],
-)
-def test_every_kind_is_told(tmp_path: Path, changed: Document, kinds: list[str]) -> None:
-    left, right = file("etc/x"), {**file("etc/x"), **changed}
-    result = found(tmp_path, [HOOK, left], [HOOK, right])
-    assert [d.kind for d in result.differences] == kinds
-    assert {d.path for d in result.differences} == {"etc/x"}
+@pytest.mark.parametrize("cause", IDENTITIES)
+def test_an_iso_with_another_identity(cause: str, tmp_path: Path, original: Original) -> None:
+    options, expected = IDENTITIES[cause]
+    tree = pairs.make_tree(tmp_path / "tree")
+    found = places(original(pairs.iso), pairs.iso(tree, tmp_path / "2.iso", *options))
+    assert {("iso9660", *place) for place in expected} <= found
+    assert all(path.startswith("[") for _, path, _ in found)
 
 
-def test_targets_and_devices_are_told(tmp_path: Path) -> None:
-    left = [HOOK, {"path": "a", "type": "char", "device": [1, 3]}]
-    right = [HOOK, {"path": "a", "type": "char", "device": [1, 5]}]
-    assert found(tmp_path, left, right).differences[0].kind == "content"
-    left = [HOOK, {"path": "a", "type": "link", "target": "b"}]
-    right = [HOOK, {"path": "a", "type": "link", "target": "c"}]
-    assert found(tmp_path, left, right).differences[0].kind == "target"
+LAYOUTS: dict[str, tuple[tuple[str, ...], Expected]] = {
+    "block size": (("-b", "64K"), {("squashfs", "[block size]", "structure")}),
+    "compression": (
+        ("-comp", "gzip"),
+        {("squashfs", "[compression]", "structure")},
+    ),
+    "no fragments": (("-no-fragments",), {("squashfs", "[flags]", "structure")}),
+    "time of making": (("-mkfs-time", "77"), {("squashfs", "[time of making]", "time")}),
+    "level": (("-Xcompression-level", "19"), {("squashfs", "[compressor options]", "structure")}),
+}
 
 
-def test_paths_of_one_side_are_told(tmp_path: Path) -> None:
-    left = [*BOOT, HOOK, file("a"), file("c"), file("d")]
-    right = [*BOOT, HOOK, file("b"), file("c"), file("e")]
-    result = found(tmp_path, left, right)
-    assert [(d.path, d.kind) for d in result.differences] == [
-        ("a", "only-in-alpha"),
-        ("b", "only-in-beta"),
-        ("d", "only-in-alpha"),
-        ("e", "only-in-beta"),
-    ]
-    assert result.reasons[0] == "step 40-hooks/10-stamp.hook.chroot: a is only in alpha"
+@pytest.mark.parametrize("cause", LAYOUTS)
+def test_a_squashfs_with_the_same_content(cause: str, tmp_path: Path, original: Original) -> None:
+    options, expected = LAYOUTS[cause]
+    tree = pairs.make_tree(tmp_path / "tree")
+    found = places(original(pairs.squashfs), pairs.squashfs(tree, tmp_path / "2", *options))
+    assert expected <= found
+    assert {kind for _, _, kind in found} <= {"structure", "time", "layout", "only-in-first"}
 
 
-def test_what_one_side_alone_changed_is_compared_with_what_was_there(tmp_path: Path) -> None:
-    left = [*BOOT, HOOK, file("usr/007", "new")]
-    result = found(tmp_path, left, [*BOOT, HOOK])
-    assert [(d.path, d.kind) for d in result.differences] == [
-        ("usr/007", "content"),
-        ("usr/007", "size"),
-    ]
+def test_the_same_content_in_another_order(tmp_path: Path) -> None:
+    tree = pairs.make_tree(tmp_path / "tree")
+    (tmp_path / "sort").write_text("usr/lib/big -100\n")
+    second = pairs.squashfs(tree, tmp_path / "2", "-sort", os.fspath(tmp_path / "sort"))
+    found = places(pairs.squashfs(tree, tmp_path / "1"), second)
+    assert found == {
+        ("squashfs", "etc/hostname", "order")
+    }  # the first: all others are turned round
 
 
-def test_what_one_side_alone_removed_is_only_in_the_other(tmp_path: Path) -> None:
-    result = found(tmp_path, [*BOOT, HOOK, absent("usr/007")], [*BOOT, HOOK])
-    assert result.differences == (Difference(HOOK["step"], "usr/007", "only-in-beta"),)
+def test_an_iso_with_its_files_in_another_order(tmp_path: Path, original: Original) -> None:
+    tree = pairs.make_tree(tmp_path / "tree")
+    weight = ("--sort-weight", "5", "/usr/lib/big")
+    second = pairs.iso(tree, tmp_path / "2.iso", *weight)
+    assert places(original(pairs.iso), second) == {("iso9660", "usr/lib/big", "order")}
 
 
-def test_what_is_equal_in_the_end_made_no_difference(tmp_path: Path) -> None:
-    """Logs that are removed and times that are clamped differ in every pair of builds."""
-    end = [step("60-clean"), file("etc/machine-id", mtime=5)]
-    gone = absent("var/log/dpkg.log")
-    real = file("etc/stamp", "alpha"), file("etc/stamp", "beta")
-    left = [*BOOT, file("var/log/dpkg.log", "10:00"), file("etc/machine-id", mtime=8)]
-    right = [*BOOT, file("var/log/dpkg.log", "11:00"), file("etc/machine-id", mtime=9)]
-    left += [HOOK, real[0], *end, gone]
-    right += [HOOK, real[1], *end, gone]
-    result = found(tmp_path, left, right)
-    assert {(d.step, d.path) for d in result.differences} == {(HOOK["step"], "etc/stamp")}
-
-
-def test_a_file_that_one_side_had_for_a_while_made_no_difference(tmp_path: Path) -> None:
-    left = [*BOOT, file("tmp/x"), HOOK, absent("tmp/x"), step("70"), made("iso", "a")]
-    right = [*BOOT, HOOK, step("70"), made("iso", "b")]
-    result = found(tmp_path, left, right)
-    assert result.differences == (Difference("70", "iso", "content"),)
-
-
-def test_a_time_that_one_side_alone_had_to_clamp_made_no_difference(tmp_path: Path) -> None:
-    left = [*BOOT, file("etc/x", mtime=9), step("60-clean"), file("etc/x", mtime=7)]
-    right = [*BOOT, file("etc/x", mtime=7), step("60-clean")]
-    assert found(tmp_path, left, right).differences == ()
-
-
-def test_a_difference_is_dated_from_the_step_since_which_it_stays(tmp_path: Path) -> None:
-    left = [step("1"), file("a", "p"), step("2"), file("a", "q", mtime=1), step("3"), file("b")]
-    right = [step("1"), file("a", "r"), step("2"), file("a", "s", mtime=2), step("3"), file("c")]
-    result = found(tmp_path, left, right)
-    assert [(d.step, d.path, d.kind) for d in result.differences] == [
-        ("1", "a", "content"),
-        ("2", "a", "time"),
-        ("3", "b", "only-in-alpha"),
-        ("3", "c", "only-in-beta"),
-    ]
-    assert "2 more paths differ since later steps" in result.reasons
-
-
-def test_equal_trees_leave_the_step_that_made_the_file(tmp_path: Path) -> None:
-    left = [
-        *BOOT,
-        step("70-squashfs"),
-        made("filesystem.squashfs", "a"),
-        step("85-iso"),
-        made("iso", "a"),
-    ]
-    right = [
-        *BOOT,
-        step("70-squashfs"),
-        made("filesystem.squashfs", "b"),
-        step("85-iso"),
-        made("iso", "b"),
-    ]
-    result = found(tmp_path, left, right)
-    assert result.differences[0] == Difference("70-squashfs", "filesystem.squashfs", "content")
-    told = "the difference arises in 70-squashfs (filesystem.squashfs)"
-    assert result.reasons == (f"the trees are equal after every step: {told}",)
-
-
-def test_a_delivered_file_that_differs_is_dated_by_its_step(tmp_path: Path) -> None:
-    iso, image = {"artifact": "x.iso", "size": 9}, {"artifact": "x.img", "size": 9}
-    both = [*BOOT, step("70-squashfs"), step("85-iso"), iso, step("86-usb-image"), image]
-    result = found(tmp_path, both, both, "x.img", "x.iso", "x.packages")
-    assert result.differences == (
-        Difference("85-iso", "x.iso", "content"),
-        Difference("86-usb-image", "x.img", "content"),
-    )
-    assert result.reasons == (
-        "the trees are equal after every step: the difference arises in 85-iso (x.iso)",
-    )
-
-
-def test_a_delivered_file_is_not_the_reason_where_what_is_in_it_differs(tmp_path: Path) -> None:
-    end = [step("85-iso"), {"artifact": "x.iso", "size": 9}]
-    left = [*BOOT, step("70-squashfs"), made("live/1.squashfs", "a"), *end]
-    right = [*BOOT, step("70-squashfs"), made("live/1.squashfs", "b"), *end]
-    result = found(tmp_path, left, right, "x.iso")
-    assert result.differences[0] == Difference("70-squashfs", "live/1.squashfs", "content")
-    assert "arises in 70-squashfs (live/1.squashfs)" in result.reasons[0]
-
-
-def test_files_made_from_a_tree_that_differs_are_not_the_reason(tmp_path: Path) -> None:
-    left = [HOOK, file("a", "x"), step("70-squashfs"), made("filesystem.squashfs", "a")]
-    right = [HOOK, file("a", "y"), step("70-squashfs"), made("filesystem.squashfs", "b")]
-    assert {d.path for d in found(tmp_path, left, right).differences} == {"a"}
-
-
-def test_equal_ledgers_are_told(tmp_path: Path) -> None:
-    result = found(tmp_path, BOOT, BOOT)
-    assert result == Located(
-        (), ("the ledgers are equal: the difference arises after the last step",)
-    )
-
-
-def test_a_long_shared_start_is_passed_with_its_steps(tmp_path: Path) -> None:
-    shared = [
-        d
-        for n in range(40)
-        for d in (step(f"{n}"), *(file(f"{n}/{i}", str(i)) for i in range(200)))
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "PIECE", 1000)
-        result = found(tmp_path, [*shared, file("x", "a")], [*shared, file("x", "b")])
-        assert result.differences == (Difference("39", "x", "content"),)
-        result = found(tmp_path, [*shared, step("40"), file("0/7", "new")], [*shared, step("40")])
-        assert result.differences == (
-            Difference("40", "0/7", "content"),
-            Difference("40", "0/7", "size"),
+def test_an_extended_attribute_in_an_iso(tmp_path: Path) -> None:
+    tree = pairs.make_tree(tmp_path / "tree")
+    for value in ("one", "two"):
+        pairs.run(
+            *("xorriso", "-outdev", tmp_path / value, "-xattr", "on", "-map", tree, "/"),
+            *("-setfattr", "user.note", value, "/etc/hostname", "--"),
         )
+    found = locate_files(tmp_path / "one", tmp_path / "two").places
+    (place,) = (place for place in found if place.kind == "xattr")
+    assert (place.path, place.kind) == ("etc/hostname", "xattr")
+    assert (place.first, place.second) == ("user.note=6f6e65", "user.note=74776f")
 
 
-def test_different_steps_are_told(tmp_path: Path) -> None:
-    result = found(tmp_path, [*BOOT, step("30-a"), file("x")], [*BOOT, step("30-b"), file("y")])
-    assert result.reasons == ("alpha goes on with the step 30-a where beta does 30-b",)
-    result = found(tmp_path, [*BOOT, step("30-a")], BOOT)
-    assert result.reasons == ("the ledger of beta ends before the step 30-a",)
-    result = found(tmp_path, BOOT, [*BOOT, step("30-a")])
-    assert result.reasons == ("the ledger of alpha ends before the step 30-a",)
+def test_bytes_and_sizes_are_told(tmp_path: Path) -> None:
+    images = [
+        pairs.squashfs(tree, tmp_path / tree.name.replace("tree", "image"))
+        for tree in pairs.trees(tmp_path, write("usr/lib/big", b"\xff\xff?\xff", 200_000))
+    ]
+    (place,) = locate_files(*images, names=("alpha", "beta")).places
+    assert (place.offset, place.bytes, place.sizes) == (200_000, 4, (320_000, 320_000))
+    assert (place.first, place.second) == ("0000c350", "ffff3fff")
 
 
-def test_many_differences_are_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OPEN_LIMIT", 1500)
-    left = [HOOK, *(file(f"{n:05d}", "a") for n in range(3000))]
-    right = [HOOK, *(file(f"{n:05d}", "b") for n in range(3000))]
-    result = found(tmp_path, left, right)
-    assert len(result.differences) == 1000
-    assert len(result.reasons) == 12
-    assert "and 1491 more paths" in result.reasons[-2]
-    assert "over 1500 paths differ" in result.reasons[-1]
+def test_what_is_no_known_format(tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.write_bytes(bytes(1_000_000))
+    second.write_bytes(bytes(700_000) + b"\1" + bytes(299_999) + b"more")
+    (place,) = locate_files(first, second).places
+    assert (place.where, place.path, place.kind) == ("", "", "content")
+    assert (place.offset, place.bytes, place.sizes) == (700_000, 1, (1_000_000, 1_000_004))
 
 
-def test_names_from_the_guest_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
-    evil = "etc/\x1b]0;pwned\x07\n\u202e\udcff"
-    result = found(tmp_path, [step("\x1b[2J"), file(evil, "a")], [step("\x1b[2J"), file(evil, "b")])
-    assert result.differences[0].path == evil
-    assert all(reason.isprintable() for reason in result.reasons)
+@pytest.mark.parametrize("broken", ["missing", "folder", "fifo"])
+def test_what_cannot_be_read_is_refused(broken: str, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.touch()
+    {"missing": lambda: None, "folder": bad.mkdir, "fifo": lambda: os.mkfifo(bad)}[broken]()
+    with pytest.raises(UsageError, match="bad"):
+        locate_files(good, bad)
 
 
-def test_paths_with_quotes_and_backslashes_are_told_apart(tmp_path: Path) -> None:
-    paths = ['a","b', 'a"', "a\\", 'a\\","c']
-    left = [step("1"), *(file(path, "l") for path in sorted(paths)), step("2"), file('a"', "same")]
-    right = [step("1"), *(file(path, "r") for path in sorted(paths)), step("2"), file('a"', "same")]
-    result = found(tmp_path, left, right)
-    assert {d.path for d in result.differences} == set(paths) - {'a"'}
+def test_places_have_a_limit(tmp_path: Path) -> None:
+    def change(tree: Path) -> None:
+        for number in range(50):
+            (tree / f"etc/{number}").touch()
 
-
-def test_an_unreadable_ledger_is_refused(tmp_path: Path) -> None:
-    found(tmp_path, BOOT, BOOT)
-    (tmp_path / "beta.gz").write_bytes((tmp_path / "alpha.gz").read_bytes()[:-9])
-    with pytest.raises(BuildFailed, match="cut off"):
-        locate(NAMES, (tmp_path / "alpha.gz", tmp_path / "beta.gz"))
-
-
-IN_LITTLE_MEMORY = """
-import sys
-from pathlib import Path
-from pipeline.compare.ledgers import locate
-found = locate(("alpha", "beta"), (Path(sys.argv[1]), Path(sys.argv[2]))).differences
-peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(len(found), int(peak) // 1024)
-"""
-
-
-def test_memory_does_not_grow_with_the_ledgers(tmp_path: Path) -> None:
-    large = {"user.large": "A" * 100_000}
-    for name, first, last in (("alpha", "a", "x"), ("beta", "b", "y")):
-        with gzip.open(tmp_path / name, "wt", compresslevel=1) as out:
-            out.writelines(
-                json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
-                for document in (
-                    step("1"),
-                    file("a", first),
-                    *(file(f"usr/{n:04d}", xattrs=large) for n in range(600)),
-                    step("2"),
-                    file("b", last),
-                )
-            )
-    argv = [sys.executable, "-c", IN_LITTLE_MEMORY, tmp_path / "alpha", tmp_path / "beta"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True, text=True)
-    differences, mebibytes = map(int, done.stdout.split())
-    assert differences == 2
-    assert mebibytes < 50  # of 60 in each
-
-
-# A history: for each step, what each side writes (a content), removes (None) or leaves alone.
-Change = tuple[str, str | None]
-CHANGES = st.lists(
-    st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([None, "1", "2"])), max_size=4
-)
-
-
-def written(
-    history: list[dict[str, str | None]], steps: int
-) -> tuple[list[Document], dict[str, str]]:
-    """Return the ledger that the guest would write of a history, and the tree in the end."""
-    tree: dict[str, str] = {}
-    documents: list[Document] = []
-    for number in range(steps):
-        changes = history[number] if number < len(history) else {}
-        documents.append(step(str(number)))
-        before = dict(tree)
-        tree.update({path: content for path, content in changes.items() if content is not None})
-        for path in (path for path, content in changes.items() if content is None):
-            tree.pop(path, None)
-        documents += [file(p, c) for p, c in sorted(tree.items()) if before.get(p) != c]
-        documents += [absent(path) for path in sorted(before.keys() - tree.keys())]
-    return documents, tree
-
-
-@settings(max_examples=40)
-@given(CHANGES, CHANGES, CHANGES, st.sampled_from([3, 50, 300]))
-def test_what_is_told_is_what_differs_in_the_end(
-    tmp_path_factory: pytest.TempPathFactory,
-    start: list[dict[str, str | None]],
-    left: list[dict[str, str | None]],
-    right: list[dict[str, str | None]],
-    piece: int,
-) -> None:
-    steps = len(start) + max(len(left), len(right))
-    (ours, here), (theirs, there) = written(start + left, steps), written(start + right, steps)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "PIECE", piece)
-        patch.setattr(module, "WINDOW", 2)
-        result = found(tmp_path_factory.getbasetemp(), ours, theirs)
-    expected = {
-        path: "content" if path in here and path in there else f"only-in-{NAMES[path in there]}"
-        for path in here.keys() | there.keys()
-        if here.get(path) != there.get(path)
-    }
-    assert {d.path: d.kind for d in result.differences} == expected
-
-
-def test_the_guests_own_ledgers_are_compared(tmp_path: Path) -> None:
-    """The one that writes and the one that reads are of one mind."""
-    for name, content in zip(NAMES, ("one", "two"), strict=True):
-        tree = tmp_path / name
-        (tree / "etc").mkdir(parents=True)
-        (tree / "etc/plain").write_text("same")
-        (tree / "etc/link").symlink_to("plain")
-        writer = Ledger(tree, tmp_path / f"{name}.gz")
-        writer.record("20-bootstrap")
-        (tree / "etc/stamp").write_text(content)
-        (tree / os.fsdecode(b"etc/\xff")).write_text(content)
-        (tree / "etc/hard").hardlink_to(tree / "etc/plain")
-        for path in (*tree.rglob("*"), tree / "etc"):
-            os.utime(path, (7, 7), follow_symlinks=False)
-        writer.record("40-hooks/10-stamp")
-        writer.artifact("stamp.img", tree / "etc/stamp")
-        writer.close()
-    result = locate(NAMES, (tmp_path / "alpha.gz", tmp_path / "beta.gz"))
-    assert result.differences == (
-        Difference("40-hooks/10-stamp", "etc/stamp", "content"),
-        Difference("40-hooks/10-stamp", "etc/\udcff", "content"),
+    first, second = (
+        pairs.squashfs(tree, tmp_path / tree.name.replace("tree", "image"))
+        for tree in pairs.trees(tmp_path, change)
     )
+    result = locate_files(first, second, limit=10)
+    assert (len(result.places), result.complete) == (10, False)
+    assert "may be more" in result.lines()[-1]
+
+
+def make_medium(folder: Path, tree: Path, early: Path, efi: Path) -> Path:
+    """Make an ISO as a live system's: SquashFS, initramfs with microcode before it, EFI image."""
+    live = folder / "live"
+    live.mkdir(parents=True)
+    pairs.squashfs(tree, live / "filesystem.squashfs")
+    pairs.cpio(early, live / "initrd.img")
+    main = pairs.cpio(tree, folder / "main.cpio")
+    pairs.run("zstd", "-q", main)
+    with (live / "initrd.img").open("ab") as file:
+        file.write(bytes(512) + (folder / "main.cpio.zst").read_bytes())
+    pairs.fat(efi, live / "efi.img")
+    return pairs.iso(live, folder / "live.iso", "-e", "efi.img", "-no-emul-boot")
+
+
+INITRD = "iso9660 initrd.img > cpio"
+LAYERS: dict[str, tuple[str, Change, Expected]] = {
+    "microcode": (
+        "early",
+        lambda tree: (tree / "amd.bin").write_bytes(b"c0de"),
+        {(INITRD, "amd.bin", "content")},
+    ),
+    "EFI": (
+        "efi",
+        lambda tree: os.utime(tree / "boot.efi", (pairs.EPOCH - 2**25,) * 2),
+        {("iso9660 efi.img > fat", "boot.efi", "time")},
+    ),
+    "tree": (
+        "tree",
+        write("etc/os-release", b"?", 8),
+        {
+            ("iso9660 filesystem.squashfs > squashfs", "etc/os-release", "content"),
+            (f"{INITRD} part 02 > zstd content > cpio", "etc/os-release", "content"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_of_a_medium(layer: str, tmp_path: Path) -> None:
+    changed, change, expected = LAYERS[layer]
+    media = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        parts = {name: folder / name for name in ("tree", "early", "efi")}
+        pairs.make_tree(parts["tree"])
+        for name, file in (("early", "amd.bin"), ("efi", "boot.efi")):
+            parts[name].mkdir()
+            (parts[name] / file).write_bytes(b"code")
+        for part in parts.values():
+            pairs.settle(part)
+        if number == 2:
+            change(parts[changed])
+            pairs.settle(parts[changed])
+        media.append(make_medium(folder, *parts.values()))
+    assert places(*media) == expected
+
+
+def test_a_kit_is_a_squashfs_in_a_squashfs(tmp_path: Path) -> None:
+    kits = []
+    for tree in pairs.trees(tmp_path, write("usr/lib/big", b"?", 100_000)):
+        kit = tmp_path / f"kit-{tree.name}"
+        kit.mkdir()
+        pairs.squashfs(tree, kit / "system.squashfs")
+        (kit / "control.yml").write_text("from: 3.2\n")
+        pairs.settle(kit)
+        kits.append(pairs.squashfs(kit, tmp_path / f"{kit.name}.iuk", "-b", "64K"))
+    (place,) = locate_files(*kits).places
+    assert place.where == "squashfs system.squashfs > squashfs"
+    assert (place.path, place.kind, place.offset) == ("usr/lib/big", "content", 100_000)
+
+
+def test_no_image_is_unpacked_where_it_is_equal(tmp_path: Path) -> None:
+    """What is damaged but equal on both sides is never looked into."""
+    tree = pairs.make_tree(tmp_path / "tree")
+    raw = bytearray(pairs.squashfs(tree, tmp_path / "1").read_bytes())
+    (tmp_path / "iso").mkdir()
+    raw[96:3000] = bytes(2904)
+    (tmp_path / "iso/broken.squashfs").write_bytes(raw)
+    images = []
+    for content in ("one", "two"):
+        (tmp_path / "iso/file").write_text(content)
+        os.utime(tmp_path / "iso/file", (1, 1))
+        images.append(pairs.iso(tmp_path / "iso", tmp_path / f"{content}.iso"))
+    assert places(*images) == {("iso9660", "file", "content")}

@@ -22,7 +22,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 LOCATE = """
 import sys
 from pathlib import Path
-from pipeline.look.images import locate_files
+from pipeline.look.locate import locate_files
 compared = locate_files(Path(sys.argv[1]), Path(sys.argv[2]))
 print(len(compared.places))
 """

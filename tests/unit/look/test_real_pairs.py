@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.look.images import locate_files
+from pipeline.look.locate import locate_files
 from tests import image_pairs as pairs
 from tests.real_pairs import CHANGES, MAKERS, ZIP, make_tree
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.guest import fat, grub, protocol, usb_image
 from pipeline.guest.serial_port import Report
-from pipeline.look.images import locate_files
+from pipeline.look.locate import locate_files
 from tests import image_pairs as pairs
 
 pytestmark = pytest.mark.tools

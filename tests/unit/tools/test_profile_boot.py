@@ -14,8 +14,8 @@ from pipeline.farm.config import load_farm
 from pipeline.farm.run import Request, create
 from pipeline.farm.workspace import Workspace
 from pipeline.guest.squashfs_sort import parse
-from pipeline.look.layout import read_layout
 from tests.live_iso import let_it_read, make_iso
+from tools.iso_layout import read_layout
 from tools.profile_boot import describe, loosened, newest_iso, profile_boot, sort_file
 
 pytestmark = pytest.mark.tools

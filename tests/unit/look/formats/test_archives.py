@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.base import command
-from pipeline.look.images import locate_files
+from pipeline.look.locate import locate_files
 from tests import image_pairs as pairs
 from tests.image_pairs import EPOCH, Change
 

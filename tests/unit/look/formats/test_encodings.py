@@ -20,7 +20,7 @@ import pytest
 from pipeline.base import command
 from pipeline.look.formats import deflate
 from pipeline.look.formats.source import Memory
-from pipeline.look.images import locate_contents
+from pipeline.look.locate import locate_contents
 from tests import tampered
 
 pytestmark = pytest.mark.tools

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.base import command
-from pipeline.look import images
+from pipeline.look import locate
 from pipeline.look.formats import container, squashfs_inode
-from pipeline.look.images import Compared, locate_files
+from pipeline.look.locate import Located, locate_files
 from tests import image_pairs as pairs
 
 pytestmark = pytest.mark.tools
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.tools
 Maker = Callable[[Path, Path], Path]
 
 
-def compare(folder: Path, first: bytes, second: bytes) -> Compared:
+def compare(folder: Path, first: bytes, second: bytes) -> Located:
     (folder / "first").write_bytes(first)
     (folder / "second").write_bytes(second)
     result = locate_files(folder / "first", folder / "second")
@@ -241,7 +241,7 @@ BOMBS = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zst
 def test_a_bomb_is_not_unpacked_to_its_end(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "WORK_LEAST", 4 * 1024 * 1024)
+    monkeypatch.setattr(locate, "WORK_LEAST", 4 * 1024 * 1024)
     pack = BOMBS[kind]
     first, second = pack(bytes(12_000_000) + b"1"), pack(bytes(12_000_000) + b"2")
     assert "more work" in reason(tmp_path, first, second)
@@ -266,11 +266,11 @@ def test_an_xz_block_that_wants_a_gibibyte(tmp_path: Path) -> None:
 def test_packed_in_packed_in_packed(tmp_path: Path) -> None:
     files = []
     for content in (b"1" * 30, b"2" * 30):
-        for _ in range(images.DEPTH_LIMIT + 10):
+        for _ in range(locate.DEPTH_LIMIT + 10):
             content = gzip.compress(content, mtime=0)
         files.append(content)
     (place,) = compare(tmp_path, *files).places
-    assert place.where.count("gzip") == images.DEPTH_LIMIT
+    assert place.where.count("gzip") == locate.DEPTH_LIMIT
 
 
 def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.look.images import locate_files
+from pipeline.look.locate import locate_files
 from pipeline.look.places import Place
 from tests import image_pairs as pairs
 

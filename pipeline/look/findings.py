@@ -14,7 +14,7 @@ from pipeline.look.containers import Sides
 from pipeline.look.contents import Content, read_contents
 from pipeline.look.formats.scan import describe, scan
 from pipeline.look.formats.source import Spool, common
-from pipeline.look.images import locate_contents
+from pipeline.look.locate import locate_contents
 from pipeline.look.places import Place
 from pipeline.look.shown import Shown, show
 from pipeline.look.twins import find_twins
@@ -60,7 +60,7 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Findings:
     """What was found, as the fields of an explanation; `leaf` is the first that differs."""
 
     offset: int | None = None
@@ -72,7 +72,7 @@ class Looked:
     leaf: Leaf | None = None
 
 
-def look_into(path: str, sides: Sides, pair: Pair) -> Looked:
+def look_into(path: str, sides: Sides, pair: Pair) -> Findings:
     """Say in what two contents differ; all texts are safe for a terminal.
 
     Raise one of `REFUSED` if not even their bytes can be read.
@@ -85,7 +85,7 @@ def look_into(path: str, sides: Sides, pair: Pair) -> Looked:
     names = pair[0].name, pair[1].name
     compared = locate_contents(sides, work=WORK, names=names, limit=INSIDE_LIMIT, look=look)
     if compared.equal:
-        return Looked(note=EQUAL)
+        return Findings(note=EQUAL)
     offset, count = _differing(sides)
     inside = _named_alike([one for _, one, _ in found], pair)
     leaf = next((leaf for place, _, leaf in found if leaf and not _own(place)), None)
@@ -95,10 +95,10 @@ def look_into(path: str, sides: Sides, pair: Pair) -> Looked:
     first = inside[0]
     if not first.where:  # it is no container, or not both are
         notes += [first.left] if first.kind == "malformed" else []
-        return Looked(offset, count, first.shown, first.causes, (), "; ".join(notes), leaf)
+        return Findings(offset, count, first.shown, first.causes, (), "; ".join(notes), leaf)
     whole = read_contents(sides, offset or 0)
     headers = in_headers(path, (whole[0].data, whole[1].data), pair) if not whole[0].start else []
-    return Looked(
+    return Findings(
         offset,
         count,
         None if any(one.shown for one in inside) else _shown(whole),

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import UsageError
-from pipeline.look.layout import Cost, Layout, read_layout
 from tests.live_iso import make_iso
+from tools.iso_layout import Cost, IsoLayout, read_layout
 
 pytestmark = pytest.mark.tools
 
@@ -28,12 +28,12 @@ def sectors(*spans: tuple[int, int]) -> Reads:
     return [(start // 512 * 512, -(-end // 512) * 512) for start, end in spans]
 
 
-def read(layout: Layout, *paths: str) -> Reads:
+def read(layout: IsoLayout, *paths: str) -> Reads:
     """Read all of these files, one after another."""
     return [span for path in paths for span in sectors(*layout.files[path])]
 
 
-def content(iso: Path, layout: Layout, path: str) -> bytes:
+def content(iso: Path, layout: IsoLayout, path: str) -> bytes:
     whole = iso.read_bytes()
     return b"".join(whole[start:end] for start, end in layout.files[path])
 
@@ -80,7 +80,7 @@ def test_files_of_a_fragment_cannot_be_told_apart(tmp_path: Path) -> None:
 
 def test_the_cost_counts_each_place_once() -> None:
     files = {"a": [(0, 10), (10, 20)], "b": [(50, 60)], "c": [(50, 60)], "d": [(20, 30), (5, 5)]}
-    layout = Layout("mini", "live/1.squashfs", (0, 100), 4096, files)
+    layout = IsoLayout("mini", "live/1.squashfs", (0, 100), 4096, files)
     assert layout.cost([]) == Cost(0, 0, 0)
     assert layout.cost([("a", 0), ("a", 1), ("d", 0), ("d", 1)]) == Cost(30, 1, 0)
     assert layout.cost([("a", 0), ("b", 0), ("c", 0), ("a", 1)]) == Cost(30, 3, 40 + 50)

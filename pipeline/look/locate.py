@@ -36,7 +36,7 @@ Look = Callable[[Place, Sides | None], None]
 
 
 @dataclass(frozen=True)
-class Compared:
+class Located:
     """Whether two files are equal, and where they are not; `complete` if all places are told."""
 
     equal: bool
@@ -55,7 +55,7 @@ class Compared:
 
 def locate_files(
     first: Path, second: Path, *, names: tuple[str, str] = NAMES, limit: int = PLACES_LIMIT
-) -> Compared:
+) -> Located:
     """Say where two files differ, `limit` places at most.
 
     Raise UsageError if one is not a file that can be read, OSError if reading fails later.
@@ -74,7 +74,7 @@ def locate_contents(
     limit: int = PLACES_LIMIT,
     look: Look | None = None,
     closed: frozenset[str] = frozenset(),
-) -> Compared:
+) -> Located:
     """Say where two contents differ, `limit` places at most, in at most `work` (see `Spool`).
 
     What lies at one of the paths `closed` of a SquashFS is compared, but not looked into.
@@ -86,7 +86,7 @@ def locate_contents(
             descent.contents(Position("", "", 0), *sides, Ranges())
         except _Enough:
             complete = False
-        return Compared(not descent.places, tuple(descent.places), complete)
+        return Located(not descent.places, tuple(descent.places), complete)
 
 
 def open_file(path: Path, stack: ExitStack) -> File:

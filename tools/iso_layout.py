@@ -23,7 +23,7 @@ Piece = tuple[str, int]  # a file's path and the number of one of its blocks
 
 
 @dataclass(frozen=True)
-class Layout:
+class IsoLayout:
     """An ISO's SquashFS: its path there, where it lies, and the files in it.
 
     `files` has the bytes of the ISO in which each block of a file is stored; blocks without content
@@ -83,7 +83,7 @@ class Cost:
     distance: int
 
 
-def read_layout(iso: Path) -> Layout:
+def read_layout(iso: Path) -> IsoLayout:
     """Read where the files of an ISO lie.
 
     Raise UsageError unless it is an ISO with one SquashFS, all of whose names stand on one line.
@@ -100,7 +100,7 @@ def read_layout(iso: Path) -> Layout:
         raise UsageError(what, remedy="name one that a build made") from error
 
 
-def _read(source: Source, spool: Spool) -> Layout:
+def _read(source: Source, spool: Spool) -> IsoLayout:
     contents = {e.path: e.content for e in ISO9660.read(source, spool).entries() if e.content}
     found = [path for path in contents if SQUASHFS_PATH.fullmatch(path)]
     if len(found) != 1 or len(contents[found[0]].stored()) != 1 or INFO not in contents:
@@ -114,7 +114,7 @@ def _read(source: Source, spool: Spool) -> Layout:
     if len(sizes) != 1 or not words:
         raise Malformed("it holds no files")
     placed = {path: [(start + s, start + e) for s, e in _stored(f)] for path, f in files.items()}
-    return Layout(words[0], found[0], (start, end), sizes.pop(), placed)
+    return IsoLayout(words[0], found[0], (start, end), sizes.pop(), placed)
 
 
 def _files(container: Container) -> Iterator[tuple[str, SquashFile]]:
