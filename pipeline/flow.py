@@ -41,7 +41,7 @@ from pipeline.release.stage import Release, describe_again, run_release
 from pipeline.report.write import write_report
 from pipeline.source.source import run_source
 
-FAST, STRONG = "fast", "strong"
+STRONG = "strong"
 
 
 def start(workspace: Workspace, request: Request) -> Run:

@@ -44,20 +44,6 @@ def show(left: bytes, right: bytes) -> Shown:
     return Shown(rows=tuple(first), cut=len(first) == ROWS_LIMIT and next(rows, None) is not None)
 
 
-def count_differing(left: bytes, right: bytes) -> tuple[int, int]:
-    """Return where two contents differ first, and in how many bytes.
-
-    If their lengths differ, that is all from there to the end of the longer one.
-    """
-    first = common_prefix(left, right)
-    if len(left) != len(right):
-        return first, max(len(left), len(right)) - first
-    runs = differing_runs(left, right)
-    return first, sum(
-        sum(map(int.__ne__, left[begin:end], right[begin:end])) for begin, end in runs
-    )
-
-
 def _diff(left: bytes, right: bytes) -> Shown:
     sides = [content.decode(errors="replace").splitlines() for content in (left, right)]
     pairs = enumerate(zip(*sides, strict=False))

@@ -53,11 +53,6 @@ class Checked:
         local: Mapping[str, Any] | None = next(iter(self.statements.values())).job["local"]
         return local
 
-    @property
-    def has_kits(self) -> bool:
-        """Whether it has upgrade kits from earlier releases."""
-        return any(stated.job["kits"] for stated in self.statements.values())
-
 
 def check(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
     """Return what is to be released.

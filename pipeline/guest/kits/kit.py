@@ -120,13 +120,6 @@ def _sqfstar_options(compression: str) -> list[str]:
     return options
 
 
-def kit_name(earlier: Earlier, later: Later) -> str:
-    """Return the name that a kit is published under."""
-    kits = [{"from": earlier.version}]
-    job = {"image": later.image, "architecture": later.architecture, "version": later.version}
-    return protocol.artifact_names({**job, "kits": kits}).kits[0]
-
-
 def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: Path) -> None:
     base_name = f"{earlier.version}.squashfs"
     module = work / "module"

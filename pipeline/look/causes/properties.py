@@ -10,7 +10,6 @@ from pipeline.look.causes.facts import Cause, Pair
 from pipeline.look.causes.times import instant, judge
 
 SHOWN = 60  # characters of a value
-ALIKE = 3  # characters that two names made by one rule share, at least
 RANDOM_PART = re.compile(r"[A-Za-z0-9]{4,16}|[A-Za-z0-9_-]{6,16}")
 Attribute = tuple[str, bytes | None, bytes | None]  # its name, and its value on each side
 

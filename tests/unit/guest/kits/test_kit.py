@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.guest import protocol
-from pipeline.guest.kits.kit import Earlier, Later, kit_name, make_kit
+from pipeline.guest.kits.kit import Earlier, Later, make_kit
 from pipeline.guest.serial_port import StepFailed
 from pipeline.kits.install.format import Control, open_kit
 from tests.random_trees import Node, record, write
@@ -110,7 +110,6 @@ def test_a_kit_says_and_holds_what_it_must(releases: tuple[Earlier, Later], tmp_
     assert control.partition.keys() == {
         *(brought.keys() | {"live/3.3.squashfs", "live/3.1.squashfs", "EFI/BOOT/BOOTX64.EFI"})
     }
-    assert kit_name(*releases) == "mini-amd64-3.1-to-3.3.iuk"
 
 
 def test_plain_tools_read_a_kit(releases: tuple[Earlier, Later], tmp_path: Path) -> None:
