@@ -9,9 +9,9 @@ from debian.deb822 import Deb822
 
 from pipeline.inputs.tar_members import read_members
 from pipeline.inputs.unpacked import Unreadable, unpacked
+from pipeline.look.formats import ar
+from pipeline.look.formats.source import Malformed
 
-MAGIC = b"!<arch>\n"
-HEADER = 60
 PARTS_LIMIT = 10  # debian-binary, control.tar, data.tar, and what others may add
 CONTROL_LIMIT = 4 * 1024 * 1024  # a crate may provide thousands of features
 PART = re.compile(rb"control\.tar(?:\.(gz|xz|bz2|zst))?")
@@ -36,14 +36,14 @@ def _control(file: BinaryIO) -> Deb822:
 
 def _find_control(file: BinaryIO) -> str:
     """Go to where the control part of a package begins; return how it is packed."""
-    if file.read(len(MAGIC)) != MAGIC:
+    if file.read(len(ar.MAGIC)) != ar.MAGIC:
         raise Unreadable("it is no package")
     for _ in range(PARTS_LIMIT):
-        header = file.read(HEADER)
-        size = header[48:58].strip()
-        if len(header) < HEADER or not size.isdigit():
+        try:
+            header = ar.read_header(file.read(ar.HEADER))
+        except Malformed:
             break
-        if part := PART.fullmatch(header[:16].rstrip(b" ").rstrip(b"/")):
+        if part := PART.fullmatch(header.name.rstrip(b"/")):
             return (part[1] or b"").decode()
-        file.seek(int(size) + int(size) % 2, 1)
+        file.seek(header.size + header.size % 2, 1)
     raise Unreadable("it has no control.tar")

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.inputs.unpacked import Unpacked, Unreadable
+from pipeline.look.formats.source import Malformed
+from pipeline.look.formats.tar import read_header
 
 HEADER_LIMIT = 64 * 1024  # bytes of a long name, or of a member's pax records
 MEMBERS_LIMIT = 2_000_000
@@ -79,12 +81,9 @@ def _member(
 
 def _header(block: bytes) -> tarfile.TarInfo:
     try:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError, OverflowError) as error:
-        raise Unreadable(f"it is no tar archive: {error}") from error
-    if header.size < 0:
-        raise Unreadable("a member has less than no bytes")
-    return header
+        return read_header(block)
+    except Malformed as error:
+        raise Unreadable(str(error)) from error
 
 
 def _header_content(archive: Unpacked, size: int) -> bytes:

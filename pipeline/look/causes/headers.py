@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from pipeline.look.causes.facts import Cause, Pair
 from pipeline.look.causes.times import DAY_S, Stamp, dos_time, instant, judge, moment, read_dates
+from pipeline.look.formats import ar, cpio, gzip_header, tar, zip_account
+from pipeline.look.places import REFUSED
 
 FIELDS_LIMIT = 20_000
 PO_DATE = re.compile(rb"(?:PO-Revision|POT-Creation)-Date: ?([^\\\n\0\"]{1,60})")
-TAR_BLOCK = 512
 PYC, PYC_HEADER = (".pyc", ".pyo"), 16
 PYC_CHECKS = {0: "its source's time", 1: "a hash that is not checked", 3: "a hash that is checked"}
-TAR_NUMBER = re.compile(rb"[0-7]{6,11}[\0 ]*")
+ZIP_HEADER = re.compile(b"|".join(map(re.escape, zip_account.TIMES)))
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,15 @@ def _known(offset: int, seconds: float | None, *, zoned: bool = True) -> Iterato
 
 
 def _gzip(path: str, content: bytes) -> Iterator[Field]:
-    if content[:3] == b"\x1f\x8b\x08" and len(content) >= 10:
-        yield from _known(4, struct.unpack_from("<I", content, 4)[0])
+    if content.startswith(gzip_header.MAGIC):
+        yield from _known(gzip_header.TIME[0], gzip_header.read_header(content).time)
 
 
 def _zip(path: str, content: bytes) -> Iterator[Field]:
-    if content[:4] != b"PK\3\4":
+    if not content.startswith(zip_account.MEMBER):
         return
-    for match in re.finditer(rb"PK(\x03\x04|\x01\x02)", content):
-        at = match.start() + (10 if match[1] == b"\3\4" else 12)
+    for match in ZIP_HEADER.finditer(content):
+        at = match.start() + zip_account.TIMES[match[0]]
         if at + 4 <= len(content):
             yield from _known(at, dos_time(content[at : at + 4]), zoned=False)
 
@@ -48,27 +49,25 @@ def _zip(path: str, content: bytes) -> Iterator[Field]:
 def _tar(path: str, content: bytes) -> Iterator[Field]:
     at = 0
     while content[at + 257 : at + 262] == b"ustar":
-        times, size = content[at + 136 : at + 148], content[at + 124 : at + 136]
-        if not TAR_NUMBER.fullmatch(times) or not TAR_NUMBER.fullmatch(size):
-            return
-        yield from _known(at + 136, int(times.strip(b"\0 "), 8))
-        at += TAR_BLOCK + -(-int(size.strip(b"\0 "), 8) // TAR_BLOCK) * TAR_BLOCK
+        header = tar.read_header(content[at : at + tar.BLOCK])
+        yield from _known(at + 136, header.mtime)
+        at += tar.BLOCK + header.size + -header.size % tar.BLOCK
 
 
 def _cpio(path: str, content: bytes) -> Iterator[Field]:
-    if content[:6] in (b"070701", b"070702"):
-        for match in re.finditer(rb"07070[12][0-9A-Fa-f]{40}([0-9A-Fa-f]{8})", content):
-            yield from _known(match.start(1), int(match[1], 16))
+    at = 0
+    while content[at : at + 6] in cpio.MAGICS:
+        fields = cpio.read_header(content[at : at + cpio.HEADER])
+        yield from _known(at + 46, fields[5])
+        at = cpio.aligned(cpio.aligned(at + cpio.HEADER + fields[11]) + fields[6])
 
 
 def _ar(path: str, content: bytes) -> Iterator[Field]:
-    at = 8
-    while content[:8] == b"!<arch>\n" and content[at + 58 : at + 60] == b"`\n":
-        numbers = content[at + 16 : at + 28].strip(), content[at + 48 : at + 58].strip()
-        if not all(number.isdigit() for number in numbers):
-            return
-        yield from _known(at + 16, int(numbers[0]))
-        at += 60 + int(numbers[1]) + int(numbers[1]) % 2
+    at = len(ar.MAGIC)
+    while content.startswith(ar.MAGIC) and at < len(content):
+        header = ar.read_header(content[at : at + ar.HEADER])
+        yield from _known(at + 16, int(header.time) if header.time.isdecimal() else None)
+        at += ar.HEADER + header.size + header.size % 2
 
 
 def _png(path: str, content: bytes) -> Iterator[Field]:
@@ -121,17 +120,25 @@ def _compare(
     pair: Pair,
 ) -> Cause | None:
     """Compare the times of entry after entry; tell of the first and how many there are."""
-    said, count = "", 0
-    sides = (read(path, content) for content in contents)
+    found, count = "", 0
+    sides = (_as_far_as_possible(read(path, content)) for content in contents)
     for _, left, right in zip(range(FIELDS_LIMIT), next(sides), next(sides), strict=False):
         if left.stamp == right.stamp:
             continue
         words = judge((left.stamp, right.stamp), pair)
         if words:
-            said = said or f"at byte {left.offset}: {words}"
+            found = found or f"at byte {left.offset}: {words}"
             count += 1
     more = f"; {count - 1} more entries have other times too" if count > 1 else ""
-    return Cause(name, said + more) if said else None
+    return Cause(name, found + more) if found else None
+
+
+def _as_far_as_possible(fields: Iterator[Field]) -> Iterator[Field]:
+    """Give the fields up to a header that cannot be read: contents may be damaged or cut off."""
+    try:
+        yield from fields
+    except REFUSED:
+        return
 
 
 def _pyc_check(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:

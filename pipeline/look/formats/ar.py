@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from pipeline.look.formats.container import Container, Entry, Fact, Format, Region, listed
 from pipeline.look.formats.rest import without
@@ -30,16 +31,32 @@ def _read(source: Source, spool: Spool) -> Container:
 AR = Format("ar", _matches, _read)
 
 
+class ArHeader(NamedTuple):
+    """The header of a member: `time`, `uid` and `gid` as they are written, `size` in bytes."""
+
+    name: bytes
+    time: str
+    uid: str
+    gid: str
+    mode: int
+    size: int
+
+
+def read_header(raw: bytes) -> ArHeader:
+    """Return what the HEADER bytes before a member say; raise Malformed if they are no header."""
+    if len(raw) != HEADER or raw[58:] != b"`\n":
+        raise Malformed("a member's header is none")
+    fields = (raw[16:28], raw[28:34], raw[34:40])
+    time, uid, gid = (field.strip().decode("latin-1") for field in fields)
+    mode, size = _number(raw[40:48], 8), _number(raw[48:58], 10)
+    return ArHeader(raw[:16].rstrip(b" "), time, uid, gid, mode, size)
+
+
 def _entries(source: Source) -> Iterator[Entry]:
     at, names = len(MAGIC), b""
     while at < source.size:
-        raw = source.read(at, HEADER)
-        if raw[58:] != b"`\n":
-            raise Malformed("a member's header is none")
-        fields = (raw[16:28], raw[28:34], raw[34:40])
-        time, uid, gid = (field.strip().decode("latin-1") for field in fields)
-        mode, size = _number(raw[40:48], 8), _number(raw[48:58], 10)
-        start, name = at + HEADER, raw[:16].rstrip(b" ")
+        name, time, uid, gid, mode, size = read_header(source.read(at, HEADER))
+        start = at + HEADER
         content = Extents(source, [(start, start + size)])
         if name == b"//":
             if size > NAMES_LIMIT:

@@ -130,28 +130,38 @@ def _read_archive(source: Source, entries: list[Entry]) -> int:
     at, tally = 0, Tally()
     while True:
         raw = source.read(at, HEADER)
-        fields = _fields(raw)
+        fields = read_header(raw)
         size, length = fields[6], fields[11]
         if not 0 < length <= PATH_LIMIT:
             raise Malformed(f"a name has {length} bytes")
         name = name_of(source.read(at + HEADER, length).rstrip(b"\0"))
-        start = _aligned(at + HEADER + length)
+        start = aligned(at + HEADER + length)
         if name == TRAILER:
             entries.append(Entry(TRAILER, {}, None, (at, min(start, source.size))))
             return min(start, source.size)
         entry = _entry(source, path_of(name), fields, (start, start + size), (at, start))
         entries.append(tally.count(entry))
-        at = _aligned(start + size)
+        at = aligned(start + size)
 
 
-def _fields(raw: bytes) -> tuple[int, ...]:
+def read_header(raw: bytes) -> tuple[int, ...]:
+    """Return the numbers of a member's header; raise Malformed if it is none.
+
+    In this order: inode, mode, uid, gid, links, time, size, major and minor of the file system and
+    of the device, length of the name with its zero, checksum.
+    """
     digits = raw[6:]
-    if raw[:6] not in MAGICS or not set(digits) <= set(b"0123456789abcdefABCDEF"):
+    if (
+        len(raw) < HEADER
+        or raw[:6] not in MAGICS
+        or not set(digits) <= set(b"0123456789abcdefABCDEF")
+    ):
         raise Malformed("a header is none")
     return tuple(int(digits[at : at + 8], 16) for at in range(0, 104, 8))
 
 
-def _aligned(offset: int) -> int:
+def aligned(offset: int) -> int:
+    """Return where the next header or content begins: at a multiple of 4 bytes."""
     return offset + -offset % 4
 
 
@@ -222,8 +232,8 @@ def _rest(source: Source, entry: Entry, case: bytes) -> bytes:
     raw = source.read(start, HEADER)
     length = int(raw[94:102], 16)
     name = source.read(start + HEADER, length)
-    aligned = _aligned(start + HEADER + length)
-    filling = source.read(start + HEADER + length, aligned - start - HEADER - length)
+    end = start + HEADER + length
+    filling = source.read(end, aligned(end) - end)
     digits = raw[6:]
     usual = digits.upper() if case == b"A" else digits.lower()
     mixed = digits if digits != usual else b""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from pipeline.look.formats import compression, lz4
+from pipeline.look.formats import compression, gzip_header, lz4
 from pipeline.look.formats.compression import Streams
 from pipeline.look.formats.container import Container, Entry, Format, Region, Structure, name_of
 from pipeline.look.formats.packed_account import further_headers, unused_bits
@@ -14,7 +14,6 @@ from pipeline.look.formats.ranges import Ranges, Span
 from pipeline.look.formats.recompress import Compressed
 from pipeline.look.formats.source import Extents, Source, Spool, pieces
 
-GZIP_EXTRA, GZIP_NAME, GZIP_COMMENT = 4, 8, 16
 HEADER_LIMIT = 128 * 1024  # its fields can have 64 KiB each
 ZSTD_SIZE, ZSTD_SINGLE = 0xC0, 0x20  # how long the content's size is, and that it is the window's
 ZSTD_DICTIONARY = (0, 1, 2, 4)
@@ -85,26 +84,24 @@ def _tells_length(source: Source, start: int, end: int, lengths: dict[int, int])
 
 def _gzip_header(raw: bytes) -> list[Structure]:
     """Return what a gzip header says beside its content."""
-    (time,) = struct.unpack_from("<I", raw, 4)
-    further = GZIP_EXTRA | GZIP_NAME | GZIP_COMMENT  # are there if their fields are
+    header = gzip_header.read_header(raw)
+    # further fields are there if their flags are: these say no more
+    flags = header.flags & ~(gzip_header.EXTRA | gzip_header.NAME | gzip_header.COMMENT)
+    time, level, system = gzip_header.TIME, gzip_header.LEVEL, gzip_header.SYSTEM
     found = [
-        Structure("header time", (4, 8), raw[4:8], "time", str(time)),
-        Structure("header flags", (3, 4), bytes([raw[3] & ~further])),
-        Structure("header level", (8, 9), raw[8:9]),
-        Structure("header system", (9, 10), raw[9:10]),
+        Structure("header time", time, raw[slice(*time)], "time", str(header.time)),
+        Structure("header flags", gzip_header.FLAGS, bytes([flags])),
+        Structure("header level", level, raw[slice(*level)]),
+        Structure("header system", system, raw[slice(*system)]),
     ]
-    at = 10
-    if raw[3] & GZIP_EXTRA:
-        end = at + 2 + int.from_bytes(raw[at : at + 2], "little")
-        found.append(Structure("header extra field", (at, end), raw[at:end], optional=True))
-        at = end
-    for flag, name in ((GZIP_NAME, "header name"), (GZIP_COMMENT, "header comment")):
-        if raw[3] & flag:
-            text = raw[at:].partition(b"\0")[0]
-            span = (at, at + len(text) + 1)
-            said = name_of(text)
-            found.append(Structure(name, span, text, "structure", said, optional=True))
-            at = span[1]
+    if header.extra:
+        content = raw[slice(*header.extra)]
+        found.append(Structure("header extra field", header.extra, content, optional=True))
+    for span, name in ((header.name, "header name"), (header.comment, "header comment")):
+        if span:
+            text = raw[span[0] : span[1] - 1]
+            words = name_of(text)
+            found.append(Structure(name, span, text, "structure", words, optional=True))
     return found
 
 
@@ -172,7 +169,7 @@ def _is_lzma(source: Source) -> bool:
     return likely and (size == 2**64 - 1 or size < 2**38)
 
 
-GZIP, XZ, ZSTD, BZIP2 = b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"BZh"
+GZIP, XZ, ZSTD, BZIP2 = gzip_header.MAGIC, b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"BZh"
 PACKINGS = (
     _Packing("gzip", Streams(GZIP, compression.new_gzip), _gzip_header, partial(_begins, GZIP)),
     _Packing(

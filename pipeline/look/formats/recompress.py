@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pipeline.look.formats import deflate, lz4
 from pipeline.look.formats.deflate import Taken, is_made, take_apart
+from pipeline.look.formats.gzip_header import read_header
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import Malformed, Source, Spool, pieces
 
@@ -197,7 +198,7 @@ def _compressed(
 def _gzip(side: Compressed) -> Iterator[_Piece]:
     for (start, end), holds in zip(side.spans, side.holds, strict=True):
         packed = side.source.read(start, end - start)
-        yield _Deflated(packed[_gzip_header_length(packed) : -GZIP_TRAILER], holds)
+        yield _Deflated(packed[read_header(packed).length : -GZIP_TRAILER], holds)
 
 
 def _deflate(side: Compressed) -> Iterator[_Piece]:
@@ -212,16 +213,6 @@ def _lz4(side: Compressed) -> Iterator[_Piece]:
             holds = position, min(position + (limit or last - first), stop)
             yield _Packed(start + first, last - first, holds, stored=not limit)
             position = holds[1]
-
-
-def _gzip_header_length(packed: bytes) -> int:
-    """Return how many bytes a gzip stream has before its deflated data (RFC 1952)."""
-    flags, at = packed[3], 10
-    if flags & 4:
-        at += 2 + int.from_bytes(packed[10:12], "little")
-    for flag in (8, 16):
-        at = packed.index(b"\0", at) + 1 if flags & flag else at
-    return at + 2 * bool(flags & 2)
 
 
 def _bzip2(side: Compressed) -> Iterator[_Piece]:

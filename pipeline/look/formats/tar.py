@@ -77,6 +77,17 @@ def _read(source: Source, spool: Spool) -> Container:
 TAR = Format("tar", _matches, _read)
 
 
+def read_header(block: bytes) -> tarfile.TarInfo:
+    """Return what a block says of the member behind it; raise Malformed if it is no header."""
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError, OverflowError) as error:
+        raise Malformed(f"it is no tar archive: {error}") from error
+    if header.size < 0:
+        raise Malformed("a member has less than no bytes")
+    return header
+
+
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Give the members without keeping them, as tarfile would."""
     while (member := archive.next()) is not None:

@@ -11,6 +11,8 @@ from pipeline.look.formats.rest import without
 from pipeline.look.formats.source import Source, pieces
 
 LOCAL_SIZE, CENTRAL_SIZE = 30, 46
+MEMBER, DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"  # what their headers begin with
+TIMES = {MEMBER: 10, DIRECTORY: 12}  # where these have the time
 NAME_LENGTH = 26  # where a member's own header has it
 ENDS = (b"PK\x05\x06", b"PK\x06\x06")  # of a directory, without and with 64 bits
 END = struct.Struct("<4sHHHHIIH")
@@ -39,7 +41,7 @@ def regions_of_directory(
     yield from other
     at, found = start, bytearray()
     paths = {entry.record[0]: entry.path for entry in entries if entry.record}
-    while at + CENTRAL_SIZE <= source.size and source.read(at, 4) == b"PK\1\2":
+    while at + CENTRAL_SIZE <= source.size and source.read(at, 4) == DIRECTORY:
         raw = source.read(at, CENTRAL_SIZE)
         lengths, (offset,) = struct.unpack_from("<HHH", raw, 28), struct.unpack_from("<I", raw, 42)
         name = source.read(at + CENTRAL_SIZE, lengths[0])

@@ -483,3 +483,12 @@ def test_large_contents_take_no_time() -> None:
     find_causes("x", (b"".join(lines), b"".join(reversed(lines))), PAIR)
     find_causes("x", (b"a" * 4_000_000, b"a" * 2_000_000 + b"b" + b"a" * 1_999_999), PAIR)
     find_causes("x", (gzip.compress(bytes(1 << 24)), gzip.compress(bytes(1 << 25))), PAIR)
+
+
+@pytest.mark.parametrize("name", ["gzip", "zip", "tar", "cpio", "ar"])
+@pytest.mark.parametrize("length", [3, 9, 40, 100, 300, 600, 1100])
+def test_headers_are_read_as_far_as_they_go(name: str, length: int) -> None:
+    _, path, make = TIMES[name]
+    contents = make(ALPHA_AT)[:length], make(BETA_AT)[:length]
+    found = [cause.name for cause in headers.in_headers(path, contents, PAIR)]
+    assert found in ([], [f"{name}-time"])
