@@ -27,6 +27,7 @@ from pipeline.kits.install.description import Trust, load_trust
 from pipeline.kits.install.medium import Medium
 from pipeline.kits.install.rollback import roll_back
 from pipeline.machines.boot import Announcement, boot_image
+from pipeline.machines.plan import guest_files
 from tests.machine.conftest import CHECKOUT, display, git
 from tests.machine.test_kits import FIRST, SECOND
 
@@ -54,8 +55,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from guest.kit_lines import read_ledger, tree_digest
-from guest.ledger import Ledger
+from pipeline.guest.kits.lines import read_ledger, tree_digest
+from pipeline.guest.ledger import Ledger
 
 with tempfile.TemporaryDirectory() as folder:
     ledger, final = Ledger(Path(sys.argv[1]), Path(folder, "steps")), Path(folder, "final")
@@ -125,18 +126,11 @@ def _prepare(demo: Demo) -> Workspace:
     (image / "image.yaml").write_text(
         yaml.safe_dump({**settings, "upgrades": {"from": "same-major"}})
     )
-    guest = image / "includes.chroot/usr/lib/proof/guest"
-    guest.mkdir(parents=True)
-    for name in (
-        "__init__.py",
-        "digest.py",
-        "kit_lines.py",
-        "ledger.py",
-        "protocol.py",
-        "report.py",
-    ):
-        shutil.copy(CHECKOUT / "pipeline/guest" / name, guest)
-    (guest.parent / "look.py").write_text(LOOK)
+    proof = image / "includes.chroot/usr/lib/proof"
+    for name, path in guest_files().items():
+        (proof / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, proof / name)
+    (proof / "look.py").write_text(LOOK)
     announce = image / "includes.chroot/usr/local/sbin/announce"
     announce.with_name("look-inside").write_text(LOOKS)
     announce.with_name("look-inside").chmod(0o755)

@@ -3,7 +3,7 @@
 
 It gets `play.json` beside it and writes `/seen.json`. What a generator makes by itself, under a
 stranger's variables, is seen first; then it runs as the build runs hooks, with the build's own code
-(`guest`, from pipeline/guest) and the shared hooks, and the whole tree is seen.
+(`pipeline.guest`) and the shared hooks, and the whole tree is seen.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from guest import locales, programs, report, tree
-from guest.job import Job
-from guest.report import Report
-from guest.times import Times
+from pipeline.guest import locales, programs, serial_port, tree
+from pipeline.guest.job import Job
+from pipeline.guest.serial_port import Report
+from pipeline.guest.times import Times
 
 HERE = Path(__file__).parent
 EMPTY = {"proc", "sys", "dev", "run", "tmp"}
@@ -45,7 +45,7 @@ def main() -> None:
     job = Job({"epoch": play["epoch"], "image": "rows"}, play["machine"], scratch(play))
     started = int(time.time())
     copy(job.tree, backwards=play["backwards"], given=play["given"])
-    report._find_port = lambda: Path("/dev/stderr")
+    serial_port._find_port = lambda: Path("/dev/stderr")
     locales.make(job.machine["locale"])
     factors = {**witness(job.tree), "sorting": sorted_inside(job)}
     alone = {}
