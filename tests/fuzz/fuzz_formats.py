@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import atheris
 
-with atheris.instrument_imports(include=["pipeline.compare", "tarfile", "zipfile"]):
+with atheris.instrument_imports(include=["pipeline.look", "tarfile", "zipfile"]):
     from pipeline.look.formats.source import Memory
     from pipeline.look.locate import locate_contents
 

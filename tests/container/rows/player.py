@@ -89,8 +89,8 @@ def copy(root: Path, *, backwards: bool, given: dict[str, str]) -> None:
     root.chmod(0o755)
     names = {path.name for path in Path("/").iterdir()} - EMPTY - {root.parts[1], "srv"}
     listed = subprocess.run(["find", *names, "-xdev"], cwd="/", stdout=subprocess.PIPE, check=True)
-    paths = set(os.fsdecode(listed.stdout).splitlines()) - NOT_THE_SYSTEMS
-    paths = sorted((path for path in paths if not path.startswith("in/")), reverse=backwards)
+    found = set(os.fsdecode(listed.stdout).splitlines()) - NOT_THE_SYSTEMS
+    paths = sorted((path for path in found if not path.startswith("in/")), reverse=backwards)
     for name in sorted(EMPTY, reverse=backwards):
         (root / name).mkdir()
         (root / name).chmod(0o755)
@@ -106,7 +106,7 @@ def copy(root: Path, *, backwards: bool, given: dict[str, str]) -> None:
     if packing.wait() != 0 or unpacking.wait() != 0:
         sys.exit("the system cannot be copied")
     for name, content in sorted(given.items(), reverse=backwards):
-        make = ["install", "-D", "--mode=644", "/dev/stdin", root / name]
+        make = ["install", "-D", "--mode=644", "/dev/stdin", str(root / name)]
         subprocess.run(make, input=content.encode(), env=NOW, check=True)
         os.utime(root / name, (PACKED, PACKED))
     now = time.time()  # as an installation at this hour leaves the folders that it fills
