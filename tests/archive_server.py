@@ -41,9 +41,9 @@ class ArchiveServer:
 
 
 @contextmanager
-def archive_server(root: Path, **options: bool) -> Iterator[ArchiveServer]:
+def archive_server(root: Path, *, ranges: bool = True) -> Iterator[ArchiveServer]:
     """Serve `root` until the block ends."""
-    served = ArchiveServer(root, **options)
+    served = ArchiveServer(root, ranges)
 
     class Handler(_Handler):
         state = served

@@ -66,6 +66,7 @@ def built_at(name: str) -> int:
 def make_run(runs: Path, trees: Mapping[str, Tree], boots: Mapping[str, Tree] | None = None) -> Run:
     """Make a run whose environments built these trees, and put these files on the ISO beside."""
     run = create(runs, Request(image="mini", commit="HEAD", environments=tuple(trees)))
+    source: dict[str, object]
     source = {"format": "twinbuild-source/1", "repository": "file:///srv/mini.git", "ref": "HEAD"}
     source |= {"commit": COMMIT, "epoch": EPOCH, "version": "3.3", "dirty": False, "tag": None}
     write_json(run.source_json, source | {"tree": COMMIT, "tar_sha256": "0" * 64})

@@ -139,8 +139,8 @@ class HostileRepository:
                 shutil.copy(self._program(f"{folder} {name}"), path)
         with (self.tree / ".git/config").open("a") as config:
             config.write(_setting("core.hooksPath", os.fspath(self.tree / ".git/other-hooks")))
-        for name, config in NESTED.items():
-            with (self.tree / name / config).open("a") as file:
+        for name, nested in NESTED.items():
+            with (self.tree / name / nested).open("a") as file:
                 file.write(_setting("core.fsmonitor", self._program(f"fsmonitor of {name}")))
         (self.tree / ".git/info").mkdir(exist_ok=True)
         (self.tree / ".git/info/attributes").write_text("* filter=evil diff=evil merge=evil\n")

@@ -82,9 +82,9 @@ def fat(tree: Path, image: Path, *, serial: str = "54574230", size_kib: int = 10
 
 def iso(tree: Path, image: Path, *options: str) -> Path:
     run(
-        *("xorriso", "-as", "mkisofs", "-quiet", "-o", image, "-R", "-J", "-V", "MINI"),
+        *("xorriso", "-as", "mkisofs", "-quiet", "-o", str(image), "-R", "-J", "-V", "MINI"),
         *("-uid", "0", "-gid", "0", f"--modification-date={STAMP}"),
-        *("--set_all_file_dates", STAMP, *options, tree),
+        *("--set_all_file_dates", STAMP, *options, str(tree)),
     )
     return image
 

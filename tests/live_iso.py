@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A small ISO of a live system, made by the real mksquashfs and xorriso; it can be made to boot."""
 
-import os
 import struct
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,10 +34,11 @@ def make_iso(
     (medium / ".disk/info").write_text(f"{image} 1 amd64 c0ffee\n")
     (medium / "filler").write_bytes(bytes(FILLER))
     squashfs, iso = medium / "live/1.squashfs", folder / "made.iso"
-    said = {"check": True, "capture_output": True}
-    subprocess.run(["mksquashfs", tree, squashfs, "-noappend", "-quiet", *options], **said)
-    argv = ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-o", os.fspath(iso), medium]
-    subprocess.run(argv, **said)
+    for argv in (
+        ["mksquashfs", str(tree), str(squashfs), "-noappend", "-quiet", *options],
+        ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-o", str(iso), str(medium)],
+    ):
+        subprocess.run(argv, check=True, capture_output=True)
     return iso
 
 

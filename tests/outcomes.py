@@ -29,11 +29,9 @@ def _functions_of(tree: ast.Module) -> Iterator[str]:
             if node.name.startswith("test") and not any(map(_names_proof, node.decorator_list)):
                 yield node.name
         elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
-            yield from (f"{node.name}.{inner.name}" for inner in node.body if _is_test(inner))
-
-
-def _is_test(node: ast.stmt) -> bool:
-    return isinstance(node, ast.FunctionDef) and node.name.startswith("test")
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef) and inner.name.startswith("test"):
+                    yield f"{node.name}.{inner.name}"
 
 
 def _assigns(node: ast.stmt, name: str) -> bool:

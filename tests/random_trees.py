@@ -142,7 +142,8 @@ def record(root: Path, final: Path) -> Path:
 
 def entries(tree: Tree) -> dict[bytes, dict[str, Any]]:
     """Return what the final ledger of a tree says of each path, without any disk."""
-    found, first = {}, {}
+    found: dict[bytes, dict[str, Any]] = {}
+    first: dict[int, bytes] = {}
     for path in sorted(tree):
         inode = tree[path].inode if tree[path].kind == "file" else None
         named = path if inode is None else first.setdefault(inode, path)

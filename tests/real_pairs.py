@@ -134,9 +134,9 @@ def _squashfs(options: list[str], tree: Path, out: Path) -> None:
 
 def _iso(options: list[str], tree: Path, out: Path) -> None:
     pairs.run(
-        *("xorriso", "-as", "mkisofs", "-quiet", "-o", out, "-R", "-V", "MINI"),
+        *("xorriso", "-as", "mkisofs", "-quiet", "-o", str(out), "-R", "-V", "MINI"),
         *("-uid", "0", "-gid", "0", f"--modification-date={pairs.STAMP}"),
-        *("--set_all_file_dates", "set_to_mtime", *options, tree),
+        *("--set_all_file_dates", "set_to_mtime", *options, str(tree)),
     )
 
 

@@ -66,7 +66,7 @@ def bare(suite: str, client: DockerClient, folder: Path) -> Iterator[str]:
     host = Host("bare", folder, variation.model_copy(update={"suite": suite}), archives)
     sources = host.sources(mirrors.bases)
     tree = folder / "bare.tar"
-    argv = ["mmdebstrap", "--variant=apt", "--include=git", suite, tree, *sources]
+    argv = ["mmdebstrap", "--variant=apt", "--include=git", suite, str(tree), *sources]
     env = {**os.environ, **{f"{k}_proxy": v for k, v in mirrors.proxies.items() if "/" not in k}}
     subprocess.run(argv, check=True, capture_output=True, env=env)
     repository, _, tag = name.partition(":")

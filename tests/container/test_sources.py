@@ -176,6 +176,7 @@ def build(client: DockerClient, image: str, run_id: str, name: str) -> Packages:
         environment={**place.variables, "NAME": place.user, "FAKE": fake},
     )
     files: dict[str, Path | bytes] = {"in/builder.sh": HERE / "builder.sh"}
+    groups: list[tuple[str, str, dict[str, dict[str, str]]]]
     groups = [(AS_IT_IS, source, {}) for source in BUILT]
     groups += [(group, measure.source, measure.without) for group, measure in MEASURES.items()]
     for group, source, without in groups:
@@ -216,7 +217,7 @@ def built(client: DockerClient, image: str) -> Iterator[list[Packages]]:
 def contents(package: bytes, folder: Path) -> dict[str, str]:
     """Return the hash of each file that a package installs."""
     (folder / "a.deb").write_bytes(package)
-    argv = ["dpkg-deb", "--fsys-tarfile", folder / "a.deb"]
+    argv = ["dpkg-deb", "--fsys-tarfile", str(folder / "a.deb")]
     done = subprocess.run(argv, capture_output=True, check=True)
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
         return {
@@ -265,7 +266,7 @@ def test_catalogues_change_only_when_a_message_does(client: DockerClient, image:
         image, ["sh", "-euc", CATALOGUES], labels={engine.LABEL: "test"}, network_mode="none"
     )
     try:
-        files = {
+        files: dict[str, Path | bytes] = {
             f"greeter/{path.relative_to(SOURCES / 'greeter')}": path
             for path in (SOURCES / "greeter").rglob("*")
             if path.is_file()

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import flow
 from pipeline.base.errors import BuildFailed, UsageError
+from pipeline.farm.run import open_run
 from pipeline.farm.workspace import Workspace
 from tests.machine.conftest import CHECKOUT, Tiny, display, invoke, left_on_engine, start
 
@@ -38,7 +39,7 @@ def test_a_hook_that_writes_the_time_is_found(workspace: Workspace, tiny: Tiny) 
     assert (first["step"], first["path"]) == ("40-hooks/10-stamp.hook.chroot", "etc/stamp")
     assert "content" in first["kind"]
     with pytest.raises(UsageError, match="not one of a tag"):
-        flow.release(workspace, flow.runs.open_run(workspace.runs, run.name), display())
+        flow.release(workspace, open_run(workspace.runs, run.name), display())
     assert not workspace.public.exists()
 
 

@@ -63,7 +63,8 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> dict[str, Build]:
     by_name: dict[str, Build] = {}
 
     def run_build(_: Run, __: Workspace, name: str, *___: object, **____: object) -> None:
-        by_name.get(name, lambda _: None)(name)
+        if name in by_name:
+            by_name[name](name)
 
     monkeypatch.setattr(flow, "run_build", run_build)
     return by_name
@@ -77,7 +78,11 @@ def test_both_run_at_once(
     workspace: Workspace, run: Run, display: Display, builds: dict[str, Build]
 ) -> None:
     meet = threading.Barrier(2, timeout=20)
-    builds |= dict.fromkeys(("alpha", "beta"), lambda _: bool(meet.wait()) and None)
+
+    def meets(_: str) -> None:
+        meet.wait()
+
+    builds |= {"alpha": meets, "beta": meets}
     assert build_all(workspace, run, display) == []
 
 
@@ -116,8 +121,12 @@ def test_one_that_fails_does_not_stop_the_other(
         failed.set()
         raise error
 
+    def end_later(name: str) -> None:
+        if failed.wait(20):
+            ended.append(name)
+
     ended: list[str] = []
-    builds |= {"alpha": fail, "beta": lambda name: failed.wait(20) and ended.append(name)}  # type: ignore[dict-item]
+    builds |= {"alpha": fail, "beta": end_later}
     assert build_all(workspace, run, display) == [error]
     assert ended == ["beta"]
 

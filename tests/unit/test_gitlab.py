@@ -40,7 +40,7 @@ def jobs(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def check(file: Path) -> int:
     program = Path(sys.executable).with_name("check-jsonschema")
     schema = ["--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"]
-    argv = [program, *schema, "--regex-variant", "nonunicode", file]
+    argv = [str(program), *schema, "--regex-variant", "nonunicode", str(file)]
     return subprocess.run(argv, capture_output=True, check=False).returncode
 
 

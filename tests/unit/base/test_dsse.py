@@ -5,7 +5,10 @@ import base64
 import copy
 import hashlib
 import stat
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
@@ -16,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from securesystemslib.signer import CryptoSigner
 
 from pipeline.base import dsse
 from pipeline.base.errors import SignatureInvalid, UsageError
@@ -25,18 +29,18 @@ DOCUMENT = {"a": 1, "text": "ä\n"}
 
 
 @pytest.fixture
-def key(tmp_path):
+def key(tmp_path: Path) -> CryptoSigner:
     dsse.make_key(tmp_path / "key.pem")
     return dsse.load_key(tmp_path / "key.pem")
 
 
 @pytest.fixture
-def other(tmp_path):
+def other(tmp_path: Path) -> CryptoSigner:
     dsse.make_key(tmp_path / "other.pem")
     return dsse.load_key(tmp_path / "other.pem")
 
 
-def test_a_signed_document_comes_back(key, other):
+def test_a_signed_document_comes_back(key: CryptoSigner, other: CryptoSigner) -> None:
     envelope = dsse.sign(DOCUMENT, key)
     before = copy.deepcopy(envelope)
     assert dsse.verify(envelope, [dsse.public_hex(other), dsse.public_hex(key)]) == DOCUMENT
@@ -45,13 +49,13 @@ def test_a_signed_document_comes_back(key, other):
     assert envelope["payloadType"] == "application/vnd.in-toto+json"
 
 
-def test_a_key_is_named_by_the_digest_of_its_public_half(key):
+def test_a_key_is_named_by_the_digest_of_its_public_half(key: CryptoSigner) -> None:
     public = bytes.fromhex(dsse.public_hex(key))
     (signature,) = dsse.sign(DOCUMENT, key)["signatures"]
     assert signature["keyid"] == hashlib.sha256(public).hexdigest()
 
 
-def test_a_key_file_is_private_and_never_overwritten(tmp_path):
+def test_a_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "new" / "key.pem"
     public = dsse.make_key(path)
     content = path.read_bytes()
@@ -63,7 +67,7 @@ def test_a_key_file_is_private_and_never_overwritten(tmp_path):
     assert dsse.public_hex(dsse.load_key(path)) == public
 
 
-def test_where_keys_are(monkeypatch, tmp_path):
+def test_where_keys_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("TWINBUILD_KEY_ALPHA", raising=False)
     assert dsse.key_path("alpha") == tmp_path / "twinbuild/keys/alpha.pem"
@@ -71,7 +75,7 @@ def test_where_keys_are(monkeypatch, tmp_path):
     assert str(dsse.key_path("alpha-2")) == "/k/a.pem"
 
 
-def test_a_file_that_is_no_key_is_refused(tmp_path):
+def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
     rsa = generate_private_key(65537, 1024).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
@@ -83,7 +87,9 @@ def test_a_file_that_is_no_key_is_refused(tmp_path):
             dsse.load_key(path)
 
 
-def test_an_unknown_key_is_refused_even_under_a_trusted_name(key, other):
+def test_an_unknown_key_is_refused_even_under_a_trusted_name(
+    key: CryptoSigner, other: CryptoSigner
+) -> None:
     envelope = dsse.sign(DOCUMENT, other)
     with pytest.raises(SignatureInvalid, match="no trusted key"):
         dsse.verify(envelope, [dsse.public_hex(key)])
@@ -94,7 +100,7 @@ def test_an_unknown_key_is_refused_even_under_a_trusted_name(key, other):
         dsse.verify(envelope, [])
 
 
-def test_every_flipped_bit_of_the_payload_or_signature_is_found(key):
+def test_every_flipped_bit_of_the_payload_or_signature_is_found(key: CryptoSigner) -> None:
     good = dsse.sign({"a": 1}, key)
     for where in ("payload", "sig"):
         raw = bytearray(base64.b64decode(good.get(where) or good["signatures"][0]["sig"]))
@@ -108,14 +114,14 @@ def test_every_flipped_bit_of_the_payload_or_signature_is_found(key):
                 dsse.verify(bad, [dsse.public_hex(key)])
 
 
-def test_another_payload_type_is_refused(key):
+def test_another_payload_type_is_refused(key: CryptoSigner) -> None:
     envelope = dsse.sign(DOCUMENT, key)
     envelope["payloadType"] = "text/plain"
     with pytest.raises(SignatureInvalid):
         dsse.verify(envelope, [dsse.public_hex(key)])
 
 
-def test_limits(key, monkeypatch):
+def test_limits(key: CryptoSigner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dsse, "PAYLOAD_LIMIT", 100)
     with pytest.raises(SignatureInvalid, match="too large"):
         dsse.sign({"a": "x" * 100}, key)
@@ -146,12 +152,12 @@ json_values = st.recursive(
     )
     | json_values
 )
-def test_no_malformed_envelope_gets_through_or_breaks_anything(envelope):
+def test_no_malformed_envelope_gets_through_or_breaks_anything(envelope: Any) -> None:
     with pytest.raises(SignatureInvalid):
         dsse.verify(envelope, ["00" * 32])
 
 
-def a_statement():
+def a_statement() -> statement.Statement:
     job = {"commit": "c" * 40, "image": "mini", "compression": "strong", "lock_sha256": "1" * 64}
     return statement.Statement(
         environment="alpha",
@@ -171,15 +177,15 @@ def a_statement():
     )
 
 
-def test_a_statement_is_made_and_checked_in_one_shape():
+def test_a_statement_is_made_and_checked_in_one_shape() -> None:
     document = statement.make(a_statement())
     assert statement.check(document) == a_statement()
     assert [subject["name"] for subject in document["subject"]] == ["mini.iso", "mini.packages"]
 
 
-def put(document, path, value):
-    *path, last = path
-    for key in path:
+def put(document: Any, path: Sequence[str | int], value: object) -> None:
+    *before, last = path
+    for key in before:
         document = document[key]
     document[last] = value
 
@@ -209,7 +215,7 @@ DEFINITION = ("predicate", "buildDefinition")
         (("predicate",), []),
     ],
 )
-def test_a_statement_in_another_shape_is_refused(path, value):
+def test_a_statement_in_another_shape_is_refused(path: Sequence[str | int], value: object) -> None:
     document = statement.make(a_statement())
     put(document, path, value)
     with pytest.raises(SignatureInvalid):
@@ -217,6 +223,6 @@ def test_a_statement_in_another_shape_is_refused(path, value):
 
 
 @given(json_values)
-def test_a_statement_of_anything_is_refused(document):
+def test_a_statement_of_anything_is_refused(document: Any) -> None:
     with pytest.raises(SignatureInvalid):
         statement.check(document)

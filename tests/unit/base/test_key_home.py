@@ -196,7 +196,8 @@ def test_a_folder_that_is_just_being_made_is_not_lost(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another start takes it for a leftover between its making and its locking."""
-    make, taken = tempfile.mkdtemp, []
+    make = tempfile.mkdtemp
+    taken: list[str] = []
 
     def make_and_lose(**options: str) -> str:
         made = make(**options)

@@ -129,8 +129,13 @@ def test_what_a_task_fails_with(error: Exception) -> None:
 def test_what_a_program_prints_before_it_fails(tmp_path: Path) -> None:
     """git repeats what a server said to it, apt what an archive did."""
     program = ["sh", "-c", f"printf '%s' '{EVIL}' >&2; exit 9"]
+
+    @task
+    def fails() -> None:
+        run_program(program, timeout_s=5)
+
     with pytest.raises(Exit) as caught:
-        task(lambda: run_program(program, timeout_s=5) and None)()
+        fails()
     assert is_safe(str(caught.value))
 
 
@@ -140,8 +145,13 @@ def test_a_branch_and_a_file_of_git(tmp_path: Path) -> None:
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "-q", "-b", branch], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", EVIL], check=True)
+
+    @task
+    def fails() -> None:
+        run_program([*git, "checkout", f"{branch}y"], timeout_s=9)
+
     with pytest.raises(Exit) as caught:
-        task(lambda: run_program([*git, "checkout", f"{branch}y"], timeout_s=9) and None)()
+        fails()
     assert is_safe(str(caught.value))
 
 

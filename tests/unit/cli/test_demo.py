@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline import flow
 from pipeline.base.display import Display
 from pipeline.cli import demo
-from pipeline.farm import policy
+from pipeline.farm import policy, ready
 from pipeline.farm.workspace import open_workspace
 from tests.hostile_repository import git
 
@@ -32,7 +32,7 @@ def test_it_says_before_what_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kvm: bool, cores: int, said: str
 ) -> None:
     monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(demo.ready, "FREE_DISK_GIB", 0)
+    monkeypatch.setattr(ready, "FREE_DISK_GIB", 0)
     shutil.copy(ROOT / "farm.yaml", tmp_path)
     workspace = open_workspace(tmp_path)
     device = tmp_path / "farm.yaml" if kvm else tmp_path / "nothing"

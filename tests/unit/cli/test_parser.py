@@ -121,7 +121,8 @@ def test_wrong_usage_is_status_2_and_names_what_was_typed(
 
 def test_every_required_option_is_named_as_it_is_typed(main: Main) -> None:
     for name in NAMES:
-        needed = [argument.name for argument in CONTEXTS[name].missing_positional_args]
+        missing = CONTEXTS[name].missing_positional_args
+        needed = [argument.name for argument in missing if argument.name]
         status, _, err = main(name) if needed else (ExitStatus.USAGE, "", "")
         assert status == ExitStatus.USAGE
         assert all(f"--{argument.strip('_').replace('_', '-')}" in err for argument in needed), err
@@ -205,7 +206,7 @@ def test_messages_begin_a_command_as_this_one_was(
 
 
 def test_it_runs_as_a_program_anywhere(tmp_path: Path) -> None:
-    argv = [sys.executable, ROOT / "tasks.py"]
+    argv = [sys.executable, str(ROOT / "tasks.py")]
     done = subprocess.run(
         [*argv, "keygen", "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -219,7 +220,7 @@ def test_it_runs_as_a_program_anywhere(tmp_path: Path) -> None:
 )
 def test_invoke_itself_takes_no_option_for_a_value(words: str, tmp_path: Path) -> None:
     """`invoke` parses by itself; what it mistakes for a value is refused by the task."""
-    argv = [sys.executable, "-m", "invoke", "--search-root", ROOT, *words.split()]
+    argv = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *words.split()]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != ExitStatus.DONE
     assert list(tmp_path.iterdir()) == []

@@ -46,7 +46,7 @@ def test_every_task_explains_itself() -> None:
 
 
 def test_an_unknown_run_is_wrong_usage_in_one_line() -> None:
-    argv = [sys.executable, "-m", "invoke", "--search-root", ROOT, "show", "--run=nonsense"]
+    argv = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), "show", "--run=nonsense"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == ExitStatus.USAGE
     assert done.stderr.count("\n") == 1
@@ -172,7 +172,7 @@ def test_a_usage_error_leaves_no_run(
     words: str, typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a farm of its own, whose repository holds an image without a lock."""
-    git = ["git", "-C", tmp_path, "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     monkeypatch.setattr(tasks, "CHECKOUT", tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
@@ -196,7 +196,12 @@ def test_verify_passes_on_whatever_verify_py_takes(monkeypatch: pytest.MonkeyPat
     words += ["--image", "mini", "--file", "a.iso", "--file", "b c.iso", "--download", "x"]
     words += ["--directory", "there", "--environment-key", key, "--timeout", "7", "--json"]
     passed: list[list[str]] = []
-    monkeypatch.setattr(verify, "main", lambda argv: passed.append(argv) or 1)
+
+    def differs(argv: list[str]) -> int:
+        passed.append(argv)
+        return 1
+
+    monkeypatch.setattr(verify, "main", differs)
     assert parser.main(tasks.namespace, ["verify", *words]) == 1
     assert verify.parse(passed[0]) == verify.parse(words)
 

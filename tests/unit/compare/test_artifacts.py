@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,13 +71,9 @@ def test_no_artifacts_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_not_a_plain_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
-    for number, make in enumerate(
-        (
-            lambda path: path.symlink_to(tmp_path / "secret"),
-            lambda path: path.mkdir(),
-            os.mkfifo,
-        )
-    ):
+    makes: list[Callable[[Path], None]]
+    makes = [lambda path: path.symlink_to(tmp_path / "secret"), Path.mkdir, os.mkfifo]
+    for number, make in enumerate(makes):
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "x.iso").write_text("x")

@@ -4,6 +4,7 @@
 import gzip
 import json
 import random
+from collections.abc import Callable
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -115,7 +116,7 @@ def _hidden_line(path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + line, mtime=0))
 
 
-HIDDEN = {
+HIDDEN: dict[str, tuple[str, Callable[[Path], object]]] = {
     "behind the image": (f"{STEM}.iso", lambda path: _append(path, b"more")),
     "a volume descriptor": (
         f"{STEM}.iso",

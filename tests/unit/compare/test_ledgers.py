@@ -306,7 +306,7 @@ def test_memory_does_not_grow_with_the_ledgers(tmp_path: Path) -> None:
                     file("b", last),
                 )
             )
-    argv = [sys.executable, "-c", IN_LITTLE_MEMORY, tmp_path / "alpha", tmp_path / "beta"]
+    argv = [sys.executable, "-c", IN_LITTLE_MEMORY, str(tmp_path / "alpha"), str(tmp_path / "beta")]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True, text=True)
     differences, mebibytes = map(int, done.stdout.split())
     assert differences == 2

@@ -66,7 +66,7 @@ def test_equal_builds_match(run: Run) -> None:
     assert (verdict.verdict, verdict.status) == ("match", ExitStatus.DONE)
     assert [a.name for a in verdict.artifacts] == [ISO, PACKAGES]
     assert verdict.artifacts[0].size == 3000
-    assert verdict.reasons == verdict.differences == ()
+    assert (verdict.reasons, verdict.differences) == ((), ())
     document = read_json(run.verdict_json, failure=UsageError)
     assert sorted(document) == [
         "artifacts",

@@ -4,6 +4,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def write_farm(folder: Path, tags: dict[str, object], **more: object) -> None:
+def write_farm(folder: Path, tags: Mapping[str, object], **more: object) -> None:
     environment = {"memory_mib": 1024, "cpus": 1}
     archive = {"suites": ["trixie"], "components": ["main"], "keyring": "/k"}
     document = {

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def public(key: Path) -> str:
 
 
 def fingerprint(key: Path) -> str:
-    argv = ["ssh-keygen", "-l", "-f", key.with_suffix(".pub")]
+    argv = ["ssh-keygen", "-l", "-f", str(key.with_suffix(".pub"))]
     return subprocess.run(argv, check=True, capture_output=True).stdout.decode().split()[1]
 
 
@@ -168,8 +168,8 @@ def test_a_signature_for_another_use_is_refused(
     repository.git("tag", "-a", "-m", "release", "3.3")
     content = (repository.git("cat-file", "tag", "3.3") + "\n").encode()
     (tmp_path / "content").write_bytes(content)
-    argv = ["ssh-keygen", "-Y", "sign", "-q", "-n", "file", "-f", ssh_keys["ed25519"]]
-    subprocess.run([*argv, tmp_path / "content"], check=True, capture_output=True)
+    argv = ["ssh-keygen", "-Y", "sign", "-q", "-n", "file", "-f", str(ssh_keys["ed25519"])]
+    subprocess.run([*argv, str(tmp_path / "content")], check=True, capture_output=True)
     signed = content + (tmp_path / "content.sig").read_bytes()
     argv = ["git", "-C", str(repository.path), "hash-object", "-t", "tag", "-w", "--stdin"]
     made = subprocess.run(argv, input=signed, check=True, capture_output=True)
@@ -205,7 +205,9 @@ def test_both_kinds_of_keys_may_be_listed(
         lambda _: "",
     ],
 )
-def test_what_is_no_ssh_key_is_refused_when_farm_yaml_is_read(ssh_keys, change) -> None:
+def test_what_is_no_ssh_key_is_refused_when_farm_yaml_is_read(
+    ssh_keys: dict[str, Path], change: Callable[[str], str]
+) -> None:
     line = public(ssh_keys["ed25519"])
     bare = line.rpartition(" ")[0]
     assert ssh_key.checked(line) == ssh_key.checked(bare) == bare

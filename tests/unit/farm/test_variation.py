@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the environments vary: at each level, and drawn for each run."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import yaml
 
 from pipeline.base.errors import UsageError
 from pipeline.compare.environments import read_facts
-from pipeline.farm.config import DRAWN, Farm, Variation, load_environment, load_farm
+from pipeline.documents.statement import DRAWN
+from pipeline.farm.config import Farm, Variation, load_environment, load_farm
 from pipeline.farm.run import Request
 from pipeline.farm.variation import VARIABLES, Choice, choose, same, summary
 from pipeline.guest import programs
@@ -97,7 +99,7 @@ def test_what_is_drawn_is_drawn_again_for_the_same_run_alone(farm: Farm, vary: s
 def test_the_variables_mean_nothing_and_do_no_harm(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs.os, "makedirs", lambda *_, **__: None)
+    monkeypatch.setattr(os, "makedirs", lambda *_, **__: None)
     for number in range(50):
         for choice in choices(farm, "all", f"run-{number}").values():
             variables = choice.variation.environment_variables

@@ -182,7 +182,12 @@ def test_the_ledger_is_the_same(restored: int, later: int, tmp_path: Path) -> No
 def test_what_was_made_is_as_old_as_it_was_and_packages_keep_their_times(tmp_path: Path) -> None:
     now = int(time.time())
     first = Build(tmp_path / "first", now - 1000)
-    first.run([lambda tree: [bootstrap(tree), age(tree / "etc/passwd", now - 900)]])
+
+    def bootstrap_long_ago(tree: Path) -> None:
+        bootstrap(tree)
+        age(tree / "etc/passwd", now - 900)
+
+    first.run([bootstrap_long_ago])
     (layer,) = first.told.layers()
     started = cache.began([layer], now + 5000)
     assert started == now + 5000 - (layer.ended - layer.started)

@@ -111,21 +111,34 @@ def test_a_step_that_changes_nothing_has_no_lines(recorder: Recorder) -> None:
     assert recorder.record() == []
 
 
-CHANGES: dict[str, tuple[Callable[[Path], object], dict[str, Any]]] = {
+Change = Callable[[Path], object]
+
+
+def replaced(make: Change) -> Change:
+    """Return what makes something else in a file's place."""
+
+    def change(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return change
+
+
+CHANGES: dict[str, tuple[Change, dict[str, Any]]] = {
     "content": (lambda p: p.write_text("inim\n"), {"size": 5}),
     "mode": (lambda p: p.chmod(0o4751), {"mode": 0o4751}),
     "owner": (lambda p: os.chown(p, 1, 2), {"uid": 1, "gid": 2}),
     "time": (lambda p: os.utime(p, (5, 5)), {"mtime": 5}),
     "xattr": (lambda p: os.setxattr(p, "user.a", b"\xff"), {"xattrs": {"user.a": "/w=="}}),
-    "to link": (lambda p: (p.unlink(), p.symlink_to("x")), {"type": "link", "target": "x"}),
-    "to folder": (lambda p: (p.unlink(), p.mkdir()), {"type": "dir"}),
-    "to pipe": (lambda p: (p.unlink(), os.mkfifo(p)), {"type": "fifo"}),
+    "to link": (replaced(lambda p: p.symlink_to("x")), {"type": "link", "target": "x"}),
+    "to folder": (replaced(Path.mkdir), {"type": "dir"}),
+    "to pipe": (replaced(os.mkfifo), {"type": "fifo"}),
 }
 
 
 @pytest.mark.parametrize(("change", "seen"), CHANGES.values(), ids=CHANGES.keys())
 def test_a_change_is_seen(
-    change: Callable[[Path], object], seen: dict[str, Any], tree: Path, recorder: Recorder
+    change: Change, seen: dict[str, Any], tree: Path, recorder: Recorder
 ) -> None:
     os.utime(tree / "etc", (0, 0))
     recorder.record()
@@ -240,7 +253,7 @@ def test_only_what_changed_is_read_again(
     tree: Path, recorder: Recorder, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = time.time_ns() + 10**9
-    monkeypatch.setattr(module.time, "time_ns", lambda: later)
+    monkeypatch.setattr(time, "time_ns", lambda: later)
     recorder.record()
     opened.clear()
     (tree / "etc/hostname").write_text("inim\n")
@@ -288,7 +301,7 @@ def test_what_changed_in_the_tick_of_a_look_is_read_again(
 ) -> None:
     """The kernel gives another change in that tick the same time."""
     changed = (tree / "etc/hostname").stat().st_ctime_ns
-    monkeypatch.setattr(module.time, "time_ns", lambda: changed)
+    monkeypatch.setattr(time, "time_ns", lambda: changed)
     recorder.record()
     opened.clear()
     assert recorder.record() == []
@@ -302,7 +315,7 @@ def test_a_time_that_the_build_settled_is_no_reason_to_read(
     (tree / "etc/changed").write_text("one\n")
     os.link(tree / "etc/other", tree / "etc/other-name")
     later = time.time_ns() + 10**9
-    monkeypatch.setattr(module.time, "time_ns", lambda: later)
+    monkeypatch.setattr(time, "time_ns", lambda: later)
     recorder.record()
     opened.clear()
     (tree / "etc/changed").write_text("two\n")

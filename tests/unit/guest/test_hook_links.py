@@ -55,13 +55,13 @@ def test_it_comes_out_of_an_exported_commit(job: Job, tmp_path: Path) -> None:
     """git archive and tar keep a relative link as it is."""
     link(job, SHARED)
     source = job.work / "source"
-    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "-C", source]
+    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "-C", str(source)]
     for argv in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=x"]):
         subprocess.run([*git, *argv], check=True)
     subprocess.run([*git, "archive", "--output", tmp_path / "source.tar", "HEAD"], check=True)
     (tmp_path / "unpacked").mkdir()
-    argv = ["tar", "-xf", tmp_path / "source.tar", "-C", tmp_path / "unpacked"]
-    subprocess.run(argv, check=True)
+    unpack = ["tar", "-xf", str(tmp_path / "source.tar"), "-C", str(tmp_path / "unpacked")]
+    subprocess.run(unpack, check=True)
     unpacked = tmp_path / "unpacked"
     check_hook_links(unpacked / "images/live/mini/hooks", unpacked)
     assert (unpacked / HOOK).read_text() == "#!/bin/sh\n"

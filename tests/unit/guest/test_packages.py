@@ -43,7 +43,7 @@ def deb(path: Path, name: str, version: str, architecture: str, **fields: str) -
     control = {"Package": name, "Version": version, "Architecture": architecture, **fields}
     control |= {"Maintainer": "Test <test@example.org>", "Description": "a test"}
     (folder / "DEBIAN/control").write_text("".join(f"{k}: {v}\n" for k, v in control.items()))
-    argv = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", folder, path]
+    argv = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(folder), str(path)]
     subprocess.run(argv, check=True, capture_output=True)
     shutil.rmtree(folder)
     return path

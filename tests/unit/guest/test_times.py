@@ -124,10 +124,10 @@ def times_in_squashfs(tree: Path, tmp_path: Path) -> set[tuple[str, int]]:
     """Return the times in a SquashFS of a tree; the name of its root is empty."""
     squashfs = tmp_path / "tree.squashfs"
     env = {"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": "1700000000"}
-    argv = ["mksquashfs", tree, squashfs, "-quiet", "-no-progress", "-comp", "gzip"]
+    argv = ["mksquashfs", str(tree), str(squashfs), "-quiet", "-no-progress", "-comp", "gzip"]
     subprocess.run(argv, check=True, capture_output=True, env=env)
     unpacked = tmp_path / "unpacked"
-    argv = ["unsquashfs", "-quiet", "-no-progress", "-d", unpacked, squashfs]
+    argv = ["unsquashfs", "-quiet", "-no-progress", "-d", str(unpacked), str(squashfs)]
     subprocess.run(argv, check=True, capture_output=True)
     paths = [unpacked, *unpacked.rglob("*")]
     names = (path.relative_to(unpacked).as_posix() for path in paths)
@@ -168,7 +168,12 @@ def test_only_packages_that_are_new_enough_are_opened(
 ) -> None:
     opened = []
     really = module._times_in
-    monkeypatch.setattr(module, "_times_in", lambda p: opened.append(p.name) or really(p))
+
+    def times_in(package: Path) -> set[int]:
+        opened.append(package.name)
+        return really(package)
+
+    monkeypatch.setattr(module, "_times_in", times_in)
     assert package_times(pool, STARTED) == {UNPACKED}
     assert opened == ["new_1_all.deb"]
 

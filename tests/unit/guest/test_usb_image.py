@@ -32,7 +32,7 @@ def disk(path: Path, identity: str = "mini 3.3", partition: int = SIZE) -> Path:
 def listed(image: Path) -> list[dict[str, object]]:
     """Return the partitions that libblkid, which checks checksums, finds."""
     columns = "NR,START,SECTORS,TYPE,UUID,NAME,SCHEME"
-    argv = ["partx", "--raw", "--noheadings", "--output", columns, image]
+    argv = ["partx", "--raw", "--noheadings", "--output", columns, str(image)]
     lines = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()
     return [dict(zip(columns.split(","), line.split(), strict=True)) for line in lines]
 

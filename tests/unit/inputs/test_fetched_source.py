@@ -115,7 +115,9 @@ def test_a_mirrors_redirect_reaches_no_service_of_this_machine(shop: Workshop) -
     """The attacker holds a mirror that farm.yaml names, on a private network, too."""
     with hostile_server(answering(FOUND)) as victim:
         with hostile_server(answering(moved(f"{victim.url}/x".encode()))) as mirror:
-            shop.farm.archives["debian"].urls[:] = [mirror.url]
+            urls = shop.farm.archives["debian"].urls
+            assert urls is not None
+            urls[:] = [mirror.url]
             with pytest.raises(InfrastructureFailed):
                 shop.make()
             assert mirror.asked

@@ -4,7 +4,6 @@
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -161,7 +160,9 @@ def test_no_line_does_more_than_be_refused_or_name_a_host(
     (folder / "archives/own.key").write_text("a key\n")
     (folder / "archives/own.list").write_text(f"deb {line}\n", encoding="utf-8", errors="replace")
     with suppress(UsageError):
-        (url,) = read_archives(folder, "amd64", {})["own"].archive.urls or ()
+        urls = read_archives(folder, "amd64", {})["own"].archive.urls
+        assert urls is not None
+        (url,) = urls
         host = parse_url(url).host  # as requests understands it
         assert host
         with pytest.raises(OSError, match="illegal IP address"):
@@ -247,7 +248,7 @@ def test_a_key_for_an_archive_of_the_farm_is_not_ignored(folder: Path) -> None:
 @pytest.fixture
 def own(
     workshop: Workshop, keys: dict[str, SigningKey], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[DebianArchive]:
+) -> DebianArchive:
     """An archive that the image names itself, signed by a key of its own."""
     archive = DebianArchive(workshop.archive.root.parent / "own", keys["stranger"])
     archive.add("kiosk", Depends="live-boot")

@@ -67,7 +67,7 @@ def deb(image: Path, name: str, version: str = "1.0", file: str = "", **fields: 
     (tree / "DEBIAN" / "control").write_text(text)
     path = image / "packages.chroot" / (file or f"{name}_{version}_all.deb")
     path.parent.mkdir(exist_ok=True)
-    argv = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", tree, path]
+    argv = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(path)]
     subprocess.run(argv, check=True, capture_output=True)
     shutil.rmtree(tree)
     return path

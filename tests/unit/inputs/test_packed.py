@@ -11,6 +11,7 @@ import lzma
 import resource
 import tarfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,7 +30,12 @@ from pipeline.inputs.tar_members import read_members
 from pipeline.inputs.unpacked import Unpacked, Unreadable, unpacked
 
 GIB = 1024**3
-PACKERS = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress, "": bytes}
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "xz": lzma.compress,
+    "bz2": bz2.compress,
+    "": bytes,
+}
 
 
 def tar(*members: tuple[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:

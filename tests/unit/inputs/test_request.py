@@ -107,7 +107,7 @@ def test_an_image_that_is_not_there_is_told(image: Path, name: str) -> None:
 )
 def test_archives_that_cannot_serve_are_told(image: Path, archive: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=r"farm\.yaml"):
-        request_of(image, **archive)
+        request_of(image, "mini", **archive)
 
 
 def test_an_image_without_packages_is_told(image: Path) -> None:

@@ -40,7 +40,8 @@ def judge(run: Run) -> tuple[Verdict, Files]:
 @pytest.fixture(scope="session")
 def in_tree(base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Verdict, Files]:
     """All hooks in few builds on each side, as a farm would run them."""
-    verdicts, files = [], {}
+    verdicts: list[Verdict] = []
+    files: Files = {}
     for begin in range(0, len(HOOKS), AT_ONCE):
         hooks = [(hook.name, hook.does) for hook in HOOKS[begin : begin + AT_ONCE]]
         runs = tmp_path_factory.mktemp("runs")

@@ -22,7 +22,9 @@ from tests.unit.look.test_causes import ALPHA, BETA, NOISE, PAIR, around
 CALM = bytes(range(65, 91)) * 3
 
 
-def named(left: bytes, right: bytes, path: str = "x", pair: Pair = PAIR) -> list[tuple[str, bool]]:
+def named(
+    left: bytes, right: bytes, *, path: str = "x", pair: Pair = PAIR
+) -> list[tuple[str, bool]]:
     found = find_causes(path, (left, right), pair)
     mirrored = find_causes(path, (right, left), (pair[1], pair[0]))
     assert {cause.name for cause in found} == {cause.name for cause in mirrored}
@@ -215,7 +217,7 @@ def test_numbers_at_many_places_are_no_padding() -> None:
 
 def test_the_processors_in_a_version_or_reckoned() -> None:
     assert named(b"2.1.2\n", b"2.1.1\n") == [("cpu-count", True)]
-    assert named(b"6\n", b"5\n", "etc/workers") == [("cpu-count", True)]
+    assert named(b"6\n", b"5\n", path="etc/workers") == [("cpu-count", True)]
     assert named(b"maxThreads=6\n", b"maxThreads=5\n") == [("cpu-count", False)]
     assert named(b"processed 6 files\n", b"processed 5 files\n") == [("changing-number", True)]
     assert named(b"workers = 5\n", b"workers = 3\n") == [("cpu-count", False)]
@@ -224,8 +226,8 @@ def test_the_processors_in_a_version_or_reckoned() -> None:
 
 
 def test_an_uptime_by_its_path() -> None:
-    assert named(b"15083.22\n", b"15049.40\n", "var/lib/booted-for") == [("uptime", True)]
-    assert "uptime" not in dict(named(b"15083.22\n", b"15049.40\n", "boot/sizes"))
+    assert named(b"15083.22\n", b"15049.40\n", path="var/lib/booted-for") == [("uptime", True)]
+    assert "uptime" not in dict(named(b"15083.22\n", b"15049.40\n", path="boot/sizes"))
 
 
 def test_the_size_of_a_folder_by_ls() -> None:

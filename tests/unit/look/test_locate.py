@@ -2,6 +2,7 @@
 """Where two images differ: a cause is injected into one of a pair made with the real tools."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.image_pairs import Change
 pytestmark = pytest.mark.tools
 
 Expected = set[tuple[str, str, str]]
+Found = set[tuple[str, str]]  # the same inside one image: path, kind
 Original = Callable[[Callable[[Path, Path], Path]], Path]
 
 
@@ -35,7 +37,15 @@ def write(name: str, content: bytes, at: int = 0) -> Change:
     return change
 
 
-IN_A_TREE: dict[str, tuple[Change, Expected]] = {
+def replaced(name: str, make: Callable[[Path], None]) -> Change:
+    def change(tree: Path) -> None:
+        (tree / name).unlink()
+        make(tree / name)
+
+    return change
+
+
+IN_A_TREE: dict[str, tuple[Change, Found]] = {
     "nothing": (pairs.nothing, set()),
     "content": (write("etc/hostname", b"M"), {("etc/hostname", "content")}),
     "a late byte": (write("usr/lib/big", b"?", 299_999), {("usr/lib/big", "content")}),
@@ -50,15 +60,15 @@ IN_A_TREE: dict[str, tuple[Change, Expected]] = {
         {("etc/machine-id", "only-in-second")},
     ),
     "a folder less": (
-        lambda tree: [(tree / "var/empty/.keep").unlink(), (tree / "var/empty").rmdir()],
+        lambda tree: shutil.rmtree(tree / "var/empty"),
         {("var/empty", "only-in-first")},
     ),
     "target": (
-        lambda tree: [(tree / "etc/alias").unlink(), (tree / "etc/alias").symlink_to("os-release")],
+        replaced("etc/alias", lambda path: path.symlink_to("os-release")),
         {("etc/alias", "target")},
     ),
     "type": (
-        lambda tree: [(tree / "etc/hostname").unlink(), (tree / "etc/hostname").mkdir()],
+        replaced("etc/hostname", Path.mkdir),
         {("etc/hostname", "type")},
     ),
     "emptied": (
@@ -70,10 +80,7 @@ IN_A_TREE: dict[str, tuple[Change, Expected]] = {
         {("usr/lib/big", "content")},
     ),
     "a hard link": (
-        lambda tree: [
-            (tree / "etc/os-release").unlink(),
-            os.link(tree / "etc/hostname", tree / "etc/os-release"),
-        ],
+        replaced("etc/os-release", lambda path: path.hardlink_to(path.with_name("hostname"))),
         {("etc/os-release", "content"), ("etc/os-release", "links"), ("etc/hostname", "links")},
     ),
 }
@@ -113,7 +120,7 @@ def test_causes_in_an_iso(cause: str, tmp_path: Path, original: Original) -> Non
     assert places(*images) - follows == {("iso9660", *place) for place in expected}
 
 
-IDENTITIES: dict[str, tuple[tuple[str, ...], Expected]] = {
+IDENTITIES: dict[str, tuple[tuple[str, ...], Found]] = {
     "volume": (("-V", "OTHER"), {("[primary volume descriptor: volume identifier]", "identifier")}),
     "time": (
         ("--modification-date=2025122210400099",),
@@ -213,7 +220,10 @@ def test_what_is_no_known_format(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_refused(broken: str, tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
     good.touch()
-    {"missing": lambda: None, "folder": bad.mkdir, "fifo": lambda: os.mkfifo(bad)}[broken]()
+    if broken == "folder":
+        bad.mkdir()
+    elif broken == "fifo":
+        os.mkfifo(bad)
     with pytest.raises(UsageError, match="bad"):
         locate_files(good, bad)
 

@@ -60,7 +60,15 @@ def test_a_reader_that_has_seen_enough(options: tuple[str, ...], files: Path) ->
     """As `| head -c 0`: the pipe is closed before anything is written."""
     read, write = os.pipe()
     os.close(read)
-    argv = [sys.executable, "-m", "invoke", "locate", *options, files / "one", files / "other"]
+    argv = [
+        sys.executable,
+        "-m",
+        "invoke",
+        "locate",
+        *options,
+        str(files / "one"),
+        str(files / "other"),
+    ]
     ended = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, cwd=ROOT, check=False)
     os.close(write)
     assert (ended.returncode, ended.stderr) == (141, b"")

@@ -28,7 +28,7 @@ def add_package(run: Run, environment: str, content: str) -> None:
     (tree / "usr/share").mkdir(parents=True)
     (tree / "usr/share/greeting").write_text(content)
     path = folder / "artifacts" / NAME
-    argv = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, path]
+    argv = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(path)]
     env = {"SOURCE_DATE_EPOCH": "1700000000", "PATH": "/usr/bin:/bin"}
     subprocess.run(argv, check=True, capture_output=True, env=env)
     shutil.rmtree(tree)

@@ -123,8 +123,7 @@ def test_a_file_that_is_named_by_its_content(
         paths = image, make_image(second, tmp_path / "x.img")
         where = "disk partition 2 > fat"
     else:
-        isos = ((folder, tmp_path / f"{folder.name}.iso") for folder in (first, second))
-        paths = tuple(pairs.iso(*pair) for pair in isos)
+        paths = pairs.iso(first, tmp_path / "first.iso"), pairs.iso(second, tmp_path / "second.iso")
         where = "iso9660"
     told = [str(place) for place in locate_files(*paths).places]
     old, new = "live/initrd-0123456789ab.img", "live/initrd-ba9876543210.img"

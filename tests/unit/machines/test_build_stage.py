@@ -24,8 +24,8 @@ from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
 from pipeline.guest import cache, protocol
 from pipeline.machines import attempt as attempts
+from pipeline.machines import engine, machine, stage
 from pipeline.machines import plan as plans
-from pipeline.machines import stage
 from pipeline.machines.accelerator import TCG, Accelerator
 from pipeline.machines.builder import Builder
 from pipeline.machines.host import Mirrors
@@ -296,10 +296,10 @@ def test_the_date_of_the_lock_goes_into_the_key(workspace: Workspace) -> None:
 
 def made_layers() -> list[Kept]:
     """Return the kept trees after the bootstrap and the step after it."""
-    times: dict[str, int] = {"started": 1, "ended": 2, "used": 3}
-    digests = {"key": "a" * 64, "digest": "b" * 64}
+    made = {"key": "a" * 64, "digest": "b" * 64, "parent": None, "head": 7}
+    times = {"started": 1, "ended": 2, "used": 3}
     return [
-        Kept(parent=None, step=step, size=size, head=7, **times, **digests)
+        Kept.model_validate({**made, **times, "step": step, "size": size})
         for step, size in (("20-bootstrap", 1000), ("30-includes", 50))
     ]
 
@@ -412,7 +412,7 @@ def test_a_full_disk_here_is_told(
         with Path("/dev/full").open("wb", buffering=0) as file:
             file.write(b"x")
 
-    monkeypatch.setattr(stage.engine, "connect", full)
+    monkeypatch.setattr(engine, "connect", full)
     with pytest.raises(InfrastructureFailed, match="No space left on device") as caught:
         build(run, workspace)
     assert "\n" not in str(caught.value)
@@ -535,7 +535,7 @@ def test_the_console_tells_what_an_error_means(
         log.write(console)
         raise error
 
-    monkeypatch.setattr(attempts.machine, "follow", follow)
+    monkeypatch.setattr(machine, "follow", follow)
     (run.environment("alpha")).mkdir()
     with pytest.raises(kind, match=what) as caught:
         attempts._follow(plan(run, workspace), None, lambda _: None, 1.0)

@@ -73,7 +73,8 @@ def line(**record: Any) -> bytes:
 def follow(
     *said: bytes | tuple[bytes, bytes], status: int = 0, silence_s: float = 20.0
 ) -> tuple[machine.Record, bytes, bytes, list[machine.Record]]:
-    console, records, told = io.BytesIO(), io.BytesIO(), []
+    console, records = io.BytesIO(), io.BytesIO()
+    told: list[machine.Record] = []
     speaker = Speaker([s if isinstance(s, tuple) else (s, b"") for s in said], status)
     before = threading.active_count()
     try:

@@ -9,7 +9,7 @@ import tarfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +32,7 @@ def member(
     kind: bytes = tarfile.REGTYPE,
     target: str = "",
     size: int | None = None,
-    form: int = tarfile.GNU_FORMAT,
+    form: Literal[0, 1, 2] = tarfile.GNU_FORMAT,
     pax: dict[str, str] | None = None,
 ) -> bytes:
     info = tarfile.TarInfo(name)

@@ -68,7 +68,7 @@ def apt(folder: Path, *arguments: str, suite: str = "trixie") -> subprocess.Comp
     (folder / "empty.conf").touch()
     source = f"deb [trusted=yes] copy:{folder / 'repository'} {suite} main\n"
     (folder / "etc/apt/sources.list").write_text(source)
-    own = {"Dir": folder, "Dir::State::status": folder / "var/lib/dpkg/status"}
+    own = {"Dir": str(folder), "Dir::State::status": str(folder / "var/lib/dpkg/status")}
     own |= {"APT::Architecture": "amd64", "Acquire::Languages": "none", "APT::Sandbox::User": ""}
     options = [f"-o{name}={value}" for name, value in own.items()]
     return subprocess.run(

@@ -264,8 +264,10 @@ def hostile(run: Run, evil: str) -> None:
         "cut": True,
     }
     values = [{"kind": evil, "left": evil, "right": evil}]
+    file: dict[str, object]
     file = {"path": evil, "step": evil, "kinds": [evil], "offset": 1, "bytes": 2, "note": evil}
     file |= {"values": values, "causes": [cause], "shown": shown}
+    inside: dict[str, object]
     inside = {"where": evil, "path": evil, "kind": evil, "left": evil, "right": evil}
     inside |= {"offset": 1, "bytes": 2, "shown": shown, "causes": [cause]}
     file |= {"inside": [inside, evil], "diffoscope": {"lines": [evil], "cut": True, "note": evil}}

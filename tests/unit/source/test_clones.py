@@ -201,8 +201,10 @@ def changed(folder: Path) -> None:
     (folder / "run.sh").write_text(content.replace("three", "eerht"))
 
 
-HABITS = (sparse, sparse_index, sparse_patterns, no_modes, no_links, line_endings, split_index)
-HABITS += (carriage_returns, assumed, excluded, own_attributes, untracked_not_shown)
+HABITS = (
+    *(sparse, sparse_index, sparse_patterns, no_modes, no_links, line_endings, split_index),
+    *(carriage_returns, assumed, excluded, own_attributes, untracked_not_shown),
+)
 CHANGES = (staged, untracked, changed)
 
 

@@ -173,7 +173,9 @@ def is_refused(tree: Path, pipe: Path, *, by_status: bool = True) -> None:
     pipe.unlink(missing_ok=True)
     os.mkfifo(pipe)
     repository = git.open_checkout(tree)
-    for opens in (*[lambda: git.is_dirty(repository)] * by_status, lambda: check(tree)):
+    asks: list[Callable[[], object]] = [lambda: git.is_dirty(repository)] if by_status else []
+    asks += [lambda: check(tree)]
+    for opens in asks:
         with pytest.raises(UsageError, match=f"{re.escape(str(pipe))}' is a pipe or a device"):
             opens()
 

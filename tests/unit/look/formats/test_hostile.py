@@ -234,7 +234,12 @@ def test_a_rock_ridge_area_that_goes_on_in_itself(
     assert "goes on and on" in reason(tmp_path, raw, bytes(image))
 
 
-BOMBS = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zstd": zstd.compress}
+BOMBS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstd.compress,
+}
 
 
 @pytest.mark.parametrize("kind", BOMBS)
