@@ -22,7 +22,6 @@ from typing import Any
 from pipeline.base import command
 from pipeline.base.errors import UsageError
 from pipeline.base.files import sha256_file, write_json
-from tools.locate_bench import MEASURE
 
 MIB = 1024 * 1024
 EPOCH = 1_700_000_000
@@ -31,27 +30,6 @@ TIMEOUT_S = 3600.0
 SOURCES = ("etc", "usr/bin", "usr/lib/x86_64-linux-gnu", "usr/sbin", "usr/share")
 COMPRESSION = ("-comp", "zstd", "-b", "1M")  # the level is the default, 15: that of releases
 CHECKOUT = Path(__file__).parents[1]
-# The machine's own programs, started as programs: the outside does not import them.
-RECORD = """
-import sys
-from pathlib import Path
-from pipeline.guest.ledger import Ledger
-tree, final = map(Path, sys.argv[1:])
-ledger = Ledger(tree, final.with_suffix(".steps"))
-ledger.record("all")
-ledger.close()
-with final.open("wb") as out:
-    ledger.write_final(out)
-"""
-MAKE = """
-import resource, sys, time
-from pathlib import Path
-from pipeline.guest.kits.program import main
-begin = time.monotonic()
-status = main(Path(sys.argv[1]))
-used = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-print(status, time.monotonic() - begin, *(resource.getrusage(who).ru_maxrss for who in used))
-"""
 
 
 def bench_kit(*, size_mib: int = SIZE_MIB) -> Iterator[str]:
@@ -103,7 +81,7 @@ def _make_trees(folder: Path, limit: int) -> None:
         content = {"size": squashfs.stat().st_size, "sha256": sha256_file(squashfs)}
         line = {"path": f"live/{squashfs.name}", "type": "file", **content}
         (folder / f"{version}.partition").write_text(json.dumps(line) + "\n")
-        record = [sys.executable, "-c", RECORD, os.fspath(folder / version)]
+        record = [sys.executable, "-m", "tools.record_tree", os.fspath(folder / version)]
         _run([*record, os.fspath(folder / f"{version}.ledger")])
 
 
@@ -191,11 +169,11 @@ def _our_way(folder: Path, processors: int) -> tuple[tuple[float, int, float, fl
     plan: dict[str, Any] = {"earlier": paths("old"), "later": {**paths("new"), **later, **trees}}
     plan |= {"kit": os.fspath(kit), "work": os.fspath(folder / "work"), "proven": True}
     write_json(folder / "plan.json", {**plan, "processors": processors})
-    argv = [sys.executable, "-c", MAKE, os.fspath(folder / "plan.json")]
-    said = command.run(argv, timeout_s=TIMEOUT_S, cwd=CHECKOUT)
-    status, seconds, own, compressor = map(float, said.text.split())
+    argv = [sys.executable, "-m", "tools.make_one_kit", os.fspath(folder / "plan.json")]
+    output = command.run(argv, timeout_s=TIMEOUT_S, cwd=CHECKOUT)
+    status, seconds, own, compressor = map(float, output.text.split())
     if status:
-        raise UsageError("the kit could not be made", detail=said.tail)
+        raise UsageError("the kit could not be made", detail=output.tail)
     return (seconds, kit.stat().st_size, compressor / 1024, own / 1024), sha256_file(kit)
 
 
@@ -208,10 +186,10 @@ def _measured(argv: Sequence[str | Path]) -> tuple[float, float]:
     """Return the seconds and the MiB that a program takes."""
     words = [os.fspath(word) for word in argv]
     words[0] = os.fspath(command.find(words[0]))
-    said = _run([sys.executable, "-c", MEASURE, *words])
-    status, seconds, memory = said.text.split()
+    output = _run([sys.executable, "-m", "tools.measure", *words])
+    status, seconds, memory = output.text.split()
     if int(status):
-        raise UsageError(f"{words[0]} ended with status {status}", detail=said.tail)
+        raise UsageError(f"{words[0]} ended with status {status}", detail=output.tail)
     return float(seconds), float(memory) / 1024
 
 

@@ -3,7 +3,7 @@
 
 Two ISOs differ in one byte of one file inside their SquashFS; an ISO and its copy are equal; two
 ledgers of 500,000 paths differ, from the first step on or in a late one. Everything is measured as
-a whole process, its start included; what that alone takes is told too.
+a whole process, its start included; the first row is the start alone.
 """
 
 import gzip
@@ -26,24 +26,8 @@ SIZES_MIB = (100, 1000)
 PATHS, DIFFERING = 500_000, 1000
 TIMEOUT_S = 3600.0
 PATIENCE_S = 900  # that diffoscope is given
-GAVE_UP = 124  # says timeout(1)
-# Says how long a program took and how much memory it, or one that it started, needed.
-MEASURE = """
-import os, resource, sys, time
-begin = time.monotonic()
-silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-process = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=silent)
-_, status = os.waitpid(process, 0)
-seconds, memory = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(os.waitstatus_to_exitcode(status), seconds, memory)
-"""
-LOCATE_LEDGERS = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from pipeline.compare.ledgers import compare_ledgers
-sys.exit(not compare_ledgers(("alpha", "beta"), tuple(map(Path, sys.argv[2:]))).differences)
-"""
+GAVE_UP = 124  # the status of timeout(1)
+CHECKOUT = Path(__file__).parents[1]  # where the programs of tools/ are found
 
 
 @dataclass(frozen=True)
@@ -64,7 +48,7 @@ def bench_locate(
         empty = Path(folder, "empty")
         empty.touch()
         yield _row("", "locate, the start alone", _measure([*_locate(checkout), empty, empty]))
-        yield from _ledger_rows(checkout, Path(folder), paths)
+        yield from _ledger_rows(Path(folder), paths)
     for size in sizes_mib:
         with tempfile.TemporaryDirectory(prefix="twinbuild-bench-") as folder:
             yield from _rows(f"{size} MB", checkout, Path(folder), size * MIB)
@@ -90,9 +74,9 @@ def _rows(title: str, checkout: Path, folder: Path, size: int) -> Iterator[str]:
     yield f"{title:>10} locate is {least}{theirs.seconds / ours.seconds:.0f} times faster"
 
 
-def _ledger_rows(checkout: Path, folder: Path, paths: int) -> Iterator[str]:
+def _ledger_rows(folder: Path, paths: int) -> Iterator[str]:
     """Measure what names the first step and the paths after a build."""
-    argv: list[str | Path] = [sys.executable, "-c", LOCATE_LEDGERS, checkout]
+    argv: list[str | Path] = [sys.executable, "-m", "tools.compare_two_ledgers"]
     for program, first_step, last_step in (
         ("ledgers, the last step differs", 0, 1),
         (f"ledgers, {DIFFERING} paths from the first step", DIFFERING, 0),
@@ -113,8 +97,9 @@ def _locate(checkout: Path) -> list[str | Path]:
 
 
 def _measure(argv: Sequence[str | Path], status: int = 0) -> Measured:
-    said = command.run([sys.executable, "-c", MEASURE, *argv], timeout_s=TIMEOUT_S)
-    ended, seconds, memory = said.text.split()
+    measure = [sys.executable, "-m", "tools.measure", *argv]
+    output = command.run(measure, timeout_s=TIMEOUT_S, cwd=CHECKOUT)
+    ended, seconds, memory = output.text.split()
     if int(ended) not in (status, GAVE_UP):
         raise InfrastructureFailed(f"{argv[0]} ended with status {ended} instead of {status}")
     return Measured(float(seconds), float(memory) * 1024, int(ended) == status)
@@ -128,9 +113,9 @@ def _write_ledger(path: Path, name: str, paths: int, first_step: int, last_step:
 
     def file(number: int, content: str) -> bytes:
         digest = hashlib.sha256(f"{number} {content}".encode()).hexdigest()
-        told = {"mode": 420, "uid": 0, "gid": 0, "mtime": 1766400000, "size": number}
+        others = {"mode": 420, "uid": 0, "gid": 0, "mtime": 1766400000, "size": number}
         folder = f"usr/share/{digest_of[number // 100]}/{number:07}"
-        return line(path=folder, type="file", sha256=digest, **told)
+        return line(path=folder, type="file", sha256=digest, **others)
 
     digest_of = sorted(hashlib.sha256(b"%d" % n).hexdigest()[:12] for n in range(paths // 100 + 1))
     every = paths // first_step if first_step else paths + 1

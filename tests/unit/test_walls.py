@@ -222,10 +222,11 @@ def foreign_imports_of_the_guest(modules: list[Module]) -> list[tuple[str, str]]
 
 
 def what_others_take_from_the_guest(modules: list[Module]) -> set[str]:
+    """Return what product code imports of the guest; benches start its programs as they are."""
     return {
         name
         for module in modules
-        if not is_in(module.name, "pipeline.guest")
+        if not is_in(module.name, "pipeline.guest") and module.room != "tools"
         for name in module.imports
         if is_in(name, "pipeline.guest")
     }
