@@ -6,8 +6,10 @@ import os
 import struct
 import subprocess
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.documents.json_form import json_bytes
 from pipeline.kits.install.format import BLOCK, BOOT, FORMAT_TEXT, RECORD, ustar_header
@@ -18,11 +20,11 @@ SECTORS = 66_700  # more than 65525 clusters of one sector: fewer would be a FAT
 PARTITION_AT = 2 * 1024 * 1024
 
 
-def sha256(content):
+def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def noise(name, size):
+def noise(name: str, size: int) -> bytes:
     """Bytes that look like nothing else's."""
     found = b""
     while len(found) < size:
@@ -30,7 +32,7 @@ def noise(name, size):
     return found[:size]
 
 
-def switch(version, previous=""):
+def switch(version: str, previous: str = "") -> bytes:
     return f"set version={version}\nset previous={previous}\n".encode().ljust(SECTOR, b"\n")
 
 
@@ -41,15 +43,15 @@ class Release:
     version: str
     kernel: str = "A"
     image: str = "mini"
-    static: dict = field(default_factory=dict)
+    static: Mapping[str, bytes] = field(default_factory=dict)
     size: int = 9_000  # of its SquashFS
 
     @property
-    def squashfs(self):
+    def squashfs(self) -> bytes:
         return noise(f"base {self.version}", self.size)
 
     @property
-    def boot(self):
+    def boot(self) -> dict[str, bytes]:
         """All but its SquashFS and the module file."""
         kernel, initrd = (
             noise(f"kernel {self.kernel}", 3_000),
@@ -68,7 +70,7 @@ class Release:
         }
 
     @property
-    def files(self):
+    def files(self) -> dict[str, bytes]:
         """What is on the partition of its USB image, without the switch."""
         return {
             **self.boot,
@@ -85,11 +87,11 @@ class KitParts:
     new: Release
 
     @property
-    def delta(self):
+    def delta(self) -> bytes:
         return noise(f"delta {self.base.version} {self.new.version}", 6_000)
 
     @property
-    def partition(self):
+    def partition(self) -> dict[str, bytes]:
         """What is on the partition once the kit is applied, without the switch."""
         base, new = self.base, self.new
         modules = f"{base.version}.squashfs\n{new.version}.squashfs\n"
@@ -101,7 +103,7 @@ class KitParts:
         }
 
     @property
-    def boot(self):
+    def boot(self) -> dict[str, bytes]:
         before = self.base.files
         return {
             path: content
@@ -110,12 +112,12 @@ class KitParts:
         }
 
     @property
-    def delete(self):
+    def delete(self) -> list[str]:
         kept = self.partition
         return sorted(path for path in self.base.files if path not in kept)
 
-    def control(self, boot_tar):
-        def entry(content):
+    def control(self, boot_tar: bytes) -> dict[str, Any]:
+        def entry(content: bytes) -> dict[str, object]:
             return {"size": len(content), "sha256": sha256(content)}
 
         base, new = self.base, self.new
@@ -133,7 +135,9 @@ class KitParts:
             "tree_sha256": "0" * 64,
         }
 
-    def pack(self, boot=None, control=None):
+    def pack(
+        self, boot: Mapping[str, bytes] | None = None, control: Mapping[str, object] | None = None
+    ) -> bytes:
         """Return the kit's bytes."""
         boot_tar = archive(dict(sorted((boot or self.boot).items())))
         document = control or self.control(boot_tar)
@@ -147,7 +151,7 @@ class KitParts:
         )
 
 
-def archive(members):
+def archive(members: Mapping[str, bytes]) -> bytes:
     packed = b""
     for name, content in members.items():
         packed += ustar_header(name, len(content), EPOCH)
@@ -159,15 +163,21 @@ def archive(members):
 # --- images
 
 
-def mtools(*argv, **options):
+def mtools(*argv: str | Path, stdin: bytes | None = None) -> bytes:
     environment = {**os.environ, "MTOOLSRC": os.devnull, "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(
-        list(map(os.fspath, argv)), env=environment, capture_output=True, check=True, **options
-    )
+    words = [str(word) for word in argv]
+    done = subprocess.run(words, env=environment, input=stdin, capture_output=True, check=True)
     return done.stdout
 
 
-def make_partition(path, files, *, offset=0, sectors=SECTORS, cluster=1):
+def make_partition(
+    path: Path,
+    files: Mapping[str, bytes],
+    *,
+    offset: int = 0,
+    sectors: int = SECTORS,
+    cluster: int = 1,
+) -> Path:
     """Make a FAT32 file system with these files, as the USB image has one."""
     at = ["-i", f"{path}@@{offset}"]
     with Path(path).open("ab") as file:
@@ -178,11 +188,11 @@ def make_partition(path, files, *, offset=0, sectors=SECTORS, cluster=1):
     if wanted := sorted(folders - {"."}):
         mtools("mmd", *at, *(f"::{folder}" for folder in wanted))
     for name, content in files.items():
-        mtools("mcopy", *at, "-", f"::{name}", input=content)
+        mtools("mcopy", *at, "-", f"::{name}", stdin=content)
     return path
 
 
-def make_disk(path, files, **options):
+def make_disk(path: Path, files: Mapping[str, bytes], **options: Any) -> Path:
     """Make an image file with a GPT, a boot partition and the system partition."""
     sectors = options.get("sectors", SECTORS)
     first = PARTITION_AT // SECTOR
@@ -203,7 +213,7 @@ def make_disk(path, files, **options):
     return make_partition(path, files, offset=PARTITION_AT, **options)
 
 
-def read_partition(path, *, offset=0, into):
+def read_partition(path: Path, *, offset: int = 0, into: Path) -> dict[str, bytes]:
     """Return all files of a partition as mtools reads them."""
     into.mkdir()
     mtools("mcopy", "-i", f"{path}@@{offset}", "-s", "-p", "-Q", "::", into)

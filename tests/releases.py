@@ -13,18 +13,21 @@ import tarfile
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, Protocol, Self
 
 import pytest
+from securesystemslib.signer import CryptoSigner
 
 from pipeline.base import dsse
 from pipeline.base.files import write_json
 from pipeline.documents import statement
 from pipeline.farm.config import Farm, parse_image
 from pipeline.farm.job import make_job
-from pipeline.farm.run import Request, Run, create
+from pipeline.farm.run import Request, create
 from pipeline.farm.tag import VerifiedTag
 from pipeline.guest.protocol import artifact_names
 from pipeline.release.assemble import manifest_bytes
@@ -38,7 +41,7 @@ IMAGE = b"description: A test\nvolume_id: TEST\n"
 SIGNER = "5" * 40  # of tags
 
 
-def sha256(content):
+def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
@@ -48,74 +51,76 @@ def sha256(content):
 class GpgHome:
     """A throw-away gpg home with a short path."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
 
     @classmethod
     @contextmanager
-    def made(cls):
+    def made(cls) -> Iterator[Self]:
         """Make a home with a short path, for its sockets; it and its agent go afterwards."""
         path = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
         yield cls(path)
         subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=False)
         shutil.rmtree(path, ignore_errors=True)
 
-    def gpg(self, *arguments, stdin=None, check=True):
+    def gpg(self, *arguments: str | Path, stdin: bytes | None = None, check: bool = True) -> bytes:
         argv = ["gpg", "--homedir", self.path, "--batch", "--quiet", "--pinentry-mode", "loopback"]
         return subprocess.run(
-            [*argv, "--passphrase", "", *map(os.fspath, arguments)],
+            [*argv, "--passphrase", "", *map(str, arguments)],
             input=stdin,
             capture_output=True,
             check=check,
         ).stdout
 
-    def make(self, user, *, expires="never", days_ago=0):
+    def make(self, user: str, *, expires: str = "never", days_ago: int = 0) -> str:
         then = int(time.time()) - 86400 * days_ago
         self.gpg(f"--faked-system-time={then}", "--quick-gen-key", user, "ed25519", "sign", expires)
         listed = self.gpg("--with-colons", "--list-keys", f"={user}").decode()
-        return re.search(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)[1]
+        found = re.search(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)
+        assert found, listed
+        return found[1]
 
-    def revoke(self, fingerprint):
+    def revoke(self, fingerprint: str) -> None:
         certificate = Path(self.path, "openpgp-revocs.d", f"{fingerprint}.rev").read_bytes()
         self.gpg("--import", stdin=certificate.replace(b":-----BEGIN", b"-----BEGIN"))
 
-    def export(self, fingerprint, *options):
+    def export(self, fingerprint: str, *options: str) -> bytes:
         return self.gpg(*options, "--export", fingerprint)
 
-    def sign(self, content, fingerprint, *options, days_ago=0):
+    def sign(self, content: bytes, fingerprint: str, *options: str, days_ago: int = 0) -> bytes:
         then = int(time.time()) - 86400 * days_ago
         options = (*options, f"--faked-system-time={then}") if days_ago else options
         return self.gpg("--armor", "--local-user", fingerprint, *(options), stdin=content)
 
 
 @pytest.fixture(scope="session")
-def gpg_home():
+def gpg_home() -> Iterator[GpgHome]:
     with GpgHome.made() as home:
         yield home
 
 
 @pytest.fixture(scope="session")
-def release_key(gpg_home):
+def release_key(gpg_home: GpgHome) -> str:
     return gpg_home.make("Release <release@example.org>")
 
 
 @pytest.fixture(scope="session")
-def other_key(gpg_home):
+def other_key(gpg_home: GpgHome) -> str:
     return gpg_home.make("Other <other@example.org>")
 
 
 @pytest.fixture(scope="session")
-def revoked_key(gpg_home):
+def revoked_key(gpg_home: GpgHome) -> str:
     return gpg_home.make("Revoked <revoked@example.org>")
 
 
 @pytest.fixture(scope="session")
-def expired_key(gpg_home):
+def expired_key(gpg_home: GpgHome) -> str:
     return gpg_home.make("Expired <expired@example.org>", expires="seconds=86400", days_ago=10)
 
 
 @pytest.fixture
-def caller(gpg_home, monkeypatch):
+def caller(gpg_home: GpgHome, monkeypatch: pytest.MonkeyPatch) -> GpgHome:
     """A caller whose gpg home holds the keys."""
     monkeypatch.setenv("GNUPGHOME", gpg_home.path)
     monkeypatch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
@@ -127,14 +132,14 @@ def caller(gpg_home, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def environment_keys(tmp_path_factory):
+def environment_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CryptoSigner]:
     folder = tmp_path_factory.mktemp("keys")
     for name in (*ENVIRONMENTS, "stranger"):
         dsse.make_key(folder / f"{name}.pem")
     return {name: dsse.load_key(folder / f"{name}.pem") for name in (*ENVIRONMENTS, "stranger")}
 
 
-def make_farm(keys, release):
+def make_farm(keys: Mapping[str, CryptoSigner], release: str | None) -> Farm:
     return Farm.model_validate(
         {
             "environments": {name: {"memory_mib": 2048, "cpus": 1} for name in ENVIRONMENTS},
@@ -149,23 +154,26 @@ def make_farm(keys, release):
 
 
 @pytest.fixture
-def farm(environment_keys, release_key):
+def farm(environment_keys: dict[str, CryptoSigner], release_key: str) -> Farm:
     return make_farm(environment_keys, release_key)
 
 
+FarmWith = Callable[[str | None], Farm]
+
+
 @pytest.fixture
-def farm_with(environment_keys):
+def farm_with(environment_keys: dict[str, CryptoSigner]) -> FarmWith:
     """A farm with another release key, or none."""
     return lambda release: make_farm(environment_keys, release)
 
 
-def kit_from(tag):
+def kit_from(tag: str) -> dict[str, str | None]:
     """Return what the inputs say of an upgrade kit."""
     digests = {"ledger_sha256": sha256(b"ledger"), "partition_sha256": sha256(b"partition")}
     return {"from": tag, **digests, "image_sha256": None}
 
 
-def artifacts_of(job):
+def artifacts_of(job: Mapping[str, Any]) -> dict[str, bytes]:
     """Return content for each artifact of a job."""
     names = artifact_names(job)
     return {
@@ -180,21 +188,30 @@ class FakeRun:
 
     def __init__(
         self,
-        runs,
-        keys,
-        tag,
-        image="mini",
-        epoch=EPOCH,
-        artifacts=(),
-        kits=(),
-        local=None,
-        environments=ENVIRONMENTS,
-    ):
+        runs: Path,
+        keys: Mapping[str, CryptoSigner],
+        tag: str,
+        image: str = "mini",
+        epoch: int = EPOCH,
+        artifacts: Mapping[str, bytes] | Iterable[tuple[str, bytes]] = (),
+        kits: Iterable[Mapping[str, object]] = (),
+        local: object = None,
+        environments: tuple[str, ...] = ENVIRONMENTS,
+    ) -> None:
         self.tag, self.image, self.keys, self.epoch = tag, image, keys, epoch
         self.kits, self.local = list(kits), local
         self.environments = environments
-        asked = {"compression": "strong", "vary": "all", "environments": environments}
-        self.run: Run = create(runs, Request(image=image, commit=tag, tag=tag, **asked))
+        self.run = create(
+            runs,
+            Request(
+                image=image,
+                commit=tag,
+                tag=tag,
+                compression="strong",
+                vary="all",
+                environments=environments,
+            ),
+        )
         self.write_source()
         self.write_inputs()
         self.artifacts = {**artifacts_of(self.job()), **dict(artifacts)}
@@ -203,11 +220,11 @@ class FakeRun:
         self.write_verdict()
 
     @property
-    def verified(self):
+    def verified(self) -> VerifiedTag:
         """The tag, as verifying it now finds it."""
         return VerifiedTag(self.tag, "8" * 40, COMMIT, SIGNER)
 
-    def write_source(self, **changes):
+    def write_source(self, **changes: Any) -> None:
         with tarfile.open(self.run.source_tar, "w") as tar:
             for name, content in {"lock": LOCK, "image.yaml": IMAGE}.items():
                 member = tarfile.TarInfo(f"images/live/{self.image}/{name}")
@@ -227,7 +244,7 @@ class FakeRun:
         }
         write_json(self.run.source_json, document | changes)
 
-    def write_inputs(self, **changes):
+    def write_inputs(self, **changes: Any) -> None:
         document = {
             "format": "twinbuild-inputs/1",
             "image": self.image,
@@ -240,7 +257,7 @@ class FakeRun:
         }
         write_json(self.run.inputs_json, document | changes)
 
-    def write_build(self, name):
+    def write_build(self, name: str) -> None:
         folder = self.run.environment(name)
         (folder / "artifacts").mkdir(parents=True, exist_ok=True)
         for file, content in self.artifacts.items():
@@ -250,18 +267,18 @@ class FakeRun:
         write_json(folder / "job.json", self.job())
         self.write_statement(name)
 
-    def job(self):
+    def job(self) -> dict[str, Any]:
         source, inputs = (
             json.loads(path.read_bytes()) for path in (self.run.source_json, self.run.inputs_json)
         )
         image = parse_image(IMAGE, "image.yaml")
         return make_job(source, inputs, image, compression="strong", guest_sha256="2" * 64)
 
-    def machine(self, name):
+    def machine(self, name: str) -> dict[str, Any]:
         varied = {"host_name": name, "directory_seed": name}
         return {"cpus": len(name), "kept_trees": [], "vary": "all", "varied": varied}
 
-    def write_statement(self, name, *, key=None, **changes):
+    def write_statement(self, name: str, *, key: str | None = None, **changes: Any) -> None:
         """Sign what an environment states, with some of it changed."""
         folder = self.run.environment(name)
         source = json.loads(self.run.source_json.read_bytes())
@@ -284,7 +301,7 @@ class FakeRun:
         document = statement.make(statement.Statement(**(values | changes)))
         write_json(folder / "statement.json", dsse.sign(document, self.keys[key or name]))
 
-    def write_verdict(self, **changes):
+    def write_verdict(self, **changes: Any) -> None:
         artifacts = [
             {"name": name, "size": len(content), "sha256": sha256(content)}
             for name, content in sorted(self.artifacts.items())
@@ -300,7 +317,7 @@ class FakeRun:
         write_json(self.run.verdict_json, document | changes)
 
 
-def publish_by_hand(public, fake, gpg_home, fingerprint):
+def publish_by_hand(public: Path, fake: FakeRun, gpg_home: GpgHome, fingerprint: str) -> None:
     """Publish a run as somebody who has all the keys and no gate: whatever it states."""
     folder = public / fake.tag
     for path in ("statements", *fake.environments):
@@ -318,16 +335,27 @@ def publish_by_hand(public, fake, gpg_home, fingerprint):
     (folder / "SHA256SUMS.asc").write_bytes(signature)
 
 
+class MakeRun(Protocol):
+    """Makes a run; the options are those of FakeRun."""
+
+    def __call__(self, tag: str = ..., **options: Any) -> FakeRun: ...
+
+
 @pytest.fixture
-def make_run(tmp_path, environment_keys):
-    def make(tag="3.3", **options):
+def make_run(tmp_path: Path, environment_keys: dict[str, CryptoSigner]) -> MakeRun:
+    def make(tag: str = "3.3", **options: Any) -> FakeRun:
         return FakeRun(tmp_path / "runs", environment_keys, tag, **options)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory, environment_keys, gpg_home, release_key):
+def published(
+    tmp_path_factory: pytest.TempPathFactory,
+    environment_keys: dict[str, CryptoSigner],
+    gpg_home: GpgHome,
+    release_key: str,
+) -> Path:
     """A public tree with the release 3.3; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("published")
     fake = FakeRun(folder / "runs", environment_keys, "3.3")
@@ -346,11 +374,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves a folder with ranges, and misbehaves as `server.behaviour` says."""
 
     protocol_version = "HTTP/1.1"
+    server: "Server"
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
         offset = self._offset()
         self.server.seen.append((self.path, offset))
@@ -377,7 +406,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.close_connection = True
         self.wfile.write(content)
 
-    def _offset(self):
+    def _offset(self) -> int | None:
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         return int(asked[1]) if asked and self.server.ranges else None
 
@@ -385,17 +414,22 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), lambda *a: Handler(*a, directory=os.fspath(folder)))
-        self.seen, self.cuts, self.ranges, self.cut_suffix = [], [], True, ".iso"
+        self.seen: list[tuple[str, int | None]] = []
+        self.cuts: list[int] = []
+        self.ranges, self.cut_suffix = True, ".iso"
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-@pytest.fixture
-def serve():
-    servers = []
+Serve = Callable[[Path], Server]
 
-    def start(folder):
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    servers: list[Server] = []
+
+    def start(folder: Path) -> Server:
         server = Server(folder)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
@@ -407,11 +441,14 @@ def serve():
         server.server_close()
 
 
+Listing = Callable[[Path], dict[str, bytes | None]]
+
+
 @pytest.fixture
-def listing():
+def listing() -> Listing:
     """Everything in a folder with its content, to compare before and after."""
 
-    def read(folder):
+    def read(folder: Path) -> dict[str, bytes | None]:
         return {
             str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
             for path in folder.rglob("*")

@@ -4,8 +4,11 @@
 import io
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 from rich.console import Console
@@ -13,8 +16,8 @@ from rich.console import Console
 from pipeline.base.display import Display
 from pipeline.base.openpgp import Gpg
 from pipeline.kits.install import description
-from pipeline.kits.install.apply import apply_kit
-from pipeline.kits.install.description import Offer, Trust
+from pipeline.kits.install.apply import Applied, apply_kit
+from pipeline.kits.install.description import Description, Offer, Trust
 from tests.installed import PARTITION_AT, KitParts, Release, make_disk, read_partition, switch
 from tests.installed import sha256 as digest
 from tests.releases import GpgHome
@@ -26,7 +29,7 @@ THIRD = Release("3.3", static={"boot/readme": b"one"})  # as the first one, but 
 
 
 @pytest.fixture(scope="session")
-def gpg_home():
+def gpg_home() -> Iterator[GpgHome]:
     with GpgHome.made() as home:
         yield home
 
@@ -39,23 +42,32 @@ class Signer:
     fingerprint: str
 
     @property
-    def trust(self):
+    def trust(self) -> Trust:
         return Trust(self.home.export(self.fingerprint), self.fingerprint)
 
-    def sign(self, described):
+    def sign(self, described: Description) -> bytes:
         return description.sign(described, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint)
 
-    def sign_payload(self, payload):
+    def sign_payload(self, payload: bytes) -> bytes:
         return description.sign_payload(
             payload, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint
         )
 
-    def describe(self, parts, packed, now=NOW, renewal_key=None):
+    def describe(
+        self, parts: KitParts, packed: bytes, now: datetime = NOW, renewal_key: str | None = None
+    ) -> bytes:
         old, new = parts.base.version, parts.new.version
         offer = Offer(parts.new.image, "amd64", old, new, len(packed), digest(packed))
         return self.state(old, new, offer, now, renewal_key)
 
-    def state(self, start, newest, offer=None, now=NOW, renewal_key=None):
+    def state(
+        self,
+        start: str,
+        newest: str,
+        offer: Offer | None = None,
+        now: datetime = NOW,
+        renewal_key: str | None = None,
+    ) -> bytes:
         """What there is for systems installed from `start`, signed; without an offer nothing."""
         return self.sign(
             description.describe(
@@ -71,7 +83,7 @@ class Signer:
 
 
 @pytest.fixture(autouse=True)
-def memory(tmp_path_factory, monkeypatch):
+def memory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's commands remember what they knew."""
     state = tmp_path_factory.mktemp("state")
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
@@ -79,20 +91,28 @@ def memory(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def signer(gpg_home):
+def signer(gpg_home: GpgHome) -> Signer:
     return Signer(gpg_home, gpg_home.make("Release <release@example.org>"))
 
 
 @pytest.fixture(scope="session")
-def stranger(gpg_home):
+def stranger(gpg_home: GpgHome) -> Signer:
     return Signer(gpg_home, gpg_home.make("Other <other@example.org>"))
 
 
+class Kits(Protocol):
+    """Writes a kit, or other bytes in its place, and a description beside it."""
+
+    def __call__(
+        self, parts: KitParts, packed: bytes | None = ..., described: bytes | None = ...
+    ) -> Path: ...
+
+
 @pytest.fixture(scope="session")
-def kits(tmp_path_factory, signer):
+def kits(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Kits:
     """Return what puts a kit and its description into a folder of its own."""
 
-    def write(parts, packed=None, described=None):
+    def write(parts: KitParts, packed: bytes | None = None, described: bytes | None = None) -> Path:
         packed = packed or parts.pack()
         folder = tmp_path_factory.mktemp("kit")
         path = folder / f"mini-amd64-{parts.base.version}-to-{parts.new.version}.iuk"
@@ -104,17 +124,17 @@ def kits(tmp_path_factory, signer):
 
 
 @pytest.fixture(scope="session")
-def to_second(kits):
+def to_second(kits: Kits) -> Path:
     return kits(KitParts(FIRST, SECOND))
 
 
 @pytest.fixture(scope="session")
-def to_third(kits):
+def to_third(kits: Kits) -> Path:
     return kits(KitParts(FIRST, THIRD))
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory):
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {**FIRST.files, "boot/grub/current.cfg": switch("3.1"), "mine/notes": b"my own"}
     return make_disk(tmp_path_factory.mktemp("disk") / "fresh.img", files)
 
@@ -123,19 +143,19 @@ def fresh(tmp_path_factory):
 class Stick:
     """A disk image with an installed system."""
 
-    path: object
+    path: Path
     trust: Trust
 
-    def apply(self, kit, trust=None, now=NOW):
+    def apply(self, kit: Path, trust: Trust | None = None, now: datetime = NOW) -> Applied:
         shown = Display(Console(file=io.StringIO()))
         return apply_kit(kit, self.path, trust or self.trust, shown, now)
 
-    def files(self):
+    def files(self) -> dict[str, bytes]:
         with tempfile.TemporaryDirectory() as folder:
-            into = type(self.path)(folder, "files")
+            into = Path(folder, "files")
             return read_partition(self.path, offset=PARTITION_AT, into=into)
 
-    def check(self):
+    def check(self) -> None:
         """What fsck has to say of the partition: nothing."""
         with tempfile.NamedTemporaryFile() as part:
             argv = ["dd", f"if={self.path}", f"of={part.name}", "bs=1M", "conv=sparse"]
@@ -146,7 +166,7 @@ class Stick:
 
 
 @pytest.fixture
-def stick(fresh, tmp_path, signer):
+def stick(fresh: Path, tmp_path: Path, signer: Signer) -> Stick:
     path = tmp_path / "stick.img"
     subprocess.run(["cp", fresh, path], check=True)
     return Stick(path, signer.trust)
