@@ -963,7 +963,7 @@ def _time(value: str) -> datetime:
 # --- end of the copy of statement.py --------------------------------------------------------------
 
 
-# --- names: a copy of the end of pipeline/guest/protocol.py ---------------------------------------
+# --- names: a copy of pipeline/documents/artifact_names.py ----------------------------------------
 
 
 @dataclass(frozen=True)
@@ -1008,7 +1008,7 @@ def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:
     )
 
 
-# --- end of the copy of protocol.py ---------------------------------------------------------------
+# --- end of the copy of artifact_names.py ---------------------------------------------------------
 
 
 # --- manifest and statements --------------------------------------------------------------------

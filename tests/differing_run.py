@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.base import dsse
 from pipeline.base.files import sha256_file, write_json
 from pipeline.documents import statement
-from pipeline.documents.boot_names import without_digest
+from pipeline.documents.system_partition import without_digest
 from pipeline.farm.run import Request, Run, create
 
 EPOCH = 1795372707

@@ -25,11 +25,11 @@ from securesystemslib.signer import CryptoSigner
 from pipeline.base import dsse
 from pipeline.base.files import write_json
 from pipeline.documents import statement
+from pipeline.documents.artifact_names import artifact_names
 from pipeline.farm.config import Farm, parse_image
 from pipeline.farm.job import make_job
 from pipeline.farm.run import Request, create
 from pipeline.farm.tag import VerifiedTag
-from pipeline.guest.protocol import artifact_names
 from pipeline.release.assemble import manifest_bytes
 from pipeline.release.stage import run_release
 

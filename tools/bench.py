@@ -5,9 +5,9 @@ from pipeline import flow
 from pipeline.base.display import Display
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.base.files import read_json
+from pipeline.documents.disks import TIMINGS
 from pipeline.farm.run import Request, Run
 from pipeline.farm.workspace import Workspace
-from pipeline.guest.protocol import TIMINGS
 
 
 def run_bench(workspace: Workspace, display: Display, *, image: str = "mini") -> list[str]:

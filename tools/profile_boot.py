@@ -14,10 +14,10 @@ from pipeline.base.command import run
 from pipeline.base.display import Display
 from pipeline.base.errors import InfrastructureFailed, UsageError, command_line
 from pipeline.base.files import write_bytes
+from pipeline.documents.image_folder import PRIORITIES, SORT_FILE, sort_line
 from pipeline.documents.lock import NAME
 from pipeline.farm.run import list_runs
 from pipeline.farm.workspace import Workspace
-from pipeline.guest.protocol import PRIORITIES, SORT_FILE, sort_line
 from pipeline.machines.boot import watch_boot
 from tools.iso_layout import IsoLayout, Piece, read_layout
 

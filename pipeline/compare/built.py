@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.base.plain import plain
-from pipeline.documents.boot_names import without_digest
+from pipeline.documents.system_partition import without_digest
 from pipeline.farm.artifacts import list_artifacts
 from pipeline.look.formats.container import Entry
 from pipeline.look.formats.known import recognise

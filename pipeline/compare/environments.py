@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.guest.protocol import BUILD_FOLDER
+from pipeline.documents.steps import BUILD_FOLDER
 from pipeline.look.causes.facts import Facts
 
 CLOCK = "%Y-%m-%dT%H:%M:%S"

@@ -2,5 +2,5 @@
 """What runs inside the machine: turns a job into artifacts.
 
 Python standard library only. It is sent into the machine as it is here and imports nothing of the
-rest of Twinbuild; the rest imports only `protocol` of it.
+rest of Twinbuild; nothing of the rest imports it.
 """

@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.guest import media, protocol
+from pipeline.documents.disks import REPOSITORY
+from pipeline.guest import media
 from pipeline.guest.job import Job, Locked
 from pipeline.guest.programs import run
 from pipeline.guest.serial_port import Report
@@ -45,7 +46,7 @@ def measure(
 
 def _mmdebstrap(job: Job, tree: Path, includes: Path, locked: Sequence[Locked]) -> list[str]:
     suite = str(job.document["suite"])
-    archive = f"deb [trusted=yes] copy:{job.work / protocol.REPOSITORY} {suite} main"
+    archive = f"deb [trusted=yes] copy:{job.work / REPOSITORY} {suite} main"
     argv = ["mmdebstrap", "--mode=root", "--variant=essential", "--format=directory"]
     argv += [f"--include={','.join(package.name for package in locked)}"]
     if includes.is_dir():

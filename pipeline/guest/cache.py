@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.guest import protocol
+from pipeline.documents.disks import LAYERS_DISK, TREES_DISK
+from pipeline.documents.progress import STATUS_INFRASTRUCTURE
+from pipeline.documents.steps import LAST_KEPT
 from pipeline.guest.job import disk
 from pipeline.guest.ledger import XATTRS, Change, inode
 from pipeline.guest.serial_port import Report, StepFailed
@@ -62,7 +64,7 @@ class Trees:
         self._begun = {layer.step: layer for layer in begun}
         self._report = report
         self._times = times
-        layers = disk(protocol.LAYERS_DISK)
+        layers = disk(LAYERS_DISK)
         self._keeper = Keeper(tree, layers, report, times.started, times.made) if keep else None
 
     def restore(self, step: str) -> bool:
@@ -72,7 +74,7 @@ class Trees:
             return False
         self._report.log(f"the tree after {step} was kept by an earlier build")
         with self._damage_told(step):
-            trees = disk(protocol.TREES_DISK)
+            trees = disk(TREES_DISK)
             self._times.take_package_times(restore(layer, trees, self._tree, self._times.started))
         return True
 
@@ -88,7 +90,7 @@ class Trees:
                     raise damaged(step)
         elif self._keeper:
             self._keeper.keep(step, change, digest, int(time.time()))
-            if step == protocol.LAST_KEPT:
+            if step == LAST_KEPT:
                 self._keeper = None
 
     @contextmanager
@@ -209,7 +211,7 @@ def restore(layer: Layer, device: Path, tree: Path, started: int) -> frozenset[i
 def damaged(step: str, detail: str = "") -> StepFailed:
     """Return the error that tells of a layer that is not what was kept."""
     what = f"the kept tree after {step} is damaged and was dropped; build again"
-    return StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
+    return StepFailed(STATUS_INFRASTRUCTURE, what, detail)
 
 
 def _remove(paths: Iterable[bytes]) -> None:

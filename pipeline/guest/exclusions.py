@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.job import Job
 from pipeline.guest.serial_port import Report, StepFailed
 
@@ -50,7 +50,7 @@ def parse(text: str, name: str) -> Mapping[str, re.Pattern[str]]:
             patterns[words] = re.compile(_expression(words), re.DOTALL)
         except (ValueError, re.error) as error:
             what = f"{name}:{number}: {words!r} is no path pattern: {error}"
-            raise StepFailed(protocol.STATUS_BUILD_FAILED, what) from error
+            raise StepFailed(STATUS_BUILD_FAILED, what) from error
     return patterns
 
 

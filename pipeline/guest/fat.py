@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.programs import run
 from pipeline.guest.serial_port import Report, StepFailed
 
@@ -43,7 +43,7 @@ def files_below(folder: Path) -> list[str]:
 
 def _unfit(name: str, why: str) -> StepFailed:
     what = f"{name!r} cannot be on the system partition, a FAT: it {why}"
-    return StepFailed(protocol.STATUS_BUILD_FAILED, what)
+    return StepFailed(STATUS_BUILD_FAILED, what)
 
 
 def make_fat(

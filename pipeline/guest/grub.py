@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.system_partition import SWITCH, switch
 from pipeline.guest.job import Job
 from pipeline.guest.programs import run
 from pipeline.guest.serial_port import Report
@@ -60,7 +60,7 @@ def add_configuration(job: Job, kernel: str, initramfs: str) -> None:
     d = job.document
     (job.binary / "boot" / "grub").mkdir(parents=True)
     (job.binary / "boot" / "grub" / "grub.cfg").write_text(GRUB_CFG.format(image=d["image"]))
-    (job.binary / protocol.SWITCH).write_bytes(protocol.switch(d["version"]))
+    (job.binary / SWITCH).write_bytes(switch(d["version"]))
     parameters = f" {d['kernel_parameters']}" if d["kernel_parameters"] else ""
     entry = {"version": d["version"], "kernel": kernel, "initramfs": initramfs}
     (job.binary / "live" / f"{d['version']}.cfg").write_text(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.serial_port import StepFailed
 
 NO_NETWORK = re.compile(
@@ -27,7 +27,7 @@ def telling(hook: Path, source: Path) -> Iterator[None]:
     try:
         yield
     except StepFailed as failure:
-        if failure.status != protocol.STATUS_BUILD_FAILED:
+        if failure.status != STATUS_BUILD_FAILED:
             raise
         text = hook.read_text(errors="replace") if hook.is_file() else ""
         what = _told(failure, hook.name, text, hook.relative_to(source).as_posix())

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.serial_port import StepFailed
 
 
@@ -17,7 +17,7 @@ def check_hook_links(hooks: Path, source: Path) -> None:
     for path in sorted(hooks.rglob("*")) if hooks.is_dir() else []:
         if path.is_symlink() and (fault := _fault(path, inside)):
             what = f"{path.relative_to(source)} is a link to {path.readlink()}, {fault}"
-            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+            raise StepFailed(STATUS_BUILD_FAILED, what)
 
 
 def _fault(link: Path, inside: Path) -> str:

@@ -12,7 +12,19 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.guest import protocol
+from pipeline.documents.artifact_names import ArtifactNames, artifact_names, deb_name
+from pipeline.documents.disks import (
+    ARTIFACTS,
+    EARLIER,
+    INPUT_DISK,
+    LOCK,
+    REPOSITORY,
+    SOURCE_TAR,
+    SOURCES,
+    earlier_files,
+    source_files,
+)
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS
 from pipeline.guest.serial_port import StepFailed
 
 HANDED_OVER = Path("/run/twinbuild")
@@ -22,11 +34,11 @@ HANDED_IN = (
     "pipeline",
     "machine.json",
     "job.json",
-    protocol.LOCK,
-    protocol.SOURCE_TAR,
-    protocol.REPOSITORY,
-    protocol.SOURCES,
-    protocol.EARLIER,
+    LOCK,
+    SOURCE_TAR,
+    REPOSITORY,
+    SOURCES,
+    EARLIER,
 )
 
 
@@ -64,7 +76,7 @@ class Local:
     @property
     def file_name(self) -> str:
         """The name of its file in the repository, and among the artifacts if it is built."""
-        return protocol.deb_name(self.name, self.version, self.architecture)
+        return deb_name(self.name, self.version, self.architecture)
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class Job:
     @property
     def artifacts(self) -> Path:
         """What is compared and published."""
-        return self.work / protocol.ARTIFACTS
+        return self.work / ARTIFACTS
 
     @property
     def image_folder(self) -> Path:
@@ -113,9 +125,9 @@ class Job:
         return tuple(Local(**package) for package in found)
 
     @property
-    def names(self) -> protocol.ArtifactNames:
+    def names(self) -> ArtifactNames:
         """The names of the artifacts."""
-        return protocol.artifact_names(self.document)
+        return artifact_names(self.document)
 
 
 def read_documents() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -130,7 +142,7 @@ def disk(serial: str) -> Path:
     for path in Path("/sys/block").glob("vd*/serial"):
         if path.read_text().strip() == serial:
             return Path("/dev") / path.parent.name
-    raise StepFailed(protocol.STATUS_INFRASTRUCTURE, f"this machine has no disk {serial!r}")
+    raise StepFailed(STATUS_INFRASTRUCTURE, f"this machine has no disk {serial!r}")
 
 
 def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Locked, ...]:
@@ -142,7 +154,7 @@ def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Locked, ...]:
     """
     digests: dict[str, tuple[int, str]] = {}
     with (
-        disk(protocol.INPUT_DISK).open("rb") as device,
+        disk(INPUT_DISK).open("rb") as device,
         tarfile.open(fileobj=device, mode="r|") as tar,
     ):
         for member in tar:
@@ -152,21 +164,21 @@ def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Locked, ...]:
     _check_named(job, digests)
     locked = lock_of(job)
     _check_packages((*(locked if packages else ()), *lock_of(job, "build")), digests)
-    _unpack_source(job.work / protocol.SOURCE_TAR, job.work / "source")
+    _unpack_source(job.work / SOURCE_TAR, job.work / "source")
     if not job.image_folder.is_dir():
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"the source has no {job.image_folder.name}")
+        raise StepFailed(STATUS_BUILD_FAILED, f"the source has no {job.image_folder.name}")
     return locked
 
 
 def _check_packages(locked: Sequence[Locked], digests: Mapping[str, tuple[int, str]]) -> None:
     """Refuse packages that are not those of the lock."""
-    pool = f"{protocol.REPOSITORY}/pool/"
+    pool = f"{REPOSITORY}/pool/"
     there = {name[len(pool) :]: found for name, found in digests.items() if name.startswith(pool)}
     wanted = {package.file_name: (package.size, package.sha256) for package in locked}
     wrong = sorted(n for n in there.keys() | wanted.keys() if there.get(n) != wanted.get(n))
     if wrong:
         raise StepFailed(
-            protocol.STATUS_INPUTS,
+            STATUS_INPUTS,
             f"{len(wrong)} packages are not what the lock says, for instance {wrong[0]}",
             "\n".join(wrong),
         )
@@ -175,16 +187,16 @@ def _check_packages(locked: Sequence[Locked], digests: Mapping[str, tuple[int, s
 def _check_named(job: Job, digests: Mapping[str, tuple[int, str]]) -> None:
     """Refuse what the job names and is missing or another, and more of its kind."""
     expected = {
-        protocol.LOCK: job.document["lock_sha256"],
-        protocol.SOURCE_TAR: job.document["source_sha256"],
+        LOCK: job.document["lock_sha256"],
+        SOURCE_TAR: job.document["source_sha256"],
     }
     for kit in job.document["kits"]:
-        expected |= protocol.earlier_files(kit)
-    expected |= protocol.source_files(job.document)
-    more = {n for n in digests if n.startswith((f"{protocol.EARLIER}/", f"{protocol.SOURCES}/"))}
+        expected |= earlier_files(kit)
+    expected |= source_files(job.document)
+    more = {n for n in digests if n.startswith((f"{EARLIER}/", f"{SOURCES}/"))}
     for name in sorted(expected.keys() | more):
         if digests.get(name, (0, ""))[1] != expected.get(name):
-            raise StepFailed(protocol.STATUS_INPUTS, f"{name} is not the one that the job names")
+            raise StepFailed(STATUS_INPUTS, f"{name} is not the one that the job names")
 
 
 def _unpack_source(archive: Path, folder: Path) -> None:
@@ -194,12 +206,12 @@ def _unpack_source(archive: Path, folder: Path) -> None:
     done = subprocess.run([*argv, "--no-same-owner"], capture_output=True, check=False)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace")
-        raise StepFailed(protocol.STATUS_INPUTS, "the source cannot be unpacked", said)
+        raise StepFailed(STATUS_INPUTS, "the source cannot be unpacked", said)
 
 
 def lock_of(job: Job, user: str = "image") -> tuple[Locked, ...]:
     """Return the packages that the job's lock names for the "image" or the "build" of its own."""
-    return tuple(read_lock((job.work / protocol.LOCK).read_text(), user))
+    return tuple(read_lock((job.work / LOCK).read_text(), user))
 
 
 def read_lock(text: str, user: str = "image") -> Iterator[Locked]:
@@ -218,7 +230,7 @@ def read_lock(text: str, user: str = "image") -> Iterator[Locked]:
 
 def lock_date(job: Job) -> int:
     """Return the date of the newest index that the lock rests on, in seconds; else the epoch."""
-    text = (job.work / protocol.LOCK).read_text()
+    text = (job.work / LOCK).read_text()
     lines = (line.partition(": ") for line in text.split("\n"))
     dates = [parsedate_to_datetime(value) for name, _, value in lines if name == "Date"]
     return int(max(dates).timestamp()) if dates else job.epoch
@@ -229,7 +241,7 @@ def _check_member(member: tarfile.TarInfo, known: Container[str]) -> None:
     path = PurePosixPath(member.name)
     fits = member.isfile() and path.parts and path.parts[0] in HANDED_IN and ".." not in path.parts
     if not fits or str(path) != member.name or member.name in known:
-        raise StepFailed(protocol.STATUS_INPUTS, f"the input disk holds a path {member.name!r}")
+        raise StepFailed(STATUS_INPUTS, f"the input disk holds a path {member.name!r}")
 
 
 def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, work: Path) -> tuple[int, str]:

@@ -12,7 +12,9 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pipeline.guest import protocol, tree
+from pipeline.documents.disks import LOCAL, MAIN, REPOSITORY
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
+from pipeline.guest import tree
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.job import Job, Local
 from pipeline.guest.programs import output_of
@@ -30,11 +32,11 @@ def offer(job: Job) -> tuple[Local, ...]:
     """
     if not job.local:
         return ()
-    repository = job.work / protocol.REPOSITORY
+    repository = job.work / REPOSITORY
     dists = repository / "dists" / str(job.document["suite"])
     paragraphs = [_paragraph(job, package, repository / "pool") for package in job.local]
     _check_depends(job, paragraphs, dists)
-    _write(_index(job, dists, protocol.LOCAL), "\n".join(paragraphs))
+    _write(_index(job, dists, LOCAL), "\n".join(paragraphs))
     _write_release(job, dists)
     return job.local
 
@@ -55,7 +57,7 @@ def check_identity(package: Local, path: Path, blame: str) -> None:
     wanted = f"{package.name} {package.version} {package.architecture}"
     if said != wanted:
         what = f"{blame}: {path.name} says that it is {said!r}, not {wanted!r}"
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+        raise StepFailed(STATUS_BUILD_FAILED, what)
 
 
 def _file(job: Job, package: Local) -> Path:
@@ -71,7 +73,7 @@ def _paragraph(job: Job, package: Local, pool: Path) -> str:
     sha256 = sha256_file(path)
     if package.sha256 not in (None, sha256):
         what = f"packages.chroot/{path.name} is not the one that the job names"
-        raise StepFailed(protocol.STATUS_INPUTS, what)
+        raise StepFailed(STATUS_INPUTS, what)
     check_identity(package, path, path.parent.name)
     pool.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
@@ -90,7 +92,7 @@ def _check_depends(job: Job, paragraphs: Iterable[str], dists: Path) -> None:
     The lock knows only what `debian/control` says; shared libraries come to light in the build.
     """
     own = [_fields(paragraph) for paragraph in paragraphs]
-    main = _index(job, dists, protocol.MAIN).read_text().split("\n\n")
+    main = _index(job, dists, MAIN).read_text().split("\n\n")
     there = {name for fields in (*own, *map(_fields, main)) for name in _offered(fields)}
     wanted = {package.name for package in job.local if package.wanted}
     for fields in own:
@@ -102,7 +104,7 @@ def _check_depends(job: Job, paragraphs: Iterable[str], dists: Path) -> None:
             ):
                 name = next(iter(_names(relation)))
                 raise StepFailed(
-                    protocol.STATUS_BUILD_FAILED,
+                    STATUS_BUILD_FAILED,
                     f"{fields['Package']} depends on {relation.strip()}, which the lock does not"
                     f" have; add {name} to a package list of the image and write its lock anew",
                 )

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_INFRASTRUCTURE
 from pipeline.guest.serial_port import StepFailed
 
 BUILT_IN = frozenset({"C", "C.UTF-8", "POSIX"})
@@ -40,7 +40,7 @@ def make(name: str) -> str:
     charmap = _run(["locale", "charmap"], {"LC_ALL": name}).strip()
     if charmap != "UTF-8":
         what = f"the machine cannot use its data of the locale {name}: it says {charmap}"
-        raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what)
+        raise StepFailed(STATUS_INFRASTRUCTURE, what)
     return _run(["localedef", "--version"], {}).partition("\n")[0]
 
 
@@ -92,5 +92,5 @@ def _run(argv: list[str], variables: Mapping[str, str]) -> str:
     if done.returncode != 0:
         detail = (done.stdout + done.stderr).decode(errors="replace")
         what = f"{' '.join(argv[:4])} failed in the machine"
-        raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
+        raise StepFailed(STATUS_INFRASTRUCTURE, what, detail)
     return done.stdout.decode(errors="replace")

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.guest import protocol
+from pipeline.documents.disks import SCRATCH_DISK
+from pipeline.documents.progress import STATUS_INFRASTRUCTURE
 from pipeline.guest.job import disk
 from pipeline.guest.serial_port import StepFailed
 
@@ -39,7 +40,7 @@ def make_scratch(machine: Mapping[str, Any]) -> Path:
     """Make the file system that the build works on, and mount it where this machine builds."""
     kind, work = machine["scratch_filesystem"], Path(machine["build_path"])
     work.mkdir(parents=True, exist_ok=True)
-    device = os.fspath(disk(protocol.SCRATCH_DISK))
+    device = os.fspath(disk(SCRATCH_DISK))
     if kind == "tmpfs":
         device = "tmpfs"
     else:
@@ -65,4 +66,4 @@ def _run(argv: list[str]) -> None:
     done = subprocess.run(argv, capture_output=True, check=False)
     if done.returncode != 0:
         detail = (done.stdout + done.stderr).decode(errors="replace")
-        raise StepFailed(protocol.STATUS_INFRASTRUCTURE, f"{argv[0]} failed in the machine", detail)
+        raise StepFailed(STATUS_INFRASTRUCTURE, f"{argv[0]} failed in the machine", detail)

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from pipeline.guest import cache, local_archive, locales, media, packages, protocol, tree, usb_image
+from pipeline.documents.disks import ARTIFACTS, LEDGER, OUTPUT_DISK, REPOSITORY, TIMINGS
+from pipeline.documents.progress import SCRATCH_FULL, STATUS_INFRASTRUCTURE
+from pipeline.documents.steps import BOOTSTRAP, PACKAGES
+from pipeline.guest import cache, local_archive, locales, media, packages, tree, usb_image
 from pipeline.guest.by_hand import measure
 from pipeline.guest.exclusions import exclude
 from pipeline.guest.job import Job, Locked, disk, lock_date, read_documents, unpack_inputs
@@ -36,11 +39,11 @@ def main() -> None:
         _failed(report, failure.status, failure.what, failure.detail)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = f"{protocol.SCRATCH_FULL if full else type(error).__name__}: {error}"
-        _failed(report, protocol.STATUS_INFRASTRUCTURE, what, traceback.format_exc())
+        what = f"{SCRATCH_FULL if full else type(error).__name__}: {error}"
+        _failed(report, STATUS_INFRASTRUCTURE, what, traceback.format_exc())
     except Exception as error:  # noqa: BLE001  a bug of ours must reach the log, not vanish
         what = f"the machine's own programs failed: {error!r}"
-        _failed(report, protocol.STATUS_INFRASTRUCTURE, what, traceback.format_exc())
+        _failed(report, STATUS_INFRASTRUCTURE, what, traceback.format_exc())
 
 
 def _failed(report: Report, status: int, what: str, detail: str) -> None:
@@ -62,7 +65,7 @@ def _build(report: Report) -> None:
         report.log(f"data of the locale {machine['locale']}: {locale_data}")
     by_hand = measure(job, report, env, locked) if machine.get("measure_by_hand") else {}
     times = Times(job.epoch, started)
-    ledger = Ledger(job.tree, job.work / protocol.LEDGER, times.settled)
+    ledger = Ledger(job.tree, job.work / LEDGER, times.settled)
     trees = cache.Trees(job.tree, begun, report, times, keep=machine["trees"]["keep"])
     stop, packed = machine["trees"]["stop"], False
     for name, act in _steps(job, report, env, locked, times, ledger):
@@ -70,11 +73,11 @@ def _build(report: Report) -> None:
             made = {} if trees.restore(name) else act() or {}
             if name == INITRAMFS:  # whose files leave the tree later, restored or not
                 made = media.kernel_and_initramfs(job)
-            before = name < protocol.BOOTSTRAP
+            before = name < BOOTSTRAP
             if packed or before:
                 ledger.pass_over(name)
             else:
-                epoch = lock_date(job) if name == protocol.BOOTSTRAP else job.epoch
+                epoch = lock_date(job) if name == BOOTSTRAP else job.epoch
                 times.settle_passwords(job.tree, epoch)
                 trees.keep(name, ledger.record(name), ledger.digest)
             for artifact, path in made.items():
@@ -88,15 +91,13 @@ def _build(report: Report) -> None:
         ledger.close()
         seconds = round(ledger.seconds, 3)
         timings = {"steps": report.seconds, "by_hand": by_hand, "ledger": seconds}
-        (job.work / protocol.TIMINGS).write_text(
-            json.dumps(timings, indent=2, sort_keys=True) + "\n"
-        )
-        names = [f"{protocol.ARTIFACTS}/{name}" for name in job.names.all() if not stop]
-        names += [protocol.LEDGER, protocol.TIMINGS]
+        (job.work / TIMINGS).write_text(json.dumps(timings, indent=2, sort_keys=True) + "\n")
+        names = [f"{ARTIFACTS}/{name}" for name in job.names.all() if not stop]
+        names += [LEDGER, TIMINGS]
         if locales.are_lent(machine["locale"]) and not tree.takes_locale(job.tree, report, env):
             locale_data += ", which the libc in the tree does not take: its programs did as in C"
             report.log(f"data of the locale {machine['locale']}: {locale_data}")
-        hand_over(disk(protocol.OUTPUT_DISK), job.work, names)
+        hand_over(disk(OUTPUT_DISK), job.work, names)
     report.send("done", facts={**_facts(env), "locale_data": locale_data})
 
 
@@ -112,11 +113,11 @@ def _steps(
     # The bootstrap depends on the lock alone, so that commits with one lock can share its tree.
     of_lock = {**env, "SOURCE_DATE_EPOCH": str(lock_date(job))}
     if job.sources:
-        yield protocol.PACKAGES, partial(packages.make_build_root, job, report, of_lock)
+        yield PACKAGES, partial(packages.make_build_root, job, report, of_lock)
     for source in job.sources:
-        step = f"{protocol.PACKAGES}/{source['name']}"
+        step = f"{PACKAGES}/{source['name']}"
         yield step, partial(packages.build, job, report, env, source)
-    yield protocol.BOOTSTRAP, partial(_bootstrap, job, report, of_lock, locked, times)
+    yield BOOTSTRAP, partial(_bootstrap, job, report, of_lock, locked, times)
     yield "30-includes", partial(tree.add_includes, job)
     for hook in tree.hooks(job.image_folder / "hooks", ".chroot"):
         yield f"40-hooks/{hook.name}", partial(tree.run_chroot_hook, job, report, env, hook)
@@ -135,7 +136,7 @@ def _bootstrap(
     job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked], times: Times
 ) -> None:
     tree.bootstrap(job, report, env, locked, local_archive.offer(job))
-    pool = job.work / protocol.REPOSITORY / "pool"
+    pool = job.work / REPOSITORY / "pool"
     times.take_package_times(package_times(pool, times.started))
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.documents.boot_names import DIGEST_DIGITS
-from pipeline.guest import grub, protocol, squashfs_sort, tree
+from pipeline.documents.progress import STATUS_BUILD_FAILED
+from pipeline.documents.system_partition import DIGEST_DIGITS, SWITCH, switch
+from pipeline.guest import grub, squashfs_sort, tree
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.fat import files_below, make_fat
 from pipeline.guest.hook_failure import telling
@@ -35,7 +36,7 @@ def kernel_and_initramfs(job: Job) -> dict[str, Path]:
         found = [p for p in (job.tree / "boot").glob(pattern) if p.is_file() and not p.is_symlink()]
         if len(found) != 1:
             what = f"the image has {len(found)} files boot/{pattern} and must have one"
-            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+            raise StepFailed(STATUS_BUILD_FAILED, what)
         paths[f"live/{name}"] = found[0]
     return paths
 
@@ -92,14 +93,14 @@ def complete_partition(job: Job, report: Report, env: Mapping[str, str]) -> None
 def _check_partition(job: Job) -> None:
     """Raise StepFailed if an include or hook changed what upgrades rest on."""
     unfit = ""
-    switch = job.binary / protocol.SWITCH
-    if not switch.is_file() or switch.read_bytes() != protocol.switch(job.document["version"]):
-        unfit = f"{protocol.SWITCH} was changed: upgrades rewrite it, use boot/grub/grub.cfg"
+    path = job.binary / SWITCH
+    if not path.is_file() or path.read_bytes() != switch(job.document["version"]):
+        unfit = f"{SWITCH} was changed: upgrades rewrite it, use boot/grub/grub.cfg"
     for loader in (BIOS_LOADER, EFI_IMAGE):
         if (job.binary / loader).exists():
             unfit = f"{loader} is there: the build makes the loaders of the ISO"
     if unfit:
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"on the system partition {unfit}")
+        raise StepFailed(STATUS_BUILD_FAILED, f"on the system partition {unfit}")
 
 
 def _iso_loaders(

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_INFRASTRUCTURE
 from pipeline.guest.serial_port import StepFailed
 
 PIECE = 1024 * 1024
@@ -31,7 +31,7 @@ def hand_over(output: Path, folder: Path, names: Iterable[str]) -> None:
             os.close(disk)
     except OSError as error:
         what = f"the output disk is too small or broken: {error.strerror}"
-        raise StepFailed(protocol.STATUS_INFRASTRUCTURE, what) from error
+        raise StepFailed(STATUS_INFRASTRUCTURE, what) from error
 
 
 def _write(disk: int, at: int, path: Path, name: str) -> int:

@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.guest import protocol, tree
+from pipeline.documents.disks import BUILD, SOURCES
+from pipeline.documents.progress import STATUS_BUILD_FAILED
+from pipeline.documents.steps import BUILD_FOLDER
+from pipeline.guest import tree
 from pipeline.guest.job import Job, lock_of
 from pipeline.guest.local_archive import check_identity
 from pipeline.guest.serial_port import Report, StepFailed
@@ -26,7 +29,7 @@ def make_build_root(job: Job, report: Report, env: Mapping[str, str]) -> None:
     """Install what builds the image's own packages, and nothing else."""
     locked = lock_of(job, "build")
     root = _root(job)
-    tree.install(job, report, env, root, locked, [protocol.BUILD])
+    tree.install(job, report, env, root, locked, [BUILD])
     tree.check_installed(root, locked, locked)
     user = str(job.machine["user"])
     for name, line in (
@@ -48,7 +51,7 @@ def build(
     Raise StepFailed if that fails, or if it makes other packages than the job names.
     """
     name, upstream = source["name"], _upstream(source["version"])
-    outside = _root(job) / protocol.BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
+    outside = _root(job) / BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
     folder = outside / f"{name}-{upstream}"
     outside.mkdir(parents=True)
     for above in (outside, *outside.parents):
@@ -79,7 +82,7 @@ def _lay_out(
     if dsc := source.get("dsc"):
         shutil.copyfile(packages / dsc, outside / dsc)
         for file in source["files"]:
-            fetched = job.work / protocol.SOURCES / file["sha256"]
+            fetched = job.work / SOURCES / file["sha256"]
             shutil.copyfile(fetched, outside / file["name"])
         _hand_to_user(outside)
         # Their hashes were checked; a signature of the .dsc is nobody's whom we know.
@@ -146,7 +149,7 @@ def _deliver(job: Job, source: str, folder: Path) -> dict[str, Path]:
         what = "was not made, though debian/control and debian/changelog name it"
         if name in made:
             what = "was made, though debian/control and debian/changelog do not name it"
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"packages/{source}: {name} {what}")
+        raise StepFailed(STATUS_BUILD_FAILED, f"packages/{source}: {name} {what}")
     for name, package in wanted.items():
         check_identity(package, made[name], f"packages/{source}")
         os.chown(made[name], 0, 0)

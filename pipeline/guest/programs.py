@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import SCRATCH_FULL, STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE
 from pipeline.guest.serial_port import Report, StepFailed
 
 TAIL_LINES = 20
@@ -50,7 +50,7 @@ def run(
         )
     except OSError as error:
         what = f"{name} cannot be started: {error.strerror}"
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, what) from error
+        raise StepFailed(STATUS_BUILD_FAILED, what) from error
     assert process.stdout is not None
     with process.stdout:
         try:
@@ -63,7 +63,7 @@ def run(
             os.killpg(process.pid, signal.SIGKILL)  # not reaped yet: the group is still its own
             process.wait()
             what = f"{name}, or what it started, did not end within {limit_s / 60:g} minutes"
-            raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(last)) from None
+            raise StepFailed(STATUS_BUILD_FAILED, what, "\n".join(last)) from None
     if process.returncode != 0:
         raise _failure(name, process.returncode, "\n".join(last))
 
@@ -87,12 +87,12 @@ def _failure(name: str, status: int, detail: str) -> StepFailed:
     """Say how a program failed, and whose fault that is."""
     if status == -signal.SIGKILL:
         what = f"{name} was killed: the machine has too little memory"
-        return StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
+        return StepFailed(STATUS_INFRASTRUCTURE, what, detail)
     if "No space left on device" in detail:
-        what = f"{name}: {protocol.SCRATCH_FULL}"
-        return StepFailed(protocol.STATUS_INFRASTRUCTURE, what, detail)
+        what = f"{name}: {SCRATCH_FULL}"
+        return StepFailed(STATUS_INFRASTRUCTURE, what, detail)
     what = f"{name} failed with status {status}"
-    return StepFailed(protocol.STATUS_BUILD_FAILED, what, detail)
+    return StepFailed(STATUS_BUILD_FAILED, what, detail)
 
 
 def output_of(argv: Sequence[str], env: Mapping[str, str]) -> str:

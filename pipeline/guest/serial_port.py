@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import ALIVE_EVERY_S, LINE_LIMIT, PROGRESS_PORT
 
 
 class StepFailed(Exception):
@@ -41,7 +41,7 @@ class Report:
 
     def log(self, line: str) -> None:
         """Send a line that a program printed."""
-        self.send("log", line=line[: protocol.LINE_LIMIT])
+        self.send("log", line=line[:LINE_LIMIT])
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -55,12 +55,12 @@ class Report:
 
     def _live(self) -> None:
         while True:
-            time.sleep(protocol.ALIVE_EVERY_S)
+            time.sleep(ALIVE_EVERY_S)
             self.send("alive")
 
 
 def _find_port() -> Path:
     for name in Path("/sys/class/virtio-ports").glob("*/name"):
-        if name.read_text().strip() == protocol.PROGRESS_PORT:
+        if name.read_text().strip() == PROGRESS_PORT:
             return Path("/dev") / name.parent.name
-    raise RuntimeError(f"this machine has no port {protocol.PROGRESS_PORT}")
+    raise RuntimeError(f"this machine has no port {PROGRESS_PORT}")

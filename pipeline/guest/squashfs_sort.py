@@ -9,7 +9,8 @@ import os
 import re
 from collections.abc import Mapping
 
-from pipeline.guest import protocol
+from pipeline.documents.image_folder import PRIORITIES, SORT_FILE, sort_line
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.job import Job
 from pipeline.guest.serial_port import Report, StepFailed
 
@@ -22,7 +23,7 @@ def options(job: Job, report: Report) -> list[str]:
     A path that the tree does not have is logged: it may have become useless. Raise StepFailed for
     a malformed line.
     """
-    name, lines = f"images/live/{job.image_folder.name}/{protocol.SORT_FILE}", read(job)
+    name, lines = f"images/live/{job.image_folder.name}/{SORT_FILE}", read(job)
     if not lines:
         return []
     present = {path: n for path, n in lines.items() if os.path.lexists(job.tree / path)}
@@ -31,25 +32,25 @@ def options(job: Job, report: Report) -> list[str]:
             report.log(f"{name}: {path!a} is not in the tree")
     report.log(f"{name}: {len(present)} of {len(lines)} paths are in the tree")
     # What mksquashfs gets is written anew: it reads no line in a way of its own.
-    told = job.work / protocol.SORT_FILE
-    text = "".join(protocol.sort_line(*line) for line in present.items())
+    told = job.work / SORT_FILE
+    text = "".join(sort_line(*line) for line in present.items())
     told.write_bytes(text.encode("utf-8", "surrogateescape"))
     return ["-sort", os.fspath(told)]
 
 
 def read(job: Job) -> Mapping[str, int]:
     """Return the priorities of the image's paths, none if it has no such file."""
-    listed = job.image_folder / protocol.SORT_FILE
+    listed = job.image_folder / SORT_FILE
     if not listed.is_file():
         return {}
     text = listed.read_bytes().decode("utf-8", "surrogateescape")
-    return parse(text, f"images/live/{job.image_folder.name}/{protocol.SORT_FILE}")
+    return parse(text, f"images/live/{job.image_folder.name}/{SORT_FILE}")
 
 
 def parse(text: str, name: str) -> Mapping[str, int]:
     """Return the priorities by path; errors call the file `name` and give the line."""
     priorities: dict[str, int] = {}
-    least, most = protocol.PRIORITIES[0], protocol.PRIORITIES[-1]
+    least, most = PRIORITIES[0], PRIORITIES[-1]
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -60,12 +61,12 @@ def parse(text: str, name: str) -> Mapping[str, int]:
             why = "give a path and a number, with a backslash before spaces in the path"
         elif {"", ".", ".."} & set(path.split("/")):
             why = "give the path from the root, as usr/bin/env"
-        elif int(found[2]) not in protocol.PRIORITIES:
+        elif int(found[2]) not in PRIORITIES:
             why = f"a priority is from {least} to {most}"
         elif path in priorities:
             why = "this path is there before"
         if why or not found:
             what = f"{name}:{number}: {line!a} orders nothing: {why}"
-            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+            raise StepFailed(STATUS_BUILD_FAILED, what)
         priorities[path] = int(found[2])
     return priorities

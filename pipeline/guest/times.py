@@ -23,7 +23,7 @@ import tarfile
 import time
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.guest.serial_port import StepFailed
 
 # Of the first member of a .deb, an ar archive: the time when the package was built.
@@ -115,4 +115,4 @@ def _times_in(package: Path) -> set[int]:
             return {int(member.mtime) for member in tar}
     except tarfile.TarError as error:
         what = f"{package.name} cannot be read: {error}"
-        raise StepFailed(protocol.STATUS_INPUTS, what) from error
+        raise StepFailed(STATUS_INPUTS, what) from error

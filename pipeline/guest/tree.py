@@ -8,7 +8,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.guest import locales, protocol, squashfs_sort
+from pipeline.documents.disks import LOCAL, MAIN, REPOSITORY
+from pipeline.documents.image_folder import IMAGE_PARTS
+from pipeline.documents.progress import STATUS_BUILD_FAILED
+from pipeline.guest import locales, squashfs_sort
 from pipeline.guest.hook_failure import telling
 from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import Job, Local, Locked
@@ -102,10 +105,10 @@ CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists")  # packages ship the
 def check_configuration(job: Job) -> None:
     """Raise StepFailed if the image's folder holds what this build would ignore or must not use."""
     present = {path.name for path in job.image_folder.iterdir()}
-    unknown = sorted(present - protocol.IMAGE_PARTS)
+    unknown = sorted(present - IMAGE_PARTS)
     if unknown:
         what = f"images/live/{job.image_folder.name}/{unknown[0]} is not supported"
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(unknown))
+        raise StepFailed(STATUS_BUILD_FAILED, what, "\n".join(unknown))
     check_hook_links(job.image_folder / "hooks", job.work / "source")
     squashfs_sort.read(job)  # it is used last, and what is wrong with it is told first
 
@@ -122,7 +125,7 @@ def bootstrap(
     Other local packages come along only if one of these depends on them.
     """
     wanted = [package for package in local if package.wanted]
-    components = [protocol.MAIN, protocol.LOCAL] if local else [protocol.MAIN]
+    components = [MAIN, LOCAL] if local else [MAIN]
     install(job, report, env, job.tree, [*locked, *wanted], components)
     check_installed(job.tree, [*locked, *wanted], [*locked, *local])
     for name in LEFT_BY_BOOTSTRAP:
@@ -141,7 +144,7 @@ def install(
 ) -> None:
     """Install packages of these components of the job's repository into an empty tree."""
     suite = str(job.document["suite"])
-    archive = f"copy:{job.work / protocol.REPOSITORY} {suite} {' '.join(components)}"
+    archive = f"copy:{job.work / REPOSITORY} {suite} {' '.join(components)}"
     run(
         report,
         [
@@ -170,7 +173,7 @@ def check_installed(
     wrong = [" ".join(package) for package in sorted((must - found) | (found - may))]
     if wrong:
         what = f"{len(wrong)} installed packages are not those of the lock, for instance {wrong[0]}"
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, what, "\n".join(wrong))
+        raise StepFailed(STATUS_BUILD_FAILED, what, "\n".join(wrong))
 
 
 def installed(tree: Path) -> set[tuple[str, str, str]]:
@@ -206,7 +209,7 @@ def include(source: Path, target: Path) -> None:
 
 
 def _unfit(what: str) -> StepFailed:
-    return StepFailed(protocol.STATUS_BUILD_FAILED, what)
+    return StepFailed(STATUS_BUILD_FAILED, what)
 
 
 def _place(path: Path, there: Path) -> None:

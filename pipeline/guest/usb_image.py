@@ -17,7 +17,8 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pipeline.guest import grub, protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED
+from pipeline.guest import grub
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.fat import files_below, make_fat
 from pipeline.guest.job import Job
@@ -84,7 +85,7 @@ def write_disk(image: Path, partition: int, core: bytes, identity: str) -> None:
     if len(core) > PARTITION_AT - CORE_AT:
         room = PARTITION_AT - CORE_AT
         what = f"GRUB's core image has {len(core)} bytes and must have {room} at most"
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+        raise StepFailed(STATUS_BUILD_FAILED, what)
     size = PARTITION_AT + partition + MIB
     primary, backup = _gpt(size // SECTOR, partition // SECTOR, identity)
     with image.open("wb") as file:

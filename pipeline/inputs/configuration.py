@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.base.errors import UsageError
 from pipeline.base.files import read_plain
-from pipeline.guest import protocol
+from pipeline.documents.image_folder import IMAGE_PARTS
 
 LISTS = (".list.chroot", ".list", ".list.chroot_install", ".list.chroot_live")
 PINS = (".pref", ".pref.chroot")
@@ -100,7 +100,7 @@ def _faults(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
         name = path.rpartition("/")[2]
         if name.startswith((".", "README")):
             continue
-        if part not in protocol.IMAGE_PARTS and part not in told:
+        if part not in IMAGE_PARTS and part not in told:
             told.add(part)
             yield path, REMEDIES.get(part, "remove it: a build would ignore it")
         elif part in NAMES and not _fits(part, below):

@@ -4,7 +4,7 @@
 import re
 from collections.abc import Iterator
 
-from pipeline.documents.boot_names import without_digest
+from pipeline.documents.system_partition import without_digest
 from pipeline.look.formats.container import Entry, sort_key
 
 PACKAGE_PART = re.compile(r"(control|data)\.tar(\.(gz|xz|zst|bz2|lzma))?")

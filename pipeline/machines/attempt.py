@@ -15,10 +15,18 @@ from docker.models.containers import Container
 
 from pipeline.base.errors import BuildFailed, InfrastructureFailed
 from pipeline.base.files import sha256_bytes
+from pipeline.documents.disks import (
+    BUILD,
+    LOCK,
+    MAIN,
+    REPOSITORY,
+    SOURCE_TAR,
+    earlier_files,
+    source_files,
+)
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.statement import DRAWN
 from pipeline.farm.workspace import Workspace
-from pipeline.guest import protocol
 from pipeline.machines import accelerator, builder, engine, machine, output, repository
 from pipeline.machines import host as hosts
 from pipeline.machines.host import AskMirrors
@@ -205,23 +213,23 @@ def input_disk(plan: Plan, workspace: Workspace, begun: Sequence[Kept], path: Pa
             | {"measure_by_hand": plan.measure, "trees": _trees(plan, begun)}
         ),
         "job.json": json_bytes(plan.job),
-        protocol.LOCK: plan.lock,
-        protocol.SOURCE_TAR: plan.run.source_tar,
+        LOCK: plan.lock,
+        SOURCE_TAR: plan.run.source_tar,
     }
     for kit in plan.job["kits"]:
-        for name, sha256 in protocol.earlier_files(kit).items():
+        for name, sha256 in earlier_files(kit).items():
             files[name] = workspace.store.path(sha256)
-    for name, sha256 in protocol.source_files(plan.job).items():
+    for name, sha256 in source_files(plan.job).items():
         files[name] = workspace.store.path(sha256)
-    users = {protocol.MAIN: "image", protocol.BUILD: "build"}
+    users = {MAIN: "image", BUILD: "build"}
     if begun:  # the image's packages are installed
-        del users[protocol.MAIN]
+        del users[MAIN]
     packages = {component: plan.packages(user) for component, user in users.items()}
     indices = {c: repository.select(plan.index, some) for c, some in packages.items() if some}
     if indices:
         every = [package for some in packages.values() for package in some]
         archive = repository.files(plan.image.suite, indices, every, workspace.store)
-        files |= {f"{protocol.REPOSITORY}/{name}": content for name, content in archive.items()}
+        files |= {f"{REPOSITORY}/{name}": content for name, content in archive.items()}
     with path.open("wb") as out:
         for piece in engine.archive(files):
             out.write(piece)

@@ -19,8 +19,8 @@ from pipeline.base.errors import InfrastructureFailed
 from pipeline.base.files import alone, sha256_bytes, sha256_file
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
+from pipeline.documents.disks import MAIN
 from pipeline.documents.lock import Package
-from pipeline.guest import protocol
 from pipeline.machines import engine, repository
 from pipeline.machines.engine import LABEL, RUN_LABEL
 
@@ -123,7 +123,7 @@ def _make(client: DockerClient, recipe: Recipe, store: Store) -> None:
             **{f"in/{name}": recipe.folder / name for name in SCRIPTS},
         }
         for name, content in repository.files(
-            recipe.suite, {protocol.MAIN: recipe.index}, recipe.packages, store
+            recipe.suite, {MAIN: recipe.index}, recipe.packages, store
         ).items():
             files[f"in/repository/{name}"] = content
         engine.put(container, WORK, files)

@@ -18,9 +18,26 @@ from docker.models.containers import Container
 
 from pipeline.base.errors import BuildFailed, InfrastructureFailed, InputsUnverified, TwinbuildError
 from pipeline.base.plain import plain
+from pipeline.documents.disks import (
+    INPUT_DISK,
+    LAYERS_DISK,
+    OUTPUT_DISK,
+    ROOT_DISK,
+    SCRATCH_DISK,
+    TREES_DISK,
+)
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.progress import (
+    LINE_LIMIT,
+    PROGRESS_PORT,
+    RECORD_LIMIT,
+    RECORDS,
+    SCRATCH_FULL,
+    STATUS_BUILD_FAILED,
+    STATUS_INFRASTRUCTURE,
+    STATUS_INPUTS,
+)
 from pipeline.farm.config import EnvironmentEntry, Variation, Vary
-from pipeline.guest import protocol
 from pipeline.machines import engine
 from pipeline.machines.accelerator import DEVICE, EMULATED, Accelerator
 from pipeline.machines.builder import MOUNTED, OUT, Builder
@@ -58,9 +75,9 @@ FACTS_LIMIT = 40
 TAIL_LINES = 15
 
 FAILURES: dict[int, type[TwinbuildError]] = {
-    protocol.STATUS_BUILD_FAILED: BuildFailed,
-    protocol.STATUS_INFRASTRUCTURE: InfrastructureFailed,
-    protocol.STATUS_INPUTS: InputsUnverified,
+    STATUS_BUILD_FAILED: BuildFailed,
+    STATUS_INFRASTRUCTURE: InfrastructureFailed,
+    STATUS_INPUTS: InputsUnverified,
 }
 OUT_OF_MEMORY = "ran out of memory; give the environment more in farm.yaml"
 # What the kernel says on the console before it goes, and what that means.
@@ -119,15 +136,15 @@ class Machine:
             *("-rtc", f"base={self.clock(now)}"),
             *("-kernel", f"{OUT}/vmlinuz", "-initrd", f"{OUT}/initrd.img"),
             *("-append", parameters),
-            *_disk(protocol.ROOT_DISK, f"{OUT}/root.img,readonly=on"),
-            *_disk(protocol.INPUT_DISK, f"{WORK}/input.tar,readonly=on"),
-            *_disk(protocol.SCRATCH_DISK, f"{WORK}/scratch.raw,cache=unsafe,discard=unmap"),
-            *_disk(protocol.OUTPUT_DISK, f"{OUTPUT},cache=unsafe"),
-            *_disk(protocol.TREES_DISK, f"{WORK}/{TREES},readonly=on"),
-            *_disk(protocol.LAYERS_DISK, f"{WORK}/{LAYERS},cache=unsafe,discard=unmap"),
+            *_disk(ROOT_DISK, f"{OUT}/root.img,readonly=on"),
+            *_disk(INPUT_DISK, f"{WORK}/input.tar,readonly=on"),
+            *_disk(SCRATCH_DISK, f"{WORK}/scratch.raw,cache=unsafe,discard=unmap"),
+            *_disk(OUTPUT_DISK, f"{OUTPUT},cache=unsafe"),
+            *_disk(TREES_DISK, f"{WORK}/{TREES},readonly=on"),
+            *_disk(LAYERS_DISK, f"{WORK}/{LAYERS},cache=unsafe,discard=unmap"),
             *("-device", "virtio-serial-pci"),
             *("-chardev", "file,id=records,path=/dev/stdout"),
-            *("-device", f"virtserialport,chardev=records,name={protocol.PROGRESS_PORT}"),
+            *("-device", f"virtserialport,chardev=records,name={PROGRESS_PORT}"),
             *("-chardev", "file,id=console,path=/dev/stderr", "-serial", "chardev:console"),
         ]
 
@@ -229,7 +246,7 @@ def facts(done: Record) -> dict[str, str]:
 
 
 def _logged(record: Record) -> bytes:
-    line = str(record.get("line"))[: protocol.LINE_LIMIT]
+    line = str(record.get("line"))[:LINE_LIMIT]
     return line.encode(errors="backslashreplace") + b"\n"
 
 
@@ -241,7 +258,7 @@ def _failure(last: Record, status: int | None) -> TwinbuildError:
     kind = kind or InfrastructureFailed
     what = plain(str(last.get("what")))
     detail = "\n".join(plain(line) for line in str(last.get("detail"))[:10000].splitlines())
-    remedy = FULL_REMEDY if protocol.SCRATCH_FULL in what else ""
+    remedy = FULL_REMEDY if SCRATCH_FULL in what else ""
     return kind(f"step {plain(str(last.get('step')))}: {what}", remedy=remedy, detail=detail)
 
 
@@ -266,7 +283,7 @@ class _Records:
         for line in self._lines(piece):
             try:
                 record = parse_json(line)
-                known = record["record"] in protocol.RECORDS
+                known = record["record"] in RECORDS
                 # NaN is no JSON; what is nested too deeply for this must not break readers either.
                 kept = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
             except (ValueError, TypeError, KeyError, RecursionError):
@@ -284,7 +301,7 @@ class _Records:
         for other in others:
             yield bytes(self._rest)
             self._rest = bytearray(other)
-        if len(self._rest) > protocol.RECORD_LIMIT:
+        if len(self._rest) > RECORD_LIMIT:
             raise InfrastructureFailed("the machine sent a record without end")
 
 

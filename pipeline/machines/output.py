@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from pipeline.base.errors import InfrastructureFailed, UsageError
 from pipeline.base.files import new_file, write_pieces
-from pipeline.guest import protocol
-from pipeline.guest.protocol import ArtifactNames
+from pipeline.documents.artifact_names import ArtifactNames
+from pipeline.documents.disks import ARTIFACTS, LEDGER, TIMINGS
 
 PIECE = 1024 * 1024
 ARTIFACT_LIMIT = 16 * 1024**3
@@ -32,13 +32,13 @@ def expected(names: ArtifactNames) -> dict[str, int]:
         **dict.fromkeys((*names.kits, *names.built), ARTIFACT_LIMIT),
     }
     for name in limits:
-        if len(f"{protocol.ARTIFACTS}/{name}".encode()) > tarfile.LENGTH_NAME:
+        if len(f"{ARTIFACTS}/{name}".encode()) > tarfile.LENGTH_NAME:
             remedy = "shorten the tag, or the name of the image or package"
             raise UsageError(f"the artifact's name {name} is too long", remedy=remedy)
     return {
-        **{f"{protocol.ARTIFACTS}/{name}": limit for name, limit in limits.items()},
-        protocol.LEDGER: LIST_LIMIT,
-        protocol.TIMINGS: MIB,
+        **{f"{ARTIFACTS}/{name}": limit for name, limit in limits.items()},
+        LEDGER: LIST_LIMIT,
+        TIMINGS: MIB,
     }
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 from pipeline.base.errors import UsageError, command_line
 from pipeline.base.files import read_json, sha256_bytes, sha256_file
+from pipeline.documents.artifact_names import artifact_names
+from pipeline.documents.disks import earlier_files, source_files
 from pipeline.documents.lock import Package
+from pipeline.documents.steps import BOOTSTRAP
 from pipeline.farm.config import Image, parse_image
 from pipeline.farm.job import committed, make_job
 from pipeline.farm.run import Run
 from pipeline.farm.variation import Choice, choose
 from pipeline.farm.workspace import Workspace
-from pipeline.guest import protocol
 from pipeline.machines import output
 from pipeline.machines.host import Host
 
@@ -38,7 +40,7 @@ class Course:
 
 RELEASE = Course()
 FRESH = Course(keep=True)
-USUAL = Course(begin=(protocol.BOOTSTRAP,), keep=True)
+USUAL = Course(begin=(BOOTSTRAP,), keep=True)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def make_plan(
     host = Host(environment, folder, choice.variation, workspace.farm.archives, pinned)
     compression = run.request().compression
     job = make_job(source, inputs, image, compression=compression, guest_sha256=_guest_sha256())
-    limits = output.expected(protocol.artifact_names(job))
+    limits = output.expected(artifact_names(job))
     return Plan(
         run,
         environment,
@@ -136,9 +138,9 @@ def _course(run: Run, *, measure: bool, fresh: bool) -> Course:
 def _check_store(run: Run, workspace: Workspace, inputs: Mapping[str, Any]) -> None:
     """Raise UsageError if the store, which may be another machine's, lacks what the run needs."""
     wanted = {inputs["index_sha256"]: None} | {p["sha256"]: p["size"] for p in inputs["packages"]}
-    earlier = [sha256 for k in inputs["kits"] for sha256 in protocol.earlier_files(k).values()]
+    earlier = [sha256 for k in inputs["kits"] for sha256 in earlier_files(k).values()]
     wanted |= dict.fromkeys(earlier)
-    wanted |= dict.fromkeys(protocol.source_files(inputs).values())
+    wanted |= dict.fromkeys(source_files(inputs).values())
     missing = [sha256 for sha256, size in wanted.items() if not workspace.store.has(sha256, size)]
     if missing:
         what = f"the store lacks {len(missing)} of the files that run {run.id} needs"

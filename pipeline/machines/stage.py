@@ -11,10 +11,10 @@ from pipeline.base.disk_room import cannot_write, no_room
 from pipeline.base.errors import InfrastructureFailed, SignatureInvalid, TwinbuildError, UsageError
 from pipeline.base.files import read_json, sha256_bytes, sha256_file, write_json
 from pipeline.documents import statement
+from pipeline.documents.disks import ARTIFACTS
 from pipeline.documents.json_form import json_bytes
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
-from pipeline.guest import protocol
 from pipeline.machines import builder, engine, machine
 from pipeline.machines.attempt import Attempt, attempt
 from pipeline.machines.host import AskMirrors
@@ -151,9 +151,9 @@ def _state(plan: Plan, came: Attempt) -> list[Path]:
     document = {"format": FORMAT, "begun": begun, "two_values": two_values}
     write_json(plan.folder / TREES_JSON, document)
     artifacts = {
-        name.removeprefix(f"{protocol.ARTIFACTS}/"): digest
+        name.removeprefix(f"{ARTIFACTS}/"): digest
         for name, digest in came.digests.items()
-        if name.startswith(f"{protocol.ARTIFACTS}/")
+        if name.startswith(f"{ARTIFACTS}/")
     }
     byproducts = {name: sha256_file(plan.folder / name) for name in statement.BYPRODUCTS}
     source = plan.source

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InfrastructureFailed
+from pipeline.documents.disks import LEDGER, TIMINGS
+from pipeline.documents.steps import BOOTSTRAP, LAST_KEPT
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
-from pipeline.guest import protocol
 from pipeline.machines import engine, output
 from pipeline.machines.attempt import Notify, attempt
 from pipeline.machines.host import AskMirrors
 from pipeline.machines.plan import Course, make_plan
 from pipeline.machines.stage import disk_failures
 
-LIMITS = {protocol.LEDGER: output.LIST_LIMIT, protocol.TIMINGS: output.MIB}
+LIMITS = {LEDGER: output.LIST_LIMIT, TIMINGS: output.MIB}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def run_trial(
     """
     plan = make_plan(run, workspace, trial.environment)
     choice = plan.choice.with_factors(trial.factors)
-    begin = tuple(s for s in trial.before if protocol.BOOTSTRAP <= s <= protocol.LAST_KEPT)
+    begin = tuple(s for s in trial.before if BOOTSTRAP <= s <= LAST_KEPT)
     course = Course(begin, keep=not trial.factors, stop=trial.step)
     folder.mkdir(parents=True, exist_ok=True)
     changed = replace(plan, choice=choice, course=course, limits=LIMITS, folder=folder)
@@ -58,4 +59,4 @@ def run_trial(
     if trial.factors and len(came.begun) < len(begin):
         what = f"{trial.environment} has no kept tree from before {trial.step}"
         raise InfrastructureFailed(what, remedy="try again: it is made by the first trial")
-    return folder / protocol.LEDGER
+    return folder / LEDGER

@@ -11,11 +11,11 @@ from pipeline.base import dsse
 from pipeline.base.display import Display
 from pipeline.base.errors import UsageError, command_line
 from pipeline.base.files import read_json
+from pipeline.documents.disks import LEDGER
 from pipeline.documents.statement import TIME
 from pipeline.farm.run import Run
 from pipeline.farm.variation import Choice
 from pipeline.farm.workspace import Workspace
-from pipeline.guest import protocol
 from pipeline.machines.plan import make_plan
 from pipeline.machines.trial import Trial, run_trial
 from pipeline.narrow import factors
@@ -97,7 +97,7 @@ def _predicate(run: Run, environment: str) -> Mapping[str, Any]:
 
 
 def _ledger(run: Run, environment: str) -> Any:
-    return run.environment(environment) / protocol.LEDGER
+    return run.environment(environment) / LEDGER
 
 
 def _build(

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.base.errors import InputsUnverified
-from pipeline.guest.protocol import deb_name
+from pipeline.documents.artifact_names import deb_name
 from pipeline.published.published import Location, OwnPackages
 
 NOTHING: Mapping[str, str] = {}

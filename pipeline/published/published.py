@@ -28,11 +28,11 @@ from pipeline.base.errors import (
 from pipeline.base.gpgv import public_keys
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
+from pipeline.documents.artifact_names import ArtifactNames, artifact_names
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.statement import FILE_NAME
 from pipeline.farm.config import Name, ReleaseTag
 from pipeline.farm.workspace import Workspace
-from pipeline.guest.protocol import ArtifactNames, artifact_names
 
 INDEX_LIMIT = 16 * 1024 * 1024
 RELEASES_LIMIT = 10_000

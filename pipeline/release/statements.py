@@ -14,10 +14,10 @@ from pipeline.base.errors import Differs, SignatureInvalid, command_line
 from pipeline.base.files import sha256_file
 from pipeline.base.plain import plain
 from pipeline.documents import statement
+from pipeline.documents.artifact_names import artifact_names
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.statement import SHA256, Statement
 from pipeline.farm.run import Run
-from pipeline.guest.protocol import artifact_names
 
 SIZE_LIMIT = 2 * dsse.PAYLOAD_LIMIT
 CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm, at most

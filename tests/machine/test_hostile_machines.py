@@ -43,7 +43,6 @@ WORSE = {
 GUEST = """\
 import os, signal, tarfile
 from pathlib import Path
-from pipeline.guest import protocol
 from pipeline.guest.job import disk
 from pipeline.guest.serial_port import Report
 
@@ -51,7 +50,7 @@ from pipeline.guest.serial_port import Report
 def hand(name, kind=tarfile.REGTYPE, size=0):
     member = tarfile.TarInfo(name)
     member.type, member.size = kind, size
-    with disk(protocol.OUTPUT_DISK).open("r+b") as device:
+    with disk(OUTPUT_DISK).open("r+b") as device:
         device.write(member.tobuf(tarfile.GNU_FORMAT))
         os.fsync(device.fileno())
     Report().send("done")

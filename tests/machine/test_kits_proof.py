@@ -18,10 +18,10 @@ import yaml
 from pipeline import flow
 from pipeline.cli import demo as demonstration
 from pipeline.cli.demo import IMAGE, TAG, Demo
+from pipeline.documents.system_partition import SWITCH_SIZE, switch
 from pipeline.farm.run import Request
 from pipeline.farm.workspace import Workspace, open_workspace
 from pipeline.guest.kits.lines import read_ledger, tree_digest
-from pipeline.guest.protocol import SWITCH_SIZE, switch
 from pipeline.kits.install.apply import apply_kit
 from pipeline.kits.install.description import Trust, load_trust
 from pipeline.kits.install.medium import Medium

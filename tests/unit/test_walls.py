@@ -359,8 +359,8 @@ def test_the_guest_imports_the_standard_library_and_documents() -> None:
     assert foreign_imports_of_the_guest(project()) == []
 
 
-def test_the_guest_shares_one_module() -> None:
-    assert what_others_take_from_the_guest(project()) <= {"pipeline.guest.protocol"}
+def test_nothing_imports_the_guest() -> None:
+    assert what_others_take_from_the_guest(project()) == set()
 
 
 def test_look_is_usable_alone() -> None:
@@ -428,6 +428,10 @@ BREACHES = {
     "pipeline/kits/install/apply.py": (
         "from pipeline.release import x",
         stages_that_import_each_other,
+    ),
+    "pipeline/machines/attempt.py": (
+        "from pipeline.guest import tree",
+        what_others_take_from_the_guest,
     ),
     "pipeline/guest/tree.py": ("from pipeline.base.files import x", foreign_imports_of_the_guest),
     "pipeline/guest/main.py": ("import yaml", foreign_imports_of_the_guest),

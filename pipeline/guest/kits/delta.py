@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.kits.lines import (
     Line,
     fields,
@@ -103,7 +103,7 @@ def _refuse_overlay_marks(line: bytes) -> None:
         what = "has an extended attribute of overlayfs"
     if what:
         shown = ascii(entry["path"])[1:-1]
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"no kit can be made: {shown} {what}")
+        raise StepFailed(STATUS_BUILD_FAILED, f"no kit can be made: {shown} {what}")
 
 
 def _torn_groups(

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.guest.fat import files_below
 from pipeline.guest.kits.kit import Earlier
 from pipeline.guest.kits.squashfs import unpack
@@ -72,4 +72,4 @@ def _copy_out(image: Path, offset: int, folder: Path, env: Mapping[str, str]) ->
 
 def _no_image(image: Path, why: str, detail: str = "") -> StepFailed:
     what = f"{image.name} is not the USB image of a release: {why}"
-    return StepFailed(protocol.STATUS_INPUTS, what, detail)
+    return StepFailed(STATUS_INPUTS, what, detail)

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.guest import protocol
+from pipeline.documents.kit_control import KIT_FORMAT
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
+from pipeline.documents.system_partition import SWITCH
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.kits.delta import compare
 from pipeline.guest.kits.lines import read_ledger, tree_digest
@@ -131,11 +133,11 @@ def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: 
     for path, source in sources.items():
         if _content(source) != partition.content[path]:
             what = f"{path} is not as {later.partition.name} lists it"
-            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+            raise StepFailed(STATUS_BUILD_FAILED, what)
     _write_archive(boot, sources, later.epoch)
     control = work / "control.json"
     document = {
-        "format": protocol.KIT_FORMAT,
+        "format": KIT_FORMAT,
         "name": later.image,
         "architecture": later.architecture,
         "from": earlier.version,
@@ -149,7 +151,7 @@ def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: 
     }
     control.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
     form = work / "FORMAT"
-    form.write_text(f"{protocol.KIT_FORMAT}\n")
+    form.write_text(f"{KIT_FORMAT}\n")
     _write_archive(kit, {path.name: path for path in (form, control, boot, squashfs)}, later.epoch)
 
 
@@ -160,7 +162,7 @@ def _partition(
     before, after = _read_partition(earlier.partition), _read_partition(later.partition)
     base = f"live/{earlier.version}.squashfs"
     if base not in before:
-        raise StepFailed(protocol.STATUS_INPUTS, f"the release {earlier.version} has no {base}")
+        raise StepFailed(STATUS_INPUTS, f"the release {earlier.version} has no {base}")
     own = f"live/{later.version}.squashfs"
     after = {
         **after,
@@ -169,7 +171,7 @@ def _partition(
         f"live/{later.version}.module": _content(module),
     }
     for listed in (before, after):
-        listed.pop(protocol.SWITCH, None)  # written by who applies a kit, never by a kit
+        listed.pop(SWITCH, None)  # written by who applies a kit, never by a kit
     brought = sorted(path for path in after.keys() - {own} if before.get(path) != after[path])
     deleted = sorted(before.keys() - after.keys())
     _check_names([*after, *deleted])
@@ -182,7 +184,7 @@ def _read_partition(path: Path) -> dict[str, Mapping[str, Any]]:
         return {e["path"]: {"size": e["size"], "sha256": e["sha256"]} for e in lines}
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"{path.name} is not the list of a system partition"
-        raise StepFailed(protocol.STATUS_INPUTS, what, repr(error)) from error
+        raise StepFailed(STATUS_INPUTS, what, repr(error)) from error
 
 
 def _check_names(paths: Iterable[str]) -> None:
@@ -191,7 +193,7 @@ def _check_names(paths: Iterable[str]) -> None:
         _header(path, 0, 0)
         if (other := seen.setdefault(path.lower(), path)) != path:
             what = f"no kit can be made: {path} and {other} are one name on the system partition"
-            raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+            raise StepFailed(STATUS_BUILD_FAILED, what)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -226,7 +228,7 @@ def _header(name: str, size: int, epoch: int) -> bytes:
         prefix, short = name[: max(cut, 0)], name[cut + 1 :]
     if len(short) > 100 or len(prefix) > 155 or not name.isascii():
         what = f"no kit can be made: {name!r} on the system partition has too long a name"
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, what)
+        raise StepFailed(STATUS_BUILD_FAILED, what)
     header = bytearray(BLOCK)
     for at, field in (
         (0, short.encode()),

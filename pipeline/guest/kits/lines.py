@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.guest.serial_port import StepFailed
 
 Line = tuple[bytes, bytes]  # a path's bytes, and its line of the ledger
@@ -45,7 +45,7 @@ def read_ledger(path: Path) -> Iterator[Line]:
 
 
 def _damaged(path: Path, detail: str) -> StepFailed:
-    return StepFailed(protocol.STATUS_INPUTS, f"{path.name} is not the ledger of a tree", detail)
+    return StepFailed(STATUS_INPUTS, f"{path.name} is not the ledger of a tree", detail)
 
 
 def path_of(line: bytes) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.kits.lines import (
     Line,
     fields,
@@ -90,6 +90,4 @@ def prove(earlier: Path, delta: Path, opaque: Container[bytes], later: Path) -> 
 
 def _wrong(path: bytes, what: str) -> StepFailed:
     shown = ascii(path.decode("utf-8", "surrogateescape"))[1:-1]
-    return StepFailed(
-        protocol.STATUS_BUILD_FAILED, f"a kit would not lead to the new tree: {shown} {what}"
-    )
+    return StepFailed(STATUS_BUILD_FAILED, f"a kit would not lead to the new tree: {shown} {what}")

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE
 from pipeline.guest.kits.delta import Delta
 from pipeline.guest.kits.lines import encoded, fields, is_folder, read_ledger
 from pipeline.guest.kits.overlay import OPAQUE_VALUE, OPAQUE_XATTR
@@ -154,7 +154,7 @@ def _whiteout(path: bytes, epoch: int) -> tarfile.TarInfo:
 
 def _unfit(path: bytes, what: str) -> StepFailed:
     shown = ascii(path.decode("utf-8", "surrogateescape"))[1:-1]
-    return StepFailed(protocol.STATUS_BUILD_FAILED, f"no kit can be made: {shown} {what}")
+    return StepFailed(STATUS_BUILD_FAILED, f"no kit can be made: {shown} {what}")
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def _check_end(program: str, status: int, said: IO[bytes]) -> None:
         return
     said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL))
     detail = said.read().decode(errors="replace")
-    what, kind = f"{program} ended with status {status}", protocol.STATUS_INFRASTRUCTURE
+    what, kind = f"{program} ended with status {status}", STATUS_INFRASTRUCTURE
     raise StepFailed(kind, what, detail)
 
 
@@ -234,4 +234,4 @@ def check_root(tree: Path, epoch: int | None = None) -> None:
     elif epoch is not None and whole_seconds(status.st_mtime_ns) != epoch:
         what = "the delta's root directory has not the time of the release"
     if what:
-        raise StepFailed(protocol.STATUS_BUILD_FAILED, f"no kit can be made: {what}")
+        raise StepFailed(STATUS_BUILD_FAILED, f"no kit can be made: {what}")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pipeline.guest import protocol
+from pipeline.documents.disks import EARLIER
 from pipeline.guest.job import Job
 from pipeline.guest.kits.earlier import earlier_from_image
 from pipeline.guest.kits.kit import Earlier, Later, make_kit
@@ -64,7 +64,7 @@ def _later(job: Job) -> Later:
 
 
 def _earlier(job: Job, kit: Mapping[str, Any], report: Report, env: Mapping[str, str]) -> Earlier:
-    folder = job.work / protocol.EARLIER / kit["from"]
+    folder = job.work / EARLIER / kit["from"]
     if kit.get("image_sha256"):
         report.log(f"kit from {kit['from']}: it has no ledger, so its image is unpacked: slower")
         return earlier_from_image(kit["from"], folder / "image.img", folder / "unpacked", env)

@@ -34,8 +34,9 @@ from pydantic import (
 from pipeline.base.errors import InputsUnverified
 from pipeline.base.plain import plain
 from pipeline.documents.json_form import json_bytes, parse_json
+from pipeline.documents.kit_control import KIT_FORMAT
+from pipeline.documents.system_partition import SWITCH
 from pipeline.farm.config import Name, ReleaseTag
-from pipeline.guest.protocol import KIT_FORMAT, SWITCH
 
 FORMAT_TEXT = f"{KIT_FORMAT}\n".encode()
 BOOT = "boot.tar"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.base.errors import InfrastructureFailed, UsageError
 from pipeline.base.plain import plain
-from pipeline.guest import protocol
+from pipeline.documents.system_partition import SWITCH, switch
 from pipeline.kits.install.fat import FileSystem, open_files
 from pipeline.kits.install.fat_layout import SECTOR, Damaged
 from pipeline.kits.install.fat_table import Blocks
@@ -40,7 +40,7 @@ class Switch:
 
     def content(self) -> bytes:
         """Return the sector that says so."""
-        return protocol.switch(self.version, self.previous)
+        return switch(self.version, self.previous)
 
 
 class System:
@@ -89,12 +89,12 @@ class System:
     def turn(self, switch: Switch) -> None:
         """Write the switch: what boots is changed when this returns, and not before."""
         self.files.settle()
-        self.files.overwrite(protocol.SWITCH, switch.content())
+        self.files.overwrite(SWITCH, switch.content())
         self.files.settle()
-        file = self.files.find(protocol.SWITCH)
+        file = self.files.find(SWITCH)
         if file is None or b"".join(self.files.pieces(file, back=True)) != switch.content():
             raise InfrastructureFailed(
-                f"{protocol.SWITCH} was written and reads back as something else",
+                f"{SWITCH} was written and reads back as something else",
                 remedy="use another medium",
             )
         self.switch = switch
@@ -140,22 +140,21 @@ def find_system(blocks: Blocks, size: int) -> System:
     found = []
     for start, length in fat_partitions(blocks, size):
         files = open_files(blocks, start, length)
-        if files is not None and files.find(INFO) and files.find(protocol.SWITCH):
+        if files is not None and files.find(INFO) and files.find(SWITCH):
             found.append(files)
     if len(found) != 1:
         raise UsageError(
-            f"the target has {len(found) or 'no'} system partitions"
-            f" with {INFO} and {protocol.SWITCH}",
+            f"the target has {len(found) or 'no'} system partitions with {INFO} and {SWITCH}",
             remedy="name the device or image that a USB image was written to",
         )
     return _read_system(found[0])
 
 
 def _read_system(files: FileSystem) -> System:
-    info, switch = files.find(INFO), files.find(protocol.SWITCH)
+    info, switch = files.find(INFO), files.find(SWITCH)
     words = files.read(info, TEXT_LIMIT).decode("ascii", "replace").split() if info else []
     text = files.read(switch, SECTOR).decode("ascii", "replace") if switch else ""
     match = SWITCH_TEXT.fullmatch(text)
     if len(words) < 3 or not match or len(text) != SECTOR:
-        raise Damaged(f"{INFO} or {protocol.SWITCH} does not say what it must: {plain(text[:60])}")
+        raise Damaged(f"{INFO} or {SWITCH} does not say what it must: {plain(text[:60])}")
     return System(files, words[0], words[2], Switch(match[1], match[2] or ""))

@@ -27,8 +27,9 @@ from pipeline.base.errors import (
 from pipeline.base.files import put_in_place, sha256_file, write_json
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
+from pipeline.documents.artifact_names import artifact_names
 from pipeline.documents.json_form import parse_json
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.kits.install.fat import open_files
 from pipeline.kits.install.partition import fat_partitions
 from pipeline.published.published import Location, Published
@@ -71,7 +72,7 @@ def make_kit(
     if start == to or (earlier.image, earlier.architecture) != (later.image, later.architecture):
         raise UsageError(f"no kit leads from {start} of {earlier.image} to {to} of {later.image}")
     alike = _tools_alike(location, later, notify)
-    name = protocol.artifact_names({**later.job, "kits": [{"from": start}]}).kits[0]
+    name = artifact_names({**later.job, "kits": [{"from": start}]}).kits[0]
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".kit-", dir=folder) as scratch:
         work = Path(scratch)
@@ -143,10 +144,10 @@ def _run(plan: dict[str, Any], work: Path) -> None:
         argv,
         timeout_s=TIMEOUT_S,
         cwd=CHECKOUT,
-        accept=(0, protocol.STATUS_BUILD_FAILED, protocol.STATUS_INPUTS),
+        accept=(0, STATUS_BUILD_FAILED, STATUS_INPUTS),
     )
     *detail, what = done.stderr.decode(errors="replace").strip().splitlines() or [""]
-    if done.status == protocol.STATUS_INPUTS:
+    if done.status == STATUS_INPUTS:
         raise InputsUnverified(plain(what), detail="\n".join(map(plain, detail)))
     if done.status:
         raise BuildFailed(plain(what), detail="\n".join(map(plain, detail)))

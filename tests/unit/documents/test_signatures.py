@@ -163,7 +163,7 @@ def test_no_bytes_do_more_than_be_refused(content: bytes) -> None:
     [
         ("pipeline/documents/signatures.py", "FUTURE_TOLERANCE_S ="),
         ("pipeline/documents/statement.py", "STATEMENT_TYPE ="),
-        ("pipeline/guest/protocol.py", "@dataclass(frozen=True)\nclass ArtifactNames"),
+        ("pipeline/documents/artifact_names.py", "@dataclass(frozen=True)\nclass ArtifactNames"),
     ],
 )
 def test_verify_py_carries_a_copy(path: str, begins: str) -> None:

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.guest import cache, protocol
+from pipeline.documents.progress import STATUS_INFRASTRUCTURE
+from pipeline.guest import cache
 from pipeline.guest.cache import Keeper, Layer
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.serial_port import StepFailed
@@ -276,7 +277,7 @@ def test_a_damaged_layer_is_told(at: int, tmp_path: Path) -> None:
     with pytest.raises((StepFailed, AssertionError)) as caught:
         second.run([bootstrap], restored=[layer])
     if isinstance(caught.value, StepFailed):
-        assert caught.value.status == protocol.STATUS_INFRASTRUCTURE
+        assert caught.value.status == STATUS_INFRASTRUCTURE
         assert "dropped" in caught.value.what
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.exclusions import exclude, parse
 from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import Job
@@ -112,7 +112,7 @@ def test_what_is_no_pattern_is_refused_with_its_line(line: str, job: Job) -> Non
     add(job, "usr/share/doc/a")
     with pytest.raises(StepFailed, match=rf"^{NAME}:2: ") as caught:
         left_out(job, f"usr/share/doc\n{line}\n")
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
     assert left(job) == {"usr/share/doc/a"}
 
 

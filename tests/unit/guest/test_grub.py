@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.guest import grub, protocol
+from pipeline.documents.system_partition import SWITCH, switch
+from pipeline.guest import grub
 from pipeline.guest.job import Job
 
 
@@ -19,13 +20,13 @@ def job(folder: Path, version: str, parameters: str = "") -> Job:
 
 @pytest.mark.parametrize("version", ["3.3", "0~abcdef123456", "3.3-rc1+really_3", "x" * 80])
 def test_the_switch_is_one_sector(version: str) -> None:
-    content = protocol.switch(version, previous="3.1")
+    content = switch(version, previous="3.1")
     assert len(content) == 512
     assert content.rstrip(b"\n").decode() == f"set version={version}\nset previous=3.1"
 
 
 def test_the_longest_versions_fit(tmp_path: Path) -> None:
-    assert len(protocol.switch("x" * 80, "y" * 80)) == 512
+    assert len(switch("x" * 80, "y" * 80)) == 512
 
 
 @pytest.mark.parametrize("version", ["3.3", "0~abcdef123456", "3.3-rc1+really_3"])
@@ -41,7 +42,7 @@ def test_a_release_boots_by_its_own_files(version: str, tmp_path: Path) -> None:
     )
     assert shown.endswith("\ninitrd /live/initrd-ab0123456789.img\n")
     assert "ttyS0,115200" in shown
-    assert (made.binary / protocol.SWITCH).read_bytes() == protocol.switch(version)
+    assert (made.binary / SWITCH).read_bytes() == switch(version)
 
 
 def test_the_menu_is_the_same_for_every_release(tmp_path: Path) -> None:

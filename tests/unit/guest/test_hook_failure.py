@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_INFRASTRUCTURE
 from pipeline.guest.hook_failure import REMEDY, telling
 from pipeline.guest.serial_port import StepFailed
 
@@ -66,5 +66,5 @@ def test_the_line_that_a_shell_blames_is_named(tmp_path: Path, shell: str) -> No
 
 def test_a_full_disk_is_not_the_hooks_fault(tmp_path: Path) -> None:
     said = "curl: (6) Could not resolve host: x"
-    told = failure(tmp_path, "curl x\n", said, protocol.STATUS_INFRASTRUCTURE)
+    told = failure(tmp_path, "curl x\n", said, STATUS_INFRASTRUCTURE)
     assert told.what == "hook 40-fetch.hook.chroot failed with status 6"

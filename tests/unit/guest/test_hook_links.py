@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.guest import protocol, tree
+from pipeline.documents.progress import STATUS_BUILD_FAILED
+from pipeline.guest import tree
 from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import Job
 from pipeline.guest.serial_port import StepFailed
@@ -85,7 +86,7 @@ def test_a_link_to_anything_else_is_refused(target: str, said: str, job: Job) ->
     link(job, target.format(work=job.work))
     with pytest.raises(StepFailed, match=f"^{HOOK} is a link to .*{said}") as caught:
         tree.check_configuration(job)
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
 
 
 def test_hooks_that_would_not_be_found_are_refused(job: Job) -> None:

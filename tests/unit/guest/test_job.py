@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import lock
+from pipeline.documents import disks, lock
+from pipeline.documents.disks import SOURCE_TAR
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.guest import job as job_of_guest
-from pipeline.guest import protocol
 from pipeline.guest.job import Job, lock_of, read_lock, unpack_inputs
 from pipeline.guest.serial_port import StepFailed
 from pipeline.machines import engine
@@ -77,8 +78,8 @@ def members(source: bytes = SOURCE) -> Members:
         "pipeline/guest/main.py": b"",
         "machine.json": b"{}",
         "job.json": b"{}",
-        protocol.LOCK: LOCK,
-        protocol.SOURCE_TAR: source,
+        disks.LOCK: LOCK,
+        SOURCE_TAR: source,
         "repository/dists/trixie/Release": b"Suite: trixie\n",
         **EARLIER,
         **pool,
@@ -130,7 +131,7 @@ def write(disk: Path, files: Members, *more: tarfile.TarInfo) -> None:
     disk.write_bytes(b"".join(pieces) + bytes(65536))
 
 
-def refused(job: Job, status: int = protocol.STATUS_INPUTS) -> StepFailed:
+def refused(job: Job, status: int = STATUS_INPUTS) -> StepFailed:
     with pytest.raises(StepFailed) as caught:
         unpack_inputs(job)
     assert caught.value.status == status
@@ -151,7 +152,7 @@ def test_what_builds_its_own_packages_is_there_even_with_a_kept_tree(job: Job, d
     job = replace(job, document={**job.document, "lock_sha256": digest(content)})
     more = {"repository/pool/gcc_1_amd64.deb": b"of the builder"}
     begun = {name: c for name, c in members().items() if "/pool/" not in name}
-    begun[protocol.LOCK] = content
+    begun[disks.LOCK] = content
     for files, packages in (({**members(), **begun}, True), (begun, False)):
         write(disk, {**files, **more})
         unpack_inputs(job, packages=packages)
@@ -163,7 +164,7 @@ def test_what_builds_its_own_packages_is_there_even_with_a_kept_tree(job: Job, d
                 unpack_inputs(job, packages=packages)
 
 
-@pytest.mark.parametrize("name", [protocol.LOCK, protocol.SOURCE_TAR])
+@pytest.mark.parametrize("name", [disks.LOCK, SOURCE_TAR])
 def test_another_lock_or_source_is_refused(name: str, job: Job, disk: Path) -> None:
     write(disk, {**members(), name: LOCK + b" "})
     assert name in refused(job).what
@@ -278,7 +279,7 @@ def test_a_source_without_the_image_is_the_images_fault(job: Job, disk: Path) ->
     source = source_tar(("README", tarfile.REGTYPE, b""))
     write(disk, members(source))
     document = {**job.document, "source_sha256": digest(source)}
-    assert "mini" in refused(replace(job, document=document), protocol.STATUS_BUILD_FAILED).what
+    assert "mini" in refused(replace(job, document=document), STATUS_BUILD_FAILED).what
 
 
 def test_a_source_stays_in_its_folder(job: Job, disk: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.guest import grub, media, protocol, usb_image
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE
+from pipeline.guest import grub, media, usb_image
 from pipeline.guest.job import Job
 from pipeline.guest.output_disk import hand_over
 from pipeline.guest.serial_port import Report, StepFailed
@@ -228,7 +229,7 @@ def test_an_image_has_one_kernel(wrong: str, job: Job) -> None:
         kernel.mkdir()
     with pytest.raises(StepFailed, match=r"files boot/vmlinuz-\* and must have one") as caught:
         media.kernel_and_initramfs(job)
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
 
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
@@ -265,7 +266,7 @@ def test_what_upgrades_rest_on_is_not_changed(command: str, why: str, job: Job) 
     media.make_squashfs(job, Quiet(), env())
     with pytest.raises(StepFailed, match=f"on the system partition boot/grub/{why}") as caught:
         media.complete_partition(job, Quiet(), env())
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
 
 
 @ROOT_ONLY
@@ -283,4 +284,4 @@ def test_an_output_disk_that_is_full_is_told(tmp_path: Path) -> None:
     (tmp_path / "timings.json").write_bytes(os.urandom(100_000))
     with pytest.raises(StepFailed, match="the output disk is too small or broken") as caught:
         hand_over(Path("/dev/full"), tmp_path, ["timings.json"])
-    assert caught.value.status == protocol.STATUS_INFRASTRUCTURE
+    assert caught.value.status == STATUS_INFRASTRUCTURE

@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.guest import local_archive, main, packages, protocol, tree
+from pipeline.documents.disks import LOCK
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
+from pipeline.documents.steps import BOOTSTRAP
+from pipeline.guest import local_archive, main, packages, tree
 from pipeline.guest.job import Job
 from pipeline.guest.serial_port import StepFailed
 
@@ -175,7 +178,7 @@ def test_other_packages_than_the_job_names_are_refused(
 ) -> None:
     with pytest.raises(StepFailed) as caught:
         built(job, monkeypatch, make)
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
     assert caught.value.what.startswith("packages/greeter: ")
     assert what in caught.value.what
 
@@ -273,7 +276,7 @@ def test_a_ready_made_package_that_is_another_is_refused(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(StepFailed, match="not the one that the job names") as caught:
         local_archive.offer(job)
-    assert caught.value.status == protocol.STATUS_INPUTS
+    assert caught.value.status == STATUS_INPUTS
 
 
 def test_the_list_of_packages_has_those_that_are_installed(tmp_path: Path) -> None:
@@ -311,7 +314,7 @@ def test_only_locked_and_local_packages_may_be_installed(tmp_path: Path) -> None
 
 
 def test_packages_are_built_before_the_bootstrap_and_only_if_there_are_any(job: Job) -> None:
-    (job.work / protocol.LOCK).write_text("")
+    (job.work / LOCK).write_text("")
     document = {**job.document, "epoch": EPOCH, "kits": []}
 
     def steps(**changes: Any) -> list[str]:
@@ -321,4 +324,4 @@ def test_packages_are_built_before_the_bootstrap_and_only_if_there_are_any(job: 
 
     assert steps()[:3] == ["15-packages", "15-packages/greeter", "20-bootstrap"]
     assert steps(local=None) == steps()[2:]
-    assert all(name < protocol.BOOTSTRAP for name in steps()[:2])  # as the machine tells them apart
+    assert all(name < BOOTSTRAP for name in steps()[:2])  # as the machine tells them apart

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.guest import programs, protocol, serial_port
+from pipeline.documents.progress import LINE_LIMIT, STATUS_BUILD_FAILED
+from pipeline.guest import programs, serial_port
 from pipeline.guest.serial_port import Report, StepFailed
 from pipeline.machines.machine import _Records
 
@@ -40,7 +41,7 @@ class Port(io.RawIOBase):
 def port(monkeypatch: pytest.MonkeyPatch) -> Port:
     made = Port()
     monkeypatch.setattr(serial_port, "_find_port", lambda: made)
-    monkeypatch.setattr(protocol, "ALIVE_EVERY_S", 3600)
+    monkeypatch.setattr(serial_port, "ALIVE_EVERY_S", 3600)
     return made
 
 
@@ -56,7 +57,7 @@ def sh(reporter: Report, script: str, **more: Any) -> None:
 def test_what_a_program_prints_is_reported(reporter: Report, port: Port) -> None:
     sh(reporter, "echo one; echo two >&2; printf '\\377\\n'; printf '%3000s' x")
     assert [r["line"] for r in port.records[:3]] == ["one", "two", "�"]
-    assert len(port.records[3]["line"]) == protocol.LINE_LIMIT
+    assert len(port.records[3]["line"]) == LINE_LIMIT
     assert {r["record"] for r in port.records} == {"log"}
 
 
@@ -119,7 +120,7 @@ def test_a_failure_tells_the_last_lines(reporter: Report) -> None:
 def test_a_program_that_hangs_is_ended(script: str, reporter: Report) -> None:
     with pytest.raises(StepFailed) as caught:
         sh(reporter, f"echo last words; {script}", blame="hook x", limit_s=0.3)
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
     assert caught.value.what == "hook x, or what it started, did not end within 0.005 minutes"
     assert caught.value.detail.startswith("busy" if "busy" in script else "last words")
 
@@ -142,7 +143,7 @@ def test_a_hook_that_cannot_start_is_the_images_fault(
         hook.chmod(0o644 if content == "#!/bin/sh\n" else 0o755)
     with pytest.raises(StepFailed, match="hook x cannot be started") as caught:
         programs.run(reporter, [str(hook)], env=ENV, blame="hook x")
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
 
 
 def test_a_program_gets_nothing_but_its_environment(

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.guest import protocol
+from pipeline.documents.image_folder import sort_line
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.job import Job
 from pipeline.guest.programs import run
 from pipeline.guest.serial_port import StepFailed
@@ -90,7 +91,7 @@ def test_a_path_that_is_not_there_is_only_said(tmp_path: Path) -> None:
 
 
 def test_strange_names_are_found_too(tmp_path: Path) -> None:
-    lines = [protocol.sort_line(name, 9 - number) for number, name in enumerate(STRANGE)]
+    lines = [sort_line(name, 9 - number) for number, name in enumerate(STRANGE)]
     image, said = packed(make_job(tmp_path / "work", ["a", *STRANGE], "".join(lines)))
     assert sorted(wanted := places(image, [*STRANGE, "a"])) == wanted
     assert said == [f"{NAME}: 7 of 7 paths are in the tree"]
@@ -137,7 +138,7 @@ def test_a_malformed_line_fails_at_once_by_file_and_line(
     job = make_job(tmp_path / "work", sort=f"# two\nusr/bin/sh 1\n{line}\n")
     with pytest.raises(StepFailed, match=f"^{NAME}:3: .*{why}") as caught:
         check_configuration(job)
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
 
 
 PATHS = st.lists(
@@ -151,4 +152,4 @@ PATHS = st.lists(
 
 @given(PATHS, st.integers(-(2**15), 2**15 - 1))
 def test_what_is_written_is_what_is_read(path: str, priority: int) -> None:
-    assert parse(protocol.sort_line(path, priority), NAME) == {path: priority}
+    assert parse(sort_line(path, priority), NAME) == {path: priority}

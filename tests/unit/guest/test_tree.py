@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.guest import protocol, tree
+from pipeline.documents.progress import STATUS_BUILD_FAILED
+from pipeline.guest import tree
 from pipeline.guest.job import Job
 from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.times import Times
@@ -129,7 +130,7 @@ def test_a_file_and_a_folder_do_not_replace_each_other(kind: str, includes: Path
 def refused(includes: Path, job: Job) -> StepFailed:
     with pytest.raises(StepFailed) as caught:
         tree.include(includes, job.tree)
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
     return caught.value
 
 
@@ -163,7 +164,7 @@ def test_a_configuration_that_would_be_ignored_is_refused(job: Job) -> None:
         StepFailed, match=r"images/live/mini/bootloaders is not supported"
     ) as caught:
         tree.check_configuration(job)
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
 
 
 def test_the_initramfs_has_no_times(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.guest import fat, grub, protocol, usb_image
+from pipeline.documents.system_partition import switch
+from pipeline.guest import fat, grub, usb_image
 from pipeline.guest.serial_port import Report
 from pipeline.look.locate import locate_files
 from tests import image_pairs as pairs
@@ -32,7 +33,7 @@ class Quiet(Report):
 def write_files(folder: Path, initrd: bytes = b"initramfs", digest: str = "0123456789ab") -> Path:
     """Write a small system partition whose initramfs is a cpio archive."""
     files = {
-        "boot/grub/current.cfg": protocol.switch("3.3"),
+        "boot/grub/current.cfg": switch("3.3"),
         "live/3.3.cfg": b"linux /live/vmlinuz-0123456789ab boot=live\n",
         "live/vmlinuz-0123456789ab": b"kernel",
     }

@@ -20,9 +20,10 @@ from pipeline.base.errors import (
     UsageError,
 )
 from pipeline.base.files import alone, read_json, write_json
+from pipeline.documents.disks import LOCK, REPOSITORY, SOURCE_TAR
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
-from pipeline.guest import cache, protocol
+from pipeline.guest import cache
 from pipeline.machines import attempt as attempts
 from pipeline.machines import engine, machine, stage
 from pipeline.machines import plan as plans
@@ -222,7 +223,7 @@ def test_an_images_own_packages_go_through_the_build(
     disk = attempts.input_disk(plan(run, workspace), workspace, begun, tmp_path / "input.tar")
     with tarfile.open(disk) as tar:
         assert f"sources/{file['sha256']}" in tar.getnames()
-        names = [name for name in tar.getnames() if name.startswith(f"{protocol.REPOSITORY}/")]
+        names = [name for name in tar.getnames() if name.startswith(f"{REPOSITORY}/")]
     assert {name for name in names if name.endswith(("Packages", ".deb"))} == {
         "repository/dists/trixie/build/binary-amd64/Packages",
         "repository/pool/x_1_all.deb",
@@ -311,7 +312,7 @@ def test_a_machine_that_begins_with_a_kept_tree_gets_no_packages(
     layers = made_layers()
     made = attempts.input_disk(plan(run, workspace), workspace, layers, tmp_path / "input.tar")
     with tarfile.open(made) as tar:
-        assert not [name for name in tar.getnames() if name.startswith(protocol.REPOSITORY)]
+        assert not [name for name in tar.getnames() if name.startswith(REPOSITORY)]
         file = tar.extractfile("machine.json")
         assert file
         said = json.loads(file.read())["trees"]
@@ -498,13 +499,13 @@ def test_the_input_disk_holds_what_the_machine_takes(
     with tarfile.open(made) as tar:
         files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
     names = list(files)
-    assert files[protocol.LOCK] == SOURCE["images/live/mini/lock"]
-    assert files[protocol.SOURCE_TAR] == run.source_tar.read_bytes()
+    assert files[LOCK] == SOURCE["images/live/mini/lock"]
+    assert files[SOURCE_TAR] == run.source_tar.read_bytes()
     assert "pipeline/guest/main.py" in names
     # The machine's first program unpacks these without reading on.
     first = [n for n in names if not n.startswith("pipeline/")][:2]
     assert sorted(first) == ["job.json", "machine.json"]
-    assert names.index("pipeline/guest/main.py") < names.index(protocol.SOURCE_TAR)
+    assert names.index("pipeline/guest/main.py") < names.index(SOURCE_TAR)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.base.errors import BuildFailed, InfrastructureFailed, InputsUnverified, TwinbuildError
+from pipeline.documents.progress import RECORD_LIMIT, RECORDS
 from pipeline.farm.config import EnvironmentEntry, Variation, load_environment
-from pipeline.guest import protocol
 from pipeline.machines import machine
 from pipeline.machines.accelerator import TCG, Accelerator
 from pipeline.machines.builder import Builder
@@ -204,7 +204,7 @@ def test_a_record_in_pieces_of_a_byte_takes_no_longer_than_its_length() -> None:
 
 def test_a_record_has_an_end() -> None:
     with pytest.raises(InfrastructureFailed, match="without end"):
-        follow(*[b" " * 65536] * (protocol.RECORD_LIMIT // 65536 + 1))
+        follow(*[b" " * 65536] * (RECORD_LIMIT // 65536 + 1))
 
 
 def test_a_line_that_is_no_text_reaches_the_log() -> None:
@@ -274,7 +274,7 @@ json_values = st.recursive(
             json_values,
             max_size=3,
         ).flatmap(
-            lambda fields: st.sampled_from([*protocol.RECORDS, "note"]).map(
+            lambda fields: st.sampled_from([*RECORDS, "note"]).map(
                 lambda kind: line(**fields, record=kind)
             )
         ),

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.base.errors import InfrastructureFailed, UsageError
+from pipeline.documents.artifact_names import artifact_names
 from pipeline.guest.output_disk import hand_over
-from pipeline.guest.protocol import artifact_names
 from pipeline.machines import output
 
 LIMITS = {"artifacts/a.iso": 4096, "ledger.jsonl.gz": 1024, "timings.json": 16}

@@ -9,9 +9,9 @@ import pytest
 from pipeline.base import dsse
 from pipeline.base.files import sha256_file, write_json
 from pipeline.compare.verdict import run_compare
+from pipeline.documents.disks import LEDGER
 from pipeline.documents.statement import BYPRODUCTS
 from pipeline.farm.workspace import Workspace
-from pipeline.guest import protocol
 from pipeline.machines import stage
 from pipeline.machines.accelerator import TCG
 from pipeline.machines.attempt import Attempt
@@ -47,7 +47,7 @@ def build(run, workspace, name):
     for path, content in contents.items():
         (plan.folder / path).parent.mkdir(exist_ok=True)
         (plan.folder / path).write_bytes(content)
-    handed = [p for p in contents if p.startswith("artifacts/")] + [protocol.LEDGER]
+    handed = [p for p in contents if p.startswith("artifacts/")] + [LEDGER]
     digests = {path: sha256_file(plan.folder / path) for path in handed}
     parts = (Builder("volume", {"kernel": "6"}), TCG, plan.choice.entry, plan.choice.variation)
     machine = Machine(run.id, name, "sha256:host", *parts, run.request().vary)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.guest.kits.kit import Earlier, Later, make_kit
 from pipeline.guest.serial_port import StepFailed
 from pipeline.kits.install.format import Control, open_kit
@@ -157,7 +157,7 @@ def test_a_release_without_what_a_kit_needs_is_named(
     getattr(releases[0], field).write_text("{}\n")
     with pytest.raises(StepFailed, match=f"old.{field} is not the l") as raised:
         made(releases, tmp_path)
-    assert raised.value.status == protocol.STATUS_INPUTS
+    assert raised.value.status == STATUS_INPUTS
 
 
 def test_a_release_without_its_squashfs_is_no_base(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.guest.kits.delta import Delta, compare
 from pipeline.guest.kits.lines import link_of, parent_of, path_of, read_ledger, reduced, tree_digest
 from pipeline.guest.kits.overlay import prove
@@ -132,7 +132,7 @@ def test_what_overlayfs_would_misread_is_refused(
     later = write_ledger({b"dev/nothing": whole}, tmp_path / "new")
     with pytest.raises(StepFailed, match=f"dev/nothing .*{words}") as raised:
         compare(later, later)  # even where nothing changed: the base has it too
-    assert raised.value.status == protocol.STATUS_BUILD_FAILED
+    assert raised.value.status == STATUS_BUILD_FAILED
 
 
 def test_a_path_that_only_looks_like_a_mark_is_not_refused(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_what_is_no_ledger_is_told_as_wrong_inputs(content: bytes, tmp_path: Pat
     write_ledger(entries({b"a": FILE}), tmp_path / "new")
     with pytest.raises(StepFailed, match="old is not the ledger of a tree") as raised:
         compare(tmp_path / "old", tmp_path / "new")
-    assert raised.value.status == protocol.STATUS_INPUTS
+    assert raised.value.status == STATUS_INPUTS
 
 
 @pytest.mark.parametrize("lines", ['{"path":"b"}\n{"path":"a"}\n', '{"path":"a"}', '{"a":1}\n'])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.guest import protocol, usb_image
+from pipeline.documents.progress import STATUS_INPUTS
+from pipeline.guest import usb_image
 from pipeline.guest.kits.earlier import earlier_from_image
 from pipeline.guest.serial_port import StepFailed
 from tests.random_trees import CAPABILITY, Node, Tree, record, write
@@ -70,7 +71,7 @@ def test_an_image_tells_what_the_ledger_and_the_partition_list_tell(
 def test_an_image_of_another_release_is_refused(image: Image, tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match=r"image\.img is not .*no live/3\.2\.squashfs") as raised:
         earlier_from_image("3.2", image.path, tmp_path / "work", ENV)
-    assert raised.value.status == protocol.STATUS_INPUTS
+    assert raised.value.status == STATUS_INPUTS
 
 
 @pytest.mark.parametrize(

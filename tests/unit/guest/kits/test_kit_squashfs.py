@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from pipeline.guest import protocol
+from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE
 from pipeline.guest.kits.delta import compare
 from pipeline.guest.kits.lines import link_of, read_ledger, reduced
 from pipeline.guest.kits.overlay import prove
@@ -181,7 +181,7 @@ def test_a_tree_that_is_not_the_ledgers_is_found(spoil: Change, words: str, pair
     spoil(pair.new / "etc/changed")
     with pytest.raises(StepFailed, match=f"etc/changed {words}") as raised:
         pair.squashfs()
-    assert raised.value.status == protocol.STATUS_BUILD_FAILED
+    assert raised.value.status == STATUS_BUILD_FAILED
 
 
 @as_root
@@ -214,7 +214,7 @@ def test_a_time_that_no_squashfs_holds_is_named(mtime: int, tmp_path: Path) -> N
     there = Pair(tmp_path, {}, {b"etc": Node("dir", mtime=mtime)})
     with pytest.raises(StepFailed, match=f"etc has the time {mtime}, which no") as raised:
         there.squashfs()
-    assert raised.value.status == protocol.STATUS_BUILD_FAILED
+    assert raised.value.status == STATUS_BUILD_FAILED
 
 
 @as_root
@@ -222,7 +222,7 @@ def test_a_compressor_that_fails_is_told_with_its_words(pair: Pair) -> None:
     with pytest.raises(StepFailed, match="sqfstar ended with status 1") as raised:
         pair.squashfs(options=("-comp", "none-such"))
     assert "none-such" in raised.value.detail
-    assert raised.value.status == protocol.STATUS_INFRASTRUCTURE
+    assert raised.value.status == STATUS_INFRASTRUCTURE
 
 
 @as_root

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.guest import protocol
+from pipeline.documents.disks import EARLIER
+from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.job import Job
 from pipeline.guest.kits import stage
 from pipeline.guest.media import SQUASHFS_OPTIONS
@@ -97,7 +98,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     write_ledger(job.artifacts / job.names.ledger, {"motd": NEW})
     write_partition(job.artifacts / job.names.partition, partition)
     for version in ("3.1", "3.2"):
-        folder = job.work / protocol.EARLIER / version
+        folder = job.work / EARLIER / version
         write_ledger(folder / "ledger.jsonl.gz", {"motd": version.encode(), "old": b"old"})
         write_partition(folder / "partition", {f"live/{version}.squashfs": version.encode()})
     return job
@@ -121,7 +122,7 @@ def test_a_kit_that_cannot_be_made_fails_the_step(job: Job) -> None:
     (job.tree / "motd").write_bytes(b"NEW\n")
     with pytest.raises(StepFailed, match="motd") as caught:
         stage.make_kits(job, Told(), ENV)  # type: ignore[arg-type]
-    assert caught.value.status == protocol.STATUS_BUILD_FAILED
+    assert caught.value.status == STATUS_BUILD_FAILED
 
 
 def _member(archive: Path, name: str) -> bytes:

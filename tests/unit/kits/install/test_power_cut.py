@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.guest.protocol import SWITCH
+from pipeline.documents.system_partition import SWITCH
 from pipeline.kits.install.apply import carry_out, examine
 from pipeline.kits.install.description import Offer
 from pipeline.kits.install.format import open_kit

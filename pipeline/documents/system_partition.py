@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The system partition of an image: how files are named there, and which release boots."""
+
+import re
+
+# Kernel and initramfs are named by their content: so many digits of their SHA-256 are in the name.
+DIGEST_DIGITS = 12
+NAMED_BY_CONTENT = re.compile(
+    rf"\A(live/(?:vmlinuz|initrd))-[0-9a-f]{{{DIGEST_DIGITS}}}((?:\.img)?)\Z"
+)
+
+# Which release an installed system boots: one sector, which a disk writes whole or not at all.
+SWITCH = "boot/grub/current.cfg"
+SWITCH_SIZE = 512  # bytes
+
+
+def switch(version: str, previous: str = "") -> bytes:
+    """Return the sector that says which release boots, and which one was there before."""
+    return f"set version={version}\nset previous={previous}\n".encode().ljust(SWITCH_SIZE, b"\n")
+
+
+def without_digest(path: str) -> str:
+    """Return a path of the system partition as it is called whatever the file's content."""
+    return NAMED_BY_CONTENT.sub(r"\1\2", path)
