@@ -5,6 +5,8 @@ import base64
 import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,23 +19,26 @@ from pipeline.kits.install import description
 from pipeline.kits.install.description import Trust, load_trust
 from pipeline.kits.install.envelope import encoded
 from tests.installed import KitParts
+from tests.releases import GpgHome
 from tests.unit.kits.conftest import FIRST, NOW, SECOND, Signer
 
 PACKED = b"a kit"
 
 
 @pytest.fixture(scope="session")
-def envelope(signer):
+def envelope(signer: Signer) -> bytes:
     return signer.describe(KitParts(FIRST, SECOND), PACKED)
 
 
-def payload(envelope):
-    return json.loads(base64.b64decode(json.loads(envelope)["payload"]))
+def payload(envelope: bytes) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
+    return document
 
 
-def test_what_was_signed_is_read(envelope, signer):
+def test_what_was_signed_is_read(envelope: bytes, signer: Signer) -> None:
     found = description.check(envelope, signer.trust, NOW)
     said = found.offer
+    assert said is not None
     assert (said.image, said.architecture, said.from_, said.to) == ("mini", "amd64", "3.1", "3.2")
     assert said.kit == "3.2/mini-amd64-3.1-to-3.2.iuk"
     assert said.size == len(PACKED)
@@ -41,7 +46,9 @@ def test_what_was_signed_is_read(envelope, signer):
     assert found.expires == datetime(2027, 5, 21, 12, tzinfo=UTC)
 
 
-def test_the_envelope_is_what_the_documents_say(envelope, signer, gpg_home, tmp_path):
+def test_the_envelope_is_what_the_documents_say(
+    envelope: bytes, signer: Signer, gpg_home: GpgHome, tmp_path: Path
+) -> None:
     document = json.loads(envelope)
     assert document["payloadType"] == "application/vnd.twinbuild.upgrade+json"
     (signature,) = document["signatures"]
@@ -71,7 +78,7 @@ FIELDS = {
 RENEWAL = {"key": "0" * 64, "days": 30, "until": "2027-11-22T12:00:00Z"}
 
 
-def signed(signer, **changes):
+def signed(signer: Signer, **changes: Any) -> bytes:
     """A description with other fields, properly signed; those of the kit by their names, too."""
     kit = {name: changes.pop(name) for name in KIT.keys() & changes.keys()}
     fields = {**FIELDS, "upgrade": {**KIT, **kit}, **changes}
@@ -107,7 +114,7 @@ def signed(signer, **changes):
         {"more": 1},
     ],
 )
-def test_what_is_signed_and_makes_no_sense(signer, changes):
+def test_what_is_signed_and_makes_no_sense(signer: Signer, changes: dict[str, Any]) -> None:
     with pytest.raises(InputsUnverified):
         description.check(signed(signer, **changes), signer.trust, NOW)
 
@@ -116,7 +123,7 @@ def test_what_is_signed_and_makes_no_sense(signer, changes):
     ("key", "first"),
     [("from", '"3.0"'), ("upgrade", "null"), ("expires", '"2099-01-01T00:00:00Z"')],
 )
-def test_a_signed_payload_with_a_key_twice(signer, key, first):
+def test_a_signed_payload_with_a_key_twice(signer: Signer, key: str, first: str) -> None:
     """Two readers would understand two things, and the release key has signed both."""
     payload = b'{"%b": %b, ' % (key.encode(), first.encode()) + json_bytes(FIELDS).lstrip()[1:]
     with pytest.raises(InputsUnverified, match=f"the key '{key}' twice"):
@@ -133,10 +140,11 @@ FIRST_FORMAT = {
 }
 
 
-def test_the_format_before_is_read(signer):
+def test_the_format_before_is_read(signer: Signer) -> None:
     found = description.check(
         signer.sign_payload(json_bytes(FIRST_FORMAT)), signer.trust, NOW + timedelta(days=1)
     )
+    assert found.offer is not None
     assert (found.offer.to, found.newest, found.renewable) == ("3.2", "3.2", None)
     assert (found.issued, found.expires) == (NOW, NOW + timedelta(days=180))
 
@@ -144,13 +152,13 @@ def test_the_format_before_is_read(signer):
 @pytest.mark.parametrize(
     "changes", [{"kit": "x"}, {"expires": "0001-01-01T00:00:00Z"}, {"renewal": None}, {"to": "3.0"}]
 )
-def test_the_format_before_that_makes_no_sense(signer, changes):
+def test_the_format_before_that_makes_no_sense(signer: Signer, changes: dict[str, Any]) -> None:
     content = signer.sign_payload(json_bytes({**FIRST_FORMAT, **changes}))
     with pytest.raises(InputsUnverified):
         description.check(content, signer.trust, NOW)
 
 
-def test_there_is_nothing_newer(signer):
+def test_there_is_nothing_newer(signer: Signer) -> None:
     found = description.check(signer.state("3.2", "3.2"), signer.trust, NOW)
     assert found.offer is None
     assert str(found) == (
@@ -158,12 +166,12 @@ def test_there_is_nothing_newer(signer):
     )
 
 
-def test_there_is_something_newer_and_no_way_to_it(signer):
+def test_there_is_something_newer_and_no_way_to_it(signer: Signer) -> None:
     found = description.check(signer.state("3.1", "4.0"), signer.trust, NOW)
     assert str(found).startswith("no upgrade from 3.1, and 4.0 is the newest release, as of")
 
 
-def test_a_description_from_the_future(signer):
+def test_a_description_from_the_future(signer: Signer) -> None:
     """Whoever sets this machine's clock back makes what has expired seem to hold."""
     content = signer.state("3.1", "3.1")
     description.check(content, signer.trust, NOW - timedelta(minutes=5))
@@ -171,14 +179,14 @@ def test_a_description_from_the_future(signer):
         description.check(content, signer.trust, NOW - timedelta(minutes=6))
 
 
-def test_it_expires_to_the_second(envelope, signer):
+def test_it_expires_to_the_second(envelope: bytes, signer: Signer) -> None:
     end = description.check(envelope, signer.trust, NOW).expires
     description.check(envelope, signer.trust, end - timedelta(seconds=1))
     with pytest.raises(SignatureInvalid, match="has expired on 2027-05-21"):
         description.check(envelope, signer.trust, end)
 
 
-def test_a_key_that_is_not_trusted(envelope, signer, stranger):
+def test_a_key_that_is_not_trusted(envelope: bytes, signer: Signer, stranger: Signer) -> None:
     with pytest.raises(SignatureInvalid, match="not in the keyring"):
         description.check(envelope, stranger.trust, NOW)
     both = signer.trust.keyring + stranger.trust.keyring
@@ -187,7 +195,7 @@ def test_a_key_that_is_not_trusted(envelope, signer, stranger):
         description.check(envelope, Trust(both, stranger.fingerprint), NOW)
 
 
-def test_keys_that_were_revoked_or_have_expired(gpg_home):
+def test_keys_that_were_revoked_or_have_expired(gpg_home: GpgHome) -> None:
     revoked = Signer(gpg_home, gpg_home.make("Revoked <revoked@example.org>"))
     content = revoked.describe(KitParts(FIRST, SECOND), PACKED)
     description.check(content, revoked.trust, NOW)
@@ -198,11 +206,11 @@ def test_keys_that_were_revoked_or_have_expired(gpg_home):
         revoked.describe(KitParts(FIRST, SECOND), PACKED)
 
 
-def changed(envelope, **fields):
+def changed(envelope: bytes, **fields: object) -> bytes:
     return json.dumps({**json.loads(envelope), **fields}).encode()
 
 
-def test_a_second_signature(envelope, signer, stranger):
+def test_a_second_signature(envelope: bytes, signer: Signer, stranger: Signer) -> None:
     """While one release key follows another, both may sign; one that is trusted is enough."""
     other = json.loads(stranger.describe(KitParts(FIRST, SECOND), PACKED))["signatures"]
     own = json.loads(envelope)["signatures"]
@@ -225,18 +233,20 @@ def test_a_second_signature(envelope, signer, stranger):
         {"payload": "é"},
     ],
 )
-def test_forged_envelopes(envelope, signer, change):
+def test_forged_envelopes(envelope: bytes, signer: Signer, change: dict[str, Any]) -> None:
     with pytest.raises(SignatureInvalid):
         description.check(changed(envelope, **change), signer.trust, NOW)
 
 
-def test_too_many_signatures(envelope, signer):
+def test_too_many_signatures(envelope: bytes, signer: Signer) -> None:
     many = json.loads(envelope)["signatures"] * 5
     with pytest.raises(SignatureInvalid, match="too many"):
         description.check(changed(envelope, signatures=many), signer.trust, NOW)
 
 
-def test_a_signed_message_in_the_place_of_a_signature(envelope, signer, gpg_home):
+def test_a_signed_message_in_the_place_of_a_signature(
+    envelope: bytes, signer: Signer, gpg_home: GpgHome
+) -> None:
     content = base64.b64decode(json.loads(envelope)["payload"])
     message = gpg_home.gpg(
         *("--local-user", signer.fingerprint, "--sign"),
@@ -248,14 +258,14 @@ def test_a_signed_message_in_the_place_of_a_signature(envelope, signer, gpg_home
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"[" * 60_000, b"1" * 70_000])
-def test_what_is_no_envelope(signer, content):
+def test_what_is_no_envelope(signer: Signer, content: bytes) -> None:
     with pytest.raises(SignatureInvalid):
         description.check(content, signer.trust, NOW)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 0.9999), bit=st.integers(0, 7))
-def test_no_bit_can_be_changed(envelope, signer, at, bit):
+def test_no_bit_can_be_changed(envelope: bytes, signer: Signer, at: float, bit: int) -> None:
     """But for those that say nothing: the key's name, blanks."""
     content = bytearray(envelope)
     content[int(at * len(content))] ^= 1 << bit
@@ -265,7 +275,7 @@ def test_no_bit_can_be_changed(envelope, signer, at, bit):
     assert said in (None, description.check(envelope, signer.trust, NOW))
 
 
-def test_keyrings(signer, tmp_path, gpg_home):
+def test_keyrings(signer: Signer, tmp_path: Path, gpg_home: GpgHome) -> None:
     armoured = tmp_path / "key.asc"
     armoured.write_bytes(gpg_home.export(signer.fingerprint, "--armor"))
     assert load_trust(armoured, None).keyring == signer.trust.keyring
@@ -275,7 +285,7 @@ def test_keyrings(signer, tmp_path, gpg_home):
             load_trust(path, None)
 
 
-def test_a_key_that_gpg_does_not_have(signer, gpg_home):
+def test_a_key_that_gpg_does_not_have(signer: Signer, gpg_home: GpgHome) -> None:
     said = description.check(signer.state("3.1", "3.1"), signer.trust, NOW)
     with pytest.raises(SignatureInvalid, match="is missing"):
         description.sign(said, Gpg({"GNUPGHOME": gpg_home.path}), "F" * 40)

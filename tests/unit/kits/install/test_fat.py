@@ -4,7 +4,9 @@
 import os
 import struct
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,9 +14,9 @@ from hypothesis import strategies as st
 
 from pipeline.kits.install import fat_folder
 from pipeline.kits.install import fat_records as records
-from pipeline.kits.install.fat import open_files
+from pipeline.kits.install.fat import File, FileSystem, open_files
 from pipeline.kits.install.fat_layout import Damaged
-from pipeline.kits.install.medium import open_medium
+from pipeline.kits.install.medium import Medium, open_medium
 from tests.installed import EPOCH, SECTOR, make_partition, noise, read_partition
 from tests.unit.kits.install.test_power_cut import Disk
 
@@ -31,23 +33,23 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory):
+def image(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return make_partition(tmp_path_factory.mktemp("fat") / "image", FILES).read_bytes()
 
 
-def opened(disk):
+def opened(disk: Medium | Disk) -> FileSystem:
     files = open_files(disk, 0, disk.size)
     assert files is not None
     return files
 
 
-def put(files, path, content, epoch=EPOCH):
+def put(files: FileSystem, path: str, content: bytes, epoch: int = EPOCH) -> None:
     staged = files.stage(len(content), [content])
     files.settle()
     files.add(path, staged, epoch)
 
 
-def as_others_read(disk, folder):
+def as_others_read(disk: Disk, folder: Path) -> dict[str, bytes]:
     """What mtools finds, once fsck.fat has nothing to say."""
     path = folder / "image"
     path.write_bytes(disk.content())
@@ -56,20 +58,26 @@ def as_others_read(disk, folder):
     return read_partition(path, into=folder / "files")
 
 
-def ours(files):
+def find(files: FileSystem, path: str) -> File:
+    file = files.find(path)
+    assert file is not None, path
+    return file
+
+
+def ours(files: FileSystem) -> dict[str, bytes]:
     return {file.path: b"".join(files.pieces(file)) for file in files.files()}
 
 
-def test_it_reads_what_mtools_wrote(image):
+def test_it_reads_what_mtools_wrote(image: bytes) -> None:
     files = opened(Disk(image))
     assert ours(files) == FILES
-    assert files.find("efi/boot/bootx64.efi").path == "EFI/BOOT/BOOTX64.EFI"
-    assert files.find("LIVE/3.1.SQUASHFS").size == 40_000
+    assert find(files, "efi/boot/bootx64.efi").path == "EFI/BOOT/BOOTX64.EFI"
+    assert find(files, "LIVE/3.1.SQUASHFS").size == 40_000
     assert files.find("live") is None
     assert files.find("live/3.2.squashfs") is None
 
 
-def test_new_replaced_and_removed_files(image, tmp_path):
+def test_new_replaced_and_removed_files(image: bytes, tmp_path: Path) -> None:
     disk = Disk(image)
     files = opened(disk)
     files.begin()
@@ -95,7 +103,7 @@ def test_new_replaced_and_removed_files(image, tmp_path):
     assert files.free == free - sum(used)
 
 
-def test_times_are_the_epoch_in_utc(image, tmp_path):
+def test_times_are_the_epoch_in_utc(image: bytes, tmp_path: Path) -> None:
     disk = Disk(image)
     files = opened(disk)
     put(files, "dated", b"x", epoch=1766400000)
@@ -107,7 +115,7 @@ def test_times_are_the_epoch_in_utc(image, tmp_path):
     assert "2025-12-22  10:40" in listed.stdout
 
 
-def test_a_folder_that_grows(image, tmp_path):
+def test_a_folder_that_grows(image: bytes, tmp_path: Path) -> None:
     """Names of every length, so that records meet the end of a sector in every way."""
     disk = Disk(image)
     files = opened(disk)
@@ -124,7 +132,7 @@ def test_a_folder_that_grows(image, tmp_path):
     assert as_others_read(disk, tmp_path) == {**FILES, **expected}
 
 
-def test_waste_behind_the_end_of_a_folder(image, tmp_path):
+def test_waste_behind_the_end_of_a_folder(image: bytes, tmp_path: Path) -> None:
     """Nothing says that what follows the end mark is zero; it must not become files."""
     disk = Disk(image)
     files = opened(disk)
@@ -146,7 +154,7 @@ def test_waste_behind_the_end_of_a_folder(image, tmp_path):
 
 
 @pytest.mark.parametrize("used", range(17))
-def test_records_that_end_where_a_sector_does(used):
+def test_records_that_end_where_a_sector_does(used: int) -> None:
     """What follows the end mark in the next sector is waste, and stays behind an end mark."""
     own = records.make_short(b"OWN     TXT", 0x20, 5, 4, EPOCH)
     waste = records.make_short(b"WASTE   TXT", 0x20, 6, 4, EPOCH)
@@ -169,7 +177,7 @@ def test_records_that_end_where_a_sector_does(used):
     assert made in b"".join(seen)
 
 
-def test_names_that_would_have_one_short_name(image, tmp_path):
+def test_names_that_would_have_one_short_name(image: bytes, tmp_path: Path) -> None:
     disk = Disk(image)
     files = opened(disk)
     names = [f"live/vmlinuz-{number:012x}" for number in range(12)]
@@ -179,7 +187,7 @@ def test_names_that_would_have_one_short_name(image, tmp_path):
     assert as_others_read(disk, tmp_path) == {**FILES, **{name: name.encode() for name in names}}
 
 
-def test_what_a_cut_has_left_is_reclaimed(image, tmp_path):
+def test_what_a_cut_has_left_is_reclaimed(image: bytes, tmp_path: Path) -> None:
     disk = Disk(image)
     files = opened(disk)
     free = files.free
@@ -197,7 +205,7 @@ def test_what_a_cut_has_left_is_reclaimed(image, tmp_path):
     assert opened(disk).free == 0
 
 
-def test_no_space(image):
+def test_no_space(image: bytes) -> None:
     disk = Disk(image)
     files = opened(disk)
     with pytest.raises(Exception, match="no space left"):
@@ -218,7 +226,7 @@ def test_no_space(image):
         max_size=25,
     )
 )
-def test_any_changes(image, steps):
+def test_any_changes(image: bytes, steps: list[tuple[str, str, str, int]]) -> None:
     disk = Disk(image)
     files = opened(disk)
     files.begin()
@@ -242,7 +250,7 @@ def test_any_changes(image, steps):
     }
 
 
-def folders(files):
+def folders(files: Mapping[str, bytes]) -> set[str]:
     return {f"{path.rpartition('/')[0]}/" for path in files} | {
         "live/a/",
         "live/a/b/",
@@ -250,12 +258,12 @@ def folders(files):
     }
 
 
-def test_clusters_of_several_sectors(tmp_path):
+def test_clusters_of_several_sectors(tmp_path: Path) -> None:
     """As the USB image has them."""
     path = make_partition(tmp_path / "image", FILES, sectors=600_000, cluster=8)
     names = [f"live/{'n' * (number * 5 % 90)}-{number}" for number in range(60)]
     with open_medium(path) as medium:
-        files = open_files(medium, 0, medium.size)
+        files = opened(medium)
         files.begin()
         for name in names:
             put(files, name, noise(name, 5_000))
@@ -271,7 +279,7 @@ def test_clusters_of_several_sectors(tmp_path):
 # --- strangers' file systems
 
 
-def test_what_is_no_fat32(image):
+def test_what_is_no_fat32(image: bytes) -> None:
     assert open_files(Disk(bytes(SECTOR)), 0, SECTOR) is None
     assert open_files(Disk(os.urandom(SECTOR)), 0, SECTOR) is None
 
@@ -294,7 +302,7 @@ def test_what_is_no_fat32(image):
         (44, b"\xff\xff\xff\x0f"),
     ],
 )
-def test_boot_sectors_that_lie(image, offset, value):
+def test_boot_sectors_that_lie(image: bytes, offset: int, value: bytes) -> None:
     disk = Disk(image)
     boot = bytearray(image[:SECTOR])
     boot[offset : offset + len(value)] = value
@@ -303,18 +311,19 @@ def test_boot_sectors_that_lie(image, offset, value):
         open_files(disk, 0, disk.size)
 
 
-def table_of(image):
-    return struct.unpack_from("<H", image, 14)[0] * SECTOR
+def table_of(image: bytes) -> int:
+    return int.from_bytes(image[14:16], "little") * SECTOR
 
 
-def entry(image, cluster):
-    return struct.unpack_from("<I", image, table_of(image) + 4 * cluster)[0]
+def entry(image: bytes, cluster: int) -> int:
+    at = table_of(image) + 4 * cluster
+    return int.from_bytes(image[at : at + 4], "little")
 
 
 @pytest.mark.parametrize("target", ["itself", "root", "beyond", "free"])
-def test_chains_that_lead_astray(image, target):
+def test_chains_that_lead_astray(image: bytes, target: str) -> None:
     files = opened(Disk(image))
-    first, count = files.find("live/3.1.squashfs").runs[0]
+    first, count = find(files, "live/3.1.squashfs").runs[0]
     changed = bytearray(image)
     wrong = {"itself": first, "root": 2, "beyond": 0x0FFFFFF0, "free": 0}[target]
     at = table_of(image) + 4 * (first + count // 2)
@@ -323,7 +332,7 @@ def test_chains_that_lead_astray(image, target):
         open_files(Disk(bytes(changed)), 0, len(changed))
 
 
-def test_a_folder_in_itself(image):
+def test_a_folder_in_itself(image: bytes) -> None:
     files = opened(Disk(image))
     (slot,) = (f.slots[-1] for f in files.files() if f.path == "live/3.1.squashfs")
     changed = bytearray(image)
@@ -336,13 +345,13 @@ def test_a_folder_in_itself(image):
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_damage_is_refused_or_harmless(image, data):
+def test_any_damage_is_refused_or_harmless(image: bytes, data: st.DataObject) -> None:
     """Bytes of the boot sector, the table's beginning and the folders, changed at random."""
     table = table_of(image)
     size = struct.unpack_from("<I", image, 36)[0] * SECTOR
     root = table + 2 * size
     spans = [(0, 90), (table, table + 800), (root, root + 2_048), (root + 5_000, root + 60_000)]
-    changed = {}
+    changed: dict[int, bytes] = {}
     for _ in range(data.draw(st.integers(1, 6))):
         start, end = data.draw(st.sampled_from(spans))
         at = data.draw(st.integers(start, end))
@@ -361,7 +370,7 @@ def test_any_damage_is_refused_or_harmless(image, data):
             assert ours(opened(disk))["live/new"] == b"new"
 
 
-def test_nothing_is_written_before_it_begins(image):
+def test_nothing_is_written_before_it_begins(image: bytes) -> None:
     disk = Disk(image)
     ours(opened(disk))
     assert disk.log == []

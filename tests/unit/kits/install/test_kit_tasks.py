@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The commands, from the question whether there is an upgrade to the way back."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from invoke.context import Context
@@ -11,13 +13,13 @@ import tasks
 from pipeline.base.errors import ExitStatus
 from tests.archive_server import archive_server
 from tests.installed import KitParts
-from tests.unit.kits.conftest import FIRST, SECOND
+from tests.unit.kits.conftest import FIRST, SECOND, Signer, Stick
 
 NAME = "mini-amd64-3.1-to-3.2.iuk"
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory, signer):
+def public(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Path:
     parts, folder = KitParts(FIRST, SECOND), tmp_path_factory.mktemp("public")
     (folder / "upgrades").mkdir()
     (folder / "3.2").mkdir()
@@ -30,13 +32,15 @@ def public(tmp_path_factory, signer):
 
 
 @pytest.fixture
-def key(signer, tmp_path):
+def key(signer: Signer, tmp_path: Path) -> str:
     path = tmp_path / "key.gpg"
     path.write_bytes(signer.trust.keyring)
     return str(path)
 
 
-def test_from_check_to_rollback(public, key, stick, tmp_path, capsys):
+def test_from_check_to_rollback(
+    public: Path, key: str, stick: Stick, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kit = tmp_path / "kits" / NAME
     with archive_server(public) as server:
         tasks.kit_check(Context(), "3.1", server.url, keyring=key)
@@ -54,7 +58,9 @@ def test_from_check_to_rollback(public, key, stick, tmp_path, capsys):
     ]
 
 
-def test_none_no_answer_and_no_server_are_three_things(public, key, capsys):
+def test_none_no_answer_and_no_server_are_three_things(
+    public: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with archive_server(public) as server:
         tasks.kit_check(Context(), "3.2", server.url, keyring=key)
         tasks.kit_fetch(Context(), "3.2", server.url, keyring=key)
@@ -69,18 +75,23 @@ def test_none_no_answer_and_no_server_are_three_things(public, key, capsys):
     assert [gone.value.code, down.value.code] == [ExitStatus.INFRASTRUCTURE] * 2
 
 
-def test_without_a_key(public, stick, monkeypatch, tmp_path):
+def test_without_a_key(
+    public: Path, stick: Stick, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(tasks, "PINNED_KEY", tmp_path / "none.asc")
-    for action in (
+    actions: list[Callable[[], object]] = [
         lambda: tasks.kit_check(Context(), "3.1", "http://127.0.0.1:1"),
         lambda: tasks.kit_apply(Context(), str(public / "3.2" / NAME), str(stick.path)),
-    ):
+    ]
+    for action in actions:
         with pytest.raises(Exit, match="no keyring was given") as caught:
             action()
         assert caught.value.code == ExitStatus.SIGNATURE
 
 
-def test_the_pinned_key(public, stick, monkeypatch, tmp_path, signer):
+def test_the_pinned_key(
+    public: Path, stick: Stick, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, signer: Signer
+) -> None:
     monkeypatch.setattr(tasks, "PINNED_KEY", tmp_path / "release.asc")
     armoured = signer.home.export(signer.fingerprint, "--armor")
     (tmp_path / "release.asc").write_bytes(armoured)

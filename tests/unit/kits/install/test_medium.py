@@ -4,6 +4,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,8 +23,8 @@ needs_loop = pytest.mark.skipif(
 
 
 @contextmanager
-def loop(image):
-    argv = ["losetup", "--find", "--show", "--partscan", image]
+def loop(image: Path) -> Iterator[Path]:
+    argv = ["losetup", "--find", "--show", "--partscan", str(image)]
     device = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
     try:
         yield Path(device)
@@ -31,7 +32,7 @@ def loop(image):
         subprocess.run(["losetup", "--detach", device], check=True)
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(bytes(100_000))
     with open_medium(path) as medium:
@@ -45,7 +46,7 @@ def test_what_is_written_is_read_back(tmp_path):
             medium.read(99_000, 2_000)
 
 
-def test_without_reads_past_the_cache(tmp_path, monkeypatch):
+def test_without_reads_past_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "image"
     path.write_bytes(b"y" * 10_000)
     monkeypatch.setattr(os, "O_DIRECT", os.O_DIRECTORY)  # which no image file takes
@@ -54,7 +55,7 @@ def test_without_reads_past_the_cache(tmp_path, monkeypatch):
         assert medium.read_back(512, 512) == b"y" * 512
 
 
-def test_one_at_a_time(tmp_path):
+def test_one_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(bytes(1_000))
     with (
@@ -67,14 +68,14 @@ def test_one_at_a_time(tmp_path):
         pass
 
 
-def test_a_fifo(tmp_path):
+def test_a_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UsageError, match="neither"), open_medium(tmp_path / "fifo"):
         pass
 
 
 @needs_loop
-def test_an_upgrade_of_a_device(stick, to_second):
+def test_an_upgrade_of_a_device(stick: Stick, to_second: Path) -> None:
     with loop(stick.path) as device:
         with pytest.raises(UsageError, match=f"in use: it is attached as {device}"):
             stick.apply(to_second)
@@ -85,7 +86,7 @@ def test_an_upgrade_of_a_device(stick, to_second):
 
 
 @needs_loop
-def test_a_device_that_is_mounted(tmp_path):
+def test_a_device_that_is_mounted(tmp_path: Path) -> None:
     image = tmp_path / "image"
     with image.open("wb") as file:
         file.truncate(4 * 1024 * 1024)
@@ -105,7 +106,9 @@ def test_a_device_that_is_mounted(tmp_path):
 
 
 @needs_loop
-def test_a_device_with_a_mounted_partition(stick, tmp_path, monkeypatch):
+def test_a_device_with_a_mounted_partition(
+    stick: Stick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the kernel tells of partitions; that it does so is not tested here."""
     with loop(stick.path) as device:
         number = device.stat().st_rdev
@@ -122,7 +125,7 @@ def test_a_device_with_a_mounted_partition(stick, tmp_path, monkeypatch):
 
 
 @needs_loop
-def test_a_device_that_another_program_has(stick, to_second):
+def test_a_device_that_another_program_has(stick: Stick, to_second: Path) -> None:
     with loop(stick.path) as device:
         held = os.open(device, os.O_RDWR | os.O_EXCL)
         try:

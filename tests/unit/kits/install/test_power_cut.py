@@ -5,7 +5,7 @@ import io
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.documents.system_partition import SWITCH
 from pipeline.kits.install.apply import carry_out, examine
 from pipeline.kits.install.description import Offer
 from pipeline.kits.install.format import open_kit
-from pipeline.kits.install.plan import check_brought, check_fits, make_plan
+from pipeline.kits.install.plan import Plan, check_brought, check_fits, make_plan
 from pipeline.kits.install.system import Switch, find_system
 from tests.installed import (
     SECTOR,
@@ -48,19 +48,22 @@ HARMLESS = re.compile(
 )
 
 
+Write = tuple[int, bytes]  # where, and what
+
+
 class Disk:
     """A medium in memory, some sectors changed, that writes down each write and flush."""
 
-    def __init__(self, before, changed=()):
+    def __init__(self, before: bytes, changed: Mapping[int, bytes] | None = None) -> None:
         self.before = before
-        self.changed = dict(changed)
-        self.log = []
+        self.changed = dict(changed or {})
+        self.log: list[Write | None] = []
 
     @property
-    def size(self):
+    def size(self) -> int:
         return len(self.before)
 
-    def read(self, offset, length):
+    def read(self, offset: int, length: int) -> bytes:
         assert offset % SECTOR == length % SECTOR == 0
         content = bytearray(self.before[offset : offset + length])
         for at, sector in self.changed.items():
@@ -70,22 +73,22 @@ class Disk:
 
     read_back = read
 
-    def write(self, offset, content):
+    def write(self, offset: int, content: bytes) -> None:
         assert offset % SECTOR == len(content) % SECTOR == 0
         self.log.append((offset, content))
-        self.changed.update(sectors(self.log[-1]))
+        self.changed.update(sectors((offset, content)))
 
-    def flush(self):
+    def flush(self) -> None:
         self.log.append(None)
 
-    def content(self):
+    def content(self) -> bytes:
         content = bytearray(self.before)
         for offset, sector in self.changed.items():
             content[offset : offset + SECTOR] = sector
         return bytes(content)
 
 
-def sectors(write):
+def sectors(write: Write) -> Iterator[Write]:
     offset, content = write
     for at in range(0, len(content), SECTOR):
         yield offset + at, content[at : at + SECTOR]
@@ -94,11 +97,13 @@ def sectors(write):
 class History:
     """What an apply wrote, so that the medium can be had as it was at any moment of it."""
 
-    def __init__(self, before, log):
+    def __init__(self, before: bytes, log: list[Write | None]) -> None:
         self.before = before
         self.log = log
 
-    def after(self, count, keep=lambda _: True):
+    def after(
+        self, count: int, keep: Callable[[tuple[int, int]], bool] = lambda _: True
+    ) -> dict[int, bytes]:
         """The sectors changed by the first `count` events; of those not flushed only some."""
         flushed = max((n for n in range(count) if self.log[n] is None), default=0)
         changed = {}
@@ -108,13 +113,13 @@ class History:
                     changed[offset] = content
         return changed
 
-    def pending(self, count):
+    def pending(self, count: int) -> list[tuple[int, int]]:
         flushed = max((n for n in range(count) if self.log[n] is None), default=0)
         events = enumerate(self.log[flushed:count], flushed)
         return [(n, offset) for n, event in events if event for offset, _ in sectors(event)]
 
 
-def apply(disk, parts):
+def apply(disk: Disk, parts: KitParts) -> Plan:
     packed, start, to = parts.pack(), parts.base.version, parts.new.version
     offer = Offer("mini", "amd64", start, to, len(packed), sha256(packed))
     brought = examine(io.BytesIO(packed), offer, "a kit", lambda *_: None)
@@ -129,7 +134,7 @@ def apply(disk, parts):
 
 
 @cache
-def installed():
+def installed() -> bytes:
     """A fresh installation of the first release."""
     with tempfile.TemporaryDirectory() as folder:
         image = make_partition(Path(folder, "image"), {**FIRST.files, SWITCH: switch("3.1")})
@@ -137,7 +142,7 @@ def installed():
 
 
 @cache
-def upgraded():
+def upgraded() -> bytes:
     """The same after an upgrade to the second release and one to the third."""
     disk = Disk(installed())
     apply(disk, KitParts(FIRST, SECOND))
@@ -156,7 +161,7 @@ class Upgrade:
     old: dict[str, bytes]
 
     @property
-    def kit(self):
+    def kit(self) -> KitParts:
         return KitParts(FIRST, self.new)
 
 
@@ -174,7 +179,7 @@ UPGRADES = {
 
 
 @cache
-def history(which):
+def history(which: str) -> History:
     upgrade = UPGRADES[which]
     disk = Disk(upgrade.before())
     apply(disk, upgrade.kit)
@@ -184,7 +189,7 @@ def history(which):
 BOOTED = re.compile(r"live/(3\.\d\.(cfg|module|squashfs)|vmlinuz-.*|initrd-.*)")
 
 
-def check_boots(upgrade, files):
+def check_boots(upgrade: Upgrade, files: Mapping[str, bytes]) -> None:
     """Check that what the switch names is complete, and as it was before or as it will be."""
     new = upgrade.kit.partition
     if files[SWITCH] == upgrade.new_switch:
@@ -198,7 +203,7 @@ def check_boots(upgrade, files):
         assert files[path] in (content, *others), path
 
 
-def as_we_read(disk):
+def as_we_read(disk: Disk) -> dict[str, bytes]:
     system = find_system(disk, disk.size)
     files = {file.path: b"".join(system.files.pieces(file)) for file in system.files.files()}
     assert system.missing(system.switch.version) == []
@@ -206,7 +211,7 @@ def as_we_read(disk):
 
 
 @pytest.mark.parametrize("which", UPGRADES)
-def test_at_every_write(which, tmp_path):
+def test_at_every_write(which: str, tmp_path: Path) -> None:
     """As strangers read it: mtools, and fsck.fat with nothing to complain of but waste."""
     past = history(which)
     image = tmp_path / "image"
@@ -233,7 +238,7 @@ def test_at_every_write(which, tmp_path):
 
 
 @pytest.mark.parametrize("which", UPGRADES)
-def test_with_all_that_was_not_flushed_lost(which):
+def test_with_all_that_was_not_flushed_lost(which: str) -> None:
     past = history(which)
     for count in range(0, len(past.log) + 1, 2):
         check_boots(
@@ -243,7 +248,7 @@ def test_with_all_that_was_not_flushed_lost(which):
 
 @given(st.data())
 @settings(max_examples=60)
-def test_with_any_of_it_lost(data):
+def test_with_any_of_it_lost(data: st.DataObject) -> None:
     which = data.draw(st.sampled_from(sorted(UPGRADES)))
     past = history(which)
     count = data.draw(st.integers(0, len(past.log)))
@@ -256,7 +261,7 @@ def test_with_any_of_it_lost(data):
 
 @given(st.data())
 @settings(max_examples=15)
-def test_an_upgrade_that_was_cut_goes_on(data):
+def test_an_upgrade_that_was_cut_goes_on(data: st.DataObject) -> None:
     which = data.draw(st.sampled_from(sorted(UPGRADES)))
     past = history(which)
     count = data.draw(st.integers(0, len(past.log)))
@@ -270,7 +275,7 @@ def test_an_upgrade_that_was_cut_goes_on(data):
     assert files == finished
 
 
-def test_no_byte_is_written_twice():
+def test_no_byte_is_written_twice() -> None:
     """But for tables, folders and the switch: what names things, not what they hold."""
     past = history("first")
     content = UPGRADES["first"].kit.partition
@@ -281,7 +286,7 @@ def test_no_byte_is_written_twice():
     assert wanted <= written <= wanted + len(content) * SECTOR + table + names
 
 
-def test_the_switch_is_one_sector():
+def test_the_switch_is_one_sector() -> None:
     past = history("first")
     disk = Disk(past.before)
     system = find_system(disk, disk.size)

@@ -9,8 +9,9 @@ import re
 import subprocess
 import tempfile
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
@@ -21,6 +22,7 @@ from pipeline.guest.kits.kit import Earlier, Later
 from pipeline.guest.kits.kit import make_kit as make_in_the_machine
 from pipeline.guest.kits.squashfs import unpack
 from pipeline.kits.install.format import open_kit
+from pipeline.kits.make.make import Made as Kit
 from pipeline.kits.make.make import make_kit
 from pipeline.published.published import Location
 from pipeline.release.stage import run_release
@@ -34,6 +36,7 @@ from tests.releases import (
     make_farm,
     publish_by_hand,
 )
+from tests.unit.kits.conftest import Signer
 
 pytestmark = [
     pytest.mark.tools,
@@ -95,9 +98,34 @@ class Made:
         return {p.name: p.read_bytes() for p in (self.ledger, self.partition, self.image)}
 
 
+class Publish(Protocol):
+    """Publishes a release in a folder of the tree, another one than the fixture's if named."""
+
+    def __call__(
+        self, tag: str, artifacts: dict[str, bytes], fact: str = ..., to: str = ...
+    ) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Public:
+    """What is published, and how to publish more beside it."""
+
+    publish: Publish
+    made: dict[str, Made]
+    kit: Path
+    folder: Path
+    trust: Location
+
+
+class Make(Protocol):
+    """Makes the kit again; `trust` are fields of the location that are other than the true ones."""
+
+    def __call__(self, start: str = ..., to: str = ..., tree: str = ..., **trust: Any) -> Kit: ...
+
+
 @pytest.fixture(scope="module")
-def public(tmp_path_factory, signer):
-    """Publish 3.1 and 3.3 with its kit; give the tree, what signs, and how to publish more."""
+def public(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Public:
+    """Publish 3.1 and 3.3 with its kit."""
     folder = tmp_path_factory.mktemp("public")
     gpg_home, fingerprint = signer.home, signer.fingerprint
     keys = {}
@@ -136,7 +164,9 @@ def public(tmp_path_factory, signer):
             )
         return folder / to
 
-    made = {tag: Made(tag, folder / tag) for tag in TREES if not (folder / tag).mkdir()}
+    for tag in TREES:
+        (folder / tag).mkdir()
+    made = {tag: Made(tag, folder / tag) for tag in TREES}
     old, new = made["3.1"], made["3.3"]
     kit = folder / KIT
     make_in_the_machine(
@@ -150,27 +180,29 @@ def public(tmp_path_factory, signer):
     publish("3.1", old.artifacts)
     publish("3.3", {**new.artifacts, KIT: kit.read_bytes()})
     trust = Location("", gpg_home.export(fingerprint), fingerprint)
-    return {"publish": publish, "made": made, "kit": kit, "folder": folder, "trust": trust}
+    return Public(publish, made, kit, folder, trust)
 
 
 @pytest.fixture
-def said():
+def said() -> list[str]:
     return []
 
 
 @pytest.fixture
-def make(public, tmp_path, said):
-    def call(start: str = "3.1", to: str = "3.3", tree: str = "public", **trust: object):
-        location = replace(public["trust"], address=str(public["folder"] / tree), **trust)
+def make(public: Public, tmp_path: Path, said: list[str]) -> Make:
+    def call(start: str = "3.1", to: str = "3.3", tree: str = "public", **trust: Any) -> Kit:
+        location = replace(public.trust, address=str(public.folder / tree), **trust)
         store = Store(tmp_path / "store")  # kit.make makes its folder, as kit.fetch does
         return make_kit(location, start, to, tmp_path / "out", store, said.append)
 
     return call
 
 
-def test_an_outsider_makes_the_same_kit(public, make, tmp_path, said) -> None:
+def test_an_outsider_makes_the_same_kit(
+    public: Public, make: Make, tmp_path: Path, said: list[str]
+) -> None:
     made = make()
-    assert made.path.read_bytes() == public["kit"].read_bytes()
+    assert made.path.read_bytes() == public.kit.read_bytes()
     assert made.same is True
     assert [path.name for path in (tmp_path / "out").iterdir()] == [KIT]
     assert not any("differs" in line for line in said)
@@ -179,15 +211,15 @@ def test_an_outsider_makes_the_same_kit(public, make, tmp_path, said) -> None:
 
 
 @pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs a Python for everybody")
-def test_an_outsider_needs_no_root(public, monkeypatch) -> None:
+def test_an_outsider_needs_no_root(public: Public, monkeypatch: pytest.MonkeyPatch) -> None:
     """As nobody: unreadable files, devices and attributes are in the ledger, not in the tree."""
     monkeypatch.setattr("sys.executable", "/usr/bin/python3")
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
-        subprocess.run(["cp", "-r", public["folder"] / "public", folder], check=True)
+        subprocess.run(["cp", "-r", public.folder / "public", folder], check=True)
         subprocess.run(["chown", "-R", "65534:65534", folder], check=True)
         monkeypatch.setattr(tempfile, "tempdir", name)
-        location = replace(public["trust"], address=str(folder / "public"))
+        location = replace(public.trust, address=str(folder / "public"))
         for encoding in ("cp437", "utf-16-le"):  # nobody may not read what Python loads late
             codecs.lookup(encoding)
         process = os.fork()
@@ -201,7 +233,7 @@ def test_an_outsider_needs_no_root(public, monkeypatch) -> None:
             finally:
                 os._exit(0)
         os.waitpid(process, 0)
-        assert carried(folder / KIT, folder / "a") == carried(public["kit"], folder / "b")
+        assert carried(folder / KIT, folder / "a") == carried(public.kit, folder / "b")
 
 
 def carried(kit: Path, folder: Path) -> tuple[bytes, bytes]:
@@ -212,26 +244,26 @@ def carried(kit: Path, folder: Path) -> tuple[bytes, bytes]:
     return (folder / "boot.tar").read_bytes(), record(folder / "tree", folder / "l").read_bytes()
 
 
-def test_another_version_of_the_tools_is_said(public, make, said) -> None:
-    new = public["made"]["3.3"]
+def test_another_version_of_the_tools_is_said(public: Public, make: Make, said: list[str]) -> None:
+    new = public.made["3.3"]
     other = {**new.artifacts, KIT: b"made by another version"}
-    public["publish"]("3.3", other, fact="mksquashfs version 9.9", to="other-tools")
+    public.publish("3.3", other, fact="mksquashfs version 9.9", to="other-tools")
     assert make(tree="other-tools").same is False
     assert any("here mksquashfs version 4" in s and "version 9.9" in s for s in said)
 
 
-def test_other_bytes_by_the_same_tools_are_an_error(public, make) -> None:
-    new = public["made"]["3.3"]
-    public["publish"]("3.3", {**new.artifacts, KIT: b"something else"}, to="other-bytes")
+def test_other_bytes_by_the_same_tools_are_an_error(public: Public, make: Make) -> None:
+    new = public.made["3.3"]
+    public.publish("3.3", {**new.artifacts, KIT: b"something else"}, to="other-bytes")
     with pytest.raises(Differs, match=rf"{KIT} is not the kit that 3\.3 publishes"):
         make(tree="other-bytes")
 
 
-def test_a_release_that_publishes_no_kit_gets_one(public, make) -> None:
-    public["publish"]("3.3", public["made"]["3.3"].artifacts, to="no-kit")
+def test_a_release_that_publishes_no_kit_gets_one(public: Public, make: Make) -> None:
+    public.publish("3.3", public.made["3.3"].artifacts, to="no-kit")
     made = make(tree="no-kit")
     assert made.same is None
-    assert made.path.read_bytes() == public["kit"].read_bytes()
+    assert made.path.read_bytes() == public.kit.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -242,16 +274,16 @@ def test_a_release_that_publishes_no_kit_gets_one(public, make) -> None:
     ],
 )
 def test_an_earlier_release_without_what_is_needed_is_named(
-    artifacts: dict[str, bytes], words: str, public, make, tmp_path
+    artifacts: dict[str, bytes], words: str, public: Public, make: Make, tmp_path: Path
 ) -> None:
     tree = tmp_path.name
-    public["publish"]("3.1", artifacts, to=tree)
+    public.publish("3.1", artifacts, to=tree)
     with pytest.raises(InputsUnverified, match=re.escape(words)):
         make(tree=tree)
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_nothing_unverified_is_used(public, make, tmp_path) -> None:
+def test_nothing_unverified_is_used(public: Public, make: Make, tmp_path: Path) -> None:
     with pytest.raises(SignatureInvalid):
         make(keyring=b"")
     with pytest.raises(InputsUnverified):
@@ -259,7 +291,7 @@ def test_nothing_unverified_is_used(public, make, tmp_path) -> None:
     with pytest.raises(UsageError, match="no kit leads from"):
         make(start="3.3")
     spoilt = tmp_path / "spoilt"
-    subprocess.run(["cp", "-r", public["folder"] / "public", spoilt], check=True)
+    subprocess.run(["cp", "-r", public.folder / "public", spoilt], check=True)
     ledger = spoilt / "3.1" / "mini-amd64-3.1.ledger.jsonl.gz"
     ledger.chmod(0o644)
     ledger.write_bytes(ledger.read_bytes()[:-1] + b"x")
