@@ -67,7 +67,7 @@ class Completed:
 
     @property
     def tail(self) -> str:
-        """The last lines that the program said about itself, and that there were more."""
+        """The end of the program's standard error, and a note if there was more."""
         return last_lines(self.stderr.strip() or self.stdout.strip())
 
 
@@ -128,7 +128,7 @@ def run(
     accept: Collection[int] = (0,),
     failure: type[TwinbuildError] = InfrastructureFailed,
 ) -> Completed:
-    """Run a program to its end and return what it said.
+    """Run a program to its end and return its output.
 
     `env` is added to the clean environment. Large output goes to the files `stdout_to` and
     `stderr_to`, not to memory. A status outside `accept`, or no end within `timeout_s` seconds,
@@ -151,10 +151,12 @@ def run(
             _running.discard(process)
     completed = Completed(tuple(arguments), process.returncode, out or b"", err or b"")
     if completed.status not in accept:
-        said = completed.tail or (_tail_of(stderr_to) if stderr_to else "")
-        if SAID in said:
-            raise program_found_no_room(arguments[0], said)
-        raise failure(f"{arguments[0]} ended with status {completed.status}: {replay}", detail=said)
+        output = completed.tail or (_tail_of(stderr_to) if stderr_to else "")
+        if SAID in output:
+            raise program_found_no_room(arguments[0], output)
+        raise failure(
+            f"{arguments[0]} ended with status {completed.status}: {replay}", detail=output
+        )
     return completed
 
 

@@ -39,14 +39,14 @@ def cannot_write(
     what = f"cannot write {path or UNKNOWN}: {error.strerror or error}"
     if error.errno not in FULL:
         return InfrastructureFailed(what, remedy="look at that disk and its limits")
-    told, remedy = _filled(path or _fullest())
-    return InfrastructureFailed(f"{what}: {told}", remedy=remedy)
+    room, remedy = _filled(path or _fullest())
+    return InfrastructureFailed(f"{what}: {room}", remedy=remedy)
 
 
 def program_found_no_room(program: str, detail: str) -> InfrastructureFailed:
     """Return what tells of a program that found a disk full; `detail` is what it printed."""
-    told, remedy = _filled(_fullest())
-    return InfrastructureFailed(f"{program}: {SAID}: {told}", remedy=remedy, detail=detail)
+    room, remedy = _filled(_fullest())
+    return InfrastructureFailed(f"{program}: {SAID}: {room}", remedy=remedy, detail=detail)
 
 
 def _path(error: OSError, where: str | os.PathLike[str] | BinaryIO | None) -> Path | None:
@@ -65,20 +65,20 @@ def _filled(path: Path) -> tuple[str, str]:
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     space, device = os.statvfs(there), there.stat().st_dev
     free, whole = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
-    told = f"{free // MIB} of {whole // MIB} MiB are free on {_mount_point(there)}"
+    room = f"{free // MIB} of {whole // MIB} MiB are free on {_mount_point(there)}"
     if space.f_files and not space.f_favail:
-        told += ", and no inode is"
+        room += ", and no inode is"
     sizes = {folder: _size(folder) for folder in _ours() if _is_on(folder, device)}
     if not any(sizes.values()):
-        return told, "make room there"
+        return room, "make room there"
     most = max(sizes, key=lambda folder: sizes[folder])
-    told += f"; {most} has {sizes[most] // MIB} MiB of it"
+    room += f"; {most} has {sizes[most] // MIB} MiB of it"
     ways = []
     if sizes.get(CHECKOUT / "runs"):
         ways.append(f"{command_line('clean')} removes old runs")
     if most.parent == default_cache():
         ways.append(f"remove {most}, as what is needed of it is had again")
-    return told, " or ".join(ways) or "make room there"
+    return room, " or ".join(ways) or "make room there"
 
 
 def _ours() -> Iterator[Path]:

@@ -110,7 +110,7 @@ class _Column:
 
     def __init__(self, name: str) -> None:
         self.name = plain(name)
-        self.started = self.step_started = self.told = time.monotonic()
+        self.started = self.step_started = self.reported = time.monotonic()
         self.step = "waiting"
         self.last = ""
         self.done: list[tuple[str, float]] = []
@@ -120,7 +120,7 @@ class _Column:
         now = time.monotonic()
         kind = record["record"]
         if kind == "step":
-            self.step, self.step_started, self.told = plain(str(record.get("step"))), now, now
+            self.step, self.step_started, self.reported = plain(str(record.get("step"))), now, now
             return f"{self.name}: {self.step} …"
         if kind == "step-done":
             self.done.append((self.step, now - self.step_started))
@@ -130,8 +130,8 @@ class _Column:
             return f"{self.name}: {self.last}"
         if kind == "log":
             self.last = plain(str(record.get("line")))
-        if now - self.told > REPEAT_EVERY_S:
-            self.told = now
+        if now - self.reported > REPEAT_EVERY_S:
+            self.reported = now
             return f"{self.name}: {self.step}, {now - self.step_started:.0f} s: {self.last}"
         return None
 

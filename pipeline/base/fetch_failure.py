@@ -10,7 +10,7 @@ from pipeline.base.plain import plain
 from pipeline.base.public_address import NotPublic
 from pipeline.base.web_address import Misled, WebAddress
 
-BARRED = (Misled, NotPublic)  # asking again changes nothing, and nobody said that there is no file
+BARRED = (Misled, NotPublic)  # asking again changes nothing, and no server denied having the file
 
 
 class Missing(InfrastructureFailed):

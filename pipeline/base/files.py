@@ -73,10 +73,10 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        told = cannot_write(error, path) if isinstance(error, OSError) and no_room(error) else None
+        full = cannot_write(error, path) if isinstance(error, OSError) and no_room(error) else None
         Path(temporary).unlink(missing_ok=True)  # only now: it is among what fills the disk
-        if told:
-            raise told from error
+        if full:
+            raise full from error
         raise
 
 

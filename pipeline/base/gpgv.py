@@ -89,7 +89,7 @@ def check_text(document: bytes, keyring: bytes) -> tuple[bytes, list[Signature]]
 
 @contextmanager
 def _explained(done: command.Completed) -> Iterator[None]:
-    """Add what gpgv said to an Untrusted."""
+    """Add gpgv's output to an Untrusted."""
     try:
         yield
     except Untrusted as error:

@@ -127,11 +127,11 @@ def sign(gpg: Gpg, fingerprint: str, document: Path) -> None:
     if done.status != 0 or not signature.is_file():
         signature.unlink(missing_ok=True)
         why = gpg_failure.reason(done.text, listing(gpg, fingerprint))
-        said = done.stderr.decode(errors="replace").strip()
+        errors = done.stderr.decode(errors="replace").strip()
         raise SignatureInvalid(
             f"the release key {fingerprint} {why.what}",
             remedy=f"{why.remedy}; nothing is published",
-            detail=said,
+            detail=errors,
         )
 
 

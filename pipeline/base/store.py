@@ -75,7 +75,7 @@ class Store:
 
         When the block ends well the content must have this digest: it is hashed again and enters
         the store, or InputsUnverified is raised and nothing of it stays. When the block raises,
-        what came so far stays as the beginning for the next time.
+        what was received stays as the beginning for the next time.
         """
         with _disk_failures(self.root):
             (self.root / "partial").mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Differences that an image expects for a while: told apart, and differences all the same.
+"""Differences that an image expects for a while: reported apart, and still differences.
 
 `image.yaml` lists them; they come with the job, which every environment's statement signs. They
 make no match: a comparison that finds nothing else still says that the builds differ. It is no

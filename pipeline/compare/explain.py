@@ -2,7 +2,7 @@
 """Shows the differences that a verdict names, down to the bytes, and says what usually makes them.
 
 Reads the verdict, the ledgers, the statements and the artifacts of a run, writes
-`explanation.json`. It explains a verdict and never changes one: what cannot be read is told and
+`explanation.json`. It explains a verdict and never changes one: what cannot be read is reported and
 left unexplained.
 """
 
@@ -52,7 +52,7 @@ class Explained:
     """A path that differs: since which step, in what, how it looks, and what usually makes it.
 
     `offset` is the first byte that differs, `bytes` how many do. `inside` goes on within an image,
-    an archive or what is packed. `diffoscope` is what that said. `note` says why there is nothing
+    an archive or what is packed. `diffoscope` is its output. `note` says why there is nothing
     to look at, or less than all.
     """
 
@@ -283,10 +283,10 @@ class _Contents:
     def _find(self, number: int, path: str) -> Source | None:
         if path in self._trees[number]:
             return self._trees[number][path]
-        said = self.entries.get(path, {})
-        entry = said.get(self._names[number])
+        entries = self.entries.get(path, {})
+        entry = entries.get(self._names[number])
         if entry is None:
-            return None if said else self._built[number].find(path)
+            return None if entries else self._built[number].find(path)
         return self._built[number].find_content(entry.sha256, entry.size)
 
 

@@ -70,5 +70,5 @@ class Folders:
                     if not name.startswith("."):
                         found[folder].add(name)
         except TwinbuildError:
-            return {}  # the verdict has told it
+            return {}  # the verdict reports it
         return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether artifacts that differ do so only in what was expected, told from their own bytes.
+"""Whether artifacts that differ do so only in what was expected, by their own bytes.
 
 The ledgers come from the builds; what excuses a difference must not rest on them alone. Images are
 compared down to the files of their tree; of the lists that follow from it, the other lines must be

@@ -2,10 +2,10 @@
 """Where two builds began to differ: the step and the paths, from their ledgers.
 
 What differs for a while and is equal in the end (a log that is removed, a time that is clamped)
-made no difference and is left out. What differs in the end is told with the step since which it
+made no difference and is left out. What differs in the end is reported with the step since which it
 does, a file that was made outside the tree with the step that made it.
 
-Lines that are equal in both ledgers are not even told apart; memory does not grow with the ledgers.
+Lines that are equal in both ledgers are not even parsed; memory does not grow with the ledgers.
 """
 
 import re
@@ -49,7 +49,7 @@ KINDS = {
     "time": ("mtime",),
 }
 
-UNKNOWN = "unknown"  # until it is known what a side that said nothing had before
+UNKNOWN = "unknown"  # until it is known what a side without a line had before
 
 Names = tuple[str, str]
 Order = tuple[int, bytes]
@@ -185,7 +185,7 @@ def _parted(left: _Side, right: _Side) -> bool:
 
 @dataclass
 class _Open:
-    """A path that differs now: what each side last said of it, and since when each kind differs."""
+    """A path that differs now: its last entry on each side, and since when each kind differs."""
 
     sides: list[Entry | None] = field(default_factory=lambda: [None, None])
     since: dict[str, int] = field(default_factory=dict)
@@ -260,12 +260,12 @@ class _Trace:
         self._made.clear()
 
     def complete(self, ledger: Path) -> None:
-        """Find what was there before, for paths of which one side said nothing.
+        """Find what was there before, for paths of which one side has no line.
 
-        Before they differed both ledgers said the same of them, so either one will do.
+        Before they differed both ledgers had the same of them, so either one will do.
         """
         wanted = {key: found for key, found in self.open.items() if None in found.sides}
-        before = _last_said(ledger, {key: found.since[UNKNOWN] for key, found in wanted.items()})
+        before = _last_lines(ledger, {key: found.since[UNKNOWN] for key, found in wanted.items()})
         for key, found in wanted.items():
             record = parse(before[key]) if key in before else None
             earlier = record if isinstance(record, Entry) else None
@@ -275,22 +275,22 @@ class _Trace:
 
     def add_delivered(self, ledger: Path, delivered: Set[str]) -> None:
         """Date the artifacts that differ although both ledgers say the same of them."""
-        step, told = 0, {name for _, name, _ in self.artifacts}
+        step, known = 0, {name for _, name, _ in self.artifacts}
         for lines in read_blocks(ledger):
             for line in lines:
                 if line.startswith(STEP_START):
                     step += 1
                 elif line.startswith(ARTIFACT_START):
                     record = parse(line)
-                    if isinstance(record, Artifact) and record.name in delivered - told:
+                    if isinstance(record, Artifact) and record.name in delivered - known:
                         self.artifacts.append((step, record.name, "content"))
 
 
-def _last_said(ledger: Path, until: dict[bytes, int]) -> dict[bytes, bytes]:
+def _last_lines(ledger: Path, until: dict[bytes, int]) -> dict[bytes, bytes]:
     """Return the last line about each path before the step with its number."""
-    said: dict[bytes, bytes] = {}
+    last: dict[bytes, bytes] = {}
     if not until:
-        return said
+        return last
     step = 0
     with closing(Unpacking(ledger)) as unpacking, ThreadPoolExecutor(1) as pool:
         for lines in _ahead(unpacking.blocks(), pool):
@@ -299,9 +299,9 @@ def _last_said(ledger: Path, until: dict[bytes, int]) -> dict[bytes, bytes]:
                 part = lines[at:start]
                 for key in until.keys() & set(PATHS.findall(part)):
                     if step < until[key]:
-                        said[key] = _line_of(key, part)
+                        last[key] = _line_of(key, part)
                 at, step = end, step + (start < end)
-    return said
+    return last
 
 
 def _line_of(key: bytes, lines: bytes) -> bytes:

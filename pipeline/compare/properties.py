@@ -40,7 +40,7 @@ def read_entries(
                     if isinstance(record, Entry):
                         found.setdefault(record.path, {})[name] = record
         except TwinbuildError:
-            continue  # the verdict has told it
+            continue  # the verdict reports it
     return found
 
 

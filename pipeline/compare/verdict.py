@@ -41,7 +41,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison came to. `status` is what a command that compares tells its caller.
+    """The result of a comparison. `status` is the exit status of a command that compares.
 
     `only_expected` is a `differ` that the image allows for a while, and that no release may have.
     """
@@ -61,8 +61,8 @@ class Verdict:
             return None
         kinds = (Differs, BuildFailed, InputsUnverified, InfrastructureFailed)
         kind = next(kind for kind in kinds if kind.status is self.status)
-        said = "the builds differ" if self.verdict == "differ" else "there is nothing to compare"
-        return kind(f"{said}: {self.reasons[0]}", remedy=f"see {command_line(f'show {run_id}')}")
+        what = "the builds differ" if self.verdict == "differ" else "there is nothing to compare"
+        return kind(f"{what}: {self.reasons[0]}", remedy=f"see {command_line(f'show {run_id}')}")
 
 
 def run_compare(run: Run, *, notify: Callable[[str], None]) -> Verdict:
@@ -102,7 +102,7 @@ def _document(verdict: Verdict) -> dict[str, object]:
 def _check_built(run: Run, names: Sequence[str]) -> None:
     for name in names:
         folder = run.environment(name)
-        if not any((folder / said).is_file() for said in ("statement.json", "failure.json")):
+        if not any((folder / file).is_file() for file in ("statement.json", "failure.json")):
             raise UsageError(
                 f"{name} has not been built in the run {run.id}",
                 remedy=command_line(f"stage.build --run {run.id} --environment {name}"),
@@ -229,15 +229,15 @@ def _say_missing(
 ) -> list[str]:
     """Say which environments gave back what others did not, and what was only renamed."""
     names_of: dict[str, list[str]] = {}
-    said = []
+    missing = []
     for name, artifacts in listed.items():
         for artifact in sorted(set(artifacts).difference(everywhere)):
             digest = sha256_file(_artifact(run, name, artifact))
             names_of.setdefault(digest, []).append(f"{artifact} of {name}")
             without = [other for other, found in listed.items() if artifact not in found]
-            said.append(f"{artifact} of {name} is missing in {' and '.join(without)}")
+            missing.append(f"{artifact} of {name} is missing in {' and '.join(without)}")
     renamed = [same for same in names_of.values() if len(same) > 1]
-    return [*said, *(f"{' and '.join(same)} are the same file, renamed" for same in renamed)]
+    return [*missing, *(f"{' and '.join(same)} are the same file, renamed" for same in renamed)]
 
 
 def _say_differing(artifact: str, names: tuple[str, str], result: ComparedFiles) -> str:

@@ -94,14 +94,14 @@ def read_small(path: Path) -> bytes:
 
 def _faults(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Give the first path of each unknown part, all wrong ones of known parts, with remedies."""
-    told = set()
+    reported = set()
     for path in paths:
         part, _, below = path.partition("/")
         name = path.rpartition("/")[2]
         if name.startswith((".", "README")):
             continue
-        if part not in IMAGE_PARTS and part not in told:
-            told.add(part)
+        if part not in IMAGE_PARTS and part not in reported:
+            reported.add(part)
             yield path, REMEDIES.get(part, "remove it: a build would ignore it")
         elif part in NAMES and not _fits(part, below):
             yield path, NAMES[part][1]

@@ -115,7 +115,7 @@ def read_source(control: bytes, changelog: bytes, architecture: str, folder: str
 def stanza_fields(
     fields: Mapping[str, str], architecture: str, file: str
 ) -> tuple[tuple[str, str], ...]:
-    """Return what apt is told of a package beside its name; `file` is what has these fields.
+    """Return the fields for apt's index beside the name; `file` is what has these fields.
 
     Raise UsageError if one is not what it must be.
     """
@@ -197,8 +197,8 @@ def _binary(
     name = fields.get("Package", "")
     if not PACKAGE.fullmatch(name):
         raise UsageError(f"{file} names a package {name[:80]!r}")
-    told = stanza_fields(fields, architecture, file)
-    return Binary(name, version, architecture, source, file, told)
+    stanza = stanza_fields(fields, architecture, file)
+    return Binary(name, version, architecture, source, file, stanza)
 
 
 def _first_lines(text: str) -> dict[str, int]:

@@ -116,21 +116,21 @@ def _read_list(path: Path, architecture: str) -> list[_Source]:
 
 def _sources(path: Path, architecture: str) -> Iterator[_Source]:
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        said = line.partition("#")[0].strip()
-        if said:
-            yield _source(said, f"{_shown(path)}:{number}", architecture)
+        entry = line.partition("#")[0].strip()
+        if entry:
+            yield _source(entry, f"{_shown(path)}:{number}", architecture)
 
 
-def _source(said: str, where: str, architecture: str) -> _Source:
-    if said.split()[0] == "deb-src":
+def _source(entry: str, where: str, architecture: str) -> _Source:
+    if entry.split()[0] == "deb-src":
         raise UsageError(f"{where}: deb-src is not supported", remedy="remove the line")
-    if placeholder := PLACEHOLDER.search(said):
+    if placeholder := PLACEHOLDER.search(entry):
         remedy = "write out what it stands for"
         raise UsageError(f"{where}: {placeholder[0][:80]} is not supported", remedy=remedy)
-    match = LINE.fullmatch(said)
+    match = LINE.fullmatch(entry)
     if not match:
         remedy = "write deb ADDRESS SUITE COMPONENT"
-        raise UsageError(f"{where}: {said[:80]!r} is no source of packages", remedy=remedy)
+        raise UsageError(f"{where}: {entry[:80]!r} is no source of packages", remedy=remedy)
     if "@" in match["url"]:
         what = f"{where}: an address with a user name or a password is not supported"
         raise UsageError(what, remedy="such an archive goes into farm.yaml")

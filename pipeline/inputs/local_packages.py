@@ -120,8 +120,8 @@ def _ready_made(path: Path, architecture: str, shown: str) -> Binary:
         raise UsageError(f"{shown} says that it is {name[:80]!r} {version[:80]!r}")
     if made_for not in ("all", architecture):
         raise UsageError(f"{shown} is for {made_for[:80]!r}, and the image for {architecture}")
-    told = stanza_fields(fields, architecture, shown)
-    return Binary(name, version, made_for, None, shown, told, sha256_file(path))
+    stanza = stanza_fields(fields, architecture, shown)
+    return Binary(name, version, made_for, None, shown, stanza, sha256_file(path))
 
 
 def _refuse_twice(binaries: tuple[Binary, ...]) -> None:

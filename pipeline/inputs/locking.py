@@ -126,7 +126,7 @@ def check_lock(
 ) -> Lock:
     """Return the lock of `image` if it fits what is asked for and all of it can be had.
 
-    Until when its signed indices are valid is told, a line for each suite. Raise UsageError if it
+    Report, a line for each suite, when its signed indices expire. Raise UsageError if it
     is stale, InfrastructureFailed that lists the packages which neither the store nor any address
     has.
     """

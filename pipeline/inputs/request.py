@@ -78,8 +78,10 @@ class Request:
             asked["keys"] = dict(self.own_keys)
         if self.local != NONE:  # not their versions: a new one needs no new lock
             needs = {need.relation for source in self.local.sources for need in source.needs}
-            told = [[b.name, b.architecture, bool(b.source), b.fields] for b in self.local.binaries]
-            asked["local"] = {"needs": sorted(needs), "packages": told}
+            packages = [
+                [b.name, b.architecture, bool(b.source), b.fields] for b in self.local.binaries
+            ]
+            asked["local"] = {"needs": sorted(needs), "packages": packages}
         return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
 
 

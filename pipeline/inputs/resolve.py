@@ -35,7 +35,7 @@ PROVIDERS_SHOWN = 8
 # the cache, and TMPDIR, may have any.
 PLAIN_FOLDER = "/tmp"  # noqa: S108
 LOCAL, LOCAL_PARTS = "local", "local-parts"  # in the private folder
-# What apt reads if nothing else is said, and what the image's own archives stand in, too.
+# What apt reads by default, and what the image's own archives stand in, too.
 FARMS_SOURCES, ALL_SOURCES = "sources.list", "all.list"
 # apt reads this before anything else, and through it nothing else.
 APT_CONF = """
@@ -86,7 +86,7 @@ class Resolver:
         """Return what it takes to install `names` on an empty system.
 
         `preferences` are apt's pins; the image's own archives and local packages are known only
-        `for_image`. Raise UsageError, with what apt said, if these cannot be installed together.
+        `for_image`. Raise UsageError, with apt's output, if these cannot be installed together.
         """
         with tempfile.TemporaryDirectory(dir=self.root) as pins:
             for name, text in preferences:
@@ -100,7 +100,7 @@ class Resolver:
         """Return what it takes to meet `relations` on an empty system with `names`.
 
         The image's own archives are known, local packages are not. Raise UsageError, with what apt
-        said, if that cannot be.
+        output, if that cannot be.
         """
         return self._chosen(
             self._all_archives, ["satisfy", "--", *sorted(names), *sorted(relations)]
@@ -111,8 +111,8 @@ class Resolver:
         if completed.status:
             # Told to be quiet, apt keeps to itself what does not go with what.
             loud = self._apt("--simulate", *options, "--yes", *action)
-            said = f"{loud.text}\n{loud.tail}".replace(f"{self.root}/", "")
-            raise UsageError("apt cannot install these packages together", detail=said)
+            output = f"{loud.text}\n{loud.tail}".replace(f"{self.root}/", "")
+            raise UsageError("apt cannot install these packages together", detail=output)
         site = f"'file:{quote(os.fspath(self.root))}/{LOCAL}/./"
         lines = completed.text.splitlines()
         local = {

@@ -210,12 +210,12 @@ def _compared(name: str, sides: Sides, ranges: Ranges, spool: Spool) -> Differin
     found = scan(*sides, where, spool)
     if not len(found) and sides[0].size == sides[1].size:
         return None
-    told = describe(*sides, found)
-    offset = _offset(sides, told.offset)
+    bytes_found = describe(*sides, found)
+    offset = _offset(sides, bytes_found.offset)
     return Differing(
         name,
         (sides[0].size, sides[1].size),
-        Bytes(offset, told.count, told.first, told.second),
+        Bytes(offset, bytes_found.count, bytes_found.first, bytes_found.second),
     )
 
 

@@ -2,7 +2,7 @@
 """Where two containers of one format differ: structures, entries' facts and contents, and the rest.
 
 What the other side stores elsewhere is matched by name. Bytes that no structure, entry or region
-explains are told; the account of every byte (`account`) sees to it that none is left out.
+explains are reported; the account of every byte (`account`) sees to it that none is left out.
 """
 
 from collections.abc import Sequence
@@ -201,7 +201,7 @@ class Pair:
 
         first, second = containers
         numbers, order, differs, count, unlike = Numbers(), Order(), False, -1, ""
-        for ours, theirs, told in matched(
+        for ours, theirs, wanted in matched(
             *(c.taken_down() if c.taken_down else c.entries() for c in containers)
         ):
             count += ours is not None
@@ -209,7 +209,7 @@ class Pair:
                 number = first.number(ours) if ours else None
                 other = second.number(theirs) if theirs else None
                 numbers.add(number, other, linked=_linked_anew(ours, theirs))
-            if not told:
+            if not wanted:
                 continue
             changed = self._entries(ours, theirs, ranges)
             differs |= changed
@@ -339,7 +339,7 @@ def _packed_unlike(first: Container, second: Container) -> bool:
 
 
 def _linked_anew(ours: Entry | None, theirs: Entry | None) -> bool:
-    """Whether an entry has another number of links on the other side, which is told of it."""
+    """Whether an entry has another number of links on the other side: a fact of its own."""
     if ours is None or theirs is None:
         return False
     return ours.facts.get("links") != theirs.facts.get("links")
@@ -353,11 +353,11 @@ def _header(offset: int, one: bytes, other: bytes, name: str = HEADERS) -> Diffe
     """Return how two records differ, `offset` being where the first begins."""
     sides = Memory(one), Memory(other)
     found = scan(*sides, common(*sides), Spool([2 * READ_LIMIT]))
-    told = describe(*sides, found)
+    differing = describe(*sides, found)
     return Differing(
         name,
         (len(one), len(other)),
-        Bytes(offset + told.offset, told.count, told.first, told.second),
+        Bytes(offset + differing.offset, differing.count, differing.first, differing.second),
     )
 
 

@@ -34,7 +34,7 @@ DIFFERENT = 1
 
 @dataclass(frozen=True)
 class Output:
-    """What diffoscope said, safe for a terminal; `note` is why it said nothing."""
+    """What diffoscope printed, safe for a terminal; `note` is why that is nothing."""
 
     lines: tuple[str, ...] = ()
     cut: bool = False
@@ -86,6 +86,6 @@ def _lines(out: Path) -> Output:
         content = file.read(FILE_LIMIT // 64)
     lines = content.decode(errors="replace").splitlines()[2:]  # the names of both files
     if not lines:  # a program that dies of its limits may have the status of a difference
-        return Output(note="diffoscope failed: it said nothing")
+        return Output(note="diffoscope failed: it printed nothing")
     shown = tuple(plain(line.expandtabs(4), limit=LINE_LIMIT) for line in lines[:LINES_LIMIT])
     return Output(shown, cut=len(lines) > LINES_LIMIT)

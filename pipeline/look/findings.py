@@ -119,8 +119,8 @@ def _look_at(
         name = (place.path or outer).rpartition("/")[2]
         leaf, shown, data = Leaf(name, read), _shown(read), (read[0].data, read[1].data)
     causes = find_causes_of_place(place, data, outer, pair)
-    told = leaf is None or place.kind == "malformed"
-    left, right = (plain(side) if told else "" for side in (place.first, place.second))
+    worded = leaf is None or place.kind == "malformed"
+    left, right = (plain(side) if worded else "" for side in (place.first, place.second))
     inside = Inside(
         *(plain(place.where), plain(place.path), place.kind, place.offset, place.bytes),
         *(left, right, shown, shortened(causes)),

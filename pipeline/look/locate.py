@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where two files differ, told from the files alone: images, file systems, archives, anything.
+"""Where two files differ, by the files alone: images, file systems, archives, anything.
 
 Two contents are compared byte by byte; what is equal is never opened. What differs is read as its
 format demands, if both sides have the same one: the differing bytes are those of its structures, of
 its entries' facts, or of an entry's content, which is then compared in the same way. What is stored
 elsewhere is matched by path. Contents are hostile: they are read with limits, and what does not
-follow its format is compared as mere bytes and told to be malformed.
+follow its format is compared as mere bytes and reported as malformed.
 """
 
 import os
@@ -37,7 +37,7 @@ Look = Callable[[Place, Sides | None], None]
 
 @dataclass(frozen=True)
 class Located:
-    """Whether two files are equal, and where they are not; `complete` if all places are told."""
+    """Whether two files are equal, and where they are not; `complete` if no place is left out."""
 
     equal: bool
     places: tuple[Place, ...]
@@ -198,8 +198,10 @@ class _Descent:
                 if not packed and (kinds[0] is None or kinds[0] is not kinds[1]):
                     return False
                 names = [known.name if known and known.packs else PLAIN for known in formats]
-                said = [f"packing {name}" for name in names]
-                self.found(Place(at.where, at.path, "structure", first=said[0], second=said[1]))
+                packings = [f"packing {name}" for name in names]
+                self.found(
+                    Place(at.where, at.path, "structure", first=packings[0], second=packings[1])
+                )
                 for side, name, (_, around) in zip(self.names, names, opened, strict=True):
                     for path in around:
                         self.found(Place(at.into(name), path, f"only-in-{side}"))

@@ -38,10 +38,10 @@ def matched(left: Iterator[Entry], right: Iterator[Entry]) -> Iterator[Matched]:
             keys[1] = keys[0]
         first = min(key for key in keys if key is not None)
         pair = (ours if keys[0] == first else None, theirs if keys[1] == first else None)
-        told = None not in pair or missing is None or not first.startswith(missing)
-        if told and None in pair:
+        wanted = None not in pair or missing is None or not first.startswith(missing)
+        if wanted and None in pair:
             missing = f"{first}\0"
-        yield (*pair, told)
+        yield (*pair, wanted)
         if pair[0]:
             ours = next(left, None)
         if pair[1]:

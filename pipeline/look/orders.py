@@ -20,7 +20,7 @@ class Numbers:
     def add(self, first: int | None, second: int | None, *, linked: bool = False) -> None:
         """Add the numbers of an entry; None where it is not there.
 
-        It is `linked` if its links are not those of the other side: that is told of the entry.
+        It is `linked` if its links are not those of the other side: that is a fact of the entry.
         """
         for number, side in zip((first, second), self._sides, strict=True):
             if number is not None:

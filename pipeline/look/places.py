@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a place where two files differ is told."""
+"""A place where two files differ, as a record and as a line."""
 
 import struct
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def content_place(
 ) -> Place:
     """Return the place of bytes that differ; `note` says why they were not looked into.
 
-    Of what is malformed that is told in place of the bytes.
+    Of malformed contents the reason stands in place of the bytes.
     """
     first, second = found.first.hex(), found.second.hex()
     if kind == "malformed":
@@ -95,7 +95,7 @@ def structure_place(where: str, one: Structure, other: Structure) -> Place:
 
 
 def fact_place(where: str, path: str, name: str, one: Fact | None, other: Fact | None) -> Place:
-    """Return the place of a fact that differs; of named values only those that do are told."""
+    """Return the place of a fact that differs; of named values only those that differ."""
     kind, _, which = name.partition(" ")
     if isinstance(one, tuple) and isinstance(other, tuple):
         shared = {*one} & {*other}

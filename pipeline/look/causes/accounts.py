@@ -23,14 +23,16 @@ def in_accounts(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause |
         return None
     other = [account for account in ours if ours[account][1] != theirs[account][1]]
     if other:
-        said = f"the accounts are the same, their numbers in {pair[0].name} and {pair[1].name} not"
+        evidence = (
+            f"the accounts are the same, their numbers in {pair[0].name} and {pair[1].name} not"
+        )
         numbers = (f"{a} {_said(ours[a][1])} and {_said(theirs[a][1])}" for a in other[:SHOWN])
-        return Cause("account-order", f"{said}: {', '.join(numbers)}")
+        return Cause("account-order", f"{evidence}: {', '.join(numbers)}")
     first = next(((a, b) for a, b in zip(ours, theirs, strict=True) if a != b), None)
     if first is None:
         return None
-    said = f"{first[0]} comes first in {pair[0].name}, {first[1]} in {pair[1].name}"
-    return Cause("account-order", f"the same {len(ours)} accounts in another order: {said}")
+    evidence = f"{first[0]} comes first in {pair[0].name}, {first[1]} in {pair[1].name}"
+    return Cause("account-order", f"the same {len(ours)} accounts in another order: {evidence}")
 
 
 def _said(numbers: tuple[str, ...]) -> str:

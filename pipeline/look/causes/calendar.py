@@ -50,8 +50,8 @@ def in_parts(spot: Spot, pair: Pair) -> Cause | None:
         unknown and (not sure or len(known) < KNOWN_LEAST or not all(map(_short, unknown)))
     ):
         return None
-    said = "; ".join(dict.fromkeys(said for said, _ in known))
-    return Cause("time-text", said, weak=not sure and len(known) < 2)
+    evidence = "; ".join(dict.fromkeys(evidence for evidence, _ in known))
+    return Cause("time-text", evidence, weak=not sure and len(known) < 2)
 
 
 def _short(both: tuple[str, str]) -> bool:
@@ -61,13 +61,13 @@ def _short(both: tuple[str, str]) -> bool:
 def _known(both: tuple[str, str], pair: Pair) -> tuple[str, bool] | None:
     """Say what two words are of the builds' dates, and whether that is sure."""
     for left, right in zip(*map(_counted, both), strict=False):
-        if said := judge((left, right), pair):
-            return said, True
+        if evidence := judge((left, right), pair):
+            return evidence, True
     ours, theirs = (_parts(token, facts) for token, facts in zip(both, pair, strict=True))
     for part in ours:
         if part in theirs:
-            said = f"{both[0]} and {both[1]} are the {part} of each build"
-            return said, part in SURE
+            evidence = f"{both[0]} and {both[1]} are the {part} of each build"
+            return evidence, part in SURE
     return None
 
 

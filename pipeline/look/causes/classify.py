@@ -70,7 +70,7 @@ def find_causes(path: str, contents: Contents, pair: Pair) -> tuple[Cause, ...]:
     if inner[0] is not None and inner[1] is not None:
         found += find_causes(path, (inner[0], inner[1]), pair) if inner[0] != inner[1] else ()
     else:
-        known = bool(found)  # what a header says need not be said of its bytes
+        known = bool(found)  # what a header explains needs no cause for its bytes
         others = _in_content(path, contents, pair, known=known)
         found += [c for c in others if not known or c.name not in ("time-binary", "time-text")]
     return distinct(found)
@@ -202,8 +202,8 @@ def _uninitialised(contents: Contents, spots: Sequence[Spot]) -> list[Cause]:
         before = all(content[max(0, begin - PADDING) : begin] == zeros for content in contents)
         blank = not any(spot.left) or not any(spot.right)
         if same and end - begin <= PADDED_LIMIT and ((before and after) or (blank and after)):
-            said = f"{end - begin} bytes at byte {begin} stand amid zeros"
-            return [Cause("uninitialised", f"{said} and follow no pattern", weak=True)]
+            evidence = f"{end - begin} bytes at byte {begin} stand amid zeros"
+            return [Cause("uninitialised", f"{evidence} and follow no pattern", weak=True)]
     return []
 
 

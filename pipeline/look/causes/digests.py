@@ -22,8 +22,8 @@ def in_digests(spot: Spot, pair: Pair) -> Cause | None:
         for name, ours, theirs in _facts(*pair):
             for number, kind in enumerate(KINDS * len(ENDS)):
                 if left in _digests(ours)[number] and right in _digests(theirs)[number]:
-                    said = f"{left[:16]} and {right[:16]} are of the {kind} of"
-                    return Cause(name, f"{said} {ours!r} in {pair[0].name} and {theirs!r}")
+                    evidence = f"{left[:16]} and {right[:16]} are of the {kind} of"
+                    return Cause(name, f"{evidence} {ours!r} in {pair[0].name} and {theirs!r}")
     return None
 
 

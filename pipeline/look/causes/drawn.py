@@ -8,7 +8,7 @@ from math import log2
 from pipeline.look.causes.facts import Cause
 from pipeline.look.causes.spots import Spot, common_prefix
 
-LEAST = 16  # bytes that are told to be random by how they are spread
+LEAST = 16  # bytes that can be judged random by their distribution
 LOOKED_AT = 65536  # bytes of a long run
 CHANCE = 0.02  # of the bytes of two random contents are equal, at most
 SHARE = 0.9  # of the information that bytes which are all different have
@@ -39,8 +39,10 @@ def _whole(contents: tuple[bytes, bytes]) -> list[Cause]:
     equal = sum(map(int.__eq__, left, right))
     if equal > max(1, CHANCE * size) or not all(map(_is_noise, (left, right))):
         return []
-    said = f"{size} bytes at byte {begin} of which {equal} are equal, and which follow no pattern"
-    return [_cause(said)]
+    evidence = (
+        f"{size} bytes at byte {begin} of which {equal} are equal, and which follow no pattern"
+    )
+    return [_cause(evidence)]
 
 
 def _islands(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause]:
@@ -56,8 +58,8 @@ def _islands(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause
         alone = len(around) < LEAST <= len(apart)  # there is little else
         if not alone and not _is_calm(around):
             return []
-    said = f"{len(islands[0].left)} bytes at byte {islands[0].offsets[0]} follow no pattern"
-    return [_cause(said)]
+    evidence = f"{len(islands[0].left)} bytes at byte {islands[0].offsets[0]} follow no pattern"
+    return [_cause(evidence)]
 
 
 def _numbers(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause]:
@@ -69,8 +71,8 @@ def _numbers(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause
     ):
         return []
     first = spots[0]
-    said = f"{first.left.hex()} and {first.right.hex()} at byte {first.offsets[0]}"
-    return [Cause("changing-number", f"{said} follow from no known factor", weak=True)]
+    evidence = f"{first.left.hex()} and {first.right.hex()} at byte {first.offsets[0]}"
+    return [Cause("changing-number", f"{evidence} follow from no known factor", weak=True)]
 
 
 def _is_calm(around: bytes) -> bool:
@@ -84,9 +86,9 @@ def _around(contents: tuple[bytes, bytes], spot: Spot) -> bytes:
     return bytes(contents[0][at] for at in near if contents[0][at] == contents[1][at])
 
 
-def _cause(said: str) -> Cause:
-    said = f"{said}: drawn at random, a digest, or encrypted"
-    return Cause("random-identifier", said, weak=True)
+def _cause(evidence: str) -> Cause:
+    evidence = f"{evidence}: drawn at random, a digest, or encrypted"
+    return Cause("random-identifier", evidence, weak=True)
 
 
 def _is_noise(content: bytes) -> bool:

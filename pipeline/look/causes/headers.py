@@ -149,8 +149,8 @@ def _pyc_check(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause | 
     flags = [struct.unpack_from("<I", content, 4)[0] for content in contents]
     if flags[0] == flags[1] or not all(flag in PYC_CHECKS for flag in flags):
         return None
-    said = [f"{PYC_CHECKS[n]} in {facts.name}" for n, facts in zip(flags, pair, strict=True)]
-    return Cause("pyc", f"the header has {' and '.join(said)}")
+    evidence = [f"{PYC_CHECKS[n]} in {facts.name}" for n, facts in zip(flags, pair, strict=True)]
+    return Cause("pyc", f"the header has {' and '.join(evidence)}")
 
 
 def _po_date(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
@@ -160,9 +160,9 @@ def _po_date(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
         sides = ((left, pair[0]), (right, pair[1]))
         dates = [read_dates(text.decode("latin-1"), facts) for text, facts in sides]
         if left != right and all(dates):
-            said = judge((dates[0][0], dates[1][0]), pair)
-            if said:
-                return Cause("po-date", said)
+            evidence = judge((dates[0][0], dates[1][0]), pair)
+            if evidence:
+                return Cause("po-date", evidence)
     return None
 
 
@@ -182,7 +182,7 @@ def _shadow(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause | Non
             Stamp(int(day) * DAY_S, int(day) * DAY_S + DAY_S - 1, zoned=False, words=day.decode())
             for day in days
         ]
-        said = judge((stamps[0], stamps[1]), pair)
-        if said:
-            return Cause("shadow-day", f"the account {user.decode(errors='replace')}: {said}")
+        evidence = judge((stamps[0], stamps[1]), pair)
+        if evidence:
+            return Cause("shadow-day", f"the account {user.decode(errors='replace')}: {evidence}")
     return None

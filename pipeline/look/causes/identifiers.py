@@ -130,10 +130,10 @@ def _encoded(spot: Spot) -> list[Cause]:
         return []
     if sum(map(str.__ne__, *found)) * 2 < len(found[0]):
         return []
-    said = f"{found[0][:40]} and {found[1][:40]}: {len(found[0])} characters each"
+    evidence = f"{found[0][:40]} and {found[1][:40]}: {len(found[0])} characters each"
     short = len(found[0]) < SURE and not any(map(str.isupper, found[0]))
-    said = f"{said}, drawn at random or a digest of what differs"
-    return [Cause("random-identifier", said, weak=short)]
+    evidence = f"{evidence}, drawn at random or a digest of what differs"
+    return [Cause("random-identifier", evidence, weak=short)]
 
 
 def _drawn(word: str) -> bool:
@@ -153,8 +153,8 @@ def _number(spot: Spot, *, text: bool) -> Iterator[Cause]:
     found = _different(NUMBER, spot) if text else None
     alike = NUMBER.sub("", spot.text[0]) == NUMBER.sub("", spot.text[1])
     if found and alike:
-        said = f"{found[0]} and {found[1]} follow from no known factor"
-        yield Cause("changing-number", f"{said}: drawn, counted, or of a process", weak=True)
+        evidence = f"{found[0]} and {found[1]} follow from no known factor"
+        yield Cause("changing-number", f"{evidence}: drawn, counted, or of a process", weak=True)
 
 
 def _uuids(spot: Spot) -> Iterator[Cause]:
@@ -167,8 +167,8 @@ def _password(spot: Spot) -> Iterator[Cause]:
     """Find hashes of passwords, by crypt(5), whose salts are drawn."""
     found = _different(CRYPT, spot)
     if found and found[0].split("$")[1] == found[1].split("$")[1]:
-        said = f"{found[0][:20]}… and {found[1][:20]}…: hashes of a password"
-        yield Cause("random-identifier", f"{said}, whose salt is drawn")
+        evidence = f"{found[0][:20]}… and {found[1][:20]}…: hashes of a password"
+        yield Cause("random-identifier", f"{evidence}, whose salt is drawn")
 
 
 def _hexadecimal(spot: Spot) -> Iterator[Cause]:
@@ -176,8 +176,8 @@ def _hexadecimal(spot: Spot) -> Iterator[Cause]:
     if found and all(map(str.isdigit, found)):  # a number in decimal digits
         return
     if found and len(found[0]) == len(found[1]) and min(map(_entropy, found)) > ENTROPY_BITS:
-        said = f"{found[0][:40]} and {found[1][:40]}: {len(found[0])} hexadecimal digits each"
-        yield Cause("random-identifier", f"{said}, drawn at random or a digest of what differs")
+        evidence = f"{found[0][:40]} and {found[1][:40]}: {len(found[0])} hexadecimal digits each"
+        yield Cause("random-identifier", f"{evidence}, drawn at random or a digest of what differs")
 
 
 def _short_hexadecimal(spot: Spot) -> list[Cause]:
@@ -190,8 +190,8 @@ def _short_hexadecimal(spot: Spot) -> list[Cause]:
         return []
     if sum(map(str.__ne__, *found)) * 4 < len(found[0]) * 3:
         return []
-    said = f"{found[0]} and {found[1]}: {len(found[0])} hexadecimal digits each"
-    return [Cause("random-identifier", f"{said}, drawn at random or a digest of what differs")]
+    evidence = f"{found[0]} and {found[1]}: {len(found[0])} hexadecimal digits each"
+    return [Cause("random-identifier", f"{evidence}, drawn at random or a digest of what differs")]
 
 
 def _mixed(word: str) -> bool:
@@ -238,6 +238,6 @@ def _pointer(contents: tuple[bytes, bytes], spot: Spot) -> Cause | None:
             continue
         numbers = [struct.unpack("<Q", piece)[0] for piece in pieces]
         if all(number >> 40 in HIGH_BYTES for number in numbers):
-            said = " and ".join(f"0x{number:x}" for number in numbers)
-            return Cause("address", f"at byte {at}: {said} look like addresses of memory")
+            evidence = " and ".join(f"0x{number:x}" for number in numbers)
+            return Cause("address", f"at byte {at}: {evidence} look like addresses of memory")
     return None

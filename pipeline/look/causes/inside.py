@@ -48,8 +48,8 @@ def _of_property(place: Place, pair: Pair, *, own: bool) -> tuple[Cause, ...]:
         case "time":
             return _times(place, pair)
         case "order":
-            said = f"{place.first!r} where the other has {place.second!r}"
-            return (Cause("directory-order", f"the same entries in another order: {said}"),)
+            evidence = f"{place.first!r} where the other has {place.second!r}"
+            return (Cause("directory-order", f"the same entries in another order: {evidence}"),)
         case "layout" if place.path == "[numbers of entries]":
             return _inodes(place)
         case "mode" if not own:
@@ -69,8 +69,10 @@ def _inodes(place: Place) -> tuple[Cause, ...]:
     """Name the numbers of inodes, which cpio takes over from the file system that it packs."""
     if place.where.rpartition(" > ")[2] != "cpio":
         return ()
-    said = "the entries have the numbers of inodes of the file system that they were packed from"
-    return (Cause("file-system", said),)
+    evidence = (
+        "the entries have the numbers of inodes of the file system that they were packed from"
+    )
+    return (Cause("file-system", evidence),)
 
 
 def _left_over(place: Place, contents: tuple[bytes, bytes], pair: Pair) -> tuple[Cause, ...]:
@@ -80,8 +82,8 @@ def _left_over(place: Place, contents: tuple[bytes, bytes], pair: Pair) -> tuple
     at = common_prefix(*contents)
     near = slice(max(0, at - AROUND), at + AROUND)
     known = find_causes("", (contents[0][near], contents[1][near]), pair)
-    said = f"{place.bytes} bytes at byte {place.offset} belong to no content"
-    return known or (Cause("uninitialised", said, weak=True),)
+    evidence = f"{place.bytes} bytes at byte {place.offset} belong to no content"
+    return known or (Cause("uninitialised", evidence, weak=True),)
 
 
 def _times(place: Place, pair: Pair) -> tuple[Cause, ...]:
@@ -90,10 +92,10 @@ def _times(place: Place, pair: Pair) -> tuple[Cause, ...]:
     numbers = _number(place.first), _number(place.second)
     if numbers[0] is not None and numbers[1] is not None:
         stamps = instant(numbers[0]), instant(numbers[1])
-        said = stamps[0] and stamps[1] and judge((stamps[0], stamps[1]), pair)
-        if not said and not place.path.startswith("["):
+        evidence = stamps[0] and stamps[1] and judge((stamps[0], stamps[1]), pair)
+        if not evidence and not place.path.startswith("["):
             return find_causes_of_values("time", (int(numbers[0]), int(numbers[1])), pair)
-        return (Cause(name, said),) if said else ()
+        return (Cause(name, evidence),) if evidence else ()
     sides = place.first, place.second
     left, right = (side.encode(errors="replace") for side in sides)
     found = in_text(Spot((0, 0), left, right, sides), pair)

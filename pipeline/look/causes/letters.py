@@ -21,30 +21,30 @@ CHARSETS = {
 def in_locale(spot: Spot, pair: Pair) -> Cause | None:
     """Find characters that one environment wrote and the other's locale could not, or would not."""
     locales = f"{pair[0].locale} and {pair[1].locale}"
-    if pair[0].locale != pair[1].locale and (said := _by_locales(spot.text, pair)):
-        return Cause("locale", f"{said} ({locales})")
+    if pair[0].locale != pair[1].locale and (evidence := _by_locales(spot.text, pair)):
+        return Cause("locale", f"{evidence} ({locales})")
     for at in (0, 1):
         text, other = spot.text[at], spot.text[1 - at]
         if not text.isascii() and other.isascii() and _same_but_foreign(text, other):
             foreign = "".join(c for c in text if not c.isascii())[:20]
-            said = f"{pair[at].name} wrote {foreign!r}, {pair[1 - at].name} ASCII instead"
-            return Cause("locale", f"{said} ({locales})")
+            evidence = f"{pair[at].name} wrote {foreign!r}, {pair[1 - at].name} ASCII instead"
+            return Cause("locale", f"{evidence} ({locales})")
     return None
 
 
 def _by_locales(sides: tuple[str, str], pair: Pair) -> str:
     """Say what two locales made of one text: separators, languages, character sets, cases."""
     left, right = sides
-    said = " and ".join(repr(" ".join(text.split())[:60]) for text in sides)
+    evidence = " and ".join(repr(" ".join(text.split())[:60]) for text in sides)
     bare = [SEPARATORS.sub("", text) for text in sides]
     if bare[0] == bare[1] and left != right:
-        return f"the same digits with other signs between: {said}"
+        return f"the same digits with other signs between: {evidence}"
     if words := translated(sides, (pair[0].locale, pair[1].locale)):
         return f"text in two languages: {words}"
     if _charsets(sides, pair):
-        return f"names of character sets: {said}"
+        return f"names of character sets: {evidence}"
     if left != right and left.casefold() == right.casefold() and _ascii(left) == _ascii(right):
-        return f"letters in two cases: {said}"
+        return f"letters in two cases: {evidence}"
     return ""
 
 
@@ -73,8 +73,8 @@ def in_letters(contents: tuple[bytes, bytes], pair: Pair) -> list[Cause]:
         return []
     which = 1 if texts[0].isascii() else 0
     foreign = "".join(c for c in texts[which] if not c.isascii())[:20]
-    said = f"{pair[which].name} has {foreign!r}, which {pair[1 - which].name} lacks"
-    return [Cause("locale", f"{said} ({pair[0].locale} and {pair[1].locale})")]
+    evidence = f"{pair[which].name} has {foreign!r}, which {pair[1 - which].name} lacks"
+    return [Cause("locale", f"{evidence} ({pair[0].locale} and {pair[1].locale})")]
 
 
 def _same_but_foreign(text: str, other: str) -> bool:

@@ -74,10 +74,10 @@ def in_names(spot: Spot, pair: Pair, path: str = "") -> Iterator[Cause]:
             if taken:
                 left, right = taken
                 weak = name == "cpu-count" and not _is_parallel(spot.text[0])
-                said = f"{ours!r} in {pair[0].name}, {theirs!r} in {pair[1].name}"
+                evidence = f"{ours!r} in {pair[0].name}, {theirs!r} in {pair[1].name}"
                 cause, _, factor = name.partition(" ")
-                said = f"{factor}: {said}" if factor else said
-                causes.append(Cause(cause, said, weak=weak))
+                evidence = f"{factor}: {evidence}" if factor else evidence
+                causes.append(Cause(cause, evidence, weak=weak))
                 break
     if left == right:
         yield from causes
@@ -100,17 +100,17 @@ def _from_cpus(path: str, sides: tuple[str, str], pair: Pair) -> Cause | None:
     if not differing or cpus[0] == cpus[1] or not all(map(str.isdigit, cpus)):
         return None
     named = _is_parallel(sides[0])
-    said = f"{sides[0].strip()[:60]!r} and {sides[1].strip()[:60]!r}"
+    evidence = f"{sides[0].strip()[:60]!r} and {sides[1].strip()[:60]!r}"
     if all(both == (cpus[0], cpus[1]) for both in differing):
-        return Cause("cpu-count", f"{said} have the numbers of processors", weak=not named)
+        return Cause("cpu-count", f"{evidence} have the numbers of processors", weak=not named)
     ours, theirs = map(int, cpus)
     numbers = [(int(one), int(other)) for one, other in differing]
     if not all(_reckoned(both, (ours, theirs)) for both in numbers):
         return None
     if not named and not _is_parallel(path):
         return None
-    said = f"{said} follow from {ours} and {theirs} processors"
-    return Cause("cpu-count", said, weak=not named)
+    evidence = f"{evidence} follow from {ours} and {theirs} processors"
+    return Cause("cpu-count", evidence, weak=not named)
 
 
 def _reckoned(numbers: tuple[int, int], cpus: tuple[int, int]) -> bool:

@@ -84,9 +84,9 @@ def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
     if len(set(moved[0])) * 2 < len(moved[0]):  # of lines that are everywhere the order says little
         return None
     rest = ["".join(f"{line}\n" for line in side[1]).encode() for side in (left, right)]
-    said = _by_locale(left[0], right[0], pair)
-    said = f"{len(left[0])} items are the same: {said}" if said else ""
-    return Order(Cause("locale", said) if said else _name(*moved, pair), (rest[0], rest[1]))
+    evidence = _by_locale(left[0], right[0], pair)
+    evidence = f"{len(left[0])} items are the same: {evidence}" if evidence else ""
+    return Order(Cause("locale", evidence) if evidence else _name(*moved, pair), (rest[0], rest[1]))
 
 
 def _numbered(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
@@ -154,8 +154,8 @@ def _parts(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
     few = min(len(set(items)) for items in lists)
     if len(lists) != 2 or few < PART_LEAST or set(lists[0]) == set(lists[1]):
         return None
-    if said := _by_locale(lists[0], lists[1], pair):
-        return Cause("locale", f"parts of lists, {said}", weak=few < PART_SURE)
+    if evidence := _by_locale(lists[0], lists[1], pair):
+        return Cause("locale", f"parts of lists, {evidence}", weak=few < PART_SURE)
     return _of_folders(lists)
 
 
@@ -165,9 +165,9 @@ def _of_folders(lists: Sequence[Sequence[str]]) -> Cause | None:
     paths = all("/" in path and NAME_WORD.fullmatch(path) for items in lists for path in items)
     if not paths or folders[0] != folders[1] or any(list(s) == sorted(s) for s in lists):
         return None
-    said = f"{len(lists[0])} files of {sorted(folders[0])[0]}, other ones and in no order"
+    evidence = f"{len(lists[0])} files of {sorted(folders[0])[0]}, other ones and in no order"
     return Cause(
-        "directory-order", f"{said}: parts of a list as the file system gives it", weak=True
+        "directory-order", f"{evidence}: parts of a list as the file system gives it", weak=True
     )
 
 
@@ -175,15 +175,15 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
     """Say by what the items are ordered, as far as they show it."""
     ours, theirs = (list(map(_bare, side)) for side in (ours, theirs))
     items = f"{len(ours)} items are the same, in another order"
-    if len(ours) > 2 and (said := _by_locale(ours, theirs, pair)):
-        return Cause("locale", f"{items}: {said}")
+    if len(ours) > 2 and (evidence := _by_locale(ours, theirs, pair)):
+        return Cause("locale", f"{items}: {evidence}")
     folders = _folders_walked(ours, theirs, pair[0])
     if folders > 1:
         return Cause("directory-order", f"{items}, and they are names of files, by folders")
     for names, facts in ((ours, pair[0]), (theirs, pair[1])):
         if len(names) >= HASHED_LEAST and in_order_of_hashes(names, facts.seed or ""):
-            said = f"in {facts.name} they are by ext4's hashes of names, with its seed"
-            return Cause("directory-order", f"{items}: {said}")
+            evidence = f"in {facts.name} they are by ext4's hashes of names, with its seed"
+            return Cause("directory-order", f"{items}: {evidence}")
     near = _farthest(ours, theirs)
     beside = f"none is more than {near} places from where the other has it"
     if len(ours) >= JOBS_LEAST and near <= max(2, NEAR * len(ours)):
@@ -192,11 +192,11 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
         return Cause("directory-order", f"{items}, and they look like names of files")
     if folder := pair[0].holds(frozenset(item.rpartition(" ")[2] for item in ours)):
         return Cause("directory-order", f"{items}, and they are what is in {folder}")
-    if said := _in_one_job(ours, theirs, near, pair):
-        return Cause("job-order", f"{items}; {beside}, and {said}", weak=True)
+    if evidence := _in_one_job(ours, theirs, near, pair):
+        return Cause("job-order", f"{items}; {beside}, and {evidence}", weak=True)
     if len(ours) >= JOBS_LEAST and _together(ours, theirs) >= BLOCKS_SHARE:
-        said = "lines that follow each other stay together, as in files that are put together"
-        return Cause("directory-order", f"{items}; {said}", weak=True)
+        evidence = "lines that follow each other stay together, as in files that are put together"
+        return Cause("directory-order", f"{items}; {evidence}", weak=True)
     sorts = sum(list(side) == sorted(side) for side in (ours, theirs))
     return Cause("hash-order", f"{items}, sorted in {'one' if sorts else 'neither'}")
 
@@ -209,11 +209,11 @@ def _in_one_job(ours: Sequence[str], theirs: Sequence[str], near: int, pair: Pai
     if len(alone) != 1 or near > JOBS_NEAR:
         return ""
     side, facts = alone[0]
-    said = f"{facts.name} has one processor alone"
+    evidence = f"{facts.name} has one processor alone"
     numbers = [tuple(map(int, DIGITS.findall(item))) for item in side]
     if all(numbers) and numbers == sorted(numbers):
-        return f"{said}, and has them counted"
-    return "" if 2 < len(side) < CHANCES.get(near, JOBS_LEAST) else said
+        return f"{evidence}, and has them counted"
+    return "" if 2 < len(side) < CHANCES.get(near, JOBS_LEAST) else evidence
 
 
 def _together(ours: Sequence[str], theirs: Sequence[str]) -> float:
@@ -248,8 +248,8 @@ def _by_locale(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
     if kinds[0] == kinds[1] or not fit or all(len(ways) > 1 for ways in found):
         return ""
     locales = f"{pair[0].locale} and {pair[1].locale}"
-    said = f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
-    return f"{said} ({locales})"
+    evidence = f"sorted by {kinds[0]} in {pair[0].name} and by {kinds[1]} in {pair[1].name}"
+    return f"{evidence} ({locales})"
 
 
 def _sorted_by(items: Sequence[str]) -> tuple[str, ...]:
@@ -347,8 +347,8 @@ def _records(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | No
         ours, theirs = (_split(content[span], size) for content in contents)
         different = len({a for a, b in zip(ours, theirs, strict=True) if a != b})
         if different >= RECORD_SPOTS and sorted(ours) == sorted(theirs):
-            said = f"{different} records of {size} bytes are the same, in another order"
-            return Cause("hash-order", said)
+            evidence = f"{different} records of {size} bytes are the same, in another order"
+            return Cause("hash-order", evidence)
     return None
 
 

@@ -17,11 +17,11 @@ Attribute = tuple[str, bytes | None, bytes | None]  # its name, and its value on
 def of_times(values: tuple[int, int], pair: Pair) -> tuple[Cause, ...]:
     """Name what two modification times come from: the clock, or else who set them."""
     stamps = instant(values[0]), instant(values[1])
-    if stamps[0] and stamps[1] and (said := judge((stamps[0], stamps[1]), pair)):
-        return (Cause("file-time", said),)
+    if stamps[0] and stamps[1] and (evidence := judge((stamps[0], stamps[1]), pair)):
+        return (Cause("file-time", evidence),)
     words = [stamp.words if stamp else f"{at} s" for stamp, at in zip(stamps, values, strict=True)]
-    said = f"{words[0]} in {pair[0].name}, {words[1]} in {pair[1].name}"
-    return (Cause("set-time", f"{said}: not both are of a build or the commit, so it was set"),)
+    evidence = f"{words[0]} in {pair[0].name}, {words[1]} in {pair[1].name}"
+    return (Cause("set-time", f"{evidence}: not both are of a build or the commit, so it was set"),)
 
 
 def of_modes(values: tuple[int, int], pair: Pair) -> tuple[Cause, ...]:
@@ -33,11 +33,11 @@ def of_modes(values: tuple[int, int], pair: Pair) -> tuple[Cause, ...]:
     if masks[0] is None or masks[1] is None:
         return ()
     if _taken_away((left, right), (masks[0], masks[1])):
-        said = f"{left:04o} where the umask is {masks[0]:04o}"
-        return (Cause("umask", f"{said}, {right:04o} where it is {masks[1]:04o}"),)
-    said = f"{left:04o} in {pair[0].name}, {right:04o} in {pair[1].name}"
+        evidence = f"{left:04o} where the umask is {masks[0]:04o}"
+        return (Cause("umask", f"{evidence}, {right:04o} where it is {masks[1]:04o}"),)
+    evidence = f"{left:04o} in {pair[0].name}, {right:04o} in {pair[1].name}"
     umasks = f"the umasks {masks[0]:04o} and {masks[1]:04o}"
-    return (Cause("set-mode", f"{said}: {umasks} do not leave that, so it was set"),)
+    return (Cause("set-mode", f"{evidence}: {umasks} do not leave that, so it was set"),)
 
 
 def _taken_away(modes: tuple[int, int], masks: tuple[int, int]) -> bool:
@@ -49,22 +49,22 @@ def _taken_away(modes: tuple[int, int], masks: tuple[int, int]) -> bool:
 
 def of_types(kind: str, values: tuple[object, object], pair: Pair) -> tuple[Cause, ...]:
     """Say which type, or device, a path is on each side."""
-    said = [f"{value} in {facts.name}" for value, facts in zip(values, pair, strict=True)]
+    evidence = [f"{value} in {facts.name}" for value, facts in zip(values, pair, strict=True)]
     what = "a device " if kind == "device" else ""
-    return (Cause("file-type", f"{what}{said[0]}, {what}{said[1]}"),)
+    return (Cause("file-type", f"{what}{evidence[0]}, {what}{evidence[1]}"),)
 
 
 def of_links(values: tuple[object, object], pair: Pair) -> tuple[Cause, ...]:
     """Say what a path is a hard link to on each side: None, or a number of names, or a path."""
-    said = []
+    evidence = []
     for value, facts in zip(values, pair, strict=True):
         if value is None or value in ("", "1", 1):
-            said.append(f"a file of its own in {facts.name}")
+            evidence.append(f"a file of its own in {facts.name}")
         elif str(value).isdigit():
-            said.append(f"a file with {value} names in {facts.name}")
+            evidence.append(f"a file with {value} names in {facts.name}")
         else:
-            said.append(f"one file with {value} in {facts.name}")
-    return (Cause("hard-link", " and ".join(said)),)
+            evidence.append(f"one file with {value} in {facts.name}")
+    return (Cause("hard-link", " and ".join(evidence)),)
 
 
 def attributes(values: tuple[str, str]) -> list[Attribute]:
@@ -91,8 +91,8 @@ def _value(text: str | None) -> bytes | None:
 def of_attributes(differing: Sequence[Attribute], pair: Pair) -> tuple[Cause, ...]:
     """Say what the first extended attribute that differs was on each side."""
     for name, left, right in differing:
-        said = f"{_shown(left)} in {pair[0].name}, {_shown(right)} in {pair[1].name}"
-        return (Cause("extended-attribute", f"{name}: {said}" if name else said),)
+        evidence = f"{_shown(left)} in {pair[0].name}, {_shown(right)} in {pair[1].name}"
+        return (Cause("extended-attribute", f"{name}: {evidence}" if name else evidence),)
     return ()
 
 
@@ -124,8 +124,8 @@ def _temporary(left: str, right: str, ends: tuple[int, int]) -> tuple[Cause, ...
     drawn = all(RANDOM_PART.fullmatch(part) and _mixed(part) for part in parts)
     if len(parts[0]) != len(parts[1]) or not drawn or not begin + end:
         return ()
-    said = f"{left} and {right} are alike but for {len(parts[0])} characters"
-    return (Cause("temporary-name", f"{said}, drawn as mktemp does"),)
+    evidence = f"{left} and {right} are alike but for {len(parts[0])} characters"
+    return (Cause("temporary-name", f"{evidence}, drawn as mktemp does"),)
 
 
 def _mixed(part: str) -> bool:
@@ -144,5 +144,5 @@ def shared(left: str, right: str) -> tuple[int, int]:
 
 def only_in_one(path: str, which: int, pair: Pair) -> Cause:
     """Say that a path is in one environment alone; `which` is its number."""
-    said = f"{pair[which].name} has {path}, and {pair[1 - which].name} nothing in its place"
-    return Cause("only-in-one", f"{said}: whether it is made is left to chance or the machine")
+    evidence = f"{pair[which].name} has {path}, and {pair[1 - which].name} nothing in its place"
+    return Cause("only-in-one", f"{evidence}: whether it is made is left to chance or the machine")

@@ -49,8 +49,8 @@ def in_forms(spot: Spot) -> tuple[Cause, bool] | None:
     there = [line for text in spot.text if (line := text.rstrip("\r\n"))]
     for form in FORMS:
         if there and all(map(form.pattern.search, there)):
-            said = " and ".join(repr(line.strip()[:SHOWN]) for line in there)
-            return Cause(form.cause, f"{form.what}: {said}"), not form.dated
+            evidence = " and ".join(repr(line.strip()[:SHOWN]) for line in there)
+            return Cause(form.cause, f"{form.what}: {evidence}"), not form.dated
     return None
 
 
@@ -64,9 +64,9 @@ def in_columns(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | 
     bare = [[WHOLE.sub("", text).split() for text in spot.text] for spot in spots]
     if sum(left == right for left, right in bare) < LISTED_SHARE * lines:
         return None
-    said = " and ".join(repr(text.strip()[:SHOWN]) for text in spots[0].text)
+    evidence = " and ".join(repr(text.strip()[:SHOWN]) for text in spots[0].text)
     what = f"{len(spots)} of {lines} lines have another number beside the same name"
-    return Cause("file-system", f"{what}, as inodes or blocks: {said}")
+    return Cause("file-system", f"{what}, as inodes or blocks: {evidence}")
 
 
 def in_values(path: str, spot: Spot, pair: Pair) -> Iterator[Cause]:
@@ -98,8 +98,8 @@ def _file_system(sides: tuple[str, str], pair: Pair) -> Cause | None:
     found = [_alias(text, kind) for text, kind in zip(sides, kinds, strict=True)]
     if not all(found) or _alias(sides[0], kinds[1]) or _alias(sides[1], kinds[0]):
         return None
-    said = f"{found[0]!r} in {pair[0].name}, {found[1]!r} in {pair[1].name}"
-    return Cause("file-system", f"{said}: the scratch file systems are {' and '.join(kinds)}")
+    evidence = f"{found[0]!r} in {pair[0].name}, {found[1]!r} in {pair[1].name}"
+    return Cause("file-system", f"{evidence}: the scratch file systems are {' and '.join(kinds)}")
 
 
 def _alias(text: str, kind: str) -> str:
@@ -112,14 +112,14 @@ def _uptime(path: str, left: str, right: str, pair: Pair) -> Cause | None:
     if not all(UPTIME.fullmatch(text.strip()) for text in (left, right)):
         return None
     if UPTIME_PATH.search(path):
-        said = f"{left.strip()} and {right.strip()}, and the path speaks of an uptime"
-        return Cause("uptime", said, weak=True)
+        evidence = f"{left.strip()} and {right.strip()}, and the path speaks of an uptime"
+        return Cause("uptime", evidence, weak=True)
     for text, facts in zip((left, right), pair, strict=True):
         long_s = facts.hours[1] - facts.hours[0] + MARGIN_S if facts.hours else 0
         if float(text) > long_s:
             return None
-    said = f"{left.strip()} and {right.strip()} are no more seconds than the builds took"
-    return Cause("uptime", said, weak=True)
+    evidence = f"{left.strip()} and {right.strip()} are no more seconds than the builds took"
+    return Cause("uptime", evidence, weak=True)
 
 
 def _memory(sides: tuple[str, str], pair: Pair) -> Cause | None:
@@ -136,23 +136,23 @@ def _memory(sides: tuple[str, str], pair: Pair) -> Cause | None:
             near = all(NEAR <= share <= 1 for share in shares) and abs(shares[0] - shares[1]) < 0.1
             known = named or (multiple > 1 and not any(v % multiple for v in values))
             if near and known and left != right:
-                said = f"{left} and {right} {unit} are {shares[0]:.0%} and {shares[1]:.0%} of"
-                said = f"{said} the {sizes[0]} and {sizes[1]} MiB of the machines"
-                return Cause("memory", said, weak=not named)
+                evidence = f"{left} and {right} {unit} are {shares[0]:.0%} and {shares[1]:.0%} of"
+                evidence = f"{evidence} the {sizes[0]} and {sizes[1]} MiB of the machines"
+                return Cause("memory", evidence, weak=not named)
     return None
 
 
 def _number(path: str, left: str, right: str) -> Cause | None:
     """Name lines that are alike but for numbers of one kind."""
-    said = f"{left.strip()[:SHOWN]!r} and {right.strip()[:SHOWN]!r}"
+    evidence = f"{left.strip()[:SHOWN]!r} and {right.strip()[:SHOWN]!r}"
     folders = FOLDER.match(left), FOLDER.match(right)
     if folders[0] and folders[1] and folders[0].groups() == folders[1].groups():
-        return Cause("file-system", f"the size of a folder, by ls: {said}")
+        return Cause("file-system", f"the size of a folder, by ls: {evidence}")
     ours, theirs = (COMMA.sub(".", text) for text in (left, right))  # decimal, by locale
     for form in NUMBERS:
         bare = form.pattern.sub("\0", ours)
         if bare != ours and bare == form.pattern.sub("\0", theirs):
-            return Cause(form.cause, f"{form.what}: {said}")
+            return Cause(form.cause, f"{form.what}: {evidence}")
     if path.endswith(".pid") and left.strip().isdigit() and right.strip().isdigit():
-        return Cause("process-id", f"{said} in a file *.pid")
+        return Cause("process-id", f"{evidence} in a file *.pid")
     return None

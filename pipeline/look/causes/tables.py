@@ -45,8 +45,10 @@ def in_tables(contents: tuple[bytes, bytes]) -> list[Cause]:
             if left and right and left != right:
                 pairs = zip(left, right, strict=False)
                 first = next((a, b) for a, b in pairs if a != b) if len(left) == len(right) else ()
-                said = " and ".join(f"{device}:{inode}" for device, inode in first)
-                return [Cause("file-system", f"{what} has other inodes: {said or 'more of them'}")]
+                evidence = " and ".join(f"{device}:{inode}" for device, inode in first)
+                return [
+                    Cause("file-system", f"{what} has other inodes: {evidence or 'more of them'}")
+                ]
     return []
 
 

@@ -51,16 +51,16 @@ def judge(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
     """Say what two different times come from: the builds, or one build and the commit; or None."""
     built = [stamp.of_build(facts) for stamp, facts in zip(stamps, pair, strict=True)]
     if all(built):
-        said = "both are within the builds' hours"
+        evidence = "both are within the builds' hours"
     elif any(built):
         which = built.index(False)
         if not stamps[which].of_commit(pair[which]):
             return None
         builder, other = pair[1 - which].name, pair[which].name
-        said = f"{builder} has the time of its build, {other} the commit's"
+        evidence = f"{builder} has the time of its build, {other} the commit's"
     else:
         return None
-    return f"{stamps[0].words} in {pair[0].name}, {stamps[1].words} in {pair[1].name}: {said}"
+    return f"{stamps[0].words} in {pair[0].name}, {stamps[1].words} in {pair[1].name}: {evidence}"
 
 
 def _apart(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
@@ -72,9 +72,9 @@ def _apart(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
     clocks = abs(begins[0] - begins[1])
     if clocks < SHIFT_LEAST_S or abs(shifts[0] - shifts[1]) > SHIFT_SLACK_S:
         return None
-    said = f"{stamps[0].words} in {pair[0].name}, {stamps[1].words} in {pair[1].name}"
+    evidence = f"{stamps[0].words} in {pair[0].name}, {stamps[1].words} in {pair[1].name}"
     days = round(shifts[0] / DAY_S)
-    return f"{said}: both are {abs(days)} days {'after' if days >= 0 else 'before'} the build"
+    return f"{evidence}: both are {abs(days)} days {'after' if days >= 0 else 'before'} the build"
 
 
 def instant(seconds: float, *, zoned: bool = True) -> Stamp | None:
@@ -167,10 +167,10 @@ def in_binary(contents: tuple[bytes, bytes], spot: Spot, pair: Pair) -> Cause | 
             ]
             if pieces[0] == pieces[1] or any(len(piece) != encoding.width for piece in pieces):
                 continue
-            said = _judge_pieces(encoding, pieces, pair)
-            if said:
+            evidence = _judge_pieces(encoding, pieces, pair)
+            if evidence:
                 at = spot.offsets[0] + shift
-                return Cause("time-binary", f"at byte {at}, {encoding.name}: {said}")
+                return Cause("time-binary", f"at byte {at}, {encoding.name}: {evidence}")
     return None
 
 
@@ -306,12 +306,12 @@ def in_text(spot: Spot, pair: Pair) -> list[Cause]:
     for left, right in zip(*dates, strict=False):
         if left.words == right.words:
             continue
-        if said := judge((left, right), pair):
-            found.append(Cause("time-text", said))
+        if evidence := judge((left, right), pair):
+            found.append(Cause("time-text", evidence))
         elif moment_of_both := _same_moment(left, right, pair):
             found.append(moment_of_both)
-        elif said := _apart((left, right), pair):
-            found.append(Cause("time-text", said))
+        elif evidence := _apart((left, right), pair):
+            found.append(Cause("time-text", evidence))
     if not found and not any(dates):
         found += _clocks(spot, pair)
     return found
@@ -327,13 +327,15 @@ def _same_moment(left: Stamp, right: Stamp, pair: Pair) -> Cause | None:
     commits = all(stamp.of_commit(facts) for stamp, facts in ((left, pair[0]), (right, pair[1])))
     if pair[0].time_zone == pair[1].time_zone:
         return None
-    said = f"{left.words} and {right.words}, seen from {pair[0].time_zone} and {pair[1].time_zone}"
+    evidence = (
+        f"{left.words} and {right.words}, seen from {pair[0].time_zone} and {pair[1].time_zone}"
+    )
     if moments[0] == moments[1] or (days and commits):
-        return Cause("time-zone", f"one moment: {said}")
+        return Cause("time-zone", f"one moment: {evidence}")
     # of two days on end the later one is where the sun rises earlier
     ahead = [zone_offset(facts.time_zone, left.earliest) for facts in pair]
     if days and left.earliest - right.earliest == (DAY_S if ahead[0] > ahead[1] else -DAY_S):
-        return Cause("time-zone", f"one moment of two days: {said}", weak=True)
+        return Cause("time-zone", f"one moment of two days: {evidence}", weak=True)
     return None
 
 
@@ -342,8 +344,8 @@ def _clocks(spot: Spot, pair: Pair) -> Iterator[Cause]:
     ours, theirs = ([m[0] for m in CLOCKS.finditer(text)] for text in spot.text)
     for left, right in zip(ours, theirs, strict=False):
         if left != right and _within(left, pair[0]) and _within(right, pair[1]):
-            said = f"{left} in {pair[0].name}, {right} in {pair[1].name}: both are within"
-            yield Cause("time-text", f"{said} the builds' hours")
+            evidence = f"{left} in {pair[0].name}, {right} in {pair[1].name}: both are within"
+            yield Cause("time-text", f"{evidence} the builds' hours")
 
 
 def _within(clock: str, facts: Facts) -> bool:

@@ -31,8 +31,8 @@ def in_rest(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) ->
             return
         kinds = {**found, **kinds}
     for kind, (left, right) in sorted(kinds.items()):
-        said = f"{left!r} and {right!r} follow from no known factor, and all else is alike"
-        yield Cause(f"changing-{kind}", f"{said}: drawn, counted or chosen", weak=True)
+        evidence = f"{left!r} and {right!r} follow from no known factor, and all else is alike"
+        yield Cause(f"changing-{kind}", f"{evidence}: drawn, counted or chosen", weak=True)
 
 
 def _alone(contents: tuple[bytes, bytes], alone: Sequence[Spot], pair: Pair) -> Iterator[Cause]:
@@ -42,8 +42,8 @@ def _alone(contents: tuple[bytes, bytes], alone: Sequence[Spot], pair: Pair) -> 
     if all(line in rest for line in few):
         which = 0 if alone[0].left else 1
         line = alone[0].text[which].strip()[:SHOWN]
-        said = f"{pair[which].name} has {len(many) - len(few)} lines more, {line!r} first"
-        yield Cause("only-in-one", f"{said}: left to chance or the machine", weak=True)
+        evidence = f"{pair[which].name} has {len(many) - len(few)} lines more, {line!r} first"
+        yield Cause("only-in-one", f"{evidence}: left to chance or the machine", weak=True)
 
 
 def _kinds(spot: Spot) -> dict[str, tuple[str, str]]:

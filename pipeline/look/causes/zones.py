@@ -56,9 +56,9 @@ def in_zones(spot: Spot, pair: Pair) -> Cause | None:
     named = any(not word.isdigit() or len(word) > 4 for word in words)
     if not differing or not all(known) or not named:
         return None
-    said = f"{' '.join(a for a, _ in differing)!r} and {' '.join(b for _, b in differing)!r}"
+    evidence = f"{' '.join(a for a, _ in differing)!r} and {' '.join(b for _, b in differing)!r}"
     zones = f"{pair[0].time_zone} and {pair[1].time_zone}"
-    return Cause("time-zone", f"{said[:120]} are what {zones} are called, or far from UTC")
+    return Cause("time-zone", f"{evidence[:120]} are what {zones} are called, or far from UTC")
 
 
 def _words(facts: Facts) -> dict[str, set[str]]:
@@ -71,9 +71,9 @@ def _words(facts: Facts) -> dict[str, set[str]]:
             found.setdefault(name, set()).add("name")
         for sign, which in ((1, "ahead"), (-1, "behind")):
             for seconds, unit in ((1, "seconds"), (60, "minutes"), (3600, "hours")):
-                said = {f"{which} in {unit}"}
-                found.setdefault(str(sign * ahead // seconds), set()).update(said)
-                found.setdefault(f"{sign * ahead / seconds}", set()).update(said)
+                evidence = {f"{which} in {unit}"}
+                found.setdefault(str(sign * ahead // seconds), set()).update(evidence)
+                found.setdefault(f"{sign * ahead / seconds}", set()).update(evidence)
     if facts.time_zone:
         found.setdefault(facts.time_zone, set()).add("name")
     return found

@@ -93,7 +93,7 @@ class Container:
     What follows makes the account of every byte (see `pipeline.look.account`), once the entries
     were given. `regions` are the format's own, beside structures, records and contents. `rest`
     gives what an entry's record says beyond its facts and what does not follow from its content;
-    it is told whether that differs from the other side's. Without it that is the whole record.
+    it gets whether that differs from the other side's. Without it that is the whole record.
     `number` gives its number, if entries are numbered in some order, as inodes are: where there is
     one more, those behind it have other numbers. `place` gives in which order an entry's content is
     stored, and where in that, if tools can choose it. `unlike` tells of an entry whose content was
@@ -169,7 +169,7 @@ def _length(fact: Fact) -> int:
 
 
 def listed(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
-    """Return entries sorted, and their paths as they came; a path's second entry is named so.
+    """Return entries sorted, and their paths as stored; a path's second entry is named so.
 
     Raise Malformed if there are too many.
     """

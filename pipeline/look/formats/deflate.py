@@ -208,7 +208,7 @@ def _chosen(
 
 
 def _is_long(used: Counter[int], lengths: Lengths) -> bool:
-    """Whether the symbols that are used could be told in fewer bits, each of at most 15."""
+    """Whether the symbols that are used could be written in fewer bits, each of at most 15."""
     written = sum(number * lengths[symbol] for symbol, number in used.items())
     heap = sorted(used.values())
     shortest = sum(heap) if len(heap) == 1 else 0

@@ -98,13 +98,13 @@ def _rest_of_entry(
 ) -> bytes:
     """Return what a record says unless it is what the primary tree's says of the same path."""
     other = known.get(entry.path)
-    said = tree.rests[entry.record[0]] if entry.record else b""
+    rest = tree.rests[entry.record[0]] if entry.record else b""
     if other is not None and other.record is not None:
         spans = _spans(entry, start), _spans(other, 0)
-        same = entry.facts == other.facts and said == primary.rests[other.record[0]]
+        same = entry.facts == other.facts and rest == primary.rests[other.record[0]]
         if same and spans[0] == spans[1]:
             return b""
-    return repr((entry.path, entry.facts, _spans(entry, start))).encode() + said
+    return repr((entry.path, entry.facts, _spans(entry, start))).encode() + rest
 
 
 def _spans(entry: Entry, start: int) -> list[Span]:

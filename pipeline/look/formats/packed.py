@@ -78,8 +78,8 @@ def _tells_length(source: Source, start: int, end: int, lengths: dict[int, int])
     if end - start != 12 or end not in lengths:
         return False
     frame = source.read(start, 12)
-    told = int.from_bytes(frame[8:], "little")
-    return frame[:8] == LENGTH_FRAME and told == lengths[end]
+    length = int.from_bytes(frame[8:], "little")
+    return frame[:8] == LENGTH_FRAME and length == lengths[end]
 
 
 def _gzip_header(raw: bytes) -> list[Structure]:

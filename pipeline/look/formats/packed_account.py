@@ -24,9 +24,9 @@ def further_headers(
     optional = False
     for start, end in streams[1:]:
         structures = header(source.read(start, min(end - start, limit)))
-        told = [s.content for s in structures if s.name != EXTRA or s.content[2:6] != BLOCKED]
-        found.add(b"|".join(told))
-        optional |= any(s.optional and s.content in told for s in structures)
+        contents = [s.content for s in structures if s.name != EXTRA or s.content[2:6] != BLOCKED]
+        found.add(b"|".join(contents))
+        optional |= any(s.optional and s.content in contents for s in structures)
     content = b"".join(sorted(found))
     yield Structure("headers of further streams", (0, 0), content, optional=optional)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether compressed bytes are what their compressor makes of a content: they are made again.
 
-That can be told of libbz2 and liblzma, of which all versions make the same of the same, and of gzip
+That is known for libbz2 and liblzma, of which all versions make the same of the same, and of gzip
 and zlib, from what they choose (`deflate`). Versions of lz4 may, those of zstd do make different
-bytes: of lz4 that is told if one side is what the version here makes, of zstd it is not looked at.
+bytes: for lz4 that is reported if one side is what the version here makes, zstd is not looked at.
 Sources: xz-file-format.txt 1.2.1 and, for the older form, lzma-file-format.txt 1.1 of XZ Utils.
 """
 
@@ -129,7 +129,7 @@ class _Packed:
 def tell_encodings(first: Compressed, second: Compressed, spool: Spool) -> tuple[str, str] | None:
     """Say what made two files of one format, if that is not one compressor with one setting.
 
-    Return None if it is, or if it cannot be told: for the limits, or what a header says.
+    Return None if it is, or if it cannot be known: for the limits, or what a header says.
     """
     sides, name = (first, second), first.format
     if name != second.format or name not in LIMITS:
@@ -160,7 +160,7 @@ def _settings(
 ) -> Iterator[int]:
     """Give the settings that may have made these, unlikely ones only if none was `found`."""
     if name == "bzip2":
-        yield 0  # the level is told by the header
+        yield 0  # the level is in the header
     elif name in DEFLATED:
         yield from deflate.LEVELS
     elif name in VARIOUS:

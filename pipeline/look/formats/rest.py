@@ -15,5 +15,5 @@ def behind_end(field: bytes) -> bytes:
 
 
 def without(field: bytes, text: str) -> bytes:
-    """Return a field without a text that is told elsewhere, and without the zeros at its end."""
+    """Return a field without a text that is a fact, and without the zeros at its end."""
     return field.replace(text.encode("utf-8", "surrogateescape"), b"", 1).rstrip(b"\0")

@@ -154,8 +154,8 @@ def _attributes(data: bytes) -> tuple[tuple[str, str], ...]:
     for number in range(0, len(texts), 2):
         name, value = texts[number], b"".join(texts[number + 1 : number + 2])
         space = NAMESPACES.get(name[:1])
-        told = (space or "") + name_of(name[1:] if space is not None else name)
-        found.append((told, value.hex()))
+        attribute = (space or "") + name_of(name[1:] if space is not None else name)
+        found.append((attribute, value.hex()))
     return tuple(sorted(found))
 
 

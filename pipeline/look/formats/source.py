@@ -179,7 +179,7 @@ class Alone:
 
 @dataclass
 class Watched:
-    """A source that remembers where it was read, until it is told that that is enough."""
+    """A source that remembers where it was read while `watching` is set."""
 
     around: Source
     reads: list[Span] = field(default_factory=list)

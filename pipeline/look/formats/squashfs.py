@@ -87,7 +87,7 @@ def _walk(tables: Tables, blocks: Blocks, walk: Walk | None = None) -> Iterator[
     root = tables.inodes.position(tables.super.root >> 16, tables.super.root & 0xFFFF)
     pending, seen = [("", "", root, UNLISTED, tables.super.inodes + 1)], set()
     while pending:
-        folder, name, position, told, parent = pending.pop()
+        folder, name, position, listed, parent = pending.pop()
         path = f"{folder}/{name}" if folder else name
         fields = read_inode(tables, blocks, path, position)
         entry, listing, header, *_ = fields
@@ -100,12 +100,12 @@ def _walk(tables: Tables, blocks: Blocks, walk: Walk | None = None) -> Iterator[
             if len(path) > PATH_LIMIT:
                 raise Malformed(f"a path is longer than {PATH_LIMIT} characters")
         if walk:
-            walk.take_down(position, Inode(*fields), told, parent, names)
+            walk.take_down(position, Inode(*fields), listed, parent, names)
         yield entry
         if names:
             names.sort(reverse=True)
             number = header[5]
-            pending += [(path, name, place, told, number) for name, place, told in names]
+            pending += [(path, name, place, listed, number) for name, place, listed in names]
             if len(pending) > NAMES_LIMIT:
                 raise Malformed(f"its open folders hold over {NAMES_LIMIT} names")
 

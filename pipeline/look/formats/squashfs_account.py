@@ -16,7 +16,7 @@ from pipeline.look.formats.squashfs_inode import Checked, Inode, Name
 from pipeline.look.formats.squashfs_tables import METADATA, NONE, SUPERBLOCK, Tables
 
 PADDED = 4096  # to a multiple of which mksquashfs fills up
-EMPTY_FOLDER = 3  # what an empty folder's list is said to have
+EMPTY_FOLDER = 3  # the size that an empty folder's list has by its inode
 OFFSET_BITS = 20  # of an offset in a block
 
 
@@ -43,10 +43,10 @@ class Walk:
         self.__init__(self.tables, self.blocks)  # type: ignore[misc]
 
     def take_down(
-        self, start: int, inode: Inode, told: int, parent: int, names: Sequence[Name]
+        self, start: int, inode: Inode, listed: int, parent: int, names: Sequence[Name]
     ) -> None:
         """Take down an inode at `start` of the table; for the others see `Checked`."""
-        checked = Checked(self.tables, inode, told, parent, names)
+        checked = Checked(self.tables, inode, listed, parent, names)
         self._inodes.add(start, checked.end)
         self._numbers.append(inode.number)
         self.number, self._rest, self.holes = inode.number, checked.rest, checked.holes
@@ -105,8 +105,8 @@ class Walk:
         place = head.fragment_table if head.fragments else behind  # where it would begin
         expected = (self._count(), len(self._slices), len(self.tables.ids), end, place)
         table = behind if head.fragment_table == NONE else head.fragment_table
-        told = (head.inodes, head.fragments, head.ids, head.used, table)
-        return b"" if told == expected else repr(told).encode()
+        listed = (head.inodes, head.fragments, head.ids, head.used, table)
+        return b"" if listed == expected else repr(listed).encode()
 
     def _count(self) -> int:
         """Return how many inodes there are, if their numbers are without a gap from 1 on."""
@@ -146,7 +146,7 @@ class Walk:
         for number, at in zip(self._numbers, self._inodes.starts, strict=True):
             if 0 < number <= len(table):
                 expected[number - 1] = blocks[at // METADATA] << 16 | at % METADATA
-        odd = (told for told, known in zip(table, expected, strict=True) if told != known)
+        odd = (listed for listed, known in zip(table, expected, strict=True) if listed != known)
         return array("Q", odd).tobytes()
 
     def _owners(self) -> bytes:

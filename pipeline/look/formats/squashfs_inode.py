@@ -119,12 +119,12 @@ def _read_other(
 class Checked:
     """An inode that is compared with what else is known of it; `rest` is what does not follow.
 
-    `told` is the number and type that its folder lists, or UNLISTED, `parent` the number of that
+    `listed` is the number and type that its folder lists, or UNLISTED, `parent` the number of that
     folder's inode, `names` what it lists itself.
     """
 
     def __init__(
-        self, tables: Tables, inode: Inode, told: int, parent: int, names: Sequence[Name]
+        self, tables: Tables, inode: Inode, listed: int, parent: int, names: Sequence[Name]
     ) -> None:
         self._tables = tables
         self._inode = inode
@@ -133,8 +133,8 @@ class Checked:
         self.holes = 0  # bytes of a file that are not stored, as it says
         self.xattr = inode.body[-1] if self._long else NO_INDEX
         self.end = inode.end
-        if told not in (UNLISTED, inode.number << 16 | inode.type):
-            self._odd.append(("listed", told))
+        if listed not in (UNLISTED, inode.number << 16 | inode.type):
+            self._odd.append(("listed", listed))
         if inode.listing is not None:
             self._check_folder(inode.listing, parent, names)
         elif isinstance(inode.entry.content, SquashFile):
@@ -149,12 +149,12 @@ class Checked:
 
     def _check_folder(self, listing: Listing, parent: int, names: Sequence[Name]) -> None:
         body = self._inode.body
-        links, told = (body[0], body[3]) if self._long else (body[1], body[4])
-        folders = sum(told & 0xFFFF == FOLDER for _, _, told in names)
+        links, above = (body[0], body[3]) if self._long else (body[1], body[4])
+        folders = sum(listed & 0xFFFF == FOLDER for _, _, listed in names)
         if links != folders + 2:
             self._odd.append(("links", links))
-        if told != parent:
-            self._odd.append(("parent", told))
+        if above != parent:
+            self._odd.append(("parent", above))
         raw = [name.encode("utf-8", "surrogateescape") for name, _, _ in names]
         if any(a >= b for a, b in itertools.pairwise(raw)):
             self._odd.append(("order", len(raw)))

@@ -106,7 +106,7 @@ def _entry(source: Source, member: tarfile.TarInfo) -> Entry:
         facts["target"] = member.linkname
     if member.isdev():
         facts["device"] = f"{member.devmajor}:{member.devminor}"
-    # names, sizes and times among them are told already
+    # names, sizes and times among them are facts already
     known = {"path", "linkpath", "size", "mtime", "uname", "gname", "uid", "gid"}
     extended = sorted((k, v) for k, v in member.pax_headers.items() if k not in known)
     times = tuple((k, v) for k, v in extended if k in FURTHER_TIMES)
