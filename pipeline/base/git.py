@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pipeline.base import command, neutral, pipes
 from pipeline.base.errors import InfrastructureFailed, TwinbuildError, UsageError
-from pipeline.base.neutral import Layout
+from pipeline.base.neutral import RepositoryLayout
 
 LOCAL_S = 300.0
 FETCH_S = 3600.0
@@ -85,10 +85,10 @@ MISSING = re.compile(
 class Repository:
     """A repository on this disk that has the commits to choose from."""
 
-    layout: Layout
+    layout: RepositoryLayout
     name: str  # what is recorded: an address without user name and password
     head: str  # the ref that HEAD means
-    tree: Layout | None  # a clone where somebody may have changes that are not committed
+    tree: RepositoryLayout | None  # a clone where somebody may have changes that are not committed
 
     @property
     def worktree(self) -> Path | None:
@@ -152,7 +152,7 @@ def open_tree(tree: Path) -> Repository | None:
     return Repository(layout, layout.worktree.as_uri(), "HEAD", layout)
 
 
-def read_settings(layout: Layout) -> dict[str, str]:
+def read_settings(layout: RepositoryLayout) -> dict[str, str]:
     """Return what a repository's configuration says, as data: names in small letters, last values.
 
     Nothing that it includes is read. Raise UsageError for a configuration that is malformed, and
@@ -166,7 +166,7 @@ def read_settings(layout: Layout) -> dict[str, str]:
     return settings
 
 
-def _refuse_other_hash(layout: Layout) -> None:
+def _refuse_other_hash(layout: RepositoryLayout) -> None:
     if (
         b"objectformat"
         in (neutral.read(layout.common / "config", neutral.TEXT_LIMIT) or b"").lower()
@@ -201,7 +201,7 @@ def fetch(source: str, cache: Path) -> Repository:
             _fetch_refs(folder, source, address)
         else:
             _fetch_here(folder, path)
-    fetched = Layout(folder, folder, None)
+    fetched = RepositoryLayout(folder, folder, None)
     if path is None:
         return Repository(fetched, recorded_name(source, Path("/")), FETCHED_HEAD, None)
     tree = neutral.find(path)

@@ -29,7 +29,7 @@ AS_COMMITTED = b"* -export-ignore -export-subst -filter -ident -text -working-tr
 
 
 @dataclass(frozen=True)
-class Layout:
+class RepositoryLayout:
     """Where the parts of a repository lie."""
 
     git_dir: Path  # HEAD and the index
@@ -52,7 +52,7 @@ class Layout:
         return any((self.objects / "pack").glob("*.promisor"))
 
 
-def find(folder: Path, *, above: bool = False) -> Layout | None:
+def find(folder: Path, *, above: bool = False) -> RepositoryLayout | None:
     """Return the repository whose working tree, or bare repository, is `folder`.
 
     With `above`, the working tree may also be a folder that holds `folder`.
@@ -65,7 +65,7 @@ def find(folder: Path, *, above: bool = False) -> Layout | None:
     return _layout(start, None)
 
 
-def _of_worktree(worktree: Path) -> Layout | None:
+def _of_worktree(worktree: Path) -> RepositoryLayout | None:
     entry = worktree / ".git"
     if entry.is_dir():
         return _layout(entry.resolve(), worktree)
@@ -75,17 +75,17 @@ def _of_worktree(worktree: Path) -> Layout | None:
     return _layout((worktree / os.fsdecode(named[1])).resolve(), worktree)
 
 
-def _layout(git_dir: Path, worktree: Path | None) -> Layout | None:
+def _layout(git_dir: Path, worktree: Path | None) -> RepositoryLayout | None:
     shared = (read(git_dir / "commondir", TEXT_LIMIT) or b".").rstrip(b"\n")
     if b"\0" in shared:
         return None
     common = (git_dir / os.fsdecode(shared)).resolve()
-    layout = Layout(git_dir, common, worktree)
+    layout = RepositoryLayout(git_dir, common, worktree)
     complete = read(git_dir / "HEAD", TEXT_LIMIT) is not None and (common / "refs").is_dir()
     return layout if complete and layout.objects.is_dir() else None
 
 
-def make(layout: Layout, folder: Path, settings: Mapping[str, str]) -> None:
+def make(layout: RepositoryLayout, folder: Path, settings: Mapping[str, str]) -> None:
     """Make `folder` the neutral repository of `layout`, configured by `settings` alone.
 
     Raise UsageError for a repository that cannot be read this way.
@@ -105,7 +105,7 @@ def make(layout: Layout, folder: Path, settings: Mapping[str, str]) -> None:
     _copy_refs(layout, folder)
 
 
-def add_worktree(layout: Layout, folder: Path) -> None:
+def add_worktree(layout: RepositoryLayout, folder: Path) -> None:
     """Give the neutral repository `folder` the index of `layout` and what its status depends on."""
     (folder / "info/attributes").unlink()
     for name in ("attributes", "exclude"):
@@ -151,7 +151,7 @@ def _setting(name: str, value: str) -> str:
     return f'[{section}]\n\t{key} = "{escaped}"\n'
 
 
-def _copy_refs(layout: Layout, folder: Path) -> None:
+def _copy_refs(layout: RepositoryLayout, folder: Path) -> None:
     for name in filter(PSEUDO_REF.fullmatch, os.listdir(layout.git_dir)):  # noqa: PTH208
         _copy(layout.git_dir / name, folder / name, TEXT_LIMIT)
     for name in ("packed-refs", "shallow"):

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from pipeline.documents.apt_release import release_file
 from pipeline.documents.disks import LOCAL, MAIN, REPOSITORY
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.guest import tree
@@ -143,13 +144,8 @@ def _write_release(job: Job, dists: Path) -> None:
     """Name all indices of the repository; it is unsigned, as each package was hashed before."""
     suite, architecture = job.document["suite"], job.document["architecture"]
     indices = sorted(dists.glob(f"*/binary-{architecture}/Packages"))
-    lines = "".join(
-        f" {sha256_file(path)} {path.stat().st_size} {path.relative_to(dists)}\n"
+    hashed = {
+        os.fspath(path.relative_to(dists)): (sha256_file(path), path.stat().st_size)
         for path in indices
-    )
-    text = (
-        f"Suite: {suite}\nCodename: {suite}\nArchitectures: {architecture}\n"
-        f"Components: {' '.join(path.parent.parent.name for path in indices)}\n"
-        f"Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n{lines}"
-    )
-    _write(dists / "Release", text)
+    }
+    _write(dists / "Release", release_file(suite, architecture, hashed))

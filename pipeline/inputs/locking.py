@@ -13,7 +13,7 @@ from pipeline.farm.config import Farm
 from pipeline.inputs.archive_files import Archives, open_archives, suite_of
 from pipeline.inputs.history import refuse_changed
 from pipeline.inputs.packages_index import catalogue, find_packages
-from pipeline.inputs.request import Request, read_request
+from pipeline.inputs.request import PackageRequest, read_request
 from pipeline.inputs.resolve import Chosen, check_names, check_needs, private_apt
 from pipeline.inputs.validity import tell_validity
 
@@ -56,7 +56,7 @@ def make_lock(
 
 
 def _resolve(
-    request: Request,
+    request: PackageRequest,
     suites: Sequence[Suite],
     store: Store,
     cache: Path,
@@ -94,7 +94,7 @@ def _resolve(
     return chosen
 
 
-def _refuse_passed_over(request: Request, chosen: Chosen) -> None:
+def _refuse_passed_over(request: PackageRequest, chosen: Chosen) -> None:
     """Raise UsageError if apt takes an archive's package where the image brings its own."""
     taken = {PurePosixPath(file).name: archive for archive, _, file in chosen.places}
     for own in request.local.binaries:
@@ -108,7 +108,7 @@ def _refuse_passed_over(request: Request, chosen: Chosen) -> None:
         )
 
 
-def _tell_unused(request: Request, taken: Collection[str], notify: Notify) -> None:
+def _tell_unused(request: PackageRequest, taken: Collection[str], notify: Notify) -> None:
     for source in request.local.sources:
         if not {binary.name for binary in source.binaries} & set(taken):
             notify(f"{source.file}: no package list asks for what it builds: it is not installed")
@@ -156,7 +156,7 @@ def check_lock(
     return lock
 
 
-def refuse_stale(lock: Lock, request: Request) -> None:
+def refuse_stale(lock: Lock, request: PackageRequest) -> None:
     """Raise UsageError if a lock was made for something else than what is asked for now.
 
     Raise InputsUnverified if its builder has a package of an archive that the image names itself.
@@ -176,7 +176,7 @@ def refuse_stale(lock: Lock, request: Request) -> None:
 
 
 def _read_suites(
-    archives: Archives, request: Request, before: Lock | None, notify: Notify
+    archives: Archives, request: PackageRequest, before: Lock | None, notify: Notify
 ) -> list[Suite]:
     dates = {(s.archive, s.suite): s.date for s in before.suites} if before else {}
     wanted = [(name, suite) for name, a in request.archives.items() for suite in a.suites]

@@ -35,7 +35,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Request:
+class PackageRequest:
     """What a lock is made for. `preferences` are apt's pins for the image: file name and text.
 
     `local` are the packages that the image brings itself, `own_keys` the SHA-256 of the keys of
@@ -85,7 +85,9 @@ class Request:
         return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
 
 
-def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path, store: Store) -> Request:
+def read_request(
+    tree: Path, image: str, farm: Farm, builder_lists: Path, store: Store
+) -> PackageRequest:
     """Read what the source `tree` asks for; `builder_lists` serve if it has none of its own.
 
     Source packages that it names by hash are fetched to the store. Raise UsageError that names the
@@ -106,7 +108,7 @@ def read_request(tree: Path, image: str, farm: Farm, builder_lists: Path, store:
     builder_names = tuple(_names(own_lists if own_lists.is_dir() else builder_lists, (".list",)))
     if not image_names:
         raise UsageError(f"image {image} has no packages", remedy="write a *.list.chroot for it")
-    return Request(
+    return PackageRequest(
         image,
         described.architecture,
         image_names,

@@ -24,7 +24,7 @@ from pipeline.documents.lock import Suite
 from pipeline.inputs.debian_source import names_in
 from pipeline.inputs.local_packages import LocalPackages
 from pipeline.inputs.packages_index import Catalogue
-from pipeline.inputs.request import Asked, Request
+from pipeline.inputs.request import Asked, PackageRequest
 from pipeline.inputs.signed_release import verified_text
 
 APT_TIMEOUT_S = 300
@@ -157,7 +157,7 @@ class Resolver:
 
 @contextmanager
 def private_apt(
-    cache: Path, store: Store, suites: Sequence[Suite], request: Request
+    cache: Path, store: Store, suites: Sequence[Suite], request: PackageRequest
 ) -> Iterator[Resolver]:
     """Give an apt that has read the indices of `suites` from the store; its folder goes away."""
     cache.mkdir(parents=True, exist_ok=True)
@@ -238,7 +238,7 @@ def _lay_out_local(root: Path, local: LocalPackages) -> None:
     (root / LOCAL_PARTS / "local.list").write_text(source, encoding="utf-8")
 
 
-def _lay_out(root: Path, store: Store, suite: Suite, request: Request) -> str:
+def _lay_out(root: Path, store: Store, suite: Suite, request: PackageRequest) -> str:
     """Put the indices of a suite where apt looks for them; return the line that says where."""
     site = root / "sites" / suite.archive / suite.suite
     dists = site / "dists" / suite.suite

@@ -22,7 +22,7 @@ from pipeline.inputs.configuration import refuse_unsupported
 from pipeline.inputs.local_packages import NONE
 from pipeline.inputs.locking import refuse_stale
 from pipeline.inputs.package_list import build_index
-from pipeline.inputs.request import Request, read_request
+from pipeline.inputs.request import PackageRequest, read_request
 from pipeline.inputs.source_files import paths_in, source_digests, take_out
 from pipeline.published.immutable import refuse_changed
 from pipeline.published.published import Location
@@ -90,7 +90,7 @@ def run_inputs(
 
 def _locked(
     run: Run, farm: Farm, builder_lists: Path, store: Store
-) -> tuple[Lock, str, Image, Request]:
+) -> tuple[Lock, str, Image, PackageRequest]:
     """Return the lock of the run's commit and its digest, if it is what is asked for now.
 
     Return the image.yaml and what is asked for, too.
@@ -149,7 +149,7 @@ def _lost(run: Run, lock: Lock, kits: Sequence[earlier.Kit] | None, store: Store
     return "the store no longer has all of it"
 
 
-def _local(run: Run, request: Request) -> dict[str, Any] | None:
+def _local(run: Run, request: PackageRequest) -> dict[str, Any] | None:
     """Return what `inputs.json` says of the packages that the image brings itself."""
     local = request.local
     digests = source_digests(run.source_tar, request.image)
@@ -188,7 +188,7 @@ def _local(run: Run, request: Request) -> dict[str, Any] | None:
 
 
 def _fill(
-    store: Store, request: Request, lock: Lock, snapshot: Path | None, progress: Progress
+    store: Store, request: PackageRequest, lock: Lock, snapshot: Path | None, progress: Progress
 ) -> None:
     """Verify the packages that the store has, and have the rest there too."""
     counter = _Counter(sum(package.size for package in lock.packages), progress)

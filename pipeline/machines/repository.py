@@ -8,6 +8,7 @@ from debian.deb822 import Deb822
 
 from pipeline.base.files import sha256_bytes
 from pipeline.base.store import Store
+from pipeline.documents.apt_release import release_file
 from pipeline.documents.lock import Package
 
 
@@ -27,13 +28,8 @@ def files(
 ) -> dict[str, Path | bytes]:
     """Return the archive's files by their paths below its root; `indices` are by component."""
     paths = {f"{name}/binary-amd64/Packages": index for name, index in indices.items()}
-    lines = "".join(f" {sha256_bytes(index)} {len(index)} {p}\n" for p, index in paths.items())
-    release = (
-        f"Suite: {suite}\nCodename: {suite}\nArchitectures: amd64\n"
-        f"Components: {' '.join(indices)}\n"
-        "Date: Thu, 01 Jan 1970 00:00:00 UTC\n"  # apt wants one; no clock is ahead of it
-        f"SHA256:\n{lines}"
-    )
+    hashed = {path: (sha256_bytes(index), len(index)) for path, index in paths.items()}
+    release = release_file(suite, "amd64", hashed)
     dists: dict[str, Path | bytes] = {f"dists/{suite}/Release": release.encode()}
     dists |= {f"dists/{suite}/{path}": index for path, index in paths.items()}
     pool: dict[str, Path | bytes] = {f"pool/{p.file_name}": store.path(p.sha256) for p in packages}

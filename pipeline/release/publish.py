@@ -42,7 +42,7 @@ FAILURES: Mapping[int, type[TwinbuildError]] = {1: Differs, 6: SignatureInvalid}
 
 
 @dataclass(frozen=True)
-class Trust:
+class ReleaseTrust:
     """What a release is verified against: the release key and those of the environments."""
 
     fingerprint: str
@@ -51,7 +51,7 @@ class Trust:
 
 
 def publish(
-    release: Path, tag: str, public: Path, trust: Trust, notify: Callable[[str], None]
+    release: Path, tag: str, public: Path, trust: ReleaseTrust, notify: Callable[[str], None]
 ) -> bool:
     """Publish a release folder as `public/<tag>`; tell whether it was not there before.
 
@@ -77,7 +77,7 @@ def publish(
     return new
 
 
-def verify(url_root: Path, tag: str, trust: Trust) -> None:
+def verify(url_root: Path, tag: str, trust: ReleaseTrust) -> None:
     """Run `verify.py` over every file of `<url_root>/<tag>`; raise the error that it found."""
     with tempfile.NamedTemporaryFile(suffix=".gpg") as keyring:
         keyring.write(trust.keyring)
@@ -108,7 +108,7 @@ def _clean(public: Path) -> None:
         file.unlink()
 
 
-def _publish(release: Path, target: Path, trust: Trust) -> None:
+def _publish(release: Path, target: Path, trust: ReleaseTrust) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
     try:
         copy = temporary / target.name
@@ -135,7 +135,7 @@ def _refuse_twin(target: Path) -> None:
             )
 
 
-def _read_as_others_will(temporary: Path, target: Path, trust: Trust) -> None:
+def _read_as_others_will(temporary: Path, target: Path, trust: ReleaseTrust) -> None:
     """Raise what a later release, a kit or the index would: then it must not be published."""
     release = Location(os.fspath(temporary), trust.keyring, trust.fingerprint).open(target.name)
     if not read_entries(temporary):

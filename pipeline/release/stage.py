@@ -24,7 +24,7 @@ from pipeline.published.immutable import refuse_changed
 from pipeline.published.published import Location
 from pipeline.release.assemble import MANIFEST, assemble
 from pipeline.release.checks import Checked, check
-from pipeline.release.publish import Trust, publish
+from pipeline.release.publish import ReleaseTrust, publish
 from pipeline.release.upgrades import Signer, write_descriptions
 
 STAGE = "release"
@@ -75,7 +75,7 @@ def _release(
     checked = check(run, farm, verified)
     keys = {name: farm.keys.environments[name] for name in checked.environments}
     with openpgp.open_gpg(notify) as gpg:
-        trust = Trust(fingerprint, openpgp.public_key(gpg, fingerprint), keys)
+        trust = ReleaseTrust(fingerprint, openpgp.public_key(gpg, fingerprint), keys)
         if checked.local:
             published = Location(str(public), trust.keyring, fingerprint)
             refuse_changed(published, checked.tag, checked.local, checked.artifacts)
@@ -122,7 +122,7 @@ def _describe(
 
 
 def _assemble(
-    run: Run, checked: Checked, gpg: Gpg, trust: Trust, notify: Callable[[str], None]
+    run: Run, checked: Checked, gpg: Gpg, trust: ReleaseTrust, notify: Callable[[str], None]
 ) -> None:
     reads = _reads(run, checked, trust)
     why = run.why_again(STAGE, reads)
@@ -134,7 +134,7 @@ def _assemble(
     run.complete(STAGE, reads, files)
 
 
-def _reads(run: Run, checked: Checked, trust: Trust) -> dict[str, str]:
+def _reads(run: Run, checked: Checked, trust: ReleaseTrust) -> dict[str, str]:
     """Return the digests of all that `release/` depends on; the statements name the artifacts."""
     reads = {
         "source.json": sha256_file(run.source_json),

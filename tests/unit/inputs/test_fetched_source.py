@@ -16,7 +16,7 @@ from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageEr
 from pipeline.base.store import Store
 from pipeline.inputs.fetched_source import read_debian, read_dsc
 from pipeline.inputs.local_packages import read_local
-from pipeline.inputs.request import Request, read_request
+from pipeline.inputs.request import PackageRequest, read_request
 from tests.debian_archive import sha256
 from tests.hostile_server import FOUND, answering, hostile_server, moved
 from tests.unit.inputs.conftest import Workshop
@@ -71,7 +71,7 @@ def offer(shop: Workshop, content: bytes, folder: str = f"debian/{POOL}") -> Non
     (packages(shop) / "greeter_1.2.dsc").write_text(dsc_of(content))
 
 
-def ask(shop: Workshop) -> Request:
+def ask(shop: Workshop) -> PackageRequest:
     return read_request(shop.tree, "mini", shop.farm, shop.builder_lists, shop.store)
 
 

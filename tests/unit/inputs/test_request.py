@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.base.errors import UsageError
 from pipeline.base.store import Store
-from pipeline.inputs.request import Request, read_request
+from pipeline.inputs.request import PackageRequest, read_request
 from tests.archive_server import ArchiveServer
 from tests.debian_archive import DebianArchive, SigningKey
 from tests.unit.inputs.conftest import IMAGE_YAML, farm_of
@@ -20,7 +20,7 @@ def image(tmp_path: Path) -> Path:
     return folder
 
 
-def request_of(image: Path, name: str = "mini", **archive: object) -> Request:
+def request_of(image: Path, name: str = "mini", **archive: object) -> PackageRequest:
     server = ArchiveServer(Path("/nowhere"), url="http://127.0.0.1:1")
     signed = DebianArchive(Path("/nowhere"), SigningKey(Path("/nowhere"), ""))
     tree = image.parents[2]
