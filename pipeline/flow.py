@@ -16,7 +16,7 @@ from pipeline.base.errors import Differs, InfrastructureFailed, TwinbuildError, 
 from pipeline.base.files import read_json
 from pipeline.compare.explain import explain
 from pipeline.compare.verdict import run_compare
-from pipeline.documents.lock import Lock, load
+from pipeline.documents.lock import Lock
 from pipeline.farm import policy as policies
 from pipeline.farm import ready, variation
 from pipeline.farm import run as runs
@@ -25,6 +25,7 @@ from pipeline.farm.tag import check_name
 from pipeline.farm.workspace import Workspace
 from pipeline.inputs import addresses, locking
 from pipeline.inputs.debian_source import Binary
+from pipeline.inputs.lock_file import load
 from pipeline.inputs.locking import make_lock, write_lock
 from pipeline.inputs.proof import Proof, prove
 from pipeline.inputs.request import read_local_of, with_own_archives

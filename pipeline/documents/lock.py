@@ -7,16 +7,16 @@ Which mirror served a byte leaves no trace in it. `docs/reference/lock.md` descr
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
+from typing import TypeVar
 
-from debian.deb822 import Deb822
+from pipeline.documents.malformed import Malformed
 
-from pipeline.base.errors import InputsUnverified, UsageError, command_line
-from pipeline.base.files import read_plain, sha256_bytes
+Read = TypeVar("Read")
 
 FORMAT = "twinbuild-lock/1"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -104,27 +104,18 @@ def dump(lock: Lock) -> bytes:
 
 
 def load(content: bytes) -> Lock:
-    """Parse a lock; raise InputsUnverified if anything in it is not as `dump` writes it."""
+    """Parse a lock; raise Malformed if anything in it is not as `dump` writes it."""
     try:
-        paragraphs = list(Deb822.iter_paragraphs(content.decode(), use_apt_pkg=False))
-        lock = _lock(iter(paragraphs))
-    except (KeyError, ValueError, TypeError, OverflowError, StopIteration) as error:
-        raise InputsUnverified(f"the lock is damaged: {error!r}") from error
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(f"the lock is damaged: {error}") from error
+    try:
+        lock = _lock(_paragraphs(text))
+    except Malformed as error:
+        raise Malformed(f"the lock is damaged: {error}") from error
     if dump(lock) != content:
-        raise InputsUnverified("the lock is not in its canonical form", remedy="write it anew")
+        raise Malformed("the lock is not in its canonical form")
     return lock
-
-
-def read(path: Path) -> tuple[Lock, str]:
-    """Read a lock and its SHA-256; raise UsageError if there is none."""
-    try:
-        content = read_plain(path, FILE_LIMIT)
-    except FileNotFoundError:
-        remedy = f"{command_line(f'lock --image {path.parent.name}')}, then commit it"
-        raise UsageError(f"there is no lock {path}", remedy=remedy) from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return load(content), sha256_bytes(content)
 
 
 def _head(lock: Lock) -> str:
@@ -154,70 +145,115 @@ def _package(package: Package) -> str:
     )
 
 
-def _lock(paragraphs: Iterator[Deb822]) -> Lock:
-    head = next(paragraphs)
-    if head["Format"] != FORMAT:
-        raise ValueError(f"unknown format {head['Format']}")
-    suites, packages = [], []
-    for paragraph in paragraphs:
-        if "Package" in paragraph:
-            packages.append(_parse_package(paragraph))
-        else:
-            suites.append(_parse_suite(paragraph))
+@dataclass(frozen=True)
+class _Paragraph:
+    """The fields of a paragraph, which errors name by its first line."""
+
+    name: str
+    fields: Mapping[str, str]
+
+    def text(self, field: str) -> str:
+        if field not in self.fields:
+            raise Malformed(f"{self.name}: {field} is missing")
+        return self.fields[field]
+
+    def matching(self, field: str, pattern: re.Pattern[str]) -> str:
+        return self._checked(field, matching, pattern, self.text(field))
+
+    def size(self, field: str) -> int:
+        return self._checked(field, _size, self.text(field))
+
+    def date(self, field: str) -> datetime:
+        return self._checked(field, _date, self.text(field))
+
+    def indices(self, field: str) -> tuple[Index, ...]:
+        lines = [line for line in self.text(field).split("\n") if line]
+        return tuple(self._checked(field, _index, line) for line in lines)
+
+    def _checked(self, field: str, read: Callable[..., Read], *values: object) -> Read:
+        try:
+            return read(*values)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise Malformed(f"{self.name}: {field}: {error}") from error
+
+
+def _paragraphs(text: str) -> Iterator[_Paragraph]:
+    for block in text.split("\n\n"):
+        fields: dict[str, str] = {}
+        lines, field = block.split("\n"), ""
+        for line in lines:
+            if line.startswith(" ") and field:
+                fields[field] += f"\n{line[1:]}"
+            elif line:
+                field, _, value = line.partition(":")
+                fields[field] = value.removeprefix(" ")
+        yield _Paragraph(repr(lines[0][:100]), fields)
+
+
+def _lock(paragraphs: Iterable[_Paragraph]) -> Lock:
+    head, *rest = paragraphs
+    if head.text("Format") != FORMAT:
+        raise Malformed(f"unknown format {head.text('Format')[:100]!r}")
+    packages = tuple(_parse_package(p) for p in rest if "Package" in p.fields)
+    suites = tuple(_parse_suite(p) for p in rest if "Package" not in p.fields)
     known = {(suite.archive, suite.suite) for suite in suites}
     strays = [p.name for p in packages if (p.archive, p.suite) not in known]
     if strays:
-        raise ValueError(f"no signed index vouches for {strays[0]}")
+        raise Malformed(f"no signed index vouches for {strays[0]}")
     uses = [(user, p.name, p.architecture) for p in packages for user in p.used_by]
     if len(set(uses)) != len(uses):
-        raise ValueError("a package stands in it twice")
+        raise Malformed("a package stands in it twice")
     return Lock(
-        matching(NAME, head["Image"]),
-        matching(NAME, head["Architecture"]),
-        matching(SHA256, head["Request-SHA256"]),
-        tuple(suites),
-        tuple(packages),
+        head.matching("Image", NAME),
+        head.matching("Architecture", NAME),
+        head.matching("Request-SHA256", SHA256),
+        suites,
+        packages,
     )
 
 
-def _parse_suite(paragraph: Deb822) -> Suite:
-    indices = []
-    for line in paragraph["Indices"].splitlines():
-        if line.strip():
-            digest, size, path = line.split()
-            indices.append(Index(matching(POOL_PATH, path), _size(size), matching(SHA256, digest)))
+def _parse_suite(paragraph: _Paragraph) -> Suite:
     return Suite(
-        matching(NAME, paragraph["Archive"]),
-        matching(SUITE, paragraph["Suite"]),
-        parsedate_to_datetime(paragraph["Date"]).astimezone(UTC),
-        matching(SHA256, paragraph["InRelease-SHA256"]),
-        tuple(indices),
+        paragraph.matching("Archive", NAME),
+        paragraph.matching("Suite", SUITE),
+        paragraph.date("Date"),
+        paragraph.matching("InRelease-SHA256", SHA256),
+        paragraph.indices("Indices"),
     )
 
 
-def _parse_package(paragraph: Deb822) -> Package:
+def _parse_package(paragraph: _Paragraph) -> Package:
     return Package(
-        matching(PACKAGE, paragraph["Package"]),
-        matching(VERSION, paragraph["Version"]),
-        matching(NAME, paragraph["Architecture"]),
-        matching(NAME, paragraph["Archive"]),
-        matching(SUITE, paragraph["Suite"]),
-        matching(POOL_PATH, paragraph["Filename"]),
-        _size(paragraph["Size"]),
-        matching(SHA256, paragraph["SHA256"]),
-        tuple(matching(USED_BY, paragraph["Used-By"]).split()),
+        paragraph.matching("Package", PACKAGE),
+        paragraph.matching("Version", VERSION),
+        paragraph.matching("Architecture", NAME),
+        paragraph.matching("Archive", NAME),
+        paragraph.matching("Suite", SUITE),
+        paragraph.matching("Filename", POOL_PATH),
+        paragraph.size("Size"),
+        paragraph.matching("SHA256", SHA256),
+        tuple(paragraph.matching("Used-By", USED_BY).split()),
     )
 
 
 def matching(pattern: re.Pattern[str], value: str) -> str:
-    """Return `value` if it is of this form; raise ValueError if not."""
+    """Return `value` if it is of this form; raise Malformed if not."""
     if not pattern.fullmatch(value):
-        raise ValueError(f"bad value {value[:100]!r}")
+        raise Malformed(f"bad value {value[:100]!r}")
     return value
 
 
 def _size(value: str) -> int:
     size = int(value)
     if not 0 < size <= SIZE_LIMIT:
-        raise ValueError(f"bad size {value[:30]!r}")
+        raise Malformed(f"bad size {value[:30]!r}")
     return size
+
+
+def _date(value: str) -> datetime:
+    return parsedate_to_datetime(value).astimezone(UTC)
+
+
+def _index(line: str) -> Index:
+    digest, size, path = line.split()
+    return Index(matching(POOL_PATH, path), _size(size), matching(SHA256, digest))

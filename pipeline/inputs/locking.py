@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError, command_line
 from pipeline.base.files import write_bytes
 from pipeline.base.store import Store
-from pipeline.documents.lock import Lock, Package, Suite, dump, load, lock_path, read
+from pipeline.documents.lock import Lock, Package, Suite, dump, lock_path
 from pipeline.farm.config import Farm
 from pipeline.inputs.archive_files import Archives, open_archives, suite_of
 from pipeline.inputs.history import refuse_changed
+from pipeline.inputs.lock_file import load, read
 from pipeline.inputs.packages_index import catalogue, find_packages
 from pipeline.inputs.request import PackageRequest, read_request
 from pipeline.inputs.resolve import Chosen, check_names, check_needs, private_apt

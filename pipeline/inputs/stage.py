@@ -13,13 +13,14 @@ from pipeline.base.errors import InputsUnverified, UsageError, command_line
 from pipeline.base.files import read_json, sha256_bytes, sha256_file, write_json
 from pipeline.base.store import Store
 from pipeline.documents.json_form import json_bytes
-from pipeline.documents.lock import Lock, Package, lock_path, read
+from pipeline.documents.lock import Lock, Package, lock_path
 from pipeline.farm.config import Farm, Image, load_image
 from pipeline.farm.run import Run
 from pipeline.inputs import earlier
 from pipeline.inputs.archive_files import open_archives, suite_of
 from pipeline.inputs.configuration import refuse_unsupported
 from pipeline.inputs.local_packages import NONE
+from pipeline.inputs.lock_file import read
 from pipeline.inputs.locking import refuse_stale
 from pipeline.inputs.package_list import build_index
 from pipeline.inputs.request import PackageRequest, read_request

@@ -29,6 +29,7 @@ from pipeline.cli import overview
 from pipeline.compare import ledger
 from pipeline.documents import lock, statement
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.malformed import Malformed
 from pipeline.farm.run import Request, Run
 from pipeline.inputs import packages_index, signed_release
 from pipeline.kits.install import description
@@ -193,7 +194,7 @@ def test_the_lock_of_this_test_is_one() -> None:
     ("key", "value"), [("size", n) for n in NUMBERS] + [("date", d) for d in DATES]
 )
 def test_a_lock_with_an_impossible_number_or_date(key: str, value: str) -> None:
-    with pytest.raises(InputsUnverified):
+    with pytest.raises(Malformed):
         lock.load(LOCK.format(**{**GOOD, key: value}).encode())
 
 

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base.errors import InputsUnverified, UsageError
-from pipeline.documents.lock import Index, Lock, Package, Suite, dump, load, lock_path, read
+from pipeline.documents.lock import Index, Lock, Package, Suite, dump, load, lock_path
+from pipeline.documents.malformed import Malformed
+from pipeline.inputs.lock_file import read
 
 PACKAGE = Package(
     name="adduser",
@@ -89,24 +91,24 @@ def test_the_file_name_is_apts() -> None:
 def test_anything_else_is_refused(old: str, new: str) -> None:
     text = dump(LOCK).decode()
     assert old in text
-    with pytest.raises(InputsUnverified):
+    with pytest.raises(Malformed):
         load(text.replace(old, new, 1).encode())
 
 
 def test_a_package_of_an_unlocked_suite_is_refused() -> None:
-    with pytest.raises(InputsUnverified):
+    with pytest.raises(Malformed):
         load(dump(replace(LOCK, packages=(replace(PACKAGE, suite="sid"),))))
 
 
 def test_a_package_stands_in_it_once() -> None:
     twice = replace(LOCK, packages=(PACKAGE, replace(PACKAGE, version="4", used_by=("image",))))
-    with pytest.raises(InputsUnverified, match="twice"):
+    with pytest.raises(Malformed, match="twice"):
         load(dump(twice))
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_do_more_than_be_refused(content: bytes) -> None:
-    with pytest.raises(InputsUnverified):
+    with pytest.raises(Malformed):
         load(content)
 
 
@@ -114,10 +116,25 @@ def test_no_bytes_do_more_than_be_refused(content: bytes) -> None:
 def test_a_changed_byte_is_refused_or_read_exactly(position: int, byte: int) -> None:
     content = bytearray(dump(LOCK))
     content[position] = byte
-    with contextlib.suppress(InputsUnverified):
+    with contextlib.suppress(Malformed):
         assert dump(load(bytes(content))) == bytes(content)
 
 
 def test_no_lock_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\./farm lock --image mini"):
         read(lock_path(tmp_path, "mini"))
+
+
+def test_an_error_names_paragraph_and_field() -> None:
+    with pytest.raises(Malformed, match=r"'Package: adduser': Size: bad size '0'"):
+        load(dump(LOCK).replace(b"Size: 191048", b"Size: 0"))
+
+
+@pytest.mark.parametrize("content", [b"", dump(LOCK) + b"\n"])
+def test_a_damaged_file_is_unverified_and_to_be_written_anew(
+    content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "lock").write_bytes(content)
+    with pytest.raises(InputsUnverified, match="the lock is") as caught:
+        read(tmp_path / "lock")
+    assert caught.value.remedy == "write it anew"

@@ -13,9 +13,10 @@ import pytest
 from pipeline.base.files import sha256_file, write_json
 from pipeline.base.store import Store
 from pipeline.base.transfer import Client, Patience
-from pipeline.documents.lock import Lock, read
+from pipeline.documents.lock import Lock
 from pipeline.farm.config import Farm
 from pipeline.farm.run import Request, Run, create
+from pipeline.inputs.lock_file import read
 from pipeline.inputs.locking import make_lock, write_lock
 from pipeline.inputs.stage import run_inputs
 from pipeline.published.published import Location

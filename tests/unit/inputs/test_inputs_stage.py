@@ -12,8 +12,8 @@ from debian.deb822 import Deb822
 
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError
 from pipeline.base.files import sha256_file, write_json
-from pipeline.documents.lock import read
 from pipeline.farm.run import Run
+from pipeline.inputs.lock_file import read
 from pipeline.inputs.snapshot import write_snapshot
 from tests.debian_archive import sha256
 from tests.unit.inputs.conftest import Workshop, farm_of

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, TwinbuildError, UsageError
-from pipeline.documents.lock import Lock, dump, read
+from pipeline.documents.lock import Lock, dump
+from pipeline.inputs.lock_file import read
 from pipeline.inputs.locking import check_lock
 from pipeline.inputs.validity import days_left
 from tests.archive_server import archive_server

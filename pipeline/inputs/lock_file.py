@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lock of an image as a file: what is wrong with it becomes an error of the farm."""
+
+from pathlib import Path
+
+from pipeline.base.errors import InputsUnverified, UsageError, command_line
+from pipeline.base.files import read_plain, sha256_bytes
+from pipeline.documents import lock
+from pipeline.documents.lock import FILE_LIMIT, Lock
+from pipeline.documents.malformed import Malformed
+
+
+def load(content: bytes) -> Lock:
+    """Parse a lock; raise InputsUnverified if anything in it is not as `dump` writes it."""
+    try:
+        return lock.load(content)
+    except Malformed as error:
+        raise InputsUnverified(str(error), remedy="write it anew") from error
+
+
+def read(path: Path) -> tuple[Lock, str]:
+    """Read a lock and its SHA-256; raise UsageError if there is none."""
+    try:
+        content = read_plain(path, FILE_LIMIT)
+    except FileNotFoundError:
+        remedy = f"{command_line(f'lock --image {path.parent.name}')}, then commit it"
+        raise UsageError(f"there is no lock {path}", remedy=remedy) from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    return load(content), sha256_bytes(content)
