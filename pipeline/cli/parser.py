@@ -23,6 +23,7 @@ from pipeline.base.plain import plain, print_plain
 
 HELP = frozenset({"--help", "-h"})
 LIST = frozenset({"--list", "-l"})
+VERSION = frozenset({"--version", "-V"})
 OPTION_WIDTH = 34
 
 
@@ -52,9 +53,13 @@ def main(namespace: Collection, words: Sequence[str]) -> int:
 def asked_for_help(
     namespace: Collection, contexts: Mapping[str, ParserContext], words: Sequence[str]
 ) -> str | None:
-    """Return the list of tasks or the help of one if that is asked for, whatever else is."""
+    """Return the list of tasks, the help of one or the version if that is asked for."""
     if not words or words[0] in LIST:
         return task_list(namespace, contexts)
+    if words[0] in VERSION:
+        from pipeline.cli.version import version
+
+        return f"twinbuild {version()}"
     begin = words[1:] if words[0] in HELP | {"help"} else words
     if begin is words and not HELP & set(words):
         return None

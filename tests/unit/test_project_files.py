@@ -2,6 +2,7 @@
 """The files that tell people and their tools how to work on the project are true."""
 
 import configparser
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from pipeline.cli.version import version
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = [path.relative_to(ROOT) for path in (ROOT / ".gitlab").rglob("*.md")]
@@ -98,3 +101,11 @@ def test_every_program_names_its_license() -> None:
     line = "# SPDX-License-Identifier: GPL-3.0-or-later"
     assert [name for name, head in programs if line not in head] == []
     assert len(programs) > 300
+
+
+def test_the_version_stands_in_one_place_and_has_its_section() -> None:
+    """pyproject.toml has it; `./farm --version` shows it, the first section is called like it."""
+    number = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    sections = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == number == version()
+    assert len(sections) == len(set(sections))

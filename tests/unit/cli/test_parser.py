@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from invoke.tasks import task
 import tasks
 from pipeline.base import errors
 from pipeline.base.errors import ExitStatus
-from pipeline.cli import parser
+from pipeline.cli import parser, version
 from tests import processes
 
 ROOT = Path(__file__).parents[3]
@@ -50,6 +51,21 @@ def filled(name: str) -> list[str]:
         if option.startswith("--"):
             words += [option] if argument.kind is bool else [option, "7"]
     return words
+
+
+@pytest.mark.parametrize("word", ["--version", "-V"])
+def test_the_version_is_shown(word: str, main: Main) -> None:
+    number = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert main(word) == (0, f"twinbuild {number}\n", "")
+
+
+def test_an_installed_package_knows_its_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(version, "PROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(version.metadata, "version", lambda name: asked.append(name) or "1.2.3")
+    assert (version.version(), asked) == ("1.2.3", ["twinbuild"])
 
 
 @pytest.mark.parametrize("name", NAMES)

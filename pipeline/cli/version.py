@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Twinbuild's own version, which stands in pyproject.toml and nowhere else."""
+
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+def version() -> str:
+    """Return the version of the checkout that this is part of, or of the installed package."""
+    if PROJECT.is_file():
+        return str(tomllib.loads(PROJECT.read_text())["project"]["version"])
+    return metadata.version("twinbuild")
