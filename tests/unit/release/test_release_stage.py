@@ -559,7 +559,7 @@ def test_a_crash_at_any_moment_leaves_the_old_state_or_the_new(
     fake = make_run()
     release(fake)
     complete, index = listing(public / "3.3"), (public / "index.json").read_bytes()
-    trust = publishing.Trust(
+    trust = publishing.ReleaseTrust(
         farm.keys.release, gpg_home.export(farm.keys.release), farm.keys.environments
     )
     seen, call, died = set(), 0, True
