@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.base import places
 from pipeline.base.cache_folder import default_cache
 from pipeline.base.errors import InfrastructureFailed, command_line
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SAID = "No space left on device"  # by programs, in the locale that they are given
 MIB = 1024 * 1024
-CHECKOUT = Path(__file__).resolve().parents[2]
-# Below the checkout; `farm.yaml` may have releases elsewhere, and then they are not ours to name.
+# Below the farm; `farm.yaml` may have releases elsewhere, and then they are not ours to name.
 KEPT = ("runs", "public", "snapshots")
 UNKNOWN = "a file"
 
@@ -74,7 +74,7 @@ def _filled(path: Path) -> tuple[str, str]:
     most = max(sizes, key=lambda folder: sizes[folder])
     room += f"; {most} has {sizes[most] // MIB} MiB of it"
     ways = []
-    if sizes.get(CHECKOUT / "runs"):
+    if sizes.get(places.farm / "runs"):
         ways.append(f"{command_line('clean')} removes old runs")
     if most.parent == default_cache():
         ways.append(f"remove {most}, as what is needed of it is had again")
@@ -86,13 +86,13 @@ def _ours() -> Iterator[Path]:
     cache = default_cache()
     if cache.is_dir():
         yield from sorted(path for path in cache.iterdir() if path.is_dir())
-    yield from (CHECKOUT / name for name in KEPT)
+    yield from (places.farm / name for name in KEPT)
 
 
 def _fullest() -> Path:
     """Return the place of those that are written to whose file system has the least room."""
-    places = [default_cache(), CHECKOUT, Path(tempfile.gettempdir())]
-    there = [next(p for p in (place, *place.parents) if p.exists()) for place in places]
+    written = [default_cache(), places.farm, Path(tempfile.gettempdir())]
+    there = [next(p for p in (place, *place.parents) if p.exists()) for place in written]
     return min(there, key=lambda path: os.statvfs(path).f_bavail * os.statvfs(path).f_frsize)
 
 

@@ -25,6 +25,19 @@ class ExitStatus(IntEnum):
     SIGNATURE = 6
 
 
+# As the help of each task says it.
+MEANINGS = {
+    ExitStatus.DONE: "done",
+    ExitStatus.DIFFERS: "the builds, or the files and the manifest, differ",
+    ExitStatus.USAGE: "wrong usage or configuration",
+    ExitStatus.BUILD_FAILED: "a build failed",
+    ExitStatus.INFRASTRUCTURE: "the infrastructure failed",
+    ExitStatus.INPUTS_UNVERIFIED: "inputs could not be verified",
+    ExitStatus.SIGNATURE: "a signature is missing, bad, expired or not from a trusted key, "
+    "or too few signers",
+}
+
+
 def command_line(arguments: str) -> str:
     """Return a command for the user to type, begun as this one was: with `./farm` or `invoke`."""
     program = Path(sys.argv[0]).name

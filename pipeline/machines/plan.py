@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.base import places
 from pipeline.base.errors import UsageError, command_line
 from pipeline.base.files import read_json, sha256_bytes, sha256_file
 from pipeline.documents.artifact_names import artifact_names
@@ -20,7 +21,7 @@ from pipeline.farm.workspace import Workspace
 from pipeline.machines import output
 from pipeline.machines.host import Host
 
-PIPELINE = Path(__file__).parents[1]
+PIPELINE = places.PROGRAM / "pipeline"
 # The rooms that are carried into the machine.
 CARRIED = ("guest", "documents")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.base import command
+from pipeline.base import command, places
 from pipeline.base.errors import (
     Differs,
     InfrastructureFailed,
@@ -33,7 +33,7 @@ from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_digests
 from pipeline.release.index import read_entries, write_index
 from pipeline.release.upgrades import FOLDER
 
-VERIFIER = Path(__file__).resolve().parents[2] / "verify.py"
+VERIFIER = places.PROGRAM / "verify.py"
 VERIFIER_TIMEOUT_S = 3600.0
 PIECE = 1024 * 1024
 TEMPORARY = ".publishing-"

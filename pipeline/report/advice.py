@@ -4,7 +4,9 @@
 import re
 from pathlib import Path
 
-CAUSES = Path(__file__).parents[2] / "docs" / "causes.md"
+from pipeline.base import places
+
+CAUSES = places.PROGRAM / "docs" / "causes.md"
 PARTS = {
     "symptom": "**Symptom.**",
     "fix": "**At the cause.**",

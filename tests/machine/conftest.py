@@ -110,8 +110,8 @@ def left_on_engine(run: Run) -> list[str]:
 def invoke(workspace: Workspace, *arguments: str) -> list[str]:
     """Return the command line of a task in another process, on the farm of a test."""
     script = (
-        "import sys, tasks, pathlib; from invoke import Program;"
-        f"tasks.CHECKOUT = pathlib.Path({os.fspath(workspace.checkout)!r});"
+        "import sys, tasks, pathlib; from invoke import Program; from pipeline.base import places;"
+        f"places.farm = pathlib.Path({os.fspath(workspace.checkout)!r});"
         "Program(namespace=tasks.namespace).run(['invoke', *sys.argv[1:]])"
     )
     return [sys.executable, "-c", script, *arguments]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.base import command
+from pipeline.base import command, places
 from pipeline.base.disk_room import cannot_write
 from pipeline.base.errors import (
     BuildFailed,
@@ -34,7 +34,6 @@ from pipeline.kits.install.fat import open_files
 from pipeline.kits.install.partition import fat_partitions
 from pipeline.published.published import Location, Published
 
-CHECKOUT = Path(__file__).parents[3]
 TOOL = "mksquashfs"  # the fact that tells the version of squashfs-tools
 TIMEOUT_S = 12 * 3600.0
 LEDGER_LIMIT = 1024**3
@@ -143,7 +142,7 @@ def _run(plan: dict[str, Any], work: Path) -> None:
     done = command.run(
         argv,
         timeout_s=TIMEOUT_S,
-        cwd=CHECKOUT,
+        cwd=places.PROGRAM,
         accept=(0, STATUS_BUILD_FAILED, STATUS_INPUTS),
     )
     *detail, what = done.stderr.decode(errors="replace").strip().splitlines() or [""]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base import disk_room
+from pipeline.base import disk_room, places
 from pipeline.base.command import run
 from pipeline.base.errors import InfrastructureFailed, TwinbuildError
 from pipeline.base.files import new_file, sha256_bytes, write_bytes
@@ -36,7 +36,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             (disk / name).mkdir(parents=True)
         (disk / "cache/store/large").write_bytes(bytes(3 * MIB))
         monkeypatch.setenv("TWINBUILD_CACHE", str(disk / "cache"))
-        monkeypatch.setattr(disk_room, "CHECKOUT", disk / "checkout")
+        monkeypatch.setattr(places, "farm", disk / "checkout")
         yield disk
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)
@@ -131,7 +131,7 @@ def test_a_copy_names_what_is_written(small: Path, tmp_path: Path) -> None:
 def test_any_task_ends_with_status_4_and_the_path() -> None:
     """An error of the system that nothing else has worded: /dev/full is a disk that is full."""
     program = (
-        "import sys, tasks\n"
+        "import sys\nfrom pipeline.cli.task import exit_of\n"
         "def fail():\n"
         "    with open('/dev/full', 'wb', buffering=0) as file:\n"
         "        file.write(b'x')\n"
@@ -139,7 +139,7 @@ def test_any_task_ends_with_status_4_and_the_path() -> None:
         "    fail()\n"
         "except OSError as error:\n"
         "    error.filename = '/dev/full'\n"
-        "    told = tasks._exit(error)\n"
+        "    told = exit_of(error)\n"
         "    print(told.message)\n"
         "    sys.exit(told.code)\n"
     )
@@ -153,7 +153,7 @@ def test_a_build_that_finds_no_room_names_its_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(disk_room, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(places, "farm", tmp_path)
     with pytest.raises(TwinbuildError) as raised, disk_failures("beta"):
         raise OSError(28, "No space left on device", str(tmp_path / "input.tar"))
     assert f"the build in beta broke off: cannot write {tmp_path}/input.tar: " in str(raised.value)

@@ -17,8 +17,10 @@ from invoke.exceptions import Exit
 import tasks
 import verify
 from pipeline import flow
-from pipeline.base.errors import ExitStatus, TwinbuildError, UsageError
-from pipeline.cli import parser
+from pipeline.base import places
+from pipeline.base.errors import MEANINGS, ExitStatus, TwinbuildError, UsageError
+from pipeline.cli import image_tasks, parser, release_tasks, stage_tasks
+from pipeline.cli.task import farm_task
 from pipeline.farm.run import Request
 from pipeline.farm.workspace import Workspace
 
@@ -26,6 +28,7 @@ ROOT = Path(__file__).parents[3]
 ERRORS = [kind for kind in TwinbuildError.__subclasses__() if hasattr(kind, "status")]
 
 
+CONTEXTS = {str(context.name): context for context in tasks.namespace.to_contexts()}
 Typed = Callable[..., tuple[int, str]]
 
 
@@ -45,6 +48,20 @@ def test_every_task_explains_itself() -> None:
         assert tasks.namespace[name].__doc__, name
 
 
+def test_every_task_lists_its_exit_statuses() -> None:
+    for name in tasks.namespace.task_names:
+        assert "Exit status:" in str(tasks.namespace[name].__doc__), name
+
+
+def test_the_help_has_the_meanings_of_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "exit-status.md").read_text()
+    for status in ExitStatus:
+        assert f"| {int(status)} | {MEANINGS[status]}" in page
+    shown = parser.task_help(tasks.namespace, CONTEXTS["locate"])
+    assert "  1  the builds, or the files and the manifest, differ\n" in shown
+    assert "  6  " not in shown
+
+
 def test_an_unknown_run_is_wrong_usage_in_one_line() -> None:
     argv = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), "show", "--run=nonsense"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -61,7 +78,7 @@ def test_an_environment_that_is_not_there_is_wrong_usage(typed: Typed, tmp_path:
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_each_error_has_its_status(kind: type[TwinbuildError]) -> None:
-    @tasks._task
+    @farm_task()
     def fails(_c: Context) -> None:
         raise kind("it broke", remedy="mend it", detail="the log's last lines")
 
@@ -91,7 +108,7 @@ def test_a_folder_given_as_source_is_one_wherever_it_is_read(
     monkeypatch.setenv("HOME", str(tmp_path))
     given = []
 
-    @tasks._task
+    @farm_task()
     def builds(_c: Context, source: str | None = None) -> None:
         given.append(source)
 
@@ -115,7 +132,7 @@ def test_a_relative_source_is_locked_and_snapshotted_alike(
 
 
 def test_a_full_disk_is_the_infrastructures_fault() -> None:
-    @tasks._task
+    @farm_task()
     def fills(_c: Context) -> None:
         with open("/dev/full", "wb", buffering=0) as file:  # noqa: PTH123
             file.write(b"x")
@@ -128,7 +145,7 @@ def test_a_full_disk_is_the_infrastructures_fault() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_well(number: signal.Signals) -> None:
-    @tasks._task
+    @farm_task()
     def waits(_c: Context) -> None:
         os.kill(os.getpid(), number)
 
@@ -143,7 +160,7 @@ def test_a_signal_ends_it_well(number: signal.Signals) -> None:
 
 
 def test_a_background_job_can_be_ended() -> None:
-    @tasks._task
+    @farm_task()
     def waits(_c: Context) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -173,7 +190,7 @@ def test_a_usage_error_leaves_no_run(
 ) -> None:
     """In a farm of its own, whose repository holds an image without a lock."""
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
-    monkeypatch.setattr(tasks, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(places, "farm", tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
     shutil.copy(ROOT / "farm.yaml", tmp_path)
@@ -211,14 +228,14 @@ def test_verify_trusts_the_key_that_the_checkout_pins(
 ) -> None:
     lists: dict[str, list[str]] = {"file": [], "download": [], "environment_key": []}
     arguments: dict[str, Any] = {"url": tmp_path.as_uri(), "tag": "3.3", **lists}
-    monkeypatch.setattr(tasks, "PINNED_KEY", tmp_path / "release.asc")
+    monkeypatch.setattr(release_tasks, "pinned_key", lambda: tmp_path / "release.asc")
     with pytest.raises(Exit) as caught:
-        tasks.verify(Context(), **arguments)
+        release_tasks.verify(Context(), **arguments)
     assert caught.value.code == ExitStatus.SIGNATURE
     assert "no keyring" in capsys.readouterr().out
     (tmp_path / "release.asc").write_text("no key at all")
     with pytest.raises(Exit) as caught:
-        tasks.verify(Context(), **arguments)
+        release_tasks.verify(Context(), **arguments)
     assert caught.value.code != ExitStatus.DONE
     assert "release.asc" in capsys.readouterr().out
 
@@ -226,11 +243,11 @@ def test_verify_trusts_the_key_that_the_checkout_pins(
 @pytest.mark.parametrize(
     ("task", "options", "vary"),
     [
-        (tasks.release, {"tag": "3.3"}, "all"),
-        (tasks.stage_source, {"tag": "3.3"}, "all"),
-        (tasks.stage_source, {}, "default"),
-        (tasks.build, {}, "default"),
-        (tasks.build, {"vary": "none"}, "none"),
+        (release_tasks.release, {"tag": "3.3"}, "all"),
+        (stage_tasks.source, {"tag": "3.3"}, "all"),
+        (stage_tasks.source, {}, "default"),
+        (image_tasks.build, {}, "default"),
+        (image_tasks.build, {"vary": "none"}, "none"),
     ],
 )
 def test_a_release_varies_all_that_can_be(

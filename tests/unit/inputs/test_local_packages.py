@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import tasks
 from pipeline import flow
 from pipeline.base.errors import UsageError
+from pipeline.cli import image_tasks
 from pipeline.farm.workspace import Workspace
 from pipeline.inputs.local_packages import read_local
 from pipeline.inputs.locking import refuse_stale
@@ -301,7 +301,7 @@ def test_what_is_not_debians_is_named_now_and_as_it_was_tagged(
     now = flow.own_packages(workspace, "mini", source=str(shop.tree))
     assert [(p.name, p.version) for p in tagged][:2] == [("addon", "1.0"), ("greeter", "1.2")]
     assert [(p.name, p.version) for p in now][:2] == [("addon", "1.0"), ("greeter", "1.3")]
-    tasks._print_own(tagged[:2])
+    image_tasks._print_own(tagged[:2])
     assert capsys.readouterr().out == (
         "not Debian's: addon 1.0 (ready-made, not built from source:"
         " mini/packages.chroot/addon_1.0_all.deb)\n"

@@ -8,9 +8,9 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-import tasks
 from pipeline.base import dsse
 from pipeline.base.errors import ExitStatus, SignatureInvalid, TwinbuildError, UsageError
+from pipeline.cli import kit_tasks
 from pipeline.farm.config import Farm
 from pipeline.farm.workspace import Workspace
 from pipeline.kits.install import description
@@ -215,13 +215,13 @@ def test_the_command(public, tmp_path, keyring, farm, monkeypatch, capsys):
     """`kit.renew`, in a checkout that has the public half of the release key."""
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "release.asc").write_bytes(keyring)
-    monkeypatch.setattr(tasks, "_workspace", lambda: Workspace(tmp_path, farm))
-    tasks.kit_renew(Context())
+    monkeypatch.setattr(kit_tasks, "open_farm", lambda: Workspace(tmp_path, farm))
+    kit_tasks.renew(Context())
     renewed = [str(public / "upgrades" / f"{tag}.json") for tag in ("3.1", "3.2")]
     assert capsys.readouterr().out.splitlines()[-2:] == renewed
     (tmp_path / "keys" / "release.asc").unlink()
     with pytest.raises(Exit) as caught:
-        tasks.kit_renew(Context())
+        kit_tasks.renew(Context())
     assert caught.value.code == ExitStatus.SIGNATURE
 
 

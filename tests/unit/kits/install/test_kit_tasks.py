@@ -9,8 +9,8 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-import tasks
 from pipeline.base.errors import ExitStatus
+from pipeline.cli import kit_tasks
 from tests.archive_server import archive_server
 from tests.installed import KitParts
 from tests.unit.kits.conftest import FIRST, SECOND, Signer, Stick
@@ -43,11 +43,11 @@ def test_from_check_to_rollback(
 ) -> None:
     kit = tmp_path / "kits" / NAME
     with archive_server(public) as server:
-        tasks.kit_check(Context(), "3.1", server.url, keyring=key)
-        tasks.kit_fetch(Context(), "3.1", server.url, directory=str(kit.parent), keyring=key)
-    tasks.kit_apply(Context(), str(kit), str(stick.path), keyring=key)
-    tasks.kit_apply(Context(), str(kit), str(stick.path), keyring=key)
-    tasks.kit_rollback(Context(), str(stick.path))
+        kit_tasks.check(Context(), "3.1", server.url, keyring=key)
+        kit_tasks.fetch(Context(), "3.1", server.url, directory=str(kit.parent), keyring=key)
+    kit_tasks.apply(Context(), str(kit), str(stick.path), keyring=key)
+    kit_tasks.apply(Context(), str(kit), str(stick.path), keyring=key)
+    kit_tasks.rollback(Context(), str(stick.path))
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("3.1 can be upgraded to 3.2: 3.2/mini-amd64-3.1-to-3.2.iuk")
     assert said[1:] == [
@@ -62,26 +62,26 @@ def test_none_no_answer_and_no_server_are_three_things(
     public: Path, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with archive_server(public) as server:
-        tasks.kit_check(Context(), "3.2", server.url, keyring=key)
-        tasks.kit_fetch(Context(), "3.2", server.url, keyring=key)
+        kit_tasks.check(Context(), "3.2", server.url, keyring=key)
+        kit_tasks.fetch(Context(), "3.2", server.url, keyring=key)
         none, nothing = capsys.readouterr().out.splitlines()
         assert none.startswith("nothing newer than 3.2, as of 20")
         assert nothing == f"{none}: nothing to fetch"
         server.faults["3.2.json"] = "404"
         with pytest.raises(Exit, match=r"3\.2\.json does not exist \(last known: nothing") as gone:
-            tasks.kit_check(Context(), "3.2", server.url, keyring=key)
+            kit_tasks.check(Context(), "3.2", server.url, keyring=key)
     with pytest.raises(Exit, match=r"cannot tell .*127\.0\.0\.1.*last known: nothing") as down:
-        tasks.kit_check(Context(), "3.2", server.url, keyring=key)
+        kit_tasks.check(Context(), "3.2", server.url, keyring=key)
     assert [gone.value.code, down.value.code] == [ExitStatus.INFRASTRUCTURE] * 2
 
 
 def test_without_a_key(
     public: Path, stick: Stick, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tasks, "PINNED_KEY", tmp_path / "none.asc")
+    monkeypatch.setattr(kit_tasks, "pinned_key", lambda: tmp_path / "none.asc")
     actions: list[Callable[[], object]] = [
-        lambda: tasks.kit_check(Context(), "3.1", "http://127.0.0.1:1"),
-        lambda: tasks.kit_apply(Context(), str(public / "3.2" / NAME), str(stick.path)),
+        lambda: kit_tasks.check(Context(), "3.1", "http://127.0.0.1:1"),
+        lambda: kit_tasks.apply(Context(), str(public / "3.2" / NAME), str(stick.path)),
     ]
     for action in actions:
         with pytest.raises(Exit, match="no keyring was given") as caught:
@@ -92,8 +92,8 @@ def test_without_a_key(
 def test_the_pinned_key(
     public: Path, stick: Stick, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, signer: Signer
 ) -> None:
-    monkeypatch.setattr(tasks, "PINNED_KEY", tmp_path / "release.asc")
+    monkeypatch.setattr(kit_tasks, "pinned_key", lambda: tmp_path / "release.asc")
     armoured = signer.home.export(signer.fingerprint, "--armor")
     (tmp_path / "release.asc").write_bytes(armoured)
     with archive_server(public) as server:
-        tasks.kit_check(Context(), "3.1", server.url)
+        kit_tasks.check(Context(), "3.1", server.url)

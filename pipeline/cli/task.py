@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all tasks share: how one ends, what its help says of that, and the farm that it works on.
+
+Each task parses, calls one function, prints, and sets the exit status. It imports the rooms
+that it needs when it runs: a command that needs few of them starts at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from pipeline.base import places
+from pipeline.base.errors import MEANINGS, ExitStatus, TwinbuildError, UsageError, command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.base.display import Display
+    from pipeline.farm.run import Request, Run
+    from pipeline.farm.workspace import Workspace
+
+SIGPIPE_STATUS = 128 + signal.SIGPIPE  # as a shell reports a program that its reader left
+EVERY_TASK = (ExitStatus.DONE, ExitStatus.USAGE, ExitStatus.INFRASTRUCTURE)
+
+
+def farm_task(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Any]:
+    """Make a task whose errors are one line and an exit status, and which ends well on SIGTERM.
+
+    `statuses` are those that it may end with beside those of every task; its help lists them.
+    Whatever it prints, its errors too, is safe for a terminal.
+    """
+
+    def decorate(function: Callable[..., None]) -> Any:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            from pipeline.base.plain import plain_output
+
+            signal.signal(signal.SIGTERM, _end)
+            try:
+                try:
+                    with plain_output():
+                        function(*args, **_whole(kwargs))
+                finally:
+                    sys.stdout.flush()  # not when Python ends: then nobody would say it well
+            except BrokenPipeError:
+                # Who reads what is printed has seen enough: there is nobody to tell anything.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise Exit(code=SIGPIPE_STATUS) from None
+            except (TwinbuildError, OSError) as error:
+                raise exit_of(error) from error
+            except KeyboardInterrupt:
+                raise Exit("twinbuild: interrupted; nothing is left running", code=130) from None
+
+        return task(ends_with(*statuses)(guarded))
+
+    return decorate
+
+
+def ends_with(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a task's help list the exit statuses that it may end with, beside those of every task."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        text = inspect.cleandoc(function.__doc__ or "")
+        rows = [f"  {int(one)}  {MEANINGS[one]}" for one in sorted({*EVERY_TASK, *statuses})]
+        function.__doc__ = "\n".join([text, "", "Exit status:", *rows])
+        return function
+
+    return decorate
+
+
+def _whole(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options whose `source`, if it is a folder, is the same wherever a stage runs.
+
+    Raise UsageError if a value is an option: `invoke` takes any word for one that is missing.
+    """
+    for name, value in options.items():
+        if isinstance(value, str) and value.startswith("--"):
+            option = f"--{name.strip('_').replace('_', '-')}"
+            raise UsageError(
+                f"{option} needs a value, not {value}", remedy=f"see {command_line('--list')}"
+            )
+    path = Path(options.get("source") or "").expanduser()
+    return options | {"source": str(path.resolve())} if path.parts and path.is_dir() else options
+
+
+def exit_of(error: TwinbuildError | OSError) -> Exit:
+    """Return what ends a task with an error: its detail, then one line, safe for a terminal."""
+    from pipeline.base.disk_room import cannot_write, no_room
+    from pipeline.base.plain import plain_lines
+
+    if isinstance(error, TwinbuildError):
+        detail = f"{plain_lines(error.detail)}\n" if error.detail else ""
+        line = " ".join(str(error).splitlines())
+        return Exit(f"{detail}twinbuild: {plain_lines(line)}", code=int(error.status))
+    if no_room(error):
+        return exit_of(cannot_write(error))
+    where = f": {error.filename}" if error.filename else ""
+    return Exit(plain_lines(f"twinbuild: {error.strerror or error}{where}"), code=4)
+
+
+def _end(*_: object) -> None:
+    """Do on SIGTERM what Ctrl-C does, also where Ctrl-C is ignored: in a script's background."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    if callable(on_interrupt):
+        on_interrupt(signal.SIGINT, None)
+    else:
+        raise KeyboardInterrupt
+
+
+def pinned_key() -> Path:
+    """Return where the farm keeps the public half of the key that signs its releases."""
+    return places.farm / "keys" / "release.asc"
+
+
+def open_display() -> Display:
+    """Return what shows a person how far a task is."""
+    from rich.console import Console
+
+    from pipeline.base.display import Display
+
+    # The display draws with escape sequences of its own, and cleans the texts that it is given.
+    screen = getattr(sys.stdout, "raw", sys.stdout)
+    return Display(Console(file=screen, highlight=False, soft_wrap=True))
+
+
+def open_farm() -> Workspace:
+    """Return the farm; raise UsageError if there is none."""
+    from pipeline.farm.workspace import open_workspace
+
+    return open_workspace(places.farm)
+
+
+def open_farm_and_run(run: str) -> tuple[Workspace, Run]:
+    """Return the farm and one of its runs; raise UsageError if there is none of that name."""
+    from pipeline.farm.run import open_run
+
+    workspace = open_farm()
+    return workspace, open_run(workspace.runs, run)
+
+
+def request(
+    workspace: Workspace,
+    image: str,
+    commit: str,
+    *,
+    tag: str | None = None,
+    source: str | None = None,
+    environment: str | None = None,
+    compression: str = "fast",
+    vary: str = "default",
+) -> Request:
+    """Return what a run is asked to build; raise UsageError for a value that it cannot have."""
+    from pipeline.farm.run import Request
+
+    return Request.of(
+        {
+            "image": image,
+            "commit": commit,
+            "source": source,
+            "tag": tag,
+            "compression": compression,
+            "vary": vary,
+            "environments": (environment,) if environment else tuple(workspace.farm.environments),
+        }
+    )
