@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.documents.json_form import json_bytes
-from pipeline.kits.install.format import BLOCK, BOOT, FORMAT_TEXT, RECORD, ustar_header
+from pipeline.documents.ustar import BLOCK, RECORD, ustar_header
+from pipeline.kits.install.format import BOOT, FORMAT_TEXT
 
 EPOCH = 1766400000
 SECTOR = 512

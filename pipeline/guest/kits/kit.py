@@ -21,9 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.documents.json_form import json_bytes
 from pipeline.documents.kit_control import KIT_FORMAT
+from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.documents.system_partition import SWITCH
+from pipeline.documents.ustar import BLOCK, RECORD, ustar_header
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.kits.delta import compare
 from pipeline.guest.kits.lines import read_ledger, tree_digest
@@ -32,8 +35,6 @@ from pipeline.guest.kits.squashfs import check_root, read_back, write_squashfs
 from pipeline.guest.media import SQUASHFS_OPTIONS
 from pipeline.guest.serial_port import StepFailed
 
-BLOCK = 512
-RECORD = 20 * BLOCK
 PIECE = 1024 * 1024
 
 
@@ -149,7 +150,7 @@ def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: 
         "partition": partition.content,
         "tree_sha256": tree_digest(read_ledger(later.ledger)),
     }
-    control.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    control.write_bytes(json_bytes(document))
     form = work / "FORMAT"
     form.write_text(f"{KIT_FORMAT}\n")
     _write_archive(kit, {path.name: path for path in (form, control, boot, squashfs)}, later.epoch)
@@ -218,27 +219,8 @@ def _pad(out: BinaryIO) -> None:
 
 
 def _header(name: str, size: int, epoch: int) -> bytes:
-    """Return a ustar header: mode 0644, owner and group 0 without names.
-
-    Not by `tarfile`, whose bytes changed with Python's version.
-    """
-    prefix, short = "", name
-    if len(name) > 100:  # as much as can be stays in the name
-        cut = name.find("/", len(name) - 101)
-        prefix, short = name[: max(cut, 0)], name[cut + 1 :]
-    if len(short) > 100 or len(prefix) > 155 or not name.isascii():
+    try:
+        return ustar_header(name, size, epoch)
+    except Malformed as error:
         what = f"no kit can be made: {name!r} on the system partition has too long a name"
-        raise StepFailed(STATUS_BUILD_FAILED, what)
-    header = bytearray(BLOCK)
-    for at, field in (
-        (0, short.encode()),
-        (100, b"0000644\0" + b"0000000\0" * 2),
-        (124, b"%011o\0%011o\0" % (size, epoch)),
-        (148, b" " * 8 + b"0"),
-        (257, b"ustar\x0000"),
-        (329, b"0000000\0" * 2),
-        (345, prefix.encode()),
-    ):
-        header[at : at + len(field)] = field
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
+        raise StepFailed(STATUS_BUILD_FAILED, what, str(error)) from error

@@ -36,12 +36,11 @@ from pipeline.base.plain import plain
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.kit_control import KIT_FORMAT
 from pipeline.documents.system_partition import SWITCH
+from pipeline.documents.ustar import BLOCK, RECORD, ustar_header
 from pipeline.farm.config import Name, ReleaseTag
 
 FORMAT_TEXT = f"{KIT_FORMAT}\n".encode()
 BOOT = "boot.tar"
-BLOCK = 512
-RECORD = 20 * BLOCK  # a tar archive's length is a multiple of it
 PIECE = 1024 * 1024
 CONTROL_LIMIT = 4 * 1024 * 1024
 FILES_LIMIT = 10_000
@@ -293,28 +292,3 @@ class _Source:
         if self.header_or_end() is not None:
             raise self.refused("it has more members than a kit has")
         self.expect_padding(-self.position % RECORD)
-
-
-def ustar_header(name: str, size: int, epoch: int) -> bytes:
-    """Return the one header that a file of this name has; raise ValueError if it cannot have any.
-
-    POSIX.1-1988 ustar: mode 0644, owner and group 0 without names.
-    """
-    if size < 0 or epoch < 0:
-        raise ValueError(name)
-    prefix, short = "", name
-    if len(name) > 100:
-        cut = name.find("/", len(name) - 101)  # as much as can be stays in the name
-        prefix, short = name[:cut], name[cut + 1 :]
-        if cut < 0 or len(prefix) > 155 or not short:
-            raise ValueError(name)
-    fields = (
-        short.encode("ascii").ljust(100, b"\0")
-        + b"0000644\0" + b"0000000\0" * 2
-        + b"%011o\0" % size + b"%011o\0" % epoch
-        + b" " * 8 + b"0" + b"\0" * 100 + b"ustar\x0000" + b"\0" * 64
-        + b"0000000\0" * 2 + prefix.encode("ascii").ljust(155, b"\0") + b"\0" * 12
-    )  # fmt: skip
-    if len(fields) != BLOCK:
-        raise ValueError(name)
-    return fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]

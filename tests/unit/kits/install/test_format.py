@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.base.errors import InputsUnverified
 from pipeline.documents.json_form import json_bytes
-from pipeline.kits.install.format import open_kit, ustar_header
+from pipeline.documents.ustar import ustar_header
+from pipeline.kits.install.format import open_kit
 
 EPOCH = 1_700_000_000
 Document = dict[str, Any]
