@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.base.errors import SignatureInvalid
+from pipeline.documents.malformed import Malformed
 
 
 def check(document: Any) -> Statement:
     """Parse the document of an envelope whose signature holds.
 
-    Raise SignatureInvalid if it is not in the form that `make` gives it, or contradicts itself.
+    Raise Malformed if it is not in the form that `make` gives it, or contradicts itself.
     """
     try:
         statement = read_statement(document)
         check_whole(statement, document)
     except ValueError as error:
-        raise SignatureInvalid(f"a statement is malformed: {error}"[:300]) from error
+        raise Malformed(f"a statement is malformed: {error}"[:300]) from error
     return statement
 
 

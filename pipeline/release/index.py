@@ -15,10 +15,10 @@ from urllib.parse import quote
 from pipeline.base import dsse
 from pipeline.base.errors import InfrastructureFailed, TwinbuildError
 from pipeline.base.files import read_json, sha256_file, write_bytes
-from pipeline.documents import statement
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.statement import FILE_NAME
 from pipeline.release.assemble import MANIFEST
+from pipeline.release.statements import check_statement
 
 FORMAT = "twinbuild-releases/1"
 KIT = ".iuk"
@@ -68,7 +68,7 @@ def _read(folder: Path) -> Entry | None:
     try:
         path = min((folder / "statements").glob("*.json"))
         envelope = read_json(path, failure=InfrastructureFailed, limit=2 * dsse.PAYLOAD_LIMIT)
-        stated = statement.check(dsse.unverified_payload(envelope))
+        stated = check_statement(dsse.unverified_payload(envelope))
         epoch = int(stated.job["epoch"])
         datetime.fromtimestamp(epoch, UTC)
     except (TwinbuildError, ValueError, KeyError, TypeError, OverflowError, OSError) as error:

@@ -16,6 +16,7 @@ from pipeline.base.plain import plain
 from pipeline.documents import statement
 from pipeline.documents.artifact_names import artifact_names
 from pipeline.documents.json_form import json_bytes, parse_json
+from pipeline.documents.malformed import Malformed
 from pipeline.documents.statement import SHA256, Statement
 from pipeline.farm.run import Run
 
@@ -37,13 +38,21 @@ def read_signed(run: Run, environment: str, key: str) -> Signed:
     path = run.environment(environment) / "statement.json"
     try:
         content = _read(path)
-        return Signed(statement.check(dsse.verify(parse_json(content), [key])), content)
+        return Signed(check_statement(dsse.verify(parse_json(content), [key])), content)
     except (ValueError, RecursionError) as error:
         what = f"the statement of {environment} cannot be trusted: {path} is not JSON: {error}"
         raise SignatureInvalid(plain(what)) from error
     except SignatureInvalid as error:
         what = f"the statement of {environment} cannot be trusted: {error.what}"
         raise SignatureInvalid(what, remedy=error.remedy) from error
+
+
+def check_statement(document: Any) -> Statement:
+    """Return the statement in a document; raise SignatureInvalid if it is malformed."""
+    try:
+        return statement.check(document)
+    except Malformed as error:
+        raise SignatureInvalid(str(error)) from error
 
 
 def _read(path: Path) -> bytes:

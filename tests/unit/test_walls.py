@@ -39,7 +39,6 @@ HTTP = ("requests", "urllib3", "urllib.request", "http.client", "httpx", "aiohtt
 DYNAMIC = ("__import__", "import_module")
 # Modules that may cross a wall, and why.
 EXCEPTIONS = {
-    ("pipeline.documents.statement", "pipeline.base"): "raises the errors of the farm still",
     (
         "pipeline.machines.engine",
         "requests",

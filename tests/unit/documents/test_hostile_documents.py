@@ -27,7 +27,7 @@ from pipeline.base.errors import (
 from pipeline.base.files import read_json
 from pipeline.cli import overview
 from pipeline.compare import ledger
-from pipeline.documents import lock, statement
+from pipeline.documents import lock
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.farm.run import Request, Run
@@ -35,6 +35,7 @@ from pipeline.inputs import packages_index, signed_release
 from pipeline.kits.install import description
 from pipeline.machines import machine
 from pipeline.published import published
+from pipeline.release.statements import check_statement
 
 HUGE = 10**4000
 DEEP: Any = []
@@ -76,7 +77,7 @@ def envelope(document: Any) -> bytes:
 
 
 READERS: dict[str, Callable[[Any], object]] = {
-    "statement": statement.check,
+    "statement": check_statement,
     "envelope": lambda d: dsse.unverified_payload(d),
     "envelope, trusted": lambda d: dsse.verify(d, ["00" * 32]),
     "envelope's payload": lambda d: dsse.unverified_payload(json.loads(envelope(d))),
