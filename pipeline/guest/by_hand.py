@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.documents.disks import REPOSITORY
+from pipeline.documents.lock import Package
 from pipeline.guest import media
-from pipeline.guest.job import Job, Locked
+from pipeline.guest.job import Job
 from pipeline.guest.programs import run
 from pipeline.guest.serial_port import Report
 
 
 def measure(
-    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked]
+    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Package]
 ) -> dict[str, float]:
     """Return the seconds of mmdebstrap, mksquashfs and xorriso; leave nothing behind."""
     work = job.work / "by-hand"
@@ -44,7 +45,7 @@ def measure(
     return seconds
 
 
-def _mmdebstrap(job: Job, tree: Path, includes: Path, locked: Sequence[Locked]) -> list[str]:
+def _mmdebstrap(job: Job, tree: Path, includes: Path, locked: Sequence[Package]) -> list[str]:
     suite = str(job.document["suite"])
     archive = f"deb [trusted=yes] copy:{job.work / REPOSITORY} {suite} main"
     argv = ["mmdebstrap", "--mode=root", "--variant=essential", "--format=directory"]

@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +23,8 @@ from pipeline.documents.disks import (
     earlier_files,
     source_files,
 )
+from pipeline.documents.lock import Lock, Package, load
+from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS
 from pipeline.guest.serial_port import StepFailed
 
@@ -40,22 +41,6 @@ HANDED_IN = (
     SOURCES,
     EARLIER,
 )
-
-
-@dataclass(frozen=True)
-class Locked:
-    """A package that the lock names."""
-
-    name: str
-    version: str
-    architecture: str
-    size: int
-    sha256: str
-
-    @property
-    def file_name(self) -> str:
-        """The name of its file in the repository."""
-        return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
 
 
 @dataclass(frozen=True)
@@ -145,7 +130,7 @@ def disk(serial: str) -> Path:
     raise StepFailed(STATUS_INFRASTRUCTURE, f"this machine has no disk {serial!r}")
 
 
-def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Locked, ...]:
+def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Package, ...]:
     """Unpack the input disk, hash each file on its way, and return the image's packages.
 
     Without `packages` they are not there: they are installed in a kept tree.
@@ -170,7 +155,7 @@ def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Locked, ...]:
     return locked
 
 
-def _check_packages(locked: Sequence[Locked], digests: Mapping[str, tuple[int, str]]) -> None:
+def _check_packages(locked: Sequence[Package], digests: Mapping[str, tuple[int, str]]) -> None:
     """Refuse packages that are not those of the lock."""
     pool = f"{REPOSITORY}/pool/"
     there = {name[len(pool) :]: found for name, found in digests.items() if name.startswith(pool)}
@@ -209,31 +194,23 @@ def _unpack_source(archive: Path, folder: Path) -> None:
         raise StepFailed(STATUS_INPUTS, "the source cannot be unpacked", said)
 
 
-def lock_of(job: Job, user: str = "image") -> tuple[Locked, ...]:
+def lock_of(job: Job, user: str = "image") -> tuple[Package, ...]:
     """Return the packages that the job's lock names for the "image" or the "build" of its own."""
-    return tuple(read_lock((job.work / LOCK).read_text(), user))
-
-
-def read_lock(text: str, user: str = "image") -> Iterator[Locked]:
-    """Yield a user's packages of a lock, whose bytes were checked against the job."""
-    for paragraph in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.split("\n") if ": " in line)
-        if "Package" in fields and user in fields["Used-By"].split():
-            yield Locked(
-                fields["Package"],
-                fields["Version"],
-                fields["Architecture"],
-                int(fields["Size"]),
-                fields["SHA256"],
-            )
+    return _lock(job).used_by(user)
 
 
 def lock_date(job: Job) -> int:
     """Return the date of the newest index that the lock rests on, in seconds; else the epoch."""
-    text = (job.work / LOCK).read_text()
-    lines = (line.partition(": ") for line in text.split("\n"))
-    dates = [parsedate_to_datetime(value) for name, _, value in lines if name == "Date"]
+    dates = [suite.date for suite in _lock(job).suites]
     return int(max(dates).timestamp()) if dates else job.epoch
+
+
+def _lock(job: Job) -> Lock:
+    """Read the job's lock, whose bytes were checked; raise StepFailed if it is malformed."""
+    try:
+        return load((job.work / LOCK).read_bytes())
+    except Malformed as error:
+        raise StepFailed(STATUS_INPUTS, str(error)) from error
 
 
 def _check_member(member: tarfile.TarInfo, known: Container[str]) -> None:

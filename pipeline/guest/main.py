@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.documents.disks import ARTIFACTS, LEDGER, OUTPUT_DISK, REPOSITORY, TIMINGS
+from pipeline.documents.lock import Package
 from pipeline.documents.progress import SCRATCH_FULL, STATUS_INFRASTRUCTURE
 from pipeline.documents.steps import BOOTSTRAP, PACKAGES
 from pipeline.guest import cache, local_archive, locales, media, packages, tree, usb_image
 from pipeline.guest.by_hand import measure
 from pipeline.guest.exclusions import exclude
-from pipeline.guest.job import Job, Locked, disk, lock_date, read_documents, unpack_inputs
+from pipeline.guest.job import Job, disk, lock_date, read_documents, unpack_inputs
 from pipeline.guest.kits import stage
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.machine import make_scratch, settle
@@ -105,7 +106,7 @@ def _steps(
     job: Job,
     report: Report,
     env: Mapping[str, str],
-    locked: Sequence[Locked],
+    locked: Sequence[Package],
     times: Times,
     ledger: Ledger,
 ) -> Iterator[tuple[str, Step]]:
@@ -133,7 +134,7 @@ def _steps(
 
 
 def _bootstrap(
-    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Locked], times: Times
+    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Package], times: Times
 ) -> None:
     tree.bootstrap(job, report, env, locked, local_archive.offer(job))
     pool = job.work / REPOSITORY / "pool"
@@ -145,7 +146,7 @@ def _clean(job: Job, report: Report, times: Times, ledger: Ledger) -> None:
     tree.clean(job, times, ledger.retimed)
 
 
-def _write_lists(job: Job, locked: Sequence[Locked], ledger: Ledger) -> None:
+def _write_lists(job: Job, locked: Sequence[Package], ledger: Ledger) -> None:
     lines = [f"{p.name} {p.version} {p.architecture} {p.sha256}\n" for p in locked]
     lines = sorted([*lines, *local_archive.installed(job)])
     (job.artifacts / job.names.packages).write_text("".join(lines))

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from pipeline.documents.disks import LOCAL, MAIN, REPOSITORY
 from pipeline.documents.image_folder import IMAGE_PARTS
+from pipeline.documents.lock import Package
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest import locales, squashfs_sort
 from pipeline.guest.hook_failure import telling
 from pipeline.guest.hook_links import check_hook_links
-from pipeline.guest.job import Job, Local, Locked
+from pipeline.guest.job import Job, Local
 from pipeline.guest.ledger import walk
 from pipeline.guest.programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
 from pipeline.guest.serial_port import Report, StepFailed
@@ -117,7 +118,7 @@ def bootstrap(
     job: Job,
     report: Report,
     env: Mapping[str, str],
-    locked: Sequence[Locked],
+    locked: Sequence[Package],
     local: Sequence[Local] = (),
 ) -> None:
     """Install exactly the locked packages into an empty tree, and what is wanted of local ones.
@@ -139,7 +140,7 @@ def install(
     report: Report,
     env: Mapping[str, str],
     tree: Path,
-    packages: Sequence[Locked | Local],
+    packages: Sequence[Package | Local],
     components: Sequence[str],
 ) -> None:
     """Install packages of these components of the job's repository into an empty tree."""
@@ -163,7 +164,7 @@ def install(
 
 
 def check_installed(
-    tree: Path, required: Sequence[Locked | Local], allowed: Sequence[Locked | Local]
+    tree: Path, required: Sequence[Package | Local], allowed: Sequence[Package | Local]
 ) -> None:
     """Raise StepFailed unless all required packages are installed, and none but allowed ones."""
     found = installed(tree)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from pipeline.documents import disks, lock
 from pipeline.documents.disks import SOURCE_TAR
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.guest import job as job_of_guest
-from pipeline.guest.job import Job, lock_of, read_lock, unpack_inputs
+from pipeline.guest.job import Job, lock_date, lock_of, unpack_inputs
 from pipeline.guest.serial_port import StepFailed
 from pipeline.machines import engine
 
@@ -314,21 +315,18 @@ packages = st.builds(
 
 @settings(max_examples=40)
 @given(st.lists(packages, max_size=5, unique_by=lambda p: p.name))
-def test_the_two_readers_of_locks_agree(found: list[lock.Package]) -> None:
-    content = lock.dump(make_lock(*found))
-    for user in ("image", "build"):
-        theirs = [
-            (p.name, p.version, p.architecture, p.size, p.sha256, p.file_name)
-            for p in lock.load(content).used_by(user)
-        ]
-        ours = [
-            (p.name, p.version, p.architecture, p.size, p.sha256, p.file_name)
-            for p in read_lock(content.decode(), user)
-        ]
-        assert ours == theirs
+def test_any_lock_is_read_as_it_was_written(found: list[lock.Package]) -> None:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "lock").write_bytes(lock.dump(make_lock(*found)))
+        of_machine = Job({}, {}, Path(folder))
+        for user in ("image", "build"):
+            used = [p for p in sorted(found, key=lambda p: p.name) if user in p.used_by]
+            assert list(lock_of(of_machine, user)) == used
+        assert lock_date(of_machine) == int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
 
 
-def test_they_agree_on_the_lock_of_mini() -> None:
-    path = Path(__file__).parents[3] / "images" / "live" / "mini" / "lock"
-    theirs = [p.file_name for p in lock.load(path.read_bytes()).used_by("image")]
-    assert [p.file_name for p in read_lock(path.read_text())] == theirs
+def test_a_malformed_lock_is_refused(job: Job) -> None:
+    (job.work / "lock").write_bytes(LOCK.replace(b"Size: ", b"Size: 0", 1))
+    with pytest.raises(StepFailed, match="canonical") as caught:
+        lock_of(job)
+    assert caught.value.status == STATUS_INPUTS

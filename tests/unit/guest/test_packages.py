@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.documents.disks import LOCK
+from pipeline.documents.lock import Lock, dump
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.documents.steps import BOOTSTRAP
 from pipeline.guest import local_archive, main, packages, tree
@@ -314,7 +315,7 @@ def test_only_locked_and_local_packages_may_be_installed(tmp_path: Path) -> None
 
 
 def test_packages_are_built_before_the_bootstrap_and_only_if_there_are_any(job: Job) -> None:
-    (job.work / LOCK).write_text("")
+    (job.work / LOCK).write_bytes(dump(Lock("mini", "amd64", "f" * 64, (), ())))
     document = {**job.document, "epoch": EPOCH, "kits": []}
 
     def steps(**changes: Any) -> list[str]:
