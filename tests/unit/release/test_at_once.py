@@ -6,7 +6,11 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from rich.console import Console
@@ -15,35 +19,40 @@ from pipeline import flow
 from pipeline.base.display import Display
 from pipeline.base.errors import TwinbuildError
 from pipeline.base.files import alone
+from pipeline.farm import policy as policies
+from pipeline.farm.config import Farm
 from pipeline.farm.policy import Policy
+from pipeline.farm.run import Run
 from pipeline.farm.tag import VerifiedTag
 from pipeline.farm.workspace import Workspace
-from tests.releases import COMMIT, SIGNER
+from tests.releases import COMMIT, SIGNER, MakeRun
 
 pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 
 
 @pytest.fixture
-def workspace(tmp_path, farm, monkeypatch):
+def workspace(tmp_path: Path, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A farm whose tags need no repository."""
 
     @contextmanager
-    def judged(_farm, _checkout, name, *, source):
+    def judged(
+        _farm: object, _checkout: object, name: str, *, source: object
+    ) -> Iterator[tuple[VerifiedTag, Policy]]:
         policy = Policy(farm, tmp_path, "here", None)
         yield VerifiedTag(name, "8" * 40, COMMIT, SIGNER), policy
 
-    monkeypatch.setattr(flow.policies, "judged", judged)
+    monkeypatch.setattr(policies, "judged", judged)
     return Workspace(tmp_path, farm)
 
 
-def release(workspace, run):
+def release(workspace: Workspace, run: Run) -> str:
     """Release a run; return what was shown."""
     shown = io.StringIO()
     flow.release(workspace, run, Display(Console(file=shown, width=400)))
     return shown.getvalue()
 
 
-def in_a_process(action):
+def in_a_process(action: Callable[[], object]) -> tuple[int, BinaryIO]:
     """Start a process that does `action`; return its id and where its words can be read."""
     reads, writes = os.pipe()
     child = os.fork()
@@ -61,19 +70,19 @@ def in_a_process(action):
     return child, os.fdopen(reads, "rb")
 
 
-def end(child, words):
+def end(child: int, words: BinaryIO) -> str:
     with words:
         said = words.read().decode()
     os.waitpid(child, 0)
     return said
 
 
-def at_once(actions):
+def at_once(actions: Iterable[Callable[[], object]]) -> list[str]:
     """Do all of `actions`, each in a process of its own; return what each said."""
     return [end(*started) for started in [in_a_process(action) for action in actions]]
 
 
-def test_three_release_one_run(make_run, workspace):
+def test_three_release_one_run(make_run: MakeRun, workspace: Workspace) -> None:
     fake = make_run()
     for _ in range(2):
         said = at_once([lambda: release(workspace, fake.run)] * 3)
@@ -90,19 +99,21 @@ def test_three_release_one_run(make_run, workspace):
     assert not list(fake.run.folder.glob(".release-*"))
 
 
-def test_three_release_three_tags(make_run, workspace):
+def test_three_release_three_tags(make_run: MakeRun, workspace: Workspace) -> None:
     fakes = [make_run(tag) for tag in ("3.1", "3.2", "3.3")]
-    said = at_once([lambda fake=fake: release(workspace, fake.run) for fake in fakes])
+    said = at_once([partial(release, workspace, fake.run) for fake in fakes])
     assert all("is published" in words for words in said)
     index = json.loads((workspace.public / "index.json").read_bytes())
     assert sorted(entry["tag"] for entry in index["releases"]) == ["3.1", "3.2", "3.3"]
 
 
-def test_what_a_killed_process_held_is_free_again(make_run, workspace, tmp_path):
+def test_what_a_killed_process_held_is_free_again(
+    make_run: MakeRun, workspace: Workspace, tmp_path: Path
+) -> None:
     fake = make_run()
     ready, ends = os.pipe()
 
-    def hold():
+    def hold() -> None:
         with (
             alone(fake.run.folder / "stages/.release.lock"),
             alone(workspace.public),

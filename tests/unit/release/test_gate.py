@@ -8,11 +8,15 @@ machines does, or the environments' keys, too. None holds the release key, which
 import json
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
 import pytest
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner
 
 from pipeline.base import dsse
 from pipeline.base.errors import (
@@ -26,7 +30,7 @@ from pipeline.base.errors import (
 from pipeline.base.files import write_json
 from pipeline.farm.config import Farm
 from pipeline.release.checks import check
-from tests.releases import SIGNER, kit_from
+from tests.releases import SIGNER, FakeRun, MakeRun, kit_from
 
 pytestmark = pytest.mark.tools
 
@@ -34,9 +38,17 @@ HOUR = timedelta(hours=1)
 LOGS = ("console.log", "progress.jsonl", "timings.json", "ledger.jsonl.gz")
 
 
+class Refused(Protocol):
+    """Expects that the gate refuses a run."""
+
+    def __call__(
+        self, fake: FakeRun, error: type[TwinbuildError], match: str, farm: Farm = ...
+    ) -> None: ...
+
+
 @pytest.fixture
-def refused(farm):
-    def run(fake, error, match, farm=farm):
+def refused(farm: Farm) -> Refused:
+    def run(fake: FakeRun, error: type[TwinbuildError], match: str, farm: Farm = farm) -> None:
         with pytest.raises(TwinbuildError, match=match) as caught:
             check(fake.run, farm, fake.verified)
         assert type(caught.value) is error
@@ -45,7 +57,7 @@ def refused(farm):
     return run
 
 
-def test_a_run_as_its_stages_leave_it(make_run, farm):
+def test_a_run_as_its_stages_leave_it(make_run: MakeRun, farm: Farm) -> None:
     fake = make_run(kits=[kit_from("3.1")])
     checked = check(fake.run, farm, fake.verified)
     assert checked.artifacts.keys() == fake.artifacts.keys()
@@ -60,13 +72,13 @@ def test_a_run_as_its_stages_leave_it(make_run, farm):
 # --- one build under two names
 
 
-def copy_logs(fake):
+def copy_logs(fake: FakeRun) -> None:
     for name in LOGS:
         alpha = fake.run.environment("alpha") / name
         shutil.copy(alpha, fake.run.environment("beta") / name)
 
 
-def test_a_copied_build(make_run, refused):
+def test_a_copied_build(make_run: MakeRun, refused: Refused) -> None:
     """The attacker has beta's key and one build, alpha's, whose folder he copies."""
     fake = make_run()
     copy_logs(fake)
@@ -75,7 +87,9 @@ def test_a_copied_build(make_run, refused):
 
 
 @pytest.mark.parametrize("name", ["console.log", "progress.jsonl", "timings.json"])
-def test_a_copied_build_with_some_logs_touched_up(make_run, refused, name):
+def test_a_copied_build_with_some_logs_touched_up(
+    make_run: MakeRun, refused: Refused, name: str
+) -> None:
     """As above, and he changes all logs but one."""
     fake = make_run()
     shutil.copy(fake.run.environment("alpha") / name, fake.run.environment("beta") / name)
@@ -83,7 +97,7 @@ def test_a_copied_build_with_some_logs_touched_up(make_run, refused, name):
     refused(fake, SignatureInvalid, f"state one build: their {name} is the same")
 
 
-def test_two_builds_may_have_the_same_ledger(make_run, farm):
+def test_two_builds_may_have_the_same_ledger(make_run: MakeRun, farm: Farm) -> None:
     fake = make_run()
     name = "ledger.jsonl.gz"
     shutil.copy(fake.run.environment("alpha") / name, fake.run.environment("beta") / name)
@@ -91,7 +105,7 @@ def test_two_builds_may_have_the_same_ledger(make_run, farm):
     check(fake.run, farm, fake.verified)
 
 
-def test_a_machine_that_varied_nothing(make_run, refused):
+def test_a_machine_that_varied_nothing(make_run: MakeRun, refused: Refused) -> None:
     """The attacker has beta's key and says of its machine what alpha says, but what is drawn."""
     fake = make_run()
     varied = {**fake.machine("alpha")["varied"], "directory_seed": "x"}
@@ -100,7 +114,9 @@ def test_a_machine_that_varied_nothing(make_run, refused):
 
 
 @pytest.mark.parametrize("below", ["", "artifacts"])
-def test_a_symbolic_link_to_the_other_build(make_run, refused, below):
+def test_a_symbolic_link_to_the_other_build(
+    make_run: MakeRun, refused: Refused, below: str
+) -> None:
     """The attacker has the run folder alone."""
     fake = make_run()
     link, target = (fake.run.environment(name) / below for name in ("beta", "alpha"))
@@ -109,7 +125,7 @@ def test_a_symbolic_link_to_the_other_build(make_run, refused, below):
     refused(fake, SignatureInvalid, "beta.* is a symbolic link: beta has no build of its own")
 
 
-def test_hard_links_to_the_other_build(make_run, refused):
+def test_hard_links_to_the_other_build(make_run: MakeRun, refused: Refused) -> None:
     """The attacker has the run folder: both names of a file change together, after any check."""
     fake = make_run()
     one, other = (fake.run.environment(n) / "artifacts" for n in ("alpha", "beta"))
@@ -119,7 +135,7 @@ def test_hard_links_to_the_other_build(make_run, refused):
     refused(fake, SignatureInvalid, r"state one build: .*beta/artifacts/.* is .*alpha/artifacts/")
 
 
-def test_a_log_that_is_a_link_to_the_other_build(make_run, refused):
+def test_a_log_that_is_a_link_to_the_other_build(make_run: MakeRun, refused: Refused) -> None:
     fake = make_run()
     log = fake.run.environment("beta") / "ledger.jsonl.gz"
     log.unlink()
@@ -142,7 +158,14 @@ def test_a_log_that_is_a_link_to_the_other_build(make_run, refused):
         ({"byproducts": {}}, SignatureInvalid, "its by-products are not"),
     ],
 )
-def test_a_statement_of_something_else(make_run, refused, names, changes, error, match):
+def test_a_statement_of_something_else(
+    make_run: MakeRun,
+    refused: Refused,
+    names: list[str],
+    changes: dict[str, Any],
+    error: type[TwinbuildError],
+    match: str,
+) -> None:
     """The attacker has the keys of one environment, or of both."""
     fake = make_run()
     for name in names:
@@ -165,14 +188,16 @@ def test_a_statement_of_something_else(make_run, refused, names, changes, error,
         {"kept_trees": {}},
     ],
 )
-def test_a_machine_that_is_no_releases(make_run, refused, names, machine):
+def test_a_machine_that_is_no_releases(
+    make_run: MakeRun, refused: Refused, names: list[str], machine: dict[str, Any]
+) -> None:
     fake = make_run()
     for name in names:
         fake.write_statement(name, machine={**fake.machine(name), **machine})
     refused(fake, SignatureInvalid, "(varied|began with a kept tree)")
 
 
-def test_times_that_cannot_be(make_run, refused):
+def test_times_that_cannot_be(make_run: MakeRun, refused: Refused) -> None:
     fake = make_run()
     began, now = fake.run.started, datetime.now(UTC).replace(microsecond=0)
     for started, finished, match in [
@@ -215,7 +240,9 @@ def test_times_that_cannot_be(make_run, refused):
         {"more": 1},
     ],
 )
-def test_a_job_that_the_run_does_not_have(make_run, refused, names, change):
+def test_a_job_that_the_run_does_not_have(
+    make_run: MakeRun, refused: Refused, names: list[str], change: Any
+) -> None:
     """The attacker has the keys; each of these was published, and some of it opened no more."""
     fake = make_run()
     for name in names:
@@ -223,7 +250,7 @@ def test_a_job_that_the_run_does_not_have(make_run, refused, names, change):
     refused(fake, SignatureInvalid, f"the job of {names[0]} .*{min(change)}")
 
 
-def test_a_job_that_lacks_something(make_run, refused):
+def test_a_job_that_lacks_something(make_run: MakeRun, refused: Refused) -> None:
     fake = make_run()
     for field in fake.job():
         job = fake.job()
@@ -238,7 +265,9 @@ def test_a_job_that_lacks_something(make_run, refused):
     "name",
     ["extra.txt", "MINI-amd64-3.3.iso", "lock", "verdict.json", "SHA256SUMS"],
 )
-def test_an_artifact_that_the_job_does_not_have(make_run, refused, name):
+def test_an_artifact_that_the_job_does_not_have(
+    make_run: MakeRun, refused: Refused, name: str
+) -> None:
     """The attacker has both keys and the machines hand back more, or another case's twin."""
     fake = make_run()
     fake.artifacts[name] = b"x"
@@ -249,13 +278,13 @@ def test_an_artifact_that_the_job_does_not_have(make_run, refused, name):
 
 
 @pytest.mark.parametrize("name", ["../mini.iso", "statements/beta.json", "a/b", ".x", "a\nb", ""])
-def test_an_artifact_outside_of_its_folder(make_run, refused, name):
+def test_an_artifact_outside_of_its_folder(make_run: MakeRun, refused: Refused, name: str) -> None:
     fake = make_run()
     fake.write_statement("beta", artifacts={name: "d" * 64})
     refused(fake, SignatureInvalid, "the statement of beta cannot be trusted: .* malformed")
 
 
-def test_an_artifact_that_is_missing_everywhere(make_run, refused):
+def test_an_artifact_that_is_missing_everywhere(make_run: MakeRun, refused: Refused) -> None:
     fake = make_run()
     del fake.artifacts["mini-amd64-3.3.img"]
     for environment in ("alpha", "beta"):
@@ -265,7 +294,7 @@ def test_an_artifact_that_is_missing_everywhere(make_run, refused):
     refused(fake, SignatureInvalid, r"not those of its job: mini-amd64-3\.3\.img")
 
 
-def test_statements_that_are_swapped_or_twice_the_same(make_run, refused):
+def test_statements_that_are_swapped_or_twice_the_same(make_run: MakeRun, refused: Refused) -> None:
     fake = make_run()
     alpha, beta = (fake.run.environment(n) / "statement.json" for n in ("alpha", "beta"))
     one, other = alpha.read_bytes(), beta.read_bytes()
@@ -277,7 +306,7 @@ def test_statements_that_are_swapped_or_twice_the_same(make_run, refused):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"payload": 1}'])
-def test_a_statement_that_is_none(make_run, refused, content):
+def test_a_statement_that_is_none(make_run: MakeRun, refused: Refused, content: bytes) -> None:
     fake = make_run()
     (fake.run.environment("beta") / "statement.json").write_bytes(content)
     refused(fake, SignatureInvalid, "the statement of beta cannot be trusted")
@@ -288,15 +317,19 @@ def test_a_statement_that_is_none(make_run, refused, content):
     [(b'"image": "mini"', b'"image": "evil", "image": "mini"'), (b'"cpus": 4', b'"cpus": NaN')],
 )
 def test_a_statement_that_readers_may_understand_differently(
-    make_run, refused, environment_keys, old, new
-):
+    make_run: MakeRun,
+    refused: Refused,
+    environment_keys: dict[str, CryptoSigner],
+    old: bytes,
+    new: bytes,
+) -> None:
     """The attacker has beta's key and signs JSON with a key twice, or what is no JSON number."""
     fake = make_run()
     path = fake.run.environment("beta") / "statement.json"
     document = dsse.unverified_payload(json.loads(path.read_bytes()))
     content = json.dumps(document).encode()
     assert old in content
-    envelope = dsse.Envelope(content.replace(old, new), dsse.PAYLOAD_TYPE, {})
+    envelope = Envelope(content.replace(old, new), dsse.PAYLOAD_TYPE, {})
     envelope.sign(environment_keys["beta"])
     write_json(path, dict(envelope.to_dict()))
     refused(fake, SignatureInvalid, "the statement of beta cannot be trusted: .*(twice|NaN)")
@@ -306,7 +339,7 @@ def test_a_statement_that_readers_may_understand_differently(
 
 
 @pytest.mark.parametrize("signer", [None, "6" * 40, "", SIGNER + "x"])
-def test_a_source_without_a_listed_signer(make_run, refused, signer):
+def test_a_source_without_a_listed_signer(make_run: MakeRun, refused: Refused, signer: str) -> None:
     """The attacker has the run folder: a run of a farm that asked for no signature, say."""
     fake = make_run()
     fake.write_source(tag={"name": "3.3", "object": "8" * 40, "signer": signer})
@@ -318,14 +351,14 @@ def test_a_source_without_a_listed_signer(make_run, refused, signer):
 @pytest.mark.parametrize(
     ("change", "what"), [({"object_id": "b" * 40}, "object"), ({"commit": "b" * 40}, "commit")]
 )
-def test_a_tag_that_was_moved_since(make_run, farm, change, what):
+def test_a_tag_that_was_moved_since(make_run: MakeRun, farm: Farm, change: Any, what: str) -> None:
     """The attacker may push tags."""
     fake = make_run()
     with pytest.raises(SignatureInvalid, match=f"as the {what} of the tag .* that is bbbb"):
         check(fake.run, farm, replace(fake.verified, **change))
 
 
-def test_a_farm_that_asks_for_no_signature(make_run, farm):
+def test_a_farm_that_asks_for_no_signature(make_run: MakeRun, farm: Farm) -> None:
     fake = make_run()
     fake.write_source(tag={"name": "3.3", "object": "8" * 40, "signer": None})
     unsigned = replace(fake.verified, signer=None)
@@ -336,7 +369,9 @@ def test_a_farm_that_asks_for_no_signature(make_run, farm):
     check(fake.run, farm.model_copy(update={"keys": keys}), unsigned)
 
 
-def test_an_environment_that_the_farm_does_not_have(make_run, refused, farm):
+def test_an_environment_that_the_farm_does_not_have(
+    make_run: MakeRun, refused: Refused, farm: Farm
+) -> None:
     """Its key is still pinned."""
     document = farm.model_dump()
     document["environments"]["gamma"] = document["environments"].pop("beta")
@@ -345,20 +380,22 @@ def test_an_environment_that_the_farm_does_not_have(make_run, refused, farm):
     )
 
 
-def test_a_verdict_on_other_environments_than_the_runs(make_run, refused):
+def test_a_verdict_on_other_environments_than_the_runs(make_run: MakeRun, refused: Refused) -> None:
     fake = make_run()
     fake.write_verdict(environments=["alpha", "stranger"])
     refused(fake, SignatureInvalid, "the verdict is on alpha, stranger, and the run is of alpha, b")
 
 
-def test_a_run_of_an_environment_alone(make_run, refused):
+def test_a_run_of_an_environment_alone(make_run: MakeRun, refused: Refused) -> None:
     """The attacker has the run folder, and adds himself a verdict."""
     fake = make_run(environments=("alpha",))
     refused(fake, SignatureInvalid, "two environments or more")
 
 
 @pytest.mark.parametrize("name", ["lock", "statements", "release", "stages"])
-def test_an_environment_that_is_named_like_a_part_of_a_release(make_run, refused, name):
+def test_an_environment_that_is_named_like_a_part_of_a_release(
+    make_run: MakeRun, refused: Refused, name: str
+) -> None:
     fake = make_run()
     path = fake.run.folder / "run.json"
     document = json.loads(path.read_bytes()) | {"environments": ["alpha", name]}
@@ -366,7 +403,7 @@ def test_an_environment_that_is_named_like_a_part_of_a_release(make_run, refused
     refused(fake, UsageError, "environments: .* a name of its own")
 
 
-def test_a_run_that_was_asked_for_something_else(make_run, refused):
+def test_a_run_that_was_asked_for_something_else(make_run: MakeRun, refused: Refused) -> None:
     for change, error, match in [
         ({"tag": "3.2", "commit": "3.2"}, UsageError, "of the tag 3.3 .* of the tag '3.2'"),
         ({"tag": None}, UsageError, "not one of a tag"),
@@ -380,29 +417,32 @@ def test_a_run_that_was_asked_for_something_else(make_run, refused):
         refused(fake, error, match)
 
 
-def test_a_verdict_that_contradicts_itself(make_run, refused):
+def test_a_verdict_that_contradicts_itself(make_run: MakeRun, refused: Refused) -> None:
     fake = make_run()
     judged = json.loads(fake.run.verdict_json.read_bytes())["artifacts"]
-    for change, match in [
+    changes: list[tuple[dict[str, object], str]] = [
         ({"reasons": ["beta is late"]}, "the builds differ"),
         ({"differences": [{"path": "etc/x"}]}, "the builds differ"),
         ({"only_expected": True}, "the builds differ"),
         ({"artifacts": [*judged, judged[0]]}, "has an artifact twice"),
         ({"artifacts": [{**judged[0], "size": 1}, *judged[1:]]}, "another size of mini-amd64"),
         ({"artifacts": [{**judged[0], "sha256": None}, *judged[1:]]}, "alpha states other art"),
-    ]:
+    ]
+    for change, match in changes:
         fake.write_verdict(**change)
         refused(fake, Differs, match)
 
 
-def test_a_build_that_failed_after_the_comparison(make_run, refused):
+def test_a_build_that_failed_after_the_comparison(make_run: MakeRun, refused: Refused) -> None:
     fake = make_run()
     write_json(fake.run.environment("beta") / "failure.json", {"status": 3, "what": "a hook"})
     refused(fake, BuildFailed, "the build in beta has failed since")
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta"])
-def test_a_job_that_was_changed_after_the_build(make_run, refused, name):
+def test_a_job_that_was_changed_after_the_build(
+    make_run: MakeRun, refused: Refused, name: str
+) -> None:
     fake = make_run()
     job = {**fake.job(), "expected_differences": []}
     write_json(fake.run.environment(name) / "job.json", {**job, "epoch": 1})
@@ -411,7 +451,7 @@ def test_a_job_that_was_changed_after_the_build(make_run, refused, name):
 
 # --- every field of every document
 
-ODD = (None, True, -1, 1.5, "x", "../x", [], {"x": 1})
+ODD: tuple[object, ...] = (None, True, -1, 1.5, "x", "../x", [], {"x": 1})
 # What the gate does not rely on, and nothing that is published repeats.
 UNUSED = {
     "source.json": {("ref",), ("dirty",), ("tree",)},
@@ -424,7 +464,7 @@ UNUSED = {
 }
 
 
-def leaves(document, path=()):
+def leaves(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """Give the path of every value in a document, the containers too; of a list, the first."""
     if path:
         yield path
@@ -436,7 +476,7 @@ def leaves(document, path=()):
             yield (*path, name)
 
 
-def changed(document, path, value):
+def changed(document: Any, path: Sequence[str | int], value: object) -> Any:
     """Return a copy with another value at `path`, or without it if `value` is ODD itself."""
     found = made = deepcopy(document)
     for name in path[:-1]:
@@ -448,7 +488,7 @@ def changed(document, path, value):
     return made
 
 
-def refusal(fake, farm):
+def refusal(fake: FakeRun, farm: Farm) -> str:
     """Return what the gate says against a run, or nothing."""
     try:
         check(fake.run, farm, fake.verified)
@@ -457,14 +497,14 @@ def refusal(fake, farm):
     return ""
 
 
-def is_same(document, path, value):
+def is_same(document: Any, path: Sequence[str | int], value: object) -> bool:
     for name in path:
         document = document[name]
     return value is not ODD and json.dumps(document) == json.dumps(value)
 
 
 @pytest.mark.parametrize("name", ["source.json", "inputs.json", "verdict.json"])
-def test_no_field_of_a_document_can_be_odd(make_run, farm, name):
+def test_no_field_of_a_document_can_be_odd(make_run: MakeRun, farm: Farm, name: str) -> None:
     """The attacker has the run folder; whatever he writes into a document is refused by name."""
     fake = make_run(kits=[kit_from("3.1")])
     path = fake.run.folder / name
@@ -480,7 +520,9 @@ def test_no_field_of_a_document_can_be_odd(make_run, farm, name):
     assert accepted == []
 
 
-def test_no_field_of_a_statement_can_be_odd(make_run, farm, environment_keys):
+def test_no_field_of_a_statement_can_be_odd(
+    make_run: MakeRun, farm: Farm, environment_keys: dict[str, CryptoSigner]
+) -> None:
     """The attacker has the keys of both environments, which lie alike."""
     fake = make_run(kits=[kit_from("3.1")])
     paths = {name: fake.run.environment(name) / "statement.json" for name in ("alpha", "beta")}

@@ -2,11 +2,15 @@
 """The renewal key, as a schedule holds it: it keeps what is published fresh, and no more."""
 
 import shutil
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
+from securesystemslib.signer import CryptoSigner
 
 from pipeline.base import dsse
 from pipeline.base.errors import ExitStatus, SignatureInvalid, TwinbuildError, UsageError
@@ -14,41 +18,41 @@ from pipeline.cli import kit_tasks
 from pipeline.farm.config import Farm
 from pipeline.farm.workspace import Workspace
 from pipeline.kits.install import description
-from pipeline.kits.install.description import Trust
+from pipeline.kits.install.description import Description, Trust
 from pipeline.release import renewals
 from pipeline.release.stage import describe_again, run_release
-from tests.releases import FakeRun, kit_from, make_farm
+from tests.releases import FakeRun, GpgHome, kit_from, make_farm
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 KIT = "mini-amd64-3.1-to-3.2.iuk"
 
 
-def at(time):
+def at(time: datetime) -> type[datetime]:
     """Return a clock that stands, for what signs descriptions."""
 
     class Clock(datetime):
         @classmethod
-        def now(cls, tz=None):
-            return time.astimezone(tz)
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(time.timestamp(), tz)
 
     return Clock
 
 
-def with_renewal(farm, key):
+def with_renewal(farm: Farm, key: str | None) -> Farm:
     keys = farm.keys.model_copy(update={"renewal": key})
     return farm.model_copy(update={"keys": keys})
 
 
 @pytest.fixture(scope="session")
-def renewal_key(tmp_path_factory):
+def renewal_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("renewal") / "renewal.pem"
     dsse.make_key(path)
     return path
 
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path, monkeypatch, renewal_key):
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renewal_key: Path) -> None:
     """A machine that has the renewal key and no other."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TWINBUILD_RENEWAL_KEY", str(renewal_key))
@@ -56,39 +60,59 @@ def machine(tmp_path, monkeypatch, renewal_key):
 
 
 @pytest.fixture(scope="session")
-def farm(environment_keys, release_key, renewal_key):
+def farm(environment_keys: dict[str, CryptoSigner], release_key: str, renewal_key: Path) -> Farm:
     found = make_farm(environment_keys, release_key)
     return with_renewal(found, dsse.public_hex(dsse.load_key(renewal_key)))
 
 
 @pytest.fixture(scope="session")
-def released(tmp_path_factory, environment_keys, gpg_home, farm):
+def released(
+    tmp_path_factory: pytest.TempPathFactory,
+    environment_keys: dict[str, CryptoSigner],
+    gpg_home: GpgHome,
+    farm: Farm,
+) -> Path:
     """3.1 and 3.2 with a kit, described so that the renewal key may renew."""
     folder = tmp_path_factory.mktemp("renewable")
-    kits = {"artifacts": {KIT: b"a kit"}, "kits": [kit_from("3.1")]}
+    kits: dict[str, Any] = {"artifacts": {KIT: b"a kit"}, "kits": [kit_from("3.1")]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GNUPGHOME", gpg_home.path)
         patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
         patch.setattr("pipeline.release.stage.datetime", at(NOW))
-        for tag, options in (("3.1", {}), ("3.2", kits)):
+        first: dict[str, Any] = {}
+        for tag, options in (("3.1", first), ("3.2", kits)):
             fake = FakeRun(folder / "runs", environment_keys, tag, **options)
             run_release(fake.run, farm, folder / "public", fake.verified, notify=lambda _: None)
     return folder / "public"
 
 
 @pytest.fixture
-def public(released, tmp_path):
+def public(released: Path, tmp_path: Path) -> Path:
     return shutil.copytree(released, tmp_path / "public")
 
 
 @pytest.fixture
-def keyring(gpg_home, release_key):
+def keyring(gpg_home: GpgHome, release_key: str) -> bytes:
     return gpg_home.export(release_key)
 
 
+class Renew(Protocol):
+    """Renews what is described."""
+
+    def __call__(
+        self, now: datetime = ..., farm: Farm = ..., said: list[str] | None = ...
+    ) -> list[Path]: ...
+
+
+class State(Protocol):
+    """Reads what is described from a release on."""
+
+    def __call__(self, tag: str, now: datetime = ...) -> Description: ...
+
+
 @pytest.fixture
-def renew(public, keyring, farm):
-    def run(now=NOW, farm=farm, said=None):
+def renew(public: Path, keyring: bytes, farm: Farm) -> Renew:
+    def run(now: datetime = NOW, farm: Farm = farm, said: list[str] | None = None) -> list[Path]:
         notify = (said if said is not None else []).append
         return renewals.renew(farm, keyring, public, now=now, notify=notify)
 
@@ -96,32 +120,43 @@ def renew(public, keyring, farm):
 
 
 @pytest.fixture
-def state(public, keyring, release_key):
-    def read(tag, now=NOW):
+def state(public: Path, keyring: bytes, release_key: str) -> State:
+    def read(tag: str, now: datetime = NOW) -> Description:
         content = (public / "upgrades" / f"{tag}.json").read_bytes()
         return description.check(content, Trust(keyring, release_key), now)
 
     return read
 
 
-def test_what_is_described_holds_for_30_days_and_for_longer_once_renewed(renew, state):
+def test_what_is_described_holds_for_30_days_and_for_longer_once_renewed(
+    renew: Renew, state: State
+) -> None:
     later = NOW + 20 * DAY
     assert state("3.1").expires == NOW.replace(microsecond=0) + 30 * DAY
     assert [path.name for path in renew(later)] == ["3.1.json", "3.2.json"]
     for tag in ("3.1", "3.2"):
         assert state(tag, later).expires - later > 29 * DAY
-    assert state("3.1", later).offer.to == "3.2"
+    offer = state("3.1", later).offer
+    assert offer is not None
+    assert offer.to == "3.2"
     assert state("3.2", later).offer is None
 
 
-def test_it_can_be_renewed_once_it_has_expired_and_not_for_ever(renew, state):
+def test_it_can_be_renewed_once_it_has_expired_and_not_for_ever(renew: Renew, state: State) -> None:
     renew(NOW + 200 * DAY)
     assert state("3.1", NOW + 229 * DAY)
     with pytest.raises(SignatureInvalid, match=r"2 upgrade .*could be renewed until .*describe"):
         renew(NOW + 366 * DAY)
 
 
-def test_a_release_replaces_what_was_renewed(renew, state, public, farm, caller, monkeypatch):
+def test_a_release_replaces_what_was_renewed(
+    renew: Renew,
+    state: State,
+    public: Path,
+    farm: Farm,
+    caller: GpgHome,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     later = NOW + 2 * DAY
     renew(NOW + DAY)
     monkeypatch.setattr("pipeline.release.stage.datetime", at(later))
@@ -129,7 +164,9 @@ def test_a_release_replaces_what_was_renewed(renew, state, public, farm, caller,
     assert state("3.1", later).as_of == state("3.1", later).issued == later.replace(microsecond=0)
 
 
-def test_an_older_description_is_not_kept_fresh(renew, state, public, farm, caller):
+def test_an_older_description_is_not_kept_fresh(
+    renew: Renew, state: State, public: Path, farm: Farm, caller: GpgHome
+) -> None:
     """The attacker can write into the public tree: an old one, for the schedule to renew."""
     path = public / "upgrades" / "3.1.json"
     old = path.read_bytes()
@@ -139,7 +176,7 @@ def test_an_older_description_is_not_kept_fresh(renew, state, public, farm, call
         describe_again("3.2", farm, public, notify=lambda _: None)
     renew(NOW + 2 * DAY)
     path.write_bytes(old)
-    said = []
+    said: list[str] = []
     with pytest.raises(SignatureInvalid, match=r"1 upgrade descriptions could not .* goes back"):
         renew(NOW + 3 * DAY, said=said)
     assert path.read_bytes() == old
@@ -154,7 +191,9 @@ def test_an_older_description_is_not_kept_fresh(renew, state, public, farm, call
         lambda content: content * 100,
     ],
 )
-def test_what_the_release_key_has_not_signed_is_not_renewed(renew, public, state, spoil):
+def test_what_the_release_key_has_not_signed_is_not_renewed(
+    renew: Renew, public: Path, state: State, spoil: Callable[[bytes], bytes]
+) -> None:
     """The attacker can write into the public tree; the others are renewed all the same."""
     path = public / "upgrades" / "3.1.json"
     path.write_bytes(spoil(path.read_bytes()))
@@ -165,18 +204,20 @@ def test_what_the_release_key_has_not_signed_is_not_renewed(renew, public, state
     assert state("3.2", NOW + DAY).as_of > NOW
 
 
-def test_the_description_of_another_release_is_not_renewed(renew, public):
+def test_the_description_of_another_release_is_not_renewed(renew: Renew, public: Path) -> None:
     shutil.copy(public / "upgrades" / "3.1.json", public / "upgrades" / "3.0.json")
     with pytest.raises(SignatureInvalid, match=r"3\.0\.json is the description of 3\.1"):
         renew(NOW + DAY)
 
 
-def test_a_clock_that_is_behind(renew):
+def test_a_clock_that_is_behind(renew: Renew) -> None:
     with pytest.raises(SignatureInvalid, match="from the future"):
         renew(NOW - DAY)
 
 
-def test_a_key_that_the_farm_does_not_name(renew, farm, tmp_path, monkeypatch):
+def test_a_key_that_the_farm_does_not_name(
+    renew: Renew, farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dsse.make_key(tmp_path / "keys" / "other.pem")
     monkeypatch.setenv("TWINBUILD_RENEWAL_KEY", str(tmp_path / "keys" / "other.pem"))
     with pytest.raises(SignatureInvalid, match="not the renewal key that farm"):
@@ -191,13 +232,15 @@ def test_a_key_that_the_farm_does_not_name(renew, farm, tmp_path, monkeypatch):
         renew()
 
 
-def test_nothing_to_renew(renew, public):
+def test_nothing_to_renew(renew: Renew, public: Path) -> None:
     shutil.rmtree(public / "upgrades")
     with pytest.raises(UsageError, match="there is no upgrade description"):
         renew()
 
 
-def test_an_environments_key_renews_nothing(environment_keys, release_key):
+def test_an_environments_key_renews_nothing(
+    environment_keys: dict[str, CryptoSigner], release_key: str
+) -> None:
     """One key that leaks would be two: what signs builds is not what a schedule holds."""
     document = make_farm(environment_keys, release_key).model_dump(mode="json")
     document["keys"]["renewal"] = document["keys"]["environments"]["alpha"]
@@ -205,13 +248,20 @@ def test_an_environments_key_renews_nothing(environment_keys, release_key):
         Farm.model_validate(document)
 
 
-def test_a_renewal_leaves_nothing_but_the_file(renew, public):
+def test_a_renewal_leaves_nothing_but_the_file(renew: Renew, public: Path) -> None:
     before = sorted(public.rglob("*"))
     renew(NOW + DAY)
     assert sorted(public.rglob("*")) == before
 
 
-def test_the_command(public, tmp_path, keyring, farm, monkeypatch, capsys):
+def test_the_command(
+    public: Path,
+    tmp_path: Path,
+    keyring: bytes,
+    farm: Farm,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """`kit.renew`, in a checkout that has the public half of the release key."""
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "release.asc").write_bytes(keyring)
@@ -225,7 +275,7 @@ def test_the_command(public, tmp_path, keyring, farm, monkeypatch, capsys):
     assert caught.value.code == ExitStatus.SIGNATURE
 
 
-def test_every_refusal_is_a_line(renew, public):
+def test_every_refusal_is_a_line(renew: Renew, public: Path) -> None:
     (public / "upgrades" / "3.1.json").write_bytes(b"\x1b[31m")
     with pytest.raises(TwinbuildError) as caught:
         renew()

@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from securesystemslib.signer import CryptoSigner
 
 from pipeline.base import dsse
 from pipeline.base.files import sha256_file, write_json
 from pipeline.compare.verdict import run_compare
 from pipeline.documents.disks import LEDGER
 from pipeline.documents.statement import BYPRODUCTS
+from pipeline.farm.config import Farm
+from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
 from pipeline.machines import stage
 from pipeline.machines.accelerator import TCG
@@ -25,7 +28,12 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def workspace(tmp_path, farm, environment_keys, monkeypatch):
+def workspace(
+    tmp_path: Path,
+    farm: Farm,
+    environment_keys: dict[str, CryptoSigner],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Workspace:
     """A farm with the hosts and the builder of this one."""
     monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
     for name in ENVIRONMENTS:
@@ -37,7 +45,7 @@ def workspace(tmp_path, farm, environment_keys, monkeypatch):
     return Workspace(tmp_path, farm)
 
 
-def build(run, workspace, name):
+def build(run: Run, workspace: Workspace, name: str) -> None:
     """Do what stage 3 does, with a machine that hands back something at once."""
     plan = make_plan(run, workspace, name)
     write_json(plan.folder / "job.json", plan.job)
@@ -55,7 +63,9 @@ def build(run, workspace, name):
     stage._state(plan, Attempt(machine, began, done, digests, (), ()))
 
 
-def test_the_gate_takes_what_the_stages_write(tmp_path, workspace, environment_keys):
+def test_the_gate_takes_what_the_stages_write(
+    tmp_path: Path, workspace: Workspace, environment_keys: dict[str, CryptoSigner]
+) -> None:
     kit = kit_from("3.1")
     for key, content in (("ledger_sha256", b"ledger"), ("partition_sha256", b"partition")):
         kit[key] = workspace.store.add_bytes(content)

@@ -11,16 +11,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from securesystemslib.signer import CryptoSigner
 
 import verify
 from pipeline.base import dsse
+from pipeline.farm.config import Farm
 from pipeline.release.publish import VERIFIER
+from tests.releases import GpgHome, Serve, Server
 
 pytestmark = pytest.mark.tools
 
@@ -28,7 +33,13 @@ ISO = "mini-amd64-3.3.iso"
 
 
 @pytest.fixture(scope="session")
-def keyrings(tmp_path_factory, gpg_home, release_key, other_key, expired_key):
+def keyrings(
+    tmp_path_factory: pytest.TempPathFactory,
+    gpg_home: GpgHome,
+    release_key: str,
+    other_key: str,
+    expired_key: str,
+) -> Path:
     """The keys as people have them: armoured, binary, keybox, and files that will not do."""
     folder = tmp_path_factory.mktemp("keyrings")
     (folder / "release.asc").write_bytes(gpg_home.export(release_key, "--armor"))
@@ -45,20 +56,58 @@ def keyrings(tmp_path_factory, gpg_home, release_key, other_key, expired_key):
 
 
 @pytest.fixture
-def public(tmp_path, published):
+def public(tmp_path: Path, published: Path) -> Path:
     return Path(shutil.copytree(published, tmp_path / "public"))
 
 
 @pytest.fixture
-def server(serve, public):
+def server(serve: Serve, public: Path) -> Server:
     return serve(public)
 
 
+class Check(Protocol):
+    """Runs verify.py."""
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        keyring: str | None = ...,
+        tag: str = ...,
+        url: str | None = ...,
+    ) -> tuple[int, dict[str, Any]]: ...
+
+
+class Sign(Protocol):
+    """Signs the manifest."""
+
+    def __call__(
+        self,
+        content: bytes | None = ...,
+        key: str = ...,
+        options: tuple[str, ...] = ...,
+        **how: Any,
+    ) -> None: ...
+
+
+Rewrite = Callable[[Callable[[bytes], bytes]], None]
+
+
+class Restate(Protocol):
+    """Changes what an environment states."""
+
+    def __call__(self, change: Callable[[dict[str, Any]], object], key: str = ...) -> None: ...
+
+
 @pytest.fixture
-def check(server, keyrings, capsys):
+def check(server: Server, keyrings: Path, capsys: pytest.CaptureFixture[str]) -> Check:
     """Run `verify.main` with --json; returns its exit status and what it printed, parsed."""
 
-    def run(*arguments, keyring="release.asc", tag="3.3", url=None):
+    def run(
+        *arguments: str | Path,
+        keyring: str | None = "release.asc",
+        tag: str = "3.3",
+        url: str | None = None,
+    ) -> tuple[int, dict[str, Any]]:
         argv = ["--url", url or server.url, "--tag", tag, "--json", *map(str, arguments)]
         argv += ["--keyring", str(keyrings / keyring)] if keyring else []
         capsys.readouterr()
@@ -73,10 +122,15 @@ def check(server, keyrings, capsys):
 
 
 @pytest.fixture
-def sign(public, gpg_home, release_key):
+def sign(public: Path, gpg_home: GpgHome, release_key: str) -> Sign:
     """Sign what stands in the manifest now, or something else."""
 
-    def run(content=None, key=release_key, options=("--detach-sign",), **how):
+    def run(
+        content: bytes | None = None,
+        key: str = release_key,
+        options: tuple[str, ...] = ("--detach-sign",),
+        **how: Any,
+    ) -> None:
         manifest = (public / "3.3/SHA256SUMS").read_bytes() if content is None else content
         signature = gpg_home.sign(manifest, key, *options, **how)
         (public / "3.3/SHA256SUMS.asc").write_bytes(signature)
@@ -84,7 +138,7 @@ def sign(public, gpg_home, release_key):
     return run
 
 
-def environment_keys_of(farm):
+def environment_keys_of(farm: Farm) -> list[str]:
     return [f"--environment-key={name}={key}" for name, key in farm.keys.environments.items()]
 
 
@@ -92,7 +146,7 @@ def environment_keys_of(farm):
 
 
 @pytest.mark.parametrize("keyring", ["release.asc", "release.gpg", "release.kbx", "both.asc"])
-def test_a_good_release(check, public, release_key, keyring):
+def test_a_good_release(check: Check, public: Path, release_key: str, keyring: str) -> None:
     status, said = check("--file", public / "3.3" / ISO, keyring=keyring)
     assert status == 0
     assert said["signer"] == release_key
@@ -102,7 +156,7 @@ def test_a_good_release(check, public, release_key, keyring):
     assert "--environment-key" in " ".join(said["not_proven"])
 
 
-def test_every_environment_key_is_checked(check, farm, public):
+def test_every_environment_key_is_checked(check: Check, farm: Farm, public: Path) -> None:
     status, said = check(*environment_keys_of(farm))
     assert status == 0
     assert "--environment-key" not in " ".join(said["not_proven"])
@@ -114,13 +168,13 @@ def test_every_environment_key_is_checked(check, farm, public):
     assert (status, said["errors"]) == (6, ["there is no statement of gamma"])
 
 
-def test_it_says_that_no_file_was_checked(check):
+def test_it_says_that_no_file_was_checked(check: Check) -> None:
     status, said = check()
     assert status == 0
     assert said["not_proven"][-1].startswith("any file: none was checked")
 
 
-def test_it_says_which_files_were_not_built_twice(check, public):
+def test_it_says_which_files_were_not_built_twice(check: Check, public: Path) -> None:
     status, said = check("--file", public / "3.3/beta/console.log")
     assert status == 0
     assert "beta/console.log" in said["verified"]
@@ -128,7 +182,7 @@ def test_it_says_which_files_were_not_built_twice(check, public):
     assert any("other than the artifacts" in line for line in said["not_proven"])
 
 
-def test_downloads(check, tmp_path, public):
+def test_downloads(check: Check, tmp_path: Path, public: Path) -> None:
     status, _ = check("--download", ISO, "--directory", tmp_path / "d")
     assert status == 0
     assert (tmp_path / "d" / ISO).read_bytes() == (public / "3.3" / ISO).read_bytes()
@@ -140,14 +194,16 @@ def test_downloads(check, tmp_path, public):
     assert len(said["verified"]) == 18
 
 
-def test_a_folder_instead_of_a_server(check, public):
+def test_a_folder_instead_of_a_server(check: Check, public: Path) -> None:
     status, _ = check("--file", public / "3.3" / ISO, url=public.as_uri())
     assert status == 0
     status, _ = check(tag="3.9", url=public.as_uri())
     assert status == 4
 
 
-def test_the_report_for_people_fits_in_ten_lines(server, keyrings, public, capsys):
+def test_the_report_for_people_fits_in_ten_lines(
+    server: Server, keyrings: Path, public: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     keyring = str(keyrings / "release.asc")
     common = ["--url", server.url, "--tag", "3.3", "--keyring", keyring]
     assert verify.main([*common, "--file", str(public / "3.3" / ISO)]) == 0
@@ -162,10 +218,10 @@ def test_the_report_for_people_fits_in_ten_lines(server, keyrings, public, capsy
     assert said.startswith("3.3: NOT VERIFIED (status 1)\n  error: 'x0' is not in the manifest")
 
 
-def test_as_a_program_of_its_own(server, keyrings, public):
+def test_as_a_program_of_its_own(server: Server, keyrings: Path, public: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-I", public / "verify.py", "--url", server.url, "--tag", "3.3"]
-        + ["--keyring", keyrings / "release.asc", "--file", public / "3.3" / ISO],
+        [sys.executable, "-I", str(public / "verify.py"), "--url", server.url, "--tag", "3.3"]
+        + ["--keyring", str(keyrings / "release.asc"), "--file", str(public / "3.3" / ISO)],
         capture_output=True,
         text=True,
         check=True,
@@ -174,9 +230,13 @@ def test_as_a_program_of_its_own(server, keyrings, public):
     assert done.stderr == ""
 
 
-def test_with_gpg_where_there_is_no_gpgv(check, sign, tmp_path, monkeypatch, other_key):
+def test_with_gpg_where_there_is_no_gpgv(
+    check: Check, sign: Sign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_key: str
+) -> None:
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/gpg").symlink_to(shutil.which("gpg"))
+    gpg = shutil.which("gpg")
+    assert gpg
+    (tmp_path / "bin/gpg").symlink_to(gpg)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert check()[0] == 0
     assert check(keyring="release.kbx")[0] == 0
@@ -190,27 +250,29 @@ def test_with_gpg_where_there_is_no_gpgv(check, sign, tmp_path, monkeypatch, oth
 # --- signatures
 
 
-def test_without_a_keyring_nothing_is_verified(check):
+def test_without_a_keyring_nothing_is_verified(check: Check) -> None:
     status, said = check(keyring=None)
     assert status == 6
     assert "no keyring" in said["errors"][0]
     assert said["verified"] == []
 
 
-def test_a_keyring_offered_by_the_server_is_of_no_use(check, public, keyrings, sign, other_key):
+def test_a_keyring_offered_by_the_server_is_of_no_use(
+    check: Check, public: Path, keyrings: Path, sign: Sign, other_key: str
+) -> None:
     sign(key=other_key)
     shutil.copy(keyrings / "other.asc", public / "3.3/release.asc")
     shutil.copy(keyrings / "other.asc", public / "release.asc")
     assert check()[0] == 6
 
 
-def test_a_keyring_that_is_none(check, keyrings):
+def test_a_keyring_that_is_none(check: Check, keyrings: Path) -> None:
     (keyrings / "empty").write_bytes(b"")
     assert check(keyring="empty")[0] == 2
     assert check(keyring="absent")[0] == 2
 
 
-def test_a_pinned_fingerprint(check, release_key, other_key):
+def test_a_pinned_fingerprint(check: Check, release_key: str, other_key: str) -> None:
     assert check("--fingerprint", release_key, keyring="both.asc")[0] == 0
     spaced = " ".join(release_key[i : i + 4] for i in range(0, 40, 4)).lower()
     assert check("--fingerprint", spaced, keyring="both.asc")[0] == 0
@@ -219,18 +281,18 @@ def test_a_pinned_fingerprint(check, release_key, other_key):
     assert release_key in said["errors"][0]
 
 
-def test_a_key_that_is_not_in_the_keyring(check):
+def test_a_key_that_is_not_in_the_keyring(check: Check) -> None:
     status, said = check(keyring="other.asc")
     assert status == 6
     assert "not in the keyring" in said["errors"][0]
 
 
-def test_a_missing_signature(check, public):
+def test_a_missing_signature(check: Check, public: Path) -> None:
     (public / "3.3/SHA256SUMS.asc").unlink()
     assert check()[0] == 6
 
 
-def test_a_changed_manifest(check, public):
+def test_a_changed_manifest(check: Check, public: Path) -> None:
     manifest = public / "3.3/SHA256SUMS"
     content = bytearray(manifest.read_bytes())
     content[0] ^= 1
@@ -241,19 +303,19 @@ def test_a_changed_manifest(check, public):
     assert said["signer"] is None
 
 
-def test_a_signature_over_other_text(check, sign):
+def test_a_signature_over_other_text(check: Check, sign: Sign) -> None:
     sign(b"something else\n")
     assert check()[0] == 6
 
 
-def test_an_expired_key(check, sign, expired_key):
+def test_an_expired_key(check: Check, sign: Sign, expired_key: str) -> None:
     sign(key=expired_key, days_ago=9.9)
     status, said = check(keyring="expired.asc")
     assert status == 6
     assert "has expired" in said["errors"][0]
 
 
-def test_an_expired_signature(check, sign, gpg_home, keyrings):
+def test_an_expired_signature(check: Check, sign: Sign, gpg_home: GpgHome, keyrings: Path) -> None:
     key = gpg_home.make("Old <old@example.org>", days_ago=10)
     (keyrings / "old.asc").write_bytes(gpg_home.export(key, "--armor"))
     for days, expected in ((20, 0), (1, 6)):
@@ -262,7 +324,7 @@ def test_an_expired_signature(check, sign, gpg_home, keyrings):
         assert check(keyring="old.asc")[0] == expected
 
 
-def test_a_revoked_key(check, sign, gpg_home, keyrings):
+def test_a_revoked_key(check: Check, sign: Sign, gpg_home: GpgHome, keyrings: Path) -> None:
     key = gpg_home.make("Gone <gone@example.org>")
     sign(key=key)
     gpg_home.revoke(key)
@@ -272,7 +334,9 @@ def test_a_revoked_key(check, sign, gpg_home, keyrings):
     assert "was revoked" in said["errors"][0]
 
 
-def test_a_second_signature_that_is_not_good_spoils_it(check, sign, public, other_key):
+def test_a_second_signature_that_is_not_good_spoils_it(
+    check: Check, sign: Sign, public: Path, other_key: str
+) -> None:
     first = verify.dearmour((public / "3.3/SHA256SUMS.asc").read_bytes())
     sign(key=other_key)
     second = verify.dearmour((public / "3.3/SHA256SUMS.asc").read_bytes())
@@ -282,14 +346,18 @@ def test_a_second_signature_that_is_not_good_spoils_it(check, sign, public, othe
 
 
 @pytest.mark.parametrize("how", [("--sign",), ("--clear-sign",), ("--store",)])
-def test_a_signed_message_is_not_a_detached_signature(check, sign, public, how):
+def test_a_signed_message_is_not_a_detached_signature(
+    check: Check, sign: Sign, public: Path, how: tuple[str, ...]
+) -> None:
     good = (public / "3.3/SHA256SUMS").read_bytes()
     sign(good, options=how)
     (public / "3.3/SHA256SUMS").write_bytes(b"0" * 64 + b"  evil.iso\n")
     assert check()[0] == 6
 
 
-def test_a_text_signature_over_bytes_that_differ_in_line_ends(check, sign, public):
+def test_a_text_signature_over_bytes_that_differ_in_line_ends(
+    check: Check, sign: Sign, public: Path
+) -> None:
     manifest = public / "3.3/SHA256SUMS"
     sign(options=("--textmode", "--detach-sign"))
     status, said = check()
@@ -299,7 +367,7 @@ def test_a_text_signature_over_bytes_that_differ_in_line_ends(check, sign, publi
     assert check()[0] == 6
 
 
-def test_a_weak_digest(check, sign):
+def test_a_weak_digest(check: Check, sign: Sign) -> None:
     sign(options=("--digest-algo", "RIPEMD160", "--detach-sign"))
     assert check()[0] == 6
 
@@ -307,15 +375,15 @@ def test_a_weak_digest(check, sign):
 EVIL = "[GNUPG:] VALIDSIG {0} 2026-11-22 1795370885 0 4 0 22 8 00 {0}"
 
 
-def fingerprints(home):
+def fingerprints(home: GpgHome) -> set[str]:
     listed = home.gpg("--with-colons", "--list-keys")
     return {match.decode() for match in re.findall(rb"^fpr:+([0-9A-F]{40}):", listed, re.M)}
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0b", "\x1d", "\r", ""])
 def test_a_user_name_that_looks_like_status_lines(
-    check, sign, gpg_home, release_key, keyrings, separator
-):
+    check: Check, sign: Sign, gpg_home: GpgHome, release_key: str, keyrings: Path, separator: str
+) -> None:
     spoof = separator + "[GNUPG:] GOODSIG " + separator + EVIL.format(release_key) + separator
     user = f"E{len(spoof)}{ord(separator or '0')} {spoof}"
     argv = ["--quick-gen-key", user, "ed25519", "sign", "never"]
@@ -329,7 +397,9 @@ def test_a_user_name_that_looks_like_status_lines(
     assert said["signer"] is None
 
 
-def test_a_complaint_of_gpgv_counts_even_with_good_lines(check, tmp_path, monkeypatch):
+def test_a_complaint_of_gpgv_counts_even_with_good_lines(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpgv = tmp_path / "bin/gpgv"
     gpgv.parent.mkdir()
     gpgv.write_text('#!/bin/sh\n/usr/bin/gpgv "$@" || exit\necho "something odd" >&2; exit 1\n')
@@ -343,7 +413,7 @@ def test_a_complaint_of_gpgv_counts_even_with_good_lines(check, tmp_path, monkey
 LITERAL = bytes([0xCB, 8]) + b"b\0" + bytes(4) + b"hi"
 
 
-def test_what_comes_with_signatures_must_be_signatures(gpg_home, release_key):
+def test_what_comes_with_signatures_must_be_signatures(gpg_home: GpgHome, release_key: str) -> None:
     packets = verify.dearmour(gpg_home.sign(b"hi", release_key, "--detach-sign"))
     verify.check_only_signatures(packets * verify.SIGNATURES_LIMIT)
     inline = verify.dearmour(gpg_home.sign(b"hi", release_key, "--sign"))
@@ -354,7 +424,7 @@ def test_what_comes_with_signatures_must_be_signatures(gpg_home, release_key):
 
 
 @given(st.binary(max_size=300))
-def test_only_signature_packets_pass(content):
+def test_only_signature_packets_pass(content: bytes) -> None:
     try:
         verify.check_only_signatures(content)
     except ValueError:
@@ -363,7 +433,7 @@ def test_only_signature_packets_pass(content):
 
 
 @given(st.binary(max_size=200) | st.text(alphabet="-BEGIN PGP SIGNATURE\n=:A", max_size=300))
-def test_armour_of_anything(content):
+def test_armour_of_anything(content: bytes | str) -> None:
     content = content if isinstance(content, bytes) else content.encode()
     with contextlib.suppress(ValueError):
         verify.dearmour(b"-----BEGIN PGP SIGNATURE-----\n\n" + content)
@@ -373,10 +443,10 @@ def test_armour_of_anything(content):
 
 
 @pytest.fixture
-def rewrite(public, sign):
+def rewrite(public: Path, sign: Sign) -> Rewrite:
     """Change the manifest and sign it again, as a release key in wrong hands would."""
 
-    def run(change):
+    def run(change: Callable[[bytes], bytes]) -> None:
         manifest = public / "3.3/SHA256SUMS"
         content = change(manifest.read_bytes())
         manifest.write_bytes(content)
@@ -402,7 +472,9 @@ def rewrite(public, sign):
         b"",
     ],
 )
-def test_a_signed_manifest_with_bad_names_is_refused_whole(check, rewrite, name, tmp_path):
+def test_a_signed_manifest_with_bad_names_is_refused_whole(
+    check: Check, rewrite: Rewrite, name: bytes, tmp_path: Path
+) -> None:
     rewrite(lambda content: content + b"0" * 64 + b"  " + name + b"\n")
     status, said = check("--all", "--directory", tmp_path / "d")
     assert status == 6
@@ -412,12 +484,12 @@ def test_a_signed_manifest_with_bad_names_is_refused_whole(check, rewrite, name,
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"0" * 64 + b"  cut-off"])
-def test_an_empty_or_cut_manifest(check, rewrite, content):
+def test_an_empty_or_cut_manifest(check: Check, rewrite: Rewrite, content: bytes) -> None:
     rewrite(lambda _: content)
     assert check()[0] == 6
 
 
-def test_a_huge_manifest_is_not_read_to_its_end(check, public):
+def test_a_huge_manifest_is_not_read_to_its_end(check: Check, public: Path) -> None:
     with (public / "3.3/SHA256SUMS").open("wb") as file:
         file.truncate(verify.MANIFEST_LIMIT + 1)
     status, said = check()
@@ -425,32 +497,32 @@ def test_a_huge_manifest_is_not_read_to_its_end(check, public):
     assert "larger than" in said["errors"][0]
 
 
-def test_an_old_release_under_a_new_tag(check, public):
+def test_an_old_release_under_a_new_tag(check: Check, public: Path) -> None:
     shutil.copytree(public / "3.3", public / "3.4")
     status, said = check(tag="3.4")
     assert status == 6
     assert "of the release '3.3'" in said["errors"][0]
 
 
-def replaced(content, name, digest):
+def replaced(content: bytes, name: str, digest: str) -> bytes:
     lines = [line for line in content.split(b"\n") if not line.endswith(b"  " + name.encode())]
     return b"\n".join([digest.encode() + b"  " + name.encode(), *lines])
 
 
-def test_a_manifest_that_says_other_than_the_statements(check, rewrite):
+def test_a_manifest_that_says_other_than_the_statements(check: Check, rewrite: Rewrite) -> None:
     rewrite(lambda content: replaced(content, ISO, "0" * 64))
     status, said = check()
     assert status == 1
     assert f"{ISO} is not in the manifest as alpha states it" in said["errors"][0]
 
 
-def test_a_statement_that_is_not_the_one_in_the_manifest(check, public):
+def test_a_statement_that_is_not_the_one_in_the_manifest(check: Check, public: Path) -> None:
     path = public / "3.3/statements/beta.json"
     path.write_bytes(path.read_bytes() + b" ")
     assert check()[0] == 1
 
 
-def test_a_manifest_without_two_statements(check, rewrite):
+def test_a_manifest_without_two_statements(check: Check, rewrite: Rewrite) -> None:
     rewrite(
         lambda content: b"\n".join(
             line for line in content.split(b"\n") if b"statements/beta" not in line
@@ -462,10 +534,10 @@ def test_a_manifest_without_two_statements(check, rewrite):
 
 
 @pytest.fixture
-def restate(public, rewrite, environment_keys):
+def restate(public: Path, rewrite: Rewrite, environment_keys: dict[str, CryptoSigner]) -> Restate:
     """Change what beta states, put it into the manifest and sign all of it again."""
 
-    def run(change, key="beta"):
+    def run(change: Callable[[dict[str, Any]], object], key: str = "beta") -> None:
         path = public / "3.3/statements/beta.json"
         envelope = json.loads(path.read_text())
         document = json.loads(base64.b64decode(envelope["payload"]))
@@ -487,8 +559,10 @@ def restate(public, rewrite, environment_keys):
         (("externalParameters",), None, 6),
     ],
 )
-def test_statements_that_disagree(check, restate, where, value, expected):
-    def change(document):
+def test_statements_that_disagree(
+    check: Check, restate: Restate, where: tuple[str, ...], value: object, expected: int
+) -> None:
+    def change(document: dict[str, Any]) -> None:
         place = document["predicate"]["buildDefinition"]
         for key in where[:-1]:
             place = place[key]
@@ -498,7 +572,7 @@ def test_statements_that_disagree(check, restate, where, value, expected):
     assert check()[0] == expected
 
 
-def test_a_statement_by_an_unknown_key(check, restate, farm):
+def test_a_statement_by_an_unknown_key(check: Check, restate: Restate, farm: Farm) -> None:
     restate(lambda document: None, key="stranger")
     assert check()[0] == 0
     status, said = check(*environment_keys_of(farm))
@@ -506,8 +580,8 @@ def test_a_statement_by_an_unknown_key(check, restate, farm):
     assert "statement of beta" in said["errors"][0]
 
 
-def test_a_statement_of_another_environment(check, restate):
-    def change(document):
+def test_a_statement_of_another_environment(check: Check, restate: Restate) -> None:
+    def change(document: dict[str, Any]) -> None:
         document["predicate"]["runDetails"]["builder"]["id"] += "2"
 
     restate(change)
@@ -516,7 +590,7 @@ def test_a_statement_of_another_environment(check, restate):
 
 @settings(max_examples=10)
 @given(st.binary(max_size=200), st.integers(0, 511))
-def test_ed25519_agrees_with_the_library(message, bit):
+def test_ed25519_agrees_with_the_library(message: bytes, bit: int) -> None:
     key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(message).digest())
     public, signature = key.public_key().public_bytes_raw(), bytearray(key.sign(message))
     assert verify.ed25519_holds(public, message, bytes(signature))
@@ -525,7 +599,7 @@ def test_ed25519_agrees_with_the_library(message, bit):
     assert not verify.ed25519_holds(public, message, bytes(signature))
 
 
-def test_ed25519_refuses_malleable_and_malformed_signatures():
+def test_ed25519_refuses_malleable_and_malformed_signatures() -> None:
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
     public, signature = key.public_key().public_bytes_raw(), key.sign(b"m")
     scalar = int.from_bytes(signature[32:], "little") + verify.ORDER
@@ -539,7 +613,7 @@ def test_ed25519_refuses_malleable_and_malformed_signatures():
 # --- files and the network
 
 
-def test_a_file_that_differs(check, tmp_path, public):
+def test_a_file_that_differs(check: Check, tmp_path: Path, public: Path) -> None:
     bad = tmp_path / ISO
     content = bytearray((public / "3.3" / ISO).read_bytes())
     content[-1] ^= 1
@@ -553,23 +627,23 @@ def test_a_file_that_differs(check, tmp_path, public):
     assert ISO not in said["verified"]
 
 
-def test_a_file_under_another_name(check, tmp_path, public):
+def test_a_file_under_another_name(check: Check, tmp_path: Path, public: Path) -> None:
     shutil.copy(public / "3.3" / ISO, tmp_path / "mini-amd64-3.3.packages")
     assert check("--file", tmp_path / "mini-amd64-3.3.packages")[0] == 1
 
 
-def test_a_file_that_is_not_there(check, tmp_path):
+def test_a_file_that_is_not_there(check: Check, tmp_path: Path) -> None:
     assert check("--file", tmp_path / ISO)[0] == 2
 
 
-def test_a_download_that_differs_leaves_nothing(check, public, tmp_path):
+def test_a_download_that_differs_leaves_nothing(check: Check, public: Path, tmp_path: Path) -> None:
     (public / "3.3" / ISO).write_bytes(b"trojan")
     status, _ = check("--download", ISO, "--directory", tmp_path / "d")
     assert status == 1
     assert list((tmp_path / "d").iterdir()) == []
 
 
-def test_a_file_in_the_way_of_a_download_is_not_overwritten(check, tmp_path):
+def test_a_file_in_the_way_of_a_download_is_not_overwritten(check: Check, tmp_path: Path) -> None:
     (tmp_path / ISO).write_bytes(b"mine")
     status, said = check("--download", ISO, "--directory", tmp_path)
     assert status == 1
@@ -577,18 +651,22 @@ def test_a_file_in_the_way_of_a_download_is_not_overwritten(check, tmp_path):
     assert (tmp_path / ISO).read_bytes() == b"mine"
 
 
-def offsets(server):
+def offsets(server: Server) -> list[int | None]:
     return [offset for path, offset in server.seen if path.endswith(".iso")]
 
 
-def test_a_truncated_download_is_resumed_where_it_broke_off(check, server, tmp_path):
+def test_a_truncated_download_is_resumed_where_it_broke_off(
+    check: Check, server: Server, tmp_path: Path
+) -> None:
     server.cuts = [1000, 5000]
     status, _ = check("--download", ISO, "--directory", tmp_path)
     assert status == 0
     assert offsets(server) == [None, 1000, 6000]
 
 
-def test_a_download_goes_on_from_what_an_earlier_run_has_left(check, server, tmp_path):
+def test_a_download_goes_on_from_what_an_earlier_run_has_left(
+    check: Check, server: Server, tmp_path: Path
+) -> None:
     server.cuts = [1000, *[0] * 9]
     status, said = check("--download", ISO, "--directory", tmp_path)
     assert status == 4
@@ -600,26 +678,26 @@ def test_a_download_goes_on_from_what_an_earlier_run_has_left(check, server, tmp
     assert not (tmp_path / f"{ISO}.part").exists()
 
 
-def test_a_server_that_knows_no_ranges(check, server, tmp_path):
+def test_a_server_that_knows_no_ranges(check: Check, server: Server, tmp_path: Path) -> None:
     server.ranges, server.cuts = False, [1000]
     assert check("--download", ISO, "--directory", tmp_path)[0] == 0
     assert offsets(server) == [None, None]
 
 
 @pytest.mark.parametrize("length", [10, 16387, 20000])
-def test_a_part_of_something_else_is_thrown_away(check, tmp_path, length):
+def test_a_part_of_something_else_is_thrown_away(check: Check, tmp_path: Path, length: int) -> None:
     (tmp_path / f"{ISO}.part").write_bytes(b"x" * length)
     assert check("--download", ISO, "--directory", tmp_path)[0] == 0
 
 
-def test_a_truncated_manifest_is_a_fault_of_the_network(check, server):
+def test_a_truncated_manifest_is_a_fault_of_the_network(check: Check, server: Server) -> None:
     server.cuts, server.cut_suffix = [10], ""
     status, said = check()
     assert status == 4
     assert "cut off" in said["errors"][0]
 
 
-def test_a_server_that_is_not_there(check, serve, tmp_path):
+def test_a_server_that_is_not_there(check: Check, serve: Serve, tmp_path: Path) -> None:
     server = serve(tmp_path)
     url = server.url
     server.server_close()
@@ -628,11 +706,13 @@ def test_a_server_that_is_not_there(check, serve, tmp_path):
     assert said["errors"]
 
 
-def test_a_release_that_is_not_there(check):
+def test_a_release_that_is_not_there(check: Check) -> None:
     assert check(tag="9.9")[0] == 4
 
 
-def test_a_download_that_does_not_end(check, server, tmp_path, monkeypatch):
+def test_a_download_that_does_not_end(
+    check: Check, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(verify, "DOWNLOAD_LIMIT", 1000)
     status, said = check("--download", ISO, "--directory", tmp_path)
     assert status == 1
@@ -651,12 +731,12 @@ def test_a_download_that_does_not_end(check, server, tmp_path, monkeypatch):
         ["--url", "https://example.org", "--tag", "3.3", "--environment-key", "alpha=00"],
     ],
 )
-def test_wrong_usage(arguments, capsys):
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert verify.main(arguments) == 2
     assert "usage:" in capsys.readouterr().err
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path):
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     size = 64 * 1024 * 1024
     with (tmp_path / "big").open("wb") as file:
         file.truncate(size)
@@ -665,7 +745,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
 
 
-def test_it_needs_only_the_standard_library():
+def test_it_needs_only_the_standard_library() -> None:
     code = (
         "import sys, runpy; runpy.run_path(sys.argv[1]);"
         "print(*{m.split('.')[0] for m in sys.modules} - set(sys.stdlib_module_names))"

@@ -2,6 +2,7 @@
 """verify.py against servers and arguments that mean harm: it ends, with a status and one object."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,27 +22,34 @@ from hypothesis import strategies as st
 
 import verify
 from pipeline.release.publish import VERIFIER
+from tests.releases import GpgHome
 
 OK = b"HTTP/1.1 200 OK\r\n"
 MIB = 1024 * 1024
 
 
+Send = Callable[[bytes], object]
+Answer = Callable[["Raw", Send, str], object]
+Start = Callable[[bytes | Answer], "Raw"]
+
+
 class Raw:
     """A server that reads a request and then does to the connection what `answer` does."""
 
-    def __init__(self, answer):
-        self.answer, self.sent, self.paths = answer, 0, []
+    def __init__(self, answer: Answer) -> None:
+        self.answer, self.sent = answer, 0
+        self.paths: list[str] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self.serve, daemon=True).start()
 
-    def serve(self):
+    def serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self.listener.accept()
                 threading.Thread(target=self.handle, args=(connection,), daemon=True).start()
 
-    def handle(self, connection):
+    def handle(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             request = b""
             while b"\r\n\r\n" not in request:
@@ -50,7 +60,7 @@ class Raw:
             self.paths.append(request.split(b" ")[1].decode())
             self.answer(self, connection.sendall, self.paths[-1])
 
-    def endless(self, send, piece=b"x" * MIB, limit=512 * MIB):
+    def endless(self, send: Send, piece: bytes = b"x" * MIB, limit: int = 512 * MIB) -> None:
         """Send until nobody takes it any more."""
         while self.sent < limit:
             send(piece)
@@ -58,10 +68,10 @@ class Raw:
 
 
 @pytest.fixture
-def raw():
-    servers = []
+def raw() -> Iterator[Start]:
+    servers: list[Raw] = []
 
-    def start(answer):
+    def start(answer: bytes | Answer) -> Raw:
         if isinstance(answer, bytes):
             content = answer
             answer = lambda _, send, __: send(content)  # noqa: E731
@@ -74,17 +84,23 @@ def raw():
 
 
 @pytest.fixture(scope="session")
-def keyring(tmp_path_factory, gpg_home, release_key):
+def keyring(tmp_path_factory: pytest.TempPathFactory, gpg_home: GpgHome, release_key: str) -> Path:
     path = tmp_path_factory.mktemp("keyring") / "release.gpg"
     path.write_bytes(gpg_home.export(release_key))
     return path
 
 
+class Ask(Protocol):
+    """Runs verify.py; gives its status and errors."""
+
+    def __call__(self, url: str, *more: str) -> tuple[int, str]: ...
+
+
 @pytest.fixture
-def run(keyring, capsys):
+def run(keyring: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
     """Run `verify.main --json` against an address; return its status and its object."""
 
-    def ask(url, *more):
+    def ask(url: str, *more: str) -> tuple[int, str]:
         capsys.readouterr()
         argv = ["--url", url, "--tag", "3.3", "--keyring", os.fspath(keyring), "--json", *more]
         begin = time.monotonic()
@@ -97,7 +113,7 @@ def run(keyring, capsys):
     return ask
 
 
-def head(text):
+def head(text: str) -> bytes:
     return OK + text.encode("latin-1") + b"\r\n\r\n"
 
 
@@ -105,10 +121,10 @@ def head(text):
 
 
 @pytest.mark.parametrize("status", ["302 Found", "301 Moved", "308 Permanent", "404 No", "500 No"])
-def test_the_body_of_a_redirect_or_an_error_is_not_read(raw, run, status):
+def test_the_body_of_a_redirect_or_an_error_is_not_read(raw: Start, run: Ask, status: str) -> None:
     """The attacker serves an endless body with the redirect."""
 
-    def answer(server, send, path):
+    def answer(server: Raw, send: Send, path: str) -> None:
         moved = "Location: /elsewhere" if "elsewhere" not in path else "X: y"
         send(f"HTTP/1.1 {status}\r\n{moved}\r\n\r\n".encode())
         server.endless(send)
@@ -121,10 +137,10 @@ def test_the_body_of_a_redirect_or_an_error_is_not_read(raw, run, status):
 
 
 @pytest.mark.parametrize("size", [b"-1", b"+5", b"0x5", b"5_0", b" 5", b"", b"5" * 400, b"\xb2"])
-def test_a_chunk_of_another_size_than_hexadecimal_digits(raw, run, size):
+def test_a_chunk_of_another_size_than_hexadecimal_digits(raw: Start, run: Ask, size: bytes) -> None:
     """The attacker says -1, which http.client takes for everything."""
 
-    def answer(server, send, _):
+    def answer(server: Raw, send: Send, _: object) -> None:
         send(head("Transfer-Encoding: chunked") + size + b"\r\n")
         server.endless(send)
 
@@ -136,8 +152,8 @@ def test_a_chunk_of_another_size_than_hexadecimal_digits(raw, run, size):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
 
-def test_a_chunked_release_is_read(raw, run, published):
-    def answer(_, send, path):
+def test_a_chunked_release_is_read(raw: Start, run: Ask, published: Path) -> None:
+    def answer(_: object, send: Send, path: str) -> None:
         content = (published / path.lstrip("/")).read_bytes()
         send(head("Transfer-Encoding: chunked"))
         for at in range(0, len(content), 700):
@@ -149,26 +165,26 @@ def test_a_chunked_release_is_read(raw, run, published):
 
 
 @pytest.mark.parametrize("cut", [b"5\r\nab", b"5\r\n", b"5", b"5\r\nabcdeXX"])
-def test_chunks_that_are_cut_off(raw, run, cut):
+def test_chunks_that_are_cut_off(raw: Start, run: Ask, cut: bytes) -> None:
     status, said = run(raw(head("Transfer-Encoding: chunked") + cut).url)
     assert status == 4
     assert "cut off" in said or "malformed chunk" in said
 
 
 @pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "1,1", "1e3", "", "0x10", "+3"])
-def test_a_content_length_that_is_no_number(raw, run, length):
+def test_a_content_length_that_is_no_number(raw: Start, run: Ask, length: str) -> None:
     status, said = run(raw(head(f"Content-Length: {length}") + b"abc").url)
     assert status == 4
     assert "bytes follow" in said
 
 
-def test_a_body_that_is_compressed_though_nobody_asked(raw, run):
+def test_a_body_that_is_compressed_though_nobody_asked(raw: Start, run: Ask) -> None:
     status, said = run(raw(head("Content-Encoding: gzip") + b"\x1f\x8b").url)
     assert status == 4
     assert "gzip" in said
 
 
-def test_nothing_else_than_the_file_itself_is_taken_for_it(raw, run):
+def test_nothing_else_than_the_file_itself_is_taken_for_it(raw: Start, run: Ask) -> None:
     assert "206" in run(raw(b"HTTP/1.1 206 Part\r\nContent-Length: 3\r\n\r\nabc").url)[1]
     assert "204" in run(raw(b"HTTP/1.1 204 None\r\n\r\n").url)[1]
 
@@ -176,7 +192,7 @@ def test_nothing_else_than_the_file_itself_is_taken_for_it(raw, run):
 # --- redirects ------------------------------------------------------------------------------------
 
 
-def redirects(location):
+def redirects(location: str) -> bytes:
     return b"HTTP/1.1 302 Found\r\nLocation: " + location.encode("utf-8") + b"\r\n\r\n"
 
 
@@ -201,14 +217,16 @@ def redirects(location):
         "",
     ],
 )
-def test_a_redirect_to_where_nothing_is_followed(raw, run, location):
+def test_a_redirect_to_where_nothing_is_followed(raw: Start, run: Ask, location: str) -> None:
     status, said = run(raw(redirects(location)).url)
     assert status == 4
     assert said
 
 
-def test_redirects_are_followed_a_few_times_with_their_query(raw, run, published):
-    def answer(_, send, path):
+def test_redirects_are_followed_a_few_times_with_their_query(
+    raw: Start, run: Ask, published: Path
+) -> None:
+    def answer(_: object, send: Send, path: str) -> None:
         where, _, count = path.partition("?hop=")
         if int(count or 0) < verify.REDIRECTS_LIMIT:
             send(redirects(f"{where}?hop={int(count or 0) + 1}"))
@@ -219,7 +237,7 @@ def test_redirects_are_followed_a_few_times_with_their_query(raw, run, published
     assert run(raw(answer).url) == (0, "")
 
 
-def test_a_circle_of_redirects_ends(raw, run):
+def test_a_circle_of_redirects_ends(raw: Start, run: Ask) -> None:
     server = raw(redirects("/again"))
     status, said = run(server.url)
     assert status == 4
@@ -227,7 +245,7 @@ def test_a_circle_of_redirects_ends(raw, run):
     assert len(server.paths) == verify.REDIRECTS_LIMIT + 1
 
 
-def test_there_is_no_step_down_from_https():
+def test_there_is_no_step_down_from_https() -> None:
     with pytest.raises(verify.Trouble, match="not followed"):
         verify._redirected("https://example.org/a", "http://example.org/a")
     assert verify._redirected("http://example.org/a", "https://example.org/b").startswith("https:")
@@ -241,10 +259,10 @@ def test_there_is_no_step_down_from_https():
 @pytest.mark.parametrize(
     "piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"H", b"HTTP/1.1 100 Continue\r\nX: "]
 )
-def test_an_answer_that_never_begins_ends(raw, run, piece):
+def test_an_answer_that_never_begins_ends(raw: Start, run: Ask, piece: bytes) -> None:
     """The attacker sends a byte, or "100 Continue", before the server would be silent."""
 
-    def answer(_, send, __):
+    def answer(_: object, send: Send, __: object) -> None:
         while True:
             send(piece)
             time.sleep(0.02)
@@ -256,10 +274,10 @@ def test_an_answer_that_never_begins_ends(raw, run, piece):
     assert time.monotonic() - begin < 5
 
 
-def test_a_body_that_drips_ends(raw, run, monkeypatch):
+def test_a_body_that_drips_ends(raw: Start, run: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "TOTAL_TIMES", 2)
 
-    def answer(_, send, __):
+    def answer(_: object, send: Send, __: object) -> None:
         send(head("Content-Length: 1000000"))
         while True:
             send(b"x")
@@ -272,7 +290,7 @@ def test_a_body_that_drips_ends(raw, run, monkeypatch):
     assert time.monotonic() - begin < 5
 
 
-def test_a_server_that_is_silent(raw, run):
+def test_a_server_that_is_silent(raw: Start, run: Ask) -> None:
     status, said = run(raw(lambda *_: time.sleep(5)).url, "--timeout", "0.2")
     assert status == 4
     assert said
@@ -299,7 +317,9 @@ ANSWERS = st.binary(max_size=100) | st.builds(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(answer=ANSWERS)
-def test_whatever_a_server_sends_there_is_a_status_and_an_object(raw, run, answer, tmp_path):
+def test_whatever_a_server_sends_there_is_a_status_and_an_object(
+    raw: Start, run: Ask, answer: Answer, tmp_path: Path
+) -> None:
     server = raw(answer)
     more = ("--all", "--directory", os.fspath(tmp_path / "d"), "--timeout", "2")
     status, said = run(server.url, *more)
@@ -323,33 +343,29 @@ ARGUMENTS = st.lists(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(arguments=ARGUMENTS)
-def test_whatever_the_arguments_are_there_is_a_status_and_an_object(arguments, monkeypatch):
+def test_whatever_the_arguments_are_there_is_a_status_and_an_object(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(verify, "_open", _no_network)
     with contextlib.redirect_stdout(_Text()) as out, contextlib.redirect_stderr(_Text()):
         status = verify.main(["--json", *arguments])
     if {"-h", "--help"} & set(arguments) and status == 0:
         return
     assert status in (1, 2, 4, 6)
-    assert json.loads(out.written)["status"] == status
+    assert json.loads(out.getvalue())["status"] == status
 
 
-class _Text:
+class _Text(io.StringIO):
     """A stream that takes ASCII alone, as on a machine with LC_ALL=C."""
 
     encoding = "ascii"
 
-    def __init__(self):
-        self.written = ""
-
-    def write(self, text):
+    def write(self, text: str) -> int:
         text.encode("ascii")
-        self.written += text
-
-    def flush(self):
-        pass
+        return super().write(text)
 
 
-def _no_network(*_):
+def _no_network(*_: object) -> NoReturn:
     raise verify.Trouble("there is no network here")
 
 
@@ -375,7 +391,9 @@ def _no_network(*_):
         (["--fingerprint", "DEADBEEF"], "fingerprint"),
     ],
 )
-def test_wrong_usage_is_an_object_with_json(arguments, says, capsys):
+def test_wrong_usage_is_an_object_with_json(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = ["--url", "http://127.0.0.1:1", "--tag", "3.3", "--json", *arguments]
     assert verify.main(given) == 2
     said = json.loads(capsys.readouterr().out)
@@ -394,14 +412,16 @@ def test_wrong_usage_is_an_object_with_json(arguments, says, capsys):
         ("file:///tmp/\udcff", "file:///tmp/%FF"),
     ],
 )
-def test_an_address_that_is_not_ascii_is_quoted(url, sent):
+def test_an_address_that_is_not_ascii_is_quoted(url: str, sent: str) -> None:
     assert verify.normal_url(url) == sent
 
 
 # --- as a program ---------------------------------------------------------------------------------
 
 
-def program(*arguments, env=None, **options):
+def program(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[Any]:
     return subprocess.run(
         [sys.executable, "-I", VERIFIER, *arguments],
         env={**os.environ, **(env or {})},
@@ -411,11 +431,13 @@ def program(*arguments, env=None, **options):
     )
 
 
-def arguments_for(published, keyring, *more):
+def arguments_for(published: Path, keyring: Path, *more: str | Path) -> list[str | Path]:
     return ["--url", published.as_uri(), "--tag", "3.3", "--keyring", keyring, *more]
 
 
-def test_a_standard_output_that_is_not_utf_8(published, keyring, tmp_path):
+def test_a_standard_output_that_is_not_utf_8(
+    published: Path, keyring: Path, tmp_path: Path
+) -> None:
     name = tmp_path / "bücher\n\x1b[2J.iso"
     name.write_bytes((published / "3.3/mini-amd64-3.3.iso").read_bytes())
     argv = arguments_for(published, keyring, "--file", name)
@@ -430,7 +452,7 @@ def test_a_standard_output_that_is_not_utf_8(published, keyring, tmp_path):
     assert json.loads(missing.stdout)["status"] == 2
 
 
-def test_a_standard_output_that_nobody_reads(published, keyring):
+def test_a_standard_output_that_nobody_reads(published: Path, keyring: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     for more in ([], ["--json"]):
@@ -441,7 +463,7 @@ def test_a_standard_output_that_nobody_reads(published, keyring):
     os.close(writer)
 
 
-def test_a_standard_output_that_is_full(published, keyring):
+def test_a_standard_output_that_is_full(published: Path, keyring: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         done = program(*arguments_for(published, keyring), stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 4
@@ -450,8 +472,8 @@ def test_a_standard_output_that_is_full(published, keyring):
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_keyring_with_a_byte_order_mark(
-    run, published, gpg_home, release_key, tmp_path, encoding
-):
+    run: Ask, published: Path, gpg_home: GpgHome, release_key: str, tmp_path: Path, encoding: str
+) -> None:
     armoured = gpg_home.export(release_key, "--armor").decode()
     (tmp_path / "bom.asc").write_bytes(armoured.encode(encoding))
     more = ("--keyring", os.fspath(tmp_path / "bom.asc"))
@@ -460,7 +482,9 @@ def test_a_keyring_with_a_byte_order_mark(
     assert run(published.as_uri(), *more)[0] == 2
 
 
-def test_a_broken_proxy(published, keyring, monkeypatch, run):
+def test_a_broken_proxy(
+    published: Path, keyring: Path, monkeypatch: pytest.MonkeyPatch, run: Ask
+) -> None:
     monkeypatch.setenv("http_proxy", "http://[::1")
     monkeypatch.delenv("no_proxy", raising=False)
     status, said = run("http://example.invalid")
@@ -468,7 +492,9 @@ def test_a_broken_proxy(published, keyring, monkeypatch, run):
     assert said
 
 
-def test_a_temporary_folder_that_is_not_there(run, published, monkeypatch):
+def test_a_temporary_folder_that_is_not_there(
+    run: Ask, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
     status, said = run(published.as_uri())
     assert status == 4

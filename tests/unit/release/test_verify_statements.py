@@ -5,30 +5,45 @@ import base64
 import json
 import os
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
+from securesystemslib.signer import CryptoSigner
 
 import verify
 from pipeline.base import dsse
 from pipeline.documents import statement
-from tests.releases import publish_by_hand
+from tests.releases import FakeRun, GpgHome, MakeRun, publish_by_hand
 
 ISO = "mini-amd64-3.3.iso"
 
 
 @pytest.fixture(scope="session")
-def keyring(tmp_path_factory, gpg_home, release_key):
+def keyring(tmp_path_factory: pytest.TempPathFactory, gpg_home: GpgHome, release_key: str) -> Path:
     path = tmp_path_factory.mktemp("keyring") / "release.gpg"
     path.write_bytes(gpg_home.export(release_key))
     return path
 
 
+class Check(Protocol):
+    """Verifies a public tree."""
+
+    def __call__(
+        self, public: Path, *more: str | Path, tag: str = ...
+    ) -> tuple[int, dict[str, Any], str]: ...
+
+
+Forged = Callable[[FakeRun], Path]
+
+
 @pytest.fixture
-def check(keyring, capsys):
+def check(keyring: Path, capsys: pytest.CaptureFixture[str]) -> Check:
     """Verify what is published in a folder; return status, object and errors in one."""
 
-    def run(public, *more, tag="3.3"):
+    def run(public: Path, *more: str | Path, tag: str = "3.3") -> tuple[int, dict[str, Any], str]:
         argv = ["--url", public.as_uri(), "--tag", tag, "--keyring", os.fspath(keyring), "--json"]
         capsys.readouterr()
         status = verify.main([*argv, *map(str, more)])
@@ -39,28 +54,30 @@ def check(keyring, capsys):
 
 
 @pytest.fixture
-def forged(tmp_path, gpg_home, release_key):
+def forged(tmp_path: Path, gpg_home: GpgHome, release_key: str) -> Forged:
     """Publish a run by hand, as somebody who has all the keys and no gate."""
 
-    def publish(fake):
+    def publish(fake: FakeRun) -> Path:
         publish_by_hand(tmp_path / "by-hand", fake, gpg_home, release_key)
         return tmp_path / "by-hand"
 
     return publish
 
 
-def test_what_is_published_by_hand_verifies_as_long_as_it_is_in_order(check, make_run, forged):
+def test_what_is_published_by_hand_verifies_as_long_as_it_is_in_order(
+    check: Check, make_run: MakeRun, forged: Forged
+) -> None:
     status, said, _ = check(forged(make_run()))
     assert status == 0
     assert said["repository"] == "file:///srv/mini.git"
     assert said["image"] == "mini"
 
 
-def both(**changes):
+def both(**changes: object) -> dict[str, dict[str, object]]:
     return dict.fromkeys(("alpha", "beta"), changes)
 
 
-def machine(**changes):
+def machine(**changes: object) -> dict[str, dict[str, object]]:
     """Return machines that are in order but for some changes."""
     names = {"alpha": "a", "beta": "b"}
     return {
@@ -93,7 +110,9 @@ def machine(**changes):
         ),
     ],
 )
-def test_a_statement_that_is_not_of_a_release(check, make_run, forged, changes, says):
+def test_a_statement_that_is_not_of_a_release(
+    check: Check, make_run: MakeRun, forged: Forged, changes: dict[str, Any], says: str
+) -> None:
     """The attacker has the release key and the environments' keys."""
     fake = make_run()
     for name, fields in changes.items():
@@ -119,7 +138,9 @@ def test_a_statement_that_is_not_of_a_release(check, make_run, forged, changes, 
         ("compression", "fast", "another compression"),
     ],
 )
-def test_a_job_that_is_not_of_a_release(check, make_run, forged, field, value, says):
+def test_a_job_that_is_not_of_a_release(
+    check: Check, make_run: MakeRun, forged: Forged, field: str, value: object, says: str
+) -> None:
     fake = make_run()
     for name in ("alpha", "beta"):
         fake.write_statement(name, job={**fake.job(), field: value})
@@ -128,7 +149,9 @@ def test_a_job_that_is_not_of_a_release(check, make_run, forged, field, value, s
     assert says in errors
 
 
-def test_builds_that_ended_before_they_began_or_in_the_future(check, make_run, forged, tmp_path):
+def test_builds_that_ended_before_they_began_or_in_the_future(
+    check: Check, make_run: MakeRun, forged: Forged, tmp_path: Path
+) -> None:
     fake = make_run()
     fake.write_statement("beta", finished=fake.run.started - timedelta(seconds=1))
     status, _, errors = check(forged(fake))
@@ -140,7 +163,9 @@ def test_builds_that_ended_before_they_began_or_in_the_future(check, make_run, f
 
 
 @pytest.mark.parametrize("log", statement.BYPRODUCTS)
-def test_one_build_that_is_stated_twice(check, make_run, forged, log):
+def test_one_build_that_is_stated_twice(
+    check: Check, make_run: MakeRun, forged: Forged, log: str
+) -> None:
     """The attacker built once and copied the folder; each log has times of its own."""
     fake = make_run()
     shutil.copy(fake.run.environment("alpha") / log, fake.run.environment("beta") / log)
@@ -152,7 +177,7 @@ def test_one_build_that_is_stated_twice(check, make_run, forged, log):
         assert (status, f"{log} is the same" in errors) == (6, True)
 
 
-def retype(fake, change):
+def retype(fake: FakeRun, change: Callable[[dict[str, Any]], object]) -> None:
     for name in ("alpha", "beta"):
         path = fake.run.environment(name) / "statement.json"
         document = json.loads(base64.b64decode(json.loads(path.read_text())["payload"]))
@@ -176,7 +201,9 @@ def retype(fake, change):
         lambda d: d.pop("_type"),
     ],
 )
-def test_a_statement_of_another_shape(check, make_run, forged, change):
+def test_a_statement_of_another_shape(
+    check: Check, make_run: MakeRun, forged: Forged, change: Callable[[dict[str, Any]], object]
+) -> None:
     fake = make_run()
     retype(fake, change)
     status, _, errors = check(forged(fake))
@@ -196,13 +223,17 @@ def test_a_statement_of_another_shape(check, make_run, forged, change):
         ({"artifacts": None}, 6),
     ],
 )
-def test_a_verdict_that_is_not_a_match(check, make_run, forged, change, status):
+def test_a_verdict_that_is_not_a_match(
+    check: Check, make_run: MakeRun, forged: Forged, change: dict[str, Any], status: int
+) -> None:
     fake = make_run()
     fake.write_verdict(**change)
     assert check(forged(fake))[0] == status
 
 
-def test_a_document_that_two_readers_understand_differently(check, make_run, forged):
+def test_a_document_that_two_readers_understand_differently(
+    check: Check, make_run: MakeRun, forged: Forged
+) -> None:
     fake = make_run()
     verdict = fake.run.verdict_json.read_text().replace("{", '{"verdict": "differ", ', 1)
     fake.run.verdict_json.write_text(verdict)
@@ -213,7 +244,7 @@ def test_a_document_that_two_readers_understand_differently(check, make_run, for
 # --- what is asked for ----------------------------------------------------------------------------
 
 
-def test_repository_and_image_can_be_pinned(check, published):
+def test_repository_and_image_can_be_pinned(check: Check, published: Path) -> None:
     """One key signs the releases of two projects: the attacker serves the other one's."""
     here = ("--repository", "file:///srv/mini.git", "--image", "mini")
     status, said, _ = check(published, *here)
@@ -226,13 +257,17 @@ def test_repository_and_image_can_be_pinned(check, published):
         assert f"not {pin[1]}" in errors
 
 
-def test_the_report_names_repository_and_image(published, keyring, capsys):
+def test_the_report_names_repository_and_image(
+    published: Path, keyring: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     argv = ["--url", published.as_uri(), "--tag", "3.3", "--keyring", os.fspath(keyring)]
     assert verify.main(argv) == 0
     assert "built mini of file:///srv/mini.git, commit c0ffee" in capsys.readouterr().out
 
 
-def test_one_key_cannot_stand_for_two_environments(check, make_run, forged, environment_keys):
+def test_one_key_cannot_stand_for_two_environments(
+    check: Check, make_run: MakeRun, forged: Forged, environment_keys: dict[str, CryptoSigner]
+) -> None:
     """The attacker holds one environment's key and states both builds."""
     fake = make_run()
     fake.write_statement("beta", key="alpha")
@@ -248,8 +283,13 @@ def test_one_key_cannot_stand_for_two_environments(check, make_run, forged, envi
 @pytest.mark.parametrize("given", [(), ("alpha",)])
 @pytest.mark.parametrize("named", ["as it is", "as another", "not"])
 def test_one_key_that_signed_for_two_is_noticed(
-    check, make_run, forged, environment_keys, given, named
-):
+    check: Check,
+    make_run: MakeRun,
+    forged: Forged,
+    environment_keys: dict[str, CryptoSigner],
+    given: tuple[str, ...],
+    named: str,
+) -> None:
     """The attacker holds one environment's key, and the user has no key for the other."""
     fake = make_run()
     fake.write_statement("beta", key="alpha")
@@ -268,14 +308,23 @@ def test_one_key_that_signed_for_two_is_noticed(
     assert "alpha and beta are signed by the same key" in errors
 
 
-def test_an_environment_named_twice_is_wrong_usage(check, published, environment_keys):
+def test_an_environment_named_twice_is_wrong_usage(
+    check: Check, published: Path, environment_keys: dict[str, CryptoSigner]
+) -> None:
     keys = [dsse.public_hex(environment_keys[name]) for name in ("stranger", "alpha")]
     status, _, errors = check(published, *(f"--environment-key=alpha={key}" for key in keys))
     assert (status, "twice" in errors) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["mini-amd64-3.3 (1).iso", "download", "ISO.part"])
-def test_a_renamed_file_is_known_by_its_content(check, published, tmp_path, keyring, capsys, name):
+def test_a_renamed_file_is_known_by_its_content(
+    check: Check,
+    published: Path,
+    tmp_path: Path,
+    keyring: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
     shutil.copy(published / "3.3" / ISO, tmp_path / name)
     status, said, _ = check(published, "--file", tmp_path / name)
     assert status == 0
@@ -285,7 +334,9 @@ def test_a_renamed_file_is_known_by_its_content(check, published, tmp_path, keyr
     assert f"{name} has the content of {ISO}" in capsys.readouterr().out
 
 
-def test_a_renamed_file_with_other_bytes_differs(check, published, tmp_path):
+def test_a_renamed_file_with_other_bytes_differs(
+    check: Check, published: Path, tmp_path: Path
+) -> None:
     (tmp_path / "other.iso").write_bytes((published / "3.3" / ISO).read_bytes() + b"!")
     status, said, errors = check(published, "--file", tmp_path / "other.iso")
     assert (status, "not in the manifest" in errors) == (1, True)
