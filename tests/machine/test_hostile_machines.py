@@ -43,6 +43,7 @@ WORSE = {
 GUEST = """\
 import os, signal, tarfile
 from pathlib import Path
+from pipeline.documents.disks import OUTPUT_DISK
 from pipeline.guest.job import disk
 from pipeline.guest.serial_port import Report
 
