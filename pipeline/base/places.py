@@ -11,9 +11,3 @@ from pathlib import Path
 PROGRAM = Path(__file__).resolve().parents[2]
 # Holds farm.yaml, keys/, runs/; whoever reads the command line sets it, once.
 farm = PROGRAM
-
-
-def find_farm(start: Path) -> Path:
-    """Return the folder with `farm.yaml` that is `start` or the nearest above it, or `start`."""
-    folders = (start, *start.parents)
-    return next((folder for folder in folders if (folder / "farm.yaml").is_file()), start)

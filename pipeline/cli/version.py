@@ -3,9 +3,10 @@
 
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
-PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+from pipeline.base import places
+
+PROJECT = places.PROGRAM / "pyproject.toml"
 
 
 def version() -> str:
