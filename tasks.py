@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command line: `./farm --list` shows the tasks, `./farm TASK --help` explains one.
 
-The tasks are in `pipeline/cli/`, by subject; here are those that need `tools/` or the tests.
+The tasks are in `pipeline/cli/`, by subject; here are those of its developers.
 """
 
 from __future__ import annotations
@@ -16,39 +16,13 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from pipeline.base import places
-from pipeline.base.errors import ExitStatus, UsageError
+from pipeline.base.errors import UsageError
 from pipeline.cli.collection import all_tasks
 from pipeline.cli.task import farm_task, open_display, open_farm
+from tools.profile_tasks import profile_boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-
-@farm_task(ExitStatus.INPUTS_UNVERIFIED)
-def profile_boot(
-    _c: Context,
-    image: str = "mini",
-    iso: str | None = None,
-    seconds: int = 0,
-    source: str | None = None,
-) -> None:
-    """Boot an image's newest ISO and write in which order it reads its files: squashfs.sort.
-
-    --iso boots this one, which says which image it is. --seconds ends the boot after so long,
-    instead of when the system announces itself on its console. --source is the working tree of
-    another repository that holds the image.
-    """
-    from tools import profile_boot as profiles
-
-    path = profiles.profile_boot(
-        open_farm(),
-        image,
-        open_display(),
-        iso=Path(iso) if iso else None,
-        seconds=seconds or None,
-        tree=Path(source) if source else None,
-    )
-    print(f"{path} is written; commit it, and the next build packs these files first")
 
 
 @farm_task()

@@ -39,9 +39,9 @@ MEANINGS = {
 
 
 def command_line(arguments: str) -> str:
-    """Return a command for the user to type, begun as this one was: with `./farm` or `invoke`."""
+    """Return a command for the user to type, begun as this one was: with `./farm`, say."""
     program = Path(sys.argv[0]).name
-    default = program if program in ("invoke", "inv") else "./farm"
+    default = program if program in ("invoke", "inv", "twinbuild") else "./farm"
     return f"{shlex.quote(os.environ.get(STARTED_AS) or default)} {arguments}"
 
 

@@ -34,6 +34,8 @@ ROOMS = (
     "guest",
     "documents",
 )
+OURS = ("pipeline", "tools")
+STARTED = ("tasks", "tools.installed")  # what `./farm` and `twinbuild` start
 STATEMENTS_LIMIT = 15
 HTTP = ("requests", "urllib3", "urllib.request", "http.client", "httpx", "aiohttp")
 DYNAMIC = ("__import__", "import_module")
@@ -104,8 +106,8 @@ def imports(tree: ast.Module, package: str, known: set[str]) -> Iterator[str]:
             base = ".".join([*above * bool(node.level), *filter(None, [node.module])])
             for alias in node.names:
                 full = f"{base}.{alias.name}"
-                yield full if full in known or not base.startswith("pipeline") else base
-            if not base.startswith("pipeline"):
+                yield full if full in known or not base.startswith(OURS) else base
+            if not base.startswith(OURS):
                 yield base
         elif isinstance(node, ast.Call) and called(node) in DYNAMIC:
             yield "a dynamic import"
@@ -260,7 +262,8 @@ def upward_imports(modules: list[Module]) -> list[str]:
     return [
         name
         for name, imported in importers(modules, "tasks", "pipeline.cli.parser", "invoke")
-        if name != "tasks" and not (imported == "invoke" and is_in(name, "pipeline.cli"))
+        if name not in STARTED
+        if not (imported == "invoke" and (is_in(name, "pipeline.cli") or has_tasks(name)))
     ]
 
 
@@ -285,7 +288,7 @@ def modules_in_no_room(modules: list[Module]) -> list[str]:
 def rooms_that_every_task_waits_for(modules: list[Module]) -> list[str]:
     """Return what is imported before it is known which task is asked for, and should not be.
 
-    That is by `tasks.py`, and by the modules of `cli/` that it imports at once.
+    That is by `tasks.py`, and by the modules of `cli/` and those of tasks that it imports at once.
     """
     light = {*sys.stdlib_module_names, "invoke", "pipeline.base.errors", "pipeline.base.places"}
     known = {module.name: module for module in modules}
@@ -296,16 +299,16 @@ def rooms_that_every_task_waits_for(modules: list[Module]) -> list[str]:
             node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))
         ]
         for other in imports(ast.Module(at_once, []), "", set(known)):
-            if is_in(other, "pipeline.cli") and other in known:
+            if (is_in(other, "pipeline.cli") or has_tasks(other)) and other in known:
                 reached += [other] * (other not in reached)
             elif not any(is_in(other, part) for part in light):
                 found.append(other)
     return found
 
 
-def hold_no_logic(module: Module) -> bool:
-    """Tell whether a module has tasks: they parse, call one function, print."""
-    return module.name == "tasks" or bool(re.fullmatch(r"pipeline\.cli\.\w+_tasks", module.name))
+def has_tasks(name: str) -> bool:
+    """Tell whether a module has tasks: they parse, call one function, print, and hold no logic."""
+    return name == "tasks" or bool(re.fullmatch(r"(pipeline\.cli|tools)\.\w+_tasks", name))
 
 
 def dynamic_imports(modules: list[Module]) -> list[tuple[str, str]]:
@@ -400,7 +403,7 @@ def test_nothing_is_imported_by_name_at_run_time() -> None:
 
 
 def test_tasks_hold_no_logic() -> None:
-    found = [module for module in project() if hold_no_logic(module)]
+    found = [module for module in project() if has_tasks(module.name)]
     assert len(found) > 5
     for module in found:
         assert long_functions(module) == []

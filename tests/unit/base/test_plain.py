@@ -258,7 +258,10 @@ def test_nothing_else_writes_to_the_terminal() -> None:
 def test_every_task_that_prints_does_so_in_safe_form() -> None:
     """`verify` is a program of its own, which cleans; `test` and `lint` run the checkout's own."""
     printing = []
-    for path in (ROOT / "tasks.py", *(ROOT / "pipeline" / "cli").glob("*_tasks.py")):
+    beside = [
+        path for room in ("pipeline/cli", "tools") for path in ROOT.glob(f"{room}/*_tasks.py")
+    ]
+    for path in (ROOT / "tasks.py", *beside):
         for function in ast.parse(path.read_text()).body:
             if isinstance(function, ast.FunctionDef) and "print(" in ast.unparse(function):
                 decorators = [ast.unparse(decorator) for decorator in function.decorator_list]

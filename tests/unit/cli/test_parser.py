@@ -243,7 +243,7 @@ def test_invoke_itself_takes_no_option_for_a_value(words: str, tmp_path: Path) -
 
 def test_a_scripts_background_job_ends_well_on_sigterm(tmp_path: Path) -> None:
     """As `nohup ./farm … &` in a script, where SIGINT is ignored: what it started ends, too."""
-    for name in ("pipeline", "verify.py"):
+    for name in ("pipeline", "tools", "verify.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "tasks.py", tmp_path)
     hook = tmp_path / "hooks" / "source" / "10-slow"
