@@ -30,9 +30,15 @@ def farm_tasks(file: str) -> Collection:
 def main() -> int:
     """Do what a command line asks for, for the farm that the current folder is in."""
     from pipeline.base import places
+    from pipeline.base.errors import UsageError
+    from pipeline.base.plain import print_plain
     from pipeline.cli import parser
 
-    places.farm = places.find_farm(Path.cwd())
+    try:
+        places.farm = places.find_farm()
+    except UsageError as error:
+        print_plain(f"twinbuild: {error}", error=True)
+        return int(error.status)
     return parser.main(_tasks(), sys.argv[1:])
 
 

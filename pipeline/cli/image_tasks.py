@@ -92,9 +92,8 @@ def check(_c: Context, source: str | None = None) -> None:
 
     tree = Path(source) if source else places.farm
     findings = places.farm / ".cache" / "check.txt"
-    count = check_source(
-        places.farm / "hooks" / "source", tree, findings, notify=open_display().say
-    )
+    hooks = places.shared(places.farm, "hooks/source")
+    count = check_source(hooks, tree, findings, notify=open_display().say)
     print(f"{count} checks passed")
 
 

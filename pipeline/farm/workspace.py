@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.base import places
 from pipeline.base.cache_folder import default_cache
 from pipeline.base.errors import UsageError
 from pipeline.base.store import Store
@@ -12,7 +13,7 @@ from pipeline.farm.config import Farm, load_farm
 
 @dataclass(frozen=True)
 class Workspace:
-    """A checkout of a farm: `farm.yaml`, the hosts and the builder it describes, and its keys."""
+    """A checkout of a farm: `farm.yaml`, its keys, and the hosts and the builder that it uses."""
 
     checkout: Path
     farm: Farm
@@ -45,16 +46,16 @@ class Workspace:
     @property
     def hosts(self) -> Path:
         """The container hosts' descriptions, a folder each."""
-        return self.checkout / "images" / "hosts"
+        return places.shared(self.checkout, "images/hosts")
 
     @property
     def builder(self) -> Path:
         """The build machine's description."""
-        return self.checkout / "images" / "builder"
+        return places.shared(self.checkout, "images/builder")
 
 
 def open_workspace(checkout: Path) -> Workspace:
     """Return the farm of a checkout; raise UsageError if it has no valid `farm.yaml`."""
     if not (checkout / "farm.yaml").is_file():
-        raise UsageError(f"{checkout} has no farm.yaml", remedy="run this in a checkout of a farm")
+        raise UsageError(f"{checkout} has no farm.yaml", remedy="run this in a farm's repository")
     return Workspace(checkout, load_farm(checkout / "farm.yaml"))

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline.base import places
 from pipeline.base.errors import UsageError
 from pipeline.farm.workspace import open_workspace
 from tests.prepared_run import make_farm
@@ -17,6 +19,13 @@ def test_everything_has_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found.store.root == tmp_path / "cache" / "store"
     assert (found.hosts / "alpha" / "environment.yaml").is_file()
     assert (found.builder / "make-builder").is_file()
+
+
+def test_hosts_and_builder_are_twinbuilds_where_a_repository_has_none(tmp_path: Path) -> None:
+    shutil.copy(places.PROGRAM / "farm.yaml", tmp_path)
+    found = open_workspace(tmp_path)
+    assert found.hosts == places.PROGRAM / "images" / "hosts"
+    assert found.builder == places.PROGRAM / "images" / "builder"
 
 
 def test_a_checkout_may_publish_elsewhere(tmp_path: Path) -> None:

@@ -136,6 +136,18 @@ def test_it_finds_the_farm_above(program: Path, farm: Path) -> None:
     assert run([program, "runs"], farm / "images").stdout == "there are no runs yet\n"
 
 
+def test_without_a_farm_it_says_so(program: Path, tmp_path: Path) -> None:
+    assert "has no farm.yaml; run this in" in run([program, "runs"], tmp_path, status=2).stderr
+
+
+def test_a_farm_without_checks_has_twinbuilds(program: Path, farm: Path) -> None:
+    """They run as programs, so their modes are those of the checkout."""
+    run(["git", "init", "--quiet"], farm)
+    run(["git", "add", "--all"], farm)
+    count = len([p for p in (ROOT / "hooks" / "source").iterdir() if os.access(p, os.X_OK)])
+    assert f"{count} checks passed" in run([program, "check"], farm).stdout
+
+
 def test_a_farms_own_tasks_file_has_all_tasks(program: Path, farm: Path) -> None:
     """It is called `tasks` and its folder may have a `tools/`: neither gets in the way."""
     text = "from twinbuild import farm_tasks\nnamespace = farm_tasks(__file__)\n"
