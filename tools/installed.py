@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from invoke.collection import Collection
 
-if str(Path(__file__).parent) not in sys.path:
+if __name__ == "twinbuild":
     # First: a distribution's repository may have a folder `tools`, too.
     sys.path.insert(0, str(Path(__file__).parent))
 
@@ -24,7 +24,7 @@ def farm_tasks(file: str) -> Collection:
     from pipeline.base import places
 
     places.farm = Path(file).parent.absolute()
-    return _tasks()
+    return all_of_a_farm()
 
 
 def main() -> int:
@@ -39,10 +39,10 @@ def main() -> int:
     except UsageError as error:
         print_plain(f"twinbuild: {error}", error=True)
         return int(error.status)
-    return parser.main(_tasks(), sys.argv[1:])
+    return parser.main(all_of_a_farm(), sys.argv[1:])
 
 
-def _tasks() -> Collection:
+def all_of_a_farm() -> Collection:
     """Return the tasks of a farm; those of Twinbuild's developers stay in its checkout."""
     from pipeline.cli.collection import all_tasks
     from tools.profile_tasks import profile_boot

@@ -36,7 +36,13 @@ CARRIED = (
 )
 PATTERN = "images/live/mini"  # has a symbolic link, which a wheel cannot: it goes in as a tar file
 PACKAGE = "tools/installed.py"  # is `twinbuild/__init__.py`
-NEEDED = ("LICENSE", "README.md", "pyproject.toml")  # to make the wheel, beside what it carries
+MANUAL = "docs/reference/twinbuild.1"
+NEEDED = (
+    "LICENSE",
+    "README.md",
+    "pyproject.toml",
+    MANUAL,
+)  # to make the wheel, beside what it carries
 ZIP_EPOCH = 315532800  # 1980-01-01: a zip file knows no earlier time
 WHEEL = "Wheel-Version: 1.0\nGenerator: twinbuild\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
@@ -53,7 +59,7 @@ def build_wheel(
     name = f"{stem}-py3-none-any.whl"
     record = []
     with zipfile.ZipFile(Path(wheel_directory, name), "w") as archive:
-        for path, content, executable in [*_program(), *_about(project, info)]:
+        for path, content, executable in [*_program(), *_manual(stem), *_about(project, info)]:
             _add(archive, path, content, executable=executable)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
             record.append(f"{path},sha256={digest},{len(content)}\n")
@@ -113,6 +119,15 @@ def _program() -> Iterator[tuple[str, bytes, bool]]:
         name = f"twinbuild/{path.relative_to(ROOT).as_posix()}"
         yield name, path.read_bytes(), os.access(path, os.X_OK)
     yield f"twinbuild/{PATTERN}.tar", _pattern(), False
+
+
+def _manual(stem: str) -> Iterator[tuple[str, bytes, bool]]:
+    """Give the manual page, which goes where the environment has its own: `share/man`."""
+    yield (
+        f"{stem}.data/data/share/man/man1/{Path(MANUAL).name}",
+        (ROOT / MANUAL).read_bytes(),
+        False,
+    )
 
 
 def _pattern() -> bytes:

@@ -24,6 +24,7 @@ from pipeline.base.plain import plain, print_plain
 HELP = frozenset({"--help", "-h"})
 LIST = frozenset({"--list", "-l"})
 VERSION = frozenset({"--version", "-V"})
+COMPLETION = "--completion"
 OPTION_WIDTH = 34
 
 
@@ -53,13 +54,15 @@ def main(namespace: Collection, words: Sequence[str]) -> int:
 def asked_for_help(
     namespace: Collection, contexts: Mapping[str, ParserContext], words: Sequence[str]
 ) -> str | None:
-    """Return the list of tasks, the help of one or the version if that is asked for."""
+    """Return the list of tasks, the help of one, the version or a script if that is asked for."""
     if not words or words[0] in LIST:
         return task_list(namespace, contexts)
     if words[0] in VERSION:
         from pipeline.cli.version import version
 
         return f"twinbuild {version()}"
+    if words[0] == COMPLETION:
+        return completion(namespace, contexts, words[1:])
     begin = words[1:] if words[0] in HELP | {"help"} else words
     if begin is words and not HELP & set(words):
         return None
@@ -68,12 +71,32 @@ def asked_for_help(
     return task_help(namespace, _task(contexts, begin[0]))
 
 
+def completion(
+    namespace: Collection, contexts: Mapping[str, ParserContext], words: Sequence[str]
+) -> str:
+    """Return the script that lets a shell complete tasks and options; `words` name the shell."""
+    from pipeline.cli.completion import SHELLS, Completed
+
+    if len(words) != 1 or words[0] not in SHELLS:
+        shells = ", ".join(SHELLS)
+        raise UsageError(f"{COMPLETION} needs the name of a shell", remedy=f"one of {shells}")
+    tasks = {}
+    for name in sorted(contexts):
+        flags = {option: arg for option, arg in contexts[name].flags.items() if option[1] == "-"}
+        switches = [option for option, arg in flags.items() if arg.kind is bool]
+        options = [option for option in flags if option not in switches]
+        tasks[name] = Completed(documentation(namespace, name)[0], options, switches)
+    return SHELLS[words[0]](tasks)
+
+
 def task_list(namespace: Collection, contexts: Mapping[str, ParserContext]) -> str:
     """Return all tasks with the first line of what each says of itself."""
     width = max(map(len, contexts)) + 2
-    shown = [f"  {name:{width}}{_documentation(namespace, name)[0]}" for name in sorted(contexts)]
+    shown = [f"  {name:{width}}{documentation(namespace, name)[0]}" for name in sorted(contexts)]
     usage = f"Usage: {command_line('TASK [--option VALUE …]')}"
-    return "\n".join([usage, "", "Tasks:", *shown, "", f"{command_line('TASK --help')}: one task"])
+    one = f"{command_line('TASK --help')}: one task"
+    completed = f"{command_line('--completion SHELL')}: what lets bash, fish or zsh complete them"
+    return "\n".join([usage, "", "Tasks:", *shown, "", one, completed])
 
 
 def task_help(namespace: Collection, context: ParserContext) -> str:
@@ -81,7 +104,7 @@ def task_help(namespace: Collection, context: ParserContext) -> str:
     needed = [_option(context, argument) for argument in context.missing_positional_args]
     required = "".join(f" {option} VALUE" for option in needed)
     lines = [f"Usage: {command_line(str(context.name))}{required} [--option VALUE …]", ""]
-    lines += [*_documentation(namespace, str(context.name)), "", "Options:"]
+    lines += [*documentation(namespace, str(context.name)), "", "Options:"]
     for spelling, text in context.help_tuples():
         lines.append(f"  {spelling:{OPTION_WIDTH}}{text or ''}".rstrip())
     return "\n".join([*lines, f"  {'-h, --help':{OPTION_WIDTH}}show this"])
@@ -175,5 +198,6 @@ def _see(task: ParserContext) -> str:
     return f"see {command_line(f'{task.name} --help')}"
 
 
-def _documentation(namespace: Collection, name: str) -> list[str]:
+def documentation(namespace: Collection, name: str) -> list[str]:
+    """Return the lines that a task says of itself, one at least."""
     return inspect.cleandoc(namespace[name].__doc__ or "").splitlines() or [""]

@@ -197,7 +197,8 @@ def test_each_task_has_what_it_needs(
 
 
 @pytest.mark.parametrize(
-    "arguments", ["build --help", "test -h", "bench --what kit --help", "--list"]
+    "arguments",
+    ["build --help", "test -h", "bench --what kit --help", "--list", "-V", "--completion bash"],
 )
 def test_help_needs_python_alone(bare: Path, arguments: str) -> None:
     named = set(farm(bare, *arguments.split()).stderr.split())

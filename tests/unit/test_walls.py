@@ -35,7 +35,8 @@ ROOMS = (
     "documents",
 )
 OURS = ("pipeline", "tools")
-STARTED = ("tasks", "tools.installed")  # what `./farm` and `twinbuild` start
+# What `./farm` and `twinbuild` start, and the manual page: they have the whole command line.
+ON_TOP = ("tasks", "tools.installed", "tools.man_page")
 STATEMENTS_LIMIT = 15
 HTTP = ("requests", "urllib3", "urllib.request", "http.client", "httpx", "aiohttp")
 DYNAMIC = ("__import__", "import_module")
@@ -262,7 +263,7 @@ def upward_imports(modules: list[Module]) -> list[str]:
     return [
         name
         for name, imported in importers(modules, "tasks", "pipeline.cli.parser", "invoke")
-        if name not in STARTED
+        if name not in ON_TOP
         if not (imported == "invoke" and (is_in(name, "pipeline.cli") or has_tasks(name)))
     ]
 

@@ -96,7 +96,7 @@ def test_it_describes_itself_as_pyproject_does(wheel: Path) -> None:
     assert about["Version"] == PROJECT["version"]
     assert about["License-Expression"] == PROJECT["license"]
     assert about.get_all("Requires-Dist") == PROJECT["dependencies"]
-    assert top == {"twinbuild", info}
+    assert top == {"twinbuild", info, info.replace("dist-info", "data")}
 
 
 def test_the_source_archive_makes_the_same_wheel(
@@ -134,6 +134,11 @@ def test_the_installed_command_is_the_farms(program: Path, farm: Path) -> None:
 def test_it_finds_the_farm_above(program: Path, farm: Path) -> None:
     (farm / "images" / "live").mkdir(parents=True)
     assert run([program, "runs"], farm / "images").stdout == "there are no runs yet\n"
+
+
+def test_it_brings_its_manual_page(program: Path) -> None:
+    page = program.parents[1] / "share" / "man" / "man1" / "twinbuild.1"
+    assert page.read_bytes() == (ROOT / "docs" / "reference" / "twinbuild.1").read_bytes()
 
 
 def test_without_a_farm_it_says_so(program: Path, tmp_path: Path) -> None:
