@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tasks that begin an image, lock it, check it and build it twice."""
+"""Tasks that begin a farm or an image, lock it, check it and build it twice."""
 
 from __future__ import annotations
 
@@ -17,6 +17,29 @@ if TYPE_CHECKING:
 
     from pipeline.inputs.debian_source import Binary
     from pipeline.inputs.proof import Proof
+
+
+@farm_task(ExitStatus.INPUTS_UNVERIFIED, ExitStatus.SIGNATURE)
+def init(
+    _c: Context,
+    name: str,
+    directory: str = ".",
+    key: str | None = None,
+    release: str | None = None,
+) -> None:
+    """Begin a repository of your own in --directory: an image from mini, its lock, all keys.
+
+    What is there already stays, so that it can be run again. --key "NAME <ADDRESS>" names the
+    release key that is made, without it the image does; --release FINGERPRINT takes one that gpg
+    has. Nothing is committed.
+    """
+    from pipeline.cli import begin, keys
+
+    folder = Path(directory).expanduser().absolute()
+    kept = begin.begin(folder, name, key, release, open_display())
+    print("\n".join(keys.what_to_back_up(kept)))
+    print(f"Then, in {folder}:\n  git add --all && git commit --message '{name}: begin'")
+    print(f"  twinbuild build --image {name}")
 
 
 @farm_task(ExitStatus.INPUTS_UNVERIFIED)

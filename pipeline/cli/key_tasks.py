@@ -20,6 +20,7 @@ def keys(_c: Context, name: str | None = None, release: str | None = None) -> No
 
     kept = making.set_up(open_farm(), name, release, open_display().say)
     print("\n".join(making.what_to_back_up(kept)))
+    print("Then: git add farm.yaml keys && git commit --message 'farm: keys'")
 
 
 @farm_task()

@@ -63,9 +63,7 @@ def what_to_back_up(kept: Kept) -> list[str]:
     lines = ["Back up, away from this machine:"]
     lines.append(f"  gpg --armor --export-secret-keys {kept.release}   (unless it is on a card)")
     lines += [f"  {revocation}   (declares the key void)"] if revocation.exists() else []
-    lines += [f"  {path}" for path in kept.environments.values()]
-    lines.append("Then: git add farm.yaml keys && git commit --message 'farm: keys'")
-    return lines
+    return lines + [f"  {path}" for path in kept.environments.values()]
 
 
 def make_environment_key(farm: Farm, environment: str) -> tuple[Path, str]:

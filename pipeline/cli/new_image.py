@@ -3,9 +3,11 @@
 
 import os
 import shutil
+import tarfile
 import tempfile
 from pathlib import Path
 
+from pipeline.base import places
 from pipeline.base.errors import UsageError
 from pipeline.documents.lock import NAME
 from pipeline.farm.config import load_image
@@ -14,25 +16,55 @@ PATTERN = "mini"
 
 
 def new_image(images: Path, name: str) -> Path:
-    """Make `images/<name>` from the image `mini` beside it, without its lock; return the folder.
+    """Make `images/<name>` from the image `mini`, without its lock; return the folder.
 
     It appears in one step. Raise UsageError for a name that cannot be one or is taken.
     """
-    if not NAME.fullmatch(name):
-        remedy = "a name has small letters, digits and hyphens, 40 at most, a letter first"
-        raise UsageError(f"{name!r} cannot be the name of an image", remedy=remedy)
+    check_name(name)
     folder = images / name
     if folder.exists():
         raise UsageError(f"there is an image {name} already: {folder}")
+    images.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=images) as scratch:
         copy = Path(scratch) / name
-        left_out = shutil.ignore_patterns("lock")
-        shutil.copytree(images / PATTERN, copy, symlinks=True, ignore=left_out)
+        _copy_pattern(images, copy)
         lists = copy / "package-lists"
         (lists / f"{PATTERN}.list.chroot").rename(lists / f"{name}.list.chroot")
         _describe(copy / "image.yaml", name)
         os.rename(copy, folder)  # noqa: PTH104  beside the other one-step writes
     return folder
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError if no image can have this name."""
+    if not NAME.fullmatch(name):
+        remedy = "a name has small letters, digits and hyphens, 40 at most, a letter first"
+        raise UsageError(f"{name!r} cannot be the name of an image", remedy=remedy)
+
+
+def _copy_pattern(images: Path, copy: Path) -> None:
+    """Copy the pattern, without its lock, from beside the new image or from Twinbuild's own."""
+    folders = (images, places.PROGRAM / "images" / "live")
+    found = next((one / PATTERN for one in folders if (one / PATTERN).is_dir()), None)
+    if found:
+        ignored = shutil.ignore_patterns("lock")
+        shutil.copytree(found, copy, symlinks=True, ignore=ignored)
+    else:
+        _unpack(places.PROGRAM / "images" / "live" / f"{PATTERN}.tar", copy)
+
+
+def _unpack(packed: Path, folder: Path) -> None:
+    """Unpack what `tools/wheel_backend.py` has packed: files and symbolic links, no folders."""
+    with tarfile.open(packed) as archive:
+        for member in archive:
+            path = folder / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = archive.extractfile(member) if member.isfile() else None
+            if content:
+                path.write_bytes(content.read())
+                path.chmod(member.mode)
+            else:
+                path.symlink_to(member.linkname)
 
 
 def _describe(path: Path, name: str) -> None:

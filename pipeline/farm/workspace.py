@@ -57,5 +57,6 @@ class Workspace:
 def open_workspace(checkout: Path) -> Workspace:
     """Return the farm of a checkout; raise UsageError if it has no valid `farm.yaml`."""
     if not (checkout / "farm.yaml").is_file():
-        raise UsageError(f"{checkout} has no farm.yaml", remedy="run this in a farm's repository")
+        remedy = "run this in a farm's repository; init NAME begins one"
+        raise UsageError(f"{checkout} has no farm.yaml", remedy=remedy)
     return Workspace(checkout, load_farm(checkout / "farm.yaml"))

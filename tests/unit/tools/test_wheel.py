@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gpg_home import made_home
 from tools import wheel_backend
 
 pytestmark = pytest.mark.tools
@@ -52,8 +53,11 @@ def farm(tmp_path: Path) -> Path:
     return tmp_path / "farm"
 
 
-def run(argv: list[str | Path], cwd: Path, *, status: int = 0) -> subprocess.CompletedProcess[str]:
+def run(
+    argv: list[str | Path], cwd: Path, *, status: int = 0, gnupg: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     env = {"PATH": "/usr/bin:/bin", "HOME": os.fspath(cwd), "LC_ALL": "C.UTF-8"}
+    env["GNUPGHOME"] = os.fspath(gnupg or cwd / ".gnupg")
     done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done
@@ -151,6 +155,31 @@ def test_a_farm_without_checks_has_twinbuilds(program: Path, farm: Path) -> None
     run(["git", "add", "--all"], farm)
     count = len([p for p in (ROOT / "hooks" / "source").iterdir() if os.access(p, os.X_OK)])
     assert f"{count} checks passed" in run([program, "check"], farm).stdout
+
+
+WITHOUT_NETWORK = """import twinbuild
+from pipeline import flow
+def lock(workspace, image, display):
+    path = workspace.checkout / "images/live" / image / "lock"
+    path.write_text("the packages of today")
+flow.lock = lock
+raise SystemExit(twinbuild.main())"""
+
+
+def test_it_begins_a_repository_of_its_own(program: Path, tmp_path: Path) -> None:
+    init: list[str | Path] = ["init", "kiosk", "--directory", "kiosk"]
+    with made_home() as home:
+        python = program.with_name("python")
+        run([python, "-c", WITHOUT_NETWORK, *init], tmp_path, gnupg=home.path)
+        again = run([program, *init], tmp_path, gnupg=home.path)
+    assert "images/live/kiosk/lock: is there already, and stays" in again.stdout
+    folder = tmp_path / "kiosk"
+    assert run([program, "runs"], folder / "images").stdout == "there are no runs yet\n"
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    run([*git, "add", "--all"], folder)
+    assert "checks passed" in run([program, "check"], folder).stdout
+    invoke: list[str | Path] = [program.with_name("python"), "-m", "invoke", "--list"]
+    assert "kit.apply" in run(invoke, folder).stdout
 
 
 def test_a_farms_own_tasks_file_has_all_tasks(program: Path, farm: Path) -> None:
