@@ -35,7 +35,7 @@ def init(
     """
     from pipeline.cli import begin, keys
 
-    folder = Path(directory).expanduser().absolute()
+    folder = Path(directory).expanduser().resolve()
     kept = begin.begin(folder, name, key, release, open_display())
     print("\n".join(keys.what_to_back_up(kept)))
     print(f"Then, in {folder}:\n  git add --all && git commit --message '{name}: begin'")
