@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.machines import plan
+from pipeline.report.advice import read_advice
 from tests.gpg_home import made_home
 from tools import wheel_backend
 
@@ -143,6 +145,17 @@ def test_it_finds_the_farm_above(program: Path, farm: Path) -> None:
 def test_it_brings_its_manual_page(program: Path) -> None:
     page = program.parents[1] / "share" / "man" / "man1" / "twinbuild.1"
     assert page.read_bytes() == (ROOT / "docs" / "reference" / "twinbuild.1").read_bytes()
+
+
+def test_what_it_reads_at_its_own_place_is_the_checkouts(program: Path, tmp_path: Path) -> None:
+    """The machine's programs above all: their digest is part of a job, and of every statement."""
+    code = """import twinbuild
+from pipeline.machines import plan
+from pipeline.release.publish import VERIFIER
+from pipeline.report.advice import read_advice
+print(plan._guest_sha256(), len(read_advice()), VERIFIER.is_file())"""
+    shown = run([program.with_name("python"), "-c", code], tmp_path).stdout
+    assert shown == f"{plan._guest_sha256()} {len(read_advice())} True\n"
 
 
 def test_without_a_farm_it_says_so(program: Path, tmp_path: Path) -> None:
