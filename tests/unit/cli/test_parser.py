@@ -207,6 +207,7 @@ def test_a_task_that_fails_ends_the_row_with_its_status(
         ("./farm", "/farm/tasks.py", "./farm show ID"),
         ("/opt/a b/farm", "/opt/a b/tasks.py", "'/opt/a b/farm' show ID"),
         (None, "/farm/.venv/bin/invoke", "invoke show ID"),
+        (None, "/opt/venv/bin/twinbuild", "twinbuild show ID"),
         (None, "/farm/tasks.py", "./farm show ID"),
     ],
 )
