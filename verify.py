@@ -1256,7 +1256,7 @@ def check_verdict(
         raise Refused(DIFFERS, "verdict.json is on other builds than the statements")
 
 
-# --- ed25519 (RFC 8032): the standard library has none, and checking needs no secrets -----------
+# --- ed25519: a copy of pipeline/documents/ed25519.py ---------------------------------------------
 
 P = 2**255 - 19
 ORDER = 2**252 + 27742317777372353535851937790883648493

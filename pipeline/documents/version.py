@@ -7,19 +7,21 @@ Git allows no `~` in a tag: 3.3-rc1 comes before 3.3, as Debian's 3.3~rc1 does. 
 
 import re
 from collections.abc import Iterable
-from functools import cmp_to_key
 
-from debian.debian_support import version_compare
+PARTS = re.compile(r"([^0-9]*)([0-9]*)")  # the last pair is always empty: the end
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+Key = list[tuple[list[int], int]]
 
 
 def is_older(version: str, than: str) -> bool:
     """Tell whether a release comes before another one."""
-    return _compare(version, than) < 0
+    return _key(version) < _key(than)
 
 
 def in_order(versions: Iterable[str]) -> list[str]:
     """Return versions, each once, the oldest first."""
-    return sorted(sorted(set(versions)), key=cmp_to_key(_compare))
+    return sorted(sorted(set(versions)), key=_key)
 
 
 def major(version: str) -> str:
@@ -27,9 +29,14 @@ def major(version: str) -> str:
     return re.split(r"[._+~-]", version, maxsplit=1)[0]
 
 
-def _compare(one: str, other: str) -> int:
-    return int(version_compare(_debian(one), _debian(other)))
+def _key(version: str) -> Key:
+    """Return what orders versions as Debian policy 5.6.12 does: words and numbers in turn."""
+    debian = version.replace("-", "~").replace("_", ".")
+    return [([*map(_weight, word), 0], int(number or 0)) for word, number in PARTS.findall(debian)]
 
 
-def _debian(version: str) -> str:
-    return version.replace("-", "~").replace("_", ".")
+def _weight(letter: str) -> int:
+    """Return what orders a character: `~` before the end of a word, letters before all others."""
+    if letter == "~":
+        return -1
+    return ord(letter) if letter in LETTERS else ord(letter) + 256

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-import verify
 from pipeline.base.errors import SignatureInvalid
 from pipeline.base.plain import plain
+from pipeline.documents.ed25519 import ed25519_holds
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.kits.install import envelope
 from pipeline.kits.install.envelope import Time, read_time, time_text
@@ -81,7 +81,7 @@ def read(document: Any, description: bytes, issued: datetime, renewable: Renewab
     parsed = envelope.parse(document, PAYLOAD_TYPE, WHAT)
     signed = envelope.encoded(PAYLOAD_TYPE, parsed.payload)
     public = bytes.fromhex(renewable.key)
-    if not any(verify.ed25519_holds(public, signed, made) for made in parsed.signatures):
+    if not any(ed25519_holds(public, signed, made) for made in parsed.signatures):
         raise SignatureInvalid(f"{WHAT} is not by the key that may renew it", remedy=REMEDY)
     try:
         written = _Written.model_validate(parse_json(parsed.payload))

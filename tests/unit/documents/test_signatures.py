@@ -164,6 +164,7 @@ def test_no_bytes_do_more_than_be_refused(content: bytes) -> None:
         ("pipeline/documents/signatures.py", "FUTURE_TOLERANCE_S ="),
         ("pipeline/documents/statement.py", "STATEMENT_TYPE ="),
         ("pipeline/documents/artifact_names.py", "@dataclass(frozen=True)\nclass ArtifactNames"),
+        ("pipeline/documents/ed25519.py", "P = 2**255 - 19"),
     ],
 )
 def test_verify_py_carries_a_copy(path: str, begins: str) -> None:

@@ -4,6 +4,9 @@
 from itertools import pairwise
 
 import pytest
+from debian.debian_support import version_compare
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.documents.version import in_order, is_older, major
 
@@ -33,3 +36,13 @@ def test_any_tag_can_be_compared() -> None:
 def test_versions_are_put_in_order() -> None:
     assert in_order([*reversed(ORDER), *ORDER]) == ORDER
     assert in_order(["3-1", "3~1"]) == in_order(["3~1", "3-1"])
+
+
+TAGS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,11}", fullmatch=True)
+NEAR = st.text("019aZ.+-~", min_size=1, max_size=5).map(lambda text: f"1{text}")
+
+
+@given(one=TAGS | NEAR, other=TAGS | NEAR)
+def test_the_order_is_the_one_of_python_debian(one: str, other: str) -> None:
+    debian = [version.replace("-", "~").replace("_", ".") for version in (one, other)]
+    assert is_older(one, other) == (version_compare(*debian) < 0)
