@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.documents.json_form import json_bytes
+from pipeline.documents.kit_control import BOOT
 from pipeline.documents.ustar import BLOCK, RECORD, ustar_header
-from pipeline.kits.install.format import BOOT, FORMAT_TEXT
+from pipeline.kits.install.format import FORMAT_TEXT
 
 EPOCH = 1766400000
 SECTOR = 512

@@ -19,10 +19,16 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from pipeline.documents.json_form import json_bytes
-from pipeline.documents.kit_control import KIT_FORMAT
+from pipeline.documents.kit_control import (
+    BOOT,
+    KIT_FORMAT,
+    Base,
+    Content,
+    Control,
+    control_bytes,
+)
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.documents.system_partition import SWITCH
@@ -70,7 +76,7 @@ class Later:
 class _Partition:
     """What the system partition has once the kit is applied, and what is to be done for that."""
 
-    content: Mapping[str, Mapping[str, Any]]  # size and sha256 by path, the switch left out
+    content: Mapping[str, Content]  # by path, the switch left out
     brought: tuple[str, ...]
     delete: tuple[str, ...]
 
@@ -128,7 +134,7 @@ def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: 
     module = work / "module"
     module.write_text(f"{base_name}\n{squashfs.name}\n")
     partition = _partition(earlier, later, _content(squashfs), module)
-    boot = work / "boot.tar"
+    boot = work / BOOT
     sources = {path: later.files / path for path in partition.brought}
     sources[f"live/{later.version}.module"] = module
     for path, source in sources.items():
@@ -137,28 +143,26 @@ def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: 
             raise StepFailed(STATUS_BUILD_FAILED, what)
     _write_archive(boot, sources, later.epoch)
     control = work / "control.json"
-    document = {
-        "format": KIT_FORMAT,
-        "name": later.image,
-        "architecture": later.architecture,
-        "from": earlier.version,
-        "to": later.version,
-        "epoch": later.epoch,
-        "members": {path.name: _content(path) for path in (boot, squashfs)},
-        "base": {"file": base_name, **partition.content[f"live/{base_name}"]},
-        "delete": partition.delete,
-        "partition": partition.content,
-        "tree_sha256": tree_digest(read_ledger(later.ledger)),
-    }
-    control.write_bytes(json_bytes(document))
+    base = partition.content[f"live/{base_name}"]
+    described = Control(
+        name=later.image,
+        architecture=later.architecture,
+        from_=earlier.version,
+        to=later.version,
+        epoch=later.epoch,
+        members={path.name: _content(path) for path in (boot, squashfs)},
+        base=Base(base_name, base.size, base.sha256),
+        delete=partition.delete,
+        partition=partition.content,
+        tree_sha256=tree_digest(read_ledger(later.ledger)),
+    )
+    control.write_bytes(control_bytes(described))
     form = work / "FORMAT"
     form.write_text(f"{KIT_FORMAT}\n")
     _write_archive(kit, {path.name: path for path in (form, control, boot, squashfs)}, later.epoch)
 
 
-def _partition(
-    earlier: Earlier, later: Later, delta: Mapping[str, Any], module: Path
-) -> _Partition:
+def _partition(earlier: Earlier, later: Later, delta: Content, module: Path) -> _Partition:
     """Compare the system partitions; raise StepFailed if the earlier one has no base."""
     before, after = _read_partition(earlier.partition), _read_partition(later.partition)
     base = f"live/{earlier.version}.squashfs"
@@ -179,10 +183,10 @@ def _partition(
     return _Partition(after, tuple(brought), tuple(deleted))
 
 
-def _read_partition(path: Path) -> dict[str, Mapping[str, Any]]:
+def _read_partition(path: Path) -> dict[str, Content]:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
-        return {e["path"]: {"size": e["size"], "sha256": e["sha256"]} for e in lines}
+        return {e["path"]: Content(e["size"], e["sha256"]) for e in lines}
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"{path.name} is not the list of a system partition"
         raise StepFailed(STATUS_INPUTS, what, repr(error)) from error
@@ -197,8 +201,8 @@ def _check_names(paths: Iterable[str]) -> None:
             raise StepFailed(STATUS_BUILD_FAILED, what)
 
 
-def _content(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
+def _content(path: Path) -> Content:
+    return Content(path.stat().st_size, sha256_file(path))
 
 
 def _write_archive(archive: Path, members: Mapping[str, Path], epoch: int) -> None:

@@ -23,11 +23,12 @@ from pipeline.base.errors import (
     UsageError,
     command_line,
 )
+from pipeline.documents.kit_control import Content, Control
 from pipeline.kits.install import description as descriptions
 from pipeline.kits.install.description import Offer, Trust
 from pipeline.kits.install.envelope import LIMIT
 from pipeline.kits.install.fat import Staged
-from pipeline.kits.install.format import Content, Control, Kit, open_kit
+from pipeline.kits.install.format import Kit, open_kit
 from pipeline.kits.install.plan import Brought, Plan, check_brought, check_fits, make_plan
 from pipeline.kits.install.system import TEXT_LIMIT, Switch, System, open_system
 

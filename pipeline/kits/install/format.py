@@ -15,109 +15,27 @@ a kit must be raises InputsUnverified. Memory: one PIECE and control.json.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, BinaryIO, Literal, Self
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from typing import BinaryIO
 
 from pipeline.base.errors import InputsUnverified
 from pipeline.base.plain import plain
-from pipeline.documents.json_form import json_bytes, parse_json
-from pipeline.documents.kit_control import KIT_FORMAT
-from pipeline.documents.system_partition import SWITCH
+from pipeline.documents.kit_control import (
+    BOOT,
+    CONTROL_LIMIT,
+    KIT_FORMAT,
+    PATH,
+    Content,
+    Control,
+    read_control,
+)
+from pipeline.documents.malformed import Malformed
 from pipeline.documents.ustar import BLOCK, RECORD, ustar_header
-from pipeline.farm.config import Name, ReleaseTag
 
 FORMAT_TEXT = f"{KIT_FORMAT}\n".encode()
-BOOT = "boot.tar"
 PIECE = 1024 * 1024
-CONTROL_LIMIT = 4 * 1024 * 1024
-FILES_LIMIT = 10_000
-FILE_LIMIT = 2**32  # a FAT file system has no longer files
-# Printable ASCII without what a FAT cannot hold or would drop: names that are one everywhere.
-NAME = r'(?! )[^\x00-\x1f"*/:<>?\\|\x7f-\U0010ffff]{1,155}(?<![. ])'
-PATH = re.compile(rf"{NAME}(?:/{NAME})*")
-PATH_LIMIT = 255
-
-
-def _path(value: str) -> str:
-    """Let pass what names a file of a FAT file system in one way only, and below its root."""
-    if not PATH.fullmatch(value) or len(value) > PATH_LIMIT:
-        raise ValueError(f"{plain(value)!r} is no path of a system partition")
-    return value
-
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Size = Annotated[int, Field(strict=True, ge=0, lt=FILE_LIMIT)]
-Path = Annotated[str, AfterValidator(_path)]
-
-
-class Content(BaseModel):
-    """What a file holds: size in bytes and SHA-256."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: Size
-    sha256: Sha256
-
-
-class Base(Content):
-    """The SquashFS of the release `from`, which the delta fits on; it is in `live/`."""
-
-    file: str
-
-
-class Control(BaseModel):
-    """`control.json`: all that is decided before a byte is written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["twinbuild-kit/1"]
-    name: Name
-    architecture: Name
-    from_: ReleaseTag = Field(alias="from")
-    to: ReleaseTag
-    epoch: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-    members: dict[str, Content]
-    base: Base
-    delete: Annotated[list[Path], Field(max_length=FILES_LIMIT)]
-    partition: Annotated[dict[Path, Content], Field(max_length=FILES_LIMIT)]
-    tree_sha256: Sha256
-
-    @property
-    def delta(self) -> str:
-        """The delta's name, in the kit and in `live/` of the system partition."""
-        return f"{self.to}.squashfs"
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
-        if self.from_ == self.to or self.base.file != f"{self.from_}.squashfs":
-            raise ValueError("from, to and base do not fit each other")
-        if self.members.keys() != {BOOT, self.delta}:
-            raise ValueError("the members are not boot.tar and the delta")
-        there = {
-            f"live/{self.base.file}": self.base,
-            f"live/{self.delta}": self.members[self.delta],
-        }
-        for path, content in there.items():
-            found = self.partition.get(path)
-            if found is None or (found.size, found.sha256) != (content.size, content.sha256):
-                raise ValueError(f"partition does not have {path} as the rest has it")
-        named = [path.lower() for path in [*self.partition, *self.delete, SWITCH]]
-        if len(set(named)) != len(named) or self.delete != sorted(self.delete):
-            raise ValueError("a path stands twice in partition and delete, or out of order")
-        return self
 
 
 @dataclass(frozen=True)
@@ -201,25 +119,13 @@ def open_kit(stream: BinaryIO, where: str) -> Kit:
         raise source.refused("control.json does not follow FORMAT")
     content = source.read(header[1])
     source.skip_padding(header[1])
-    control = _control(source, content)
+    try:
+        control = read_control(content)
+    except Malformed as error:
+        raise source.refused(f"control.json is wrong: {plain(str(error))}") from error
     if source.epoch != control.epoch:
         raise source.refused("its members are not of the time that control.json names")
     return Kit(control, source)
-
-
-def _control(source: "_Source", content: bytes) -> Control:
-    try:
-        document: dict[str, Any] = parse_json(content)
-        control = Control.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        at = ".".join(map(str, first["loc"]))
-        raise source.refused(f"control.json is wrong: {plain(at)}: {plain(first['msg'])}") from None
-    except (ValueError, RecursionError) as error:
-        raise source.refused(f"control.json is wrong: {plain(str(error))}") from None
-    if json_bytes(document) != content:
-        raise source.refused("control.json is not in the one form of documents")
-    return control
 
 
 class _Source:

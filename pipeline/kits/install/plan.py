@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError, command_line
+from pipeline.documents.kit_control import Content, Control
 from pipeline.documents.version import is_older
 from pipeline.kits.install.fat import File
-from pipeline.kits.install.format import Content, Control
 from pipeline.kits.install.system import VERSION, System, read_kernels, read_modules
 
 # Made by upgrades or named by content: never replaced by something else.

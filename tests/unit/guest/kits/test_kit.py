@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.documents.kit_control import Control
 from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.guest.kits.kit import Earlier, Later, make_kit
 from pipeline.guest.serial_port import StepFailed
-from pipeline.kits.install.format import Control, open_kit
+from pipeline.kits.install.format import open_kit
 from tests.random_trees import Node, record, write
 
 EPOCH = 1_700_000_000
@@ -104,7 +105,7 @@ def test_a_kit_says_and_holds_what_it_must(releases: tuple[Earlier, Later], tmp_
         "live/vmlinuz-bbbbbbbbbbbb": "new kernel" * 100,
         DEEP: "",
     }
-    assert control.delete == ["live/3.1.cfg", "live/3.1.module", "live/vmlinuz-aaaaaaaaaaaa"]
+    assert control.delete == ("live/3.1.cfg", "live/3.1.module", "live/vmlinuz-aaaaaaaaaaaa")
     assert (control.name, control.architecture, control.epoch) == ("mini", "amd64", EPOCH)
     assert control.base.sha256 == hashlib.sha256(b"base").hexdigest()
     assert control.partition.keys() == {

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import ExitStatus, TwinbuildError
+from pipeline.documents.kit_control import BOOT
 from pipeline.kits.install import apply as applying
-from pipeline.kits.install.format import BOOT
 from pipeline.kits.install.medium import Medium
 from pipeline.kits.install.plan import Brought, Plan, make_plan
 from pipeline.kits.install.rollback import roll_back
