@@ -7,8 +7,8 @@ from urllib.parse import unquote
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified
 from pipeline.base.part import WrongBytes
 from pipeline.base.plain import plain
-from pipeline.base.public_address import NotPublic
-from pipeline.base.web_address import Misled, WebAddress
+from pipeline.documents.public_address import NotPublic
+from pipeline.documents.web_address import Misled, WebAddress
 
 BARRED = (Misled, NotPublic)  # asking again changes nothing, and no server denied having the file
 

@@ -13,23 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
-LINE_LIMIT = 500
+from pipeline.documents.plain import plain, plain_lines
 
-
-def plain(text: str, *, limit: int = LINE_LIMIT) -> str:
-    """Return `text` on one line of at most `limit` characters, whatever cannot be seen escaped.
-
-    Control characters, escape sequences, changes of writing direction and undecodable bytes are
-    shown as Python writes them in a string.
-    """
-    seen = text[:limit]
-    shown = _shown(seen)
-    return shown if len(shown) <= limit and seen == text else shown[: limit - 1] + "…"
-
-
-def plain_lines(text: str) -> str:
-    """Return a text of any length in its lines, the same characters escaped as by `plain`."""
-    return "\n".join(_shown(line) for line in text.split("\n"))
+__all__ = ["PlainStream", "plain", "plain_lines", "plain_output", "print_plain"]
 
 
 @contextmanager
@@ -88,9 +74,3 @@ class PlainStream(io.TextIOBase):
     def writable(self) -> bool:
         """Tell that it can be written to."""
         return True
-
-
-def _shown(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -34,10 +34,11 @@ from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.base.fetch_failure import BARRED, Missing, Refused, failure
+from pipeline.base.named_address import parse_named
 from pipeline.base.part import PIECE, Advance, Part, WrongBytes
 from pipeline.base.patient_socket import Deadline, Patience, PatientSocket, tls_context
-from pipeline.base.public_address import open_socket, refuse_private_name
-from pipeline.base.web_address import Misled, WebAddress, follow, parse_named
+from pipeline.documents.public_address import open_socket, refuse_private_name
+from pipeline.documents.web_address import Misled, WebAddress, follow
 
 __all__ = ["Client", "Missing", "Patience"]
 WORKERS = 4

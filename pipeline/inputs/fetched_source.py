@@ -15,8 +15,8 @@ from debian.deb822 import Dsc
 
 from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.base.store import Store
-from pipeline.base.web_address import parse
 from pipeline.documents.lock import PACKAGE, SHA256, VERSION
+from pipeline.documents.web_address import parse
 from pipeline.farm.config import Archive
 from pipeline.inputs.addresses import join
 from pipeline.inputs.archive_files import open_archives

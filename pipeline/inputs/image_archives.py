@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from pipeline.base.errors import UsageError
 from pipeline.base.files import sha256_bytes
-from pipeline.base.public_address import LOCAL_DOMAINS
 from pipeline.documents.lock import NAME, SUITE
+from pipeline.documents.public_address import LOCAL_DOMAINS
 from pipeline.farm.config import Archive, ImageArchive
 from pipeline.inputs.configuration import ARCHIVE_KEYS, ARCHIVE_LISTS, read_small, read_text
 

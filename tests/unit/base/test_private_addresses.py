@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.base.patient_socket import PatientSocket
-from pipeline.base.public_address import NotPublic, open_socket
+from pipeline.documents.public_address import NotPublic, open_socket
 from tests.hostile_server import FOUND, HASTY, answering, first, get, hostile_server, moved
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from pipeline.base.errors import UsageError
-from pipeline.base.plain import plain
+from pipeline.documents.plain import plain
 
 PORTS = {"http": 80, "https": 443}
 HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?", re.ASCII)
@@ -73,15 +72,6 @@ def parse(text: str) -> WebAddress:
     return WebAddress(
         parts.scheme, _host(parts.hostname), port, target, user if any(user) else None
     )
-
-
-def parse_named(url: str) -> WebAddress:
-    """Take an address apart that somebody has named; raise UsageError if it is none."""
-    try:
-        return parse(url)
-    except ValueError as error:
-        shown = plain(url.rpartition("@")[2], limit=200)
-        raise UsageError(f"{shown} is no address to fetch from: {error}") from error
 
 
 def follow(here: WebAddress, locations: Sequence[str]) -> WebAddress:

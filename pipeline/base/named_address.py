@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Addresses that somebody has named to the farm: in a file, a variable or an option."""
+
+from pipeline.base.errors import UsageError
+from pipeline.documents.plain import plain
+from pipeline.documents.web_address import WebAddress, parse
+
+
+def parse_named(url: str) -> WebAddress:
+    """Take an address apart that somebody has named; raise UsageError if it is none."""
+    try:
+        return parse(url)
+    except ValueError as error:
+        shown = plain(url.rpartition("@")[2], limit=200)
+        raise UsageError(f"{shown} is no address to fetch from: {error}") from error
