@@ -989,17 +989,22 @@ def deb_name(name: str, version: str, architecture: str) -> str:
     return f"{name}_{version.partition(':')[2] or version}_{architecture}.deb"
 
 
+def kit_name(image: str, architecture: str, start: str, to: str) -> str:
+    """Return the name of the kit that leads from the release `start` to the release `to`."""
+    return f"{image}-{architecture}-{start}-to-{to}.iuk"
+
+
 def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:
     """Return the names of the artifacts of a job, which is `job.json`."""
-    product = f"{job['image']}-{job['architecture']}"
-    stem = f"{product}-{job['version']}"
+    image, architecture, version = job["image"], job["architecture"], job["version"]
+    stem = f"{image}-{architecture}-{version}"
     return ArtifactNames(
         iso=f"{stem}.iso",
         usb_image=f"{stem}.img",
         packages=f"{stem}.packages",
         partition=f"{stem}.partition",
         ledger=f"{stem}.ledger.jsonl.gz",
-        kits=tuple(f"{product}-{k['from']}-to-{job['version']}.iuk" for k in job.get("kits", ())),
+        kits=tuple(kit_name(image, architecture, k["from"], version) for k in job.get("kits", ())),
         built=tuple(
             deb_name(p["name"], p["version"], p["architecture"])
             for p in (job.get("local") or {}).get("packages", ())

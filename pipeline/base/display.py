@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -84,6 +84,24 @@ class Display:
                 bars.update(task, completed=done, total=total)
 
             yield take
+
+    @contextmanager
+    def bars(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Show a bar for each step while the block runs.
+
+        It yields what takes a step's name, bytes done and bytes in all; a new name is a new bar.
+        """
+        takes: dict[str, Callable[[int, int], None]] = {}  # of the step that is shown
+        with ExitStack() as stack:
+
+            def watch(what: str, done: int, total: int) -> None:
+                if what not in takes:
+                    stack.close()
+                    takes.clear()
+                    takes[what] = stack.enter_context(self.bar(what))
+                takes[what](done, total)
+
+            yield watch
 
     def _bar_in_lines(self, what: str) -> Callable[[int, int], None]:
         shown = time.monotonic()

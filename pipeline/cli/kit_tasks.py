@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def _trust(keyring: str | None, fingerprint: str | None) -> Trust:
     """Return the given keyring, or else the key that this checkout pins."""
     from pipeline.kits.install.description import load_trust
+    from pipeline.kits.make.farm_errors import farm_errors
 
-    if keyring is None and pinned_key().exists():
-        return load_trust(pinned_key(), fingerprint or open_farm().farm.keys.release)
-    return load_trust(Path(keyring) if keyring else None, fingerprint)
+    with farm_errors():
+        if keyring is None and pinned_key().exists():
+            return load_trust(pinned_key(), fingerprint or open_farm().farm.keys.release)
+        return load_trust(Path(keyring) if keyring else None, fingerprint)
 
 
 @farm_task(ExitStatus.INPUTS_UNVERIFIED, ExitStatus.SIGNATURE)
@@ -41,9 +43,11 @@ def check(
     without it the key that this checkout pins.
     """
     from pipeline.kits.install.check import check_upgrade
+    from pipeline.kits.make.farm_errors import farm_errors
 
-    found = check_upgrade(url, from_, image, _trust(keyring, fingerprint), datetime.now(UTC))
-    print(found.description)
+    trust = _trust(keyring, fingerprint)
+    with farm_errors():
+        print(check_upgrade(url, from_, image, trust, datetime.now(UTC)).description)
 
 
 @farm_task(ExitStatus.INPUTS_UNVERIFIED, ExitStatus.SIGNATURE)
@@ -62,13 +66,16 @@ def fetch(
     """
     from pipeline.kits.install.check import check_upgrade
     from pipeline.kits.install.fetch import fetch_kit
+    from pipeline.kits.make.farm_errors import farm_errors
 
-    found = check_upgrade(url, from_, image, _trust(keyring, fingerprint), datetime.now(UTC))
-    if found.description.offer is None:
-        print(f"{found.description}: nothing to fetch")
-        return
-    with open_display().bar(found.description.offer.file) as progress:
-        print(f"fetched: {fetch_kit(url, found, Path(directory), progress)}")
+    trust = _trust(keyring, fingerprint)
+    with farm_errors():
+        found = check_upgrade(url, from_, image, trust, datetime.now(UTC))
+        if found.description.offer is None:
+            print(f"{found.description}: nothing to fetch")
+            return
+        with open_display().bar(found.description.offer.file) as progress:
+            print(f"fetched: {fetch_kit(url, found, Path(directory), progress)}")
 
 
 @farm_task(ExitStatus.INPUTS_UNVERIFIED, ExitStatus.SIGNATURE)
@@ -85,17 +92,22 @@ def apply(
     leaves the old release or the new one.
     """
     from pipeline.kits.install.apply import apply_kit
+    from pipeline.kits.make.farm_errors import farm_errors
 
     trust = _trust(keyring, fingerprint)
-    print(apply_kit(Path(kit), Path(target), trust, open_display(), datetime.now(UTC)))
+    with farm_errors(), open_display().bars() as watch:
+        applied = apply_kit(Path(kit), Path(target), trust, watch, datetime.now(UTC))
+    print(applied)
 
 
 @farm_task()
 def rollback(_c: Context, target: str) -> None:
     """Let an installed system boot the release before again; doing it twice returns."""
     from pipeline.kits.install.rollback import roll_back
+    from pipeline.kits.make.farm_errors import farm_errors
 
-    switch = roll_back(Path(target))
+    with farm_errors():
+        switch = roll_back(Path(target))
     print(f"{target} boots {switch.version} now; {switch.previous} is still there")
 
 

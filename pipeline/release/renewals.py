@@ -15,10 +15,12 @@ from securesystemslib.signer import CryptoSigner
 from pipeline.base import dsse
 from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError, command_line
 from pipeline.base.files import alone, write_bytes
+from pipeline.documents.upgrade_envelope import LIMIT, time_text
 from pipeline.farm.config import Farm
 from pipeline.kits.install import description, known
 from pipeline.kits.install.description import CLOCKS_APART, Trust
-from pipeline.kits.install.envelope import LIMIT, time_text
+from pipeline.kits.make.farm_errors import farm_errors
+from pipeline.kits.make.sign import with_renewal
 from pipeline.release.upgrades import FOLDER
 
 Notify = Callable[[str], None]
@@ -37,7 +39,8 @@ def renew(farm: Farm, keyring: bytes, public: Path, *, now: datetime, notify: No
     with alone(public, lambda: notify(f"another process publishes into {public}: waiting")):
         for path in sorted((public / FOLDER).glob("*.json")):
             try:
-                _renew(path, key, trust, now)
+                with farm_errors():
+                    _renew(path, key, trust, now)
             except TwinbuildError as error:
                 refused.append(error)
                 notify(f"{path} is not renewed: {error}")
@@ -89,7 +92,7 @@ def _renew(path: Path, key: CryptoSigner, trust: Trust, now: datetime) -> None:
     if found.as_of > now + CLOCKS_APART:
         raise SignatureInvalid(f"{path} is from the future", remedy="check this machine's clock")
     known.refuse_older(found, known.recall(found.image, found.from_, trust))
-    made = description.with_renewal(
+    made = with_renewal(
         content, found.renewable, now, lambda signed: bytes.fromhex(key.sign(signed).signature)
     )
     known.remember(description.read(made, trust), made, trust)

@@ -15,10 +15,13 @@ from pathlib import Path
 from pipeline.base import openpgp
 from pipeline.base.errors import Differs, InputsUnverified, SignatureInvalid
 from pipeline.base.files import write_bytes
+from pipeline.documents.upgrade_description import Description, Offer, describe
+from pipeline.documents.upgrade_envelope import LIMIT
 from pipeline.documents.version import in_order, is_older
 from pipeline.kits.install import description
-from pipeline.kits.install.description import Description, Offer, Trust
-from pipeline.kits.install.envelope import LIMIT
+from pipeline.kits.install.description import Trust
+from pipeline.kits.make.farm_errors import farm_errors
+from pipeline.kits.make.sign import sign
 from pipeline.published.published import Location, Published
 from pipeline.release.index import read_entries
 
@@ -107,7 +110,7 @@ def write_descriptions(
     written = []
     for start in in_order([*shelf.tags, *(kit["from"] for kit in release.job["kits"]), *before]):
         path, old = folder / f"{start}.json", before.get(start)
-        made = description.describe(
+        made = describe(
             image=release.image,
             architecture=release.architecture,
             start=start,
@@ -118,7 +121,7 @@ def write_descriptions(
         )
         _tell_of_newer(path, made, release, notify)
         if again or not old or not _holds(old, made, now):
-            write_bytes(path, description.sign(made, signer.gpg, signer.fingerprint))
+            write_bytes(path, sign(made, signer.gpg, signer.fingerprint))
             notify(f"{path}: {made}")
             written.append(path)
     return written
@@ -128,7 +131,7 @@ def _read_own(path: Path, signer: Signer) -> Description | None:
     """Return what is described in a file, expired or not; None if it is nothing of this key's."""
     trust = Trust(signer.keyring, signer.fingerprint)
     try:
-        with path.open("rb") as file:
+        with farm_errors(), path.open("rb") as file:
             found = description.read(file.read(LIMIT + 1), trust)
     except (OSError, SignatureInvalid, InputsUnverified):
         return None

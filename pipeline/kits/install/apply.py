@@ -12,27 +12,30 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from pipeline.base.display import Display
-from pipeline.base.errors import (
+from pipeline.documents.kit_control import Content, Control
+from pipeline.documents.upgrade_description import Offer
+from pipeline.documents.upgrade_envelope import LIMIT
+from pipeline.kits.install import description as descriptions
+from pipeline.kits.install.description import Trust
+from pipeline.kits.install.failure import (
     InfrastructureFailed,
     InputsUnverified,
     SignatureInvalid,
     UsageError,
-    command_line,
+    command,
 )
-from pipeline.documents.kit_control import Content, Control
-from pipeline.kits.install import description as descriptions
-from pipeline.kits.install.description import Offer, Trust
-from pipeline.kits.install.envelope import LIMIT
 from pipeline.kits.install.fat import Staged
 from pipeline.kits.install.format import Kit, open_kit
 from pipeline.kits.install.plan import Brought, Plan, check_brought, check_fits, make_plan
 from pipeline.kits.install.system import TEXT_LIMIT, Switch, System, open_system
 
 Progress = Callable[[int, int], None]  # bytes done and bytes in all
+Watch = Callable[[str, int, int], None]  # the same, after the step that is at work
+FROM_CACHE = "it was read back as the cache gave it, since this file system reads no other way"
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,21 @@ class Applied:
     version: str
     before: str
     changed: bool
+    past_cache: bool = True  # whether what was written was read back from the medium itself
 
     def __str__(self) -> str:
         """One line for people."""
         if not self.changed:
             return f"{self.version} is installed already: nothing to do"
         if self.version == self.before:
-            return f"{self.version} was installed already: what was missing or damaged is mended"
-        return f"{self.version} is installed and boots from now on; {self.before} is still there"
+            what = f"{self.version} was installed already: what was missing or damaged is mended"
+        else:
+            what = f"{self.version} is installed and boots from now on"
+            what += f"; {self.before} is still there"
+        return what if self.past_cache else f"{what}; {FROM_CACHE}"
 
 
-def apply_kit(path: Path, target: Path, trust: Trust, display: Display, now: datetime) -> Applied:
+def apply_kit(path: Path, target: Path, trust: Trust, watch: Watch, now: datetime) -> Applied:
     """Upgrade the installed system on an image file or device with a kit.
 
     The kit's description lies beside it, as `fetch` has put it there. Raise SignatureInvalid if no
@@ -62,23 +69,19 @@ def apply_kit(path: Path, target: Path, trust: Trust, display: Display, now: dat
     """
     offer = read_description(path, trust, now)
     with _opened(path) as stream, open_system(target) as (system, medium):
-        with display.bar(f"verifying {path.name}") as progress:
-            brought = examine(stream, offer, path.name, progress)
+        brought = examine(stream, offer, path.name, partial(watch, f"verifying {path.name}"))
         check_brought(brought)
         check_fits(system, brought.control)
         before = system.switch.version
-        with display.bar("verifying the target") as progress:
-            total = sum(content.size for content in brought.control.partition.values())
-            plan = make_plan(system, brought, _Count(progress, total))
+        total = sum(content.size for content in brought.control.partition.values())
+        plan = make_plan(system, brought, _Count(partial(watch, "verifying the target"), total))
         if plan.is_empty:
             return Applied(before, before, changed=False)
         stream.seek(0)
         kit = open_kit(stream, path.name)
-        with display.bar("writing and reading back") as progress:
-            carry_out(plan, system, brought.control, kit, progress)
-        if not medium.reads_past_cache:
-            display.say("read back as the cache gave it: this file system reads no other way")
-    return Applied(brought.control.to, before, changed=True)
+        carry_out(plan, system, brought.control, kit, partial(watch, "writing and reading back"))
+        past_cache = medium.reads_past_cache
+    return Applied(brought.control.to, before, changed=True, past_cache=past_cache)
 
 
 def read_description(kit: Path, trust: Trust, now: datetime) -> Offer:
@@ -90,7 +93,7 @@ def read_description(kit: Path, trust: Trust, now: datetime) -> Offer:
     except OSError as error:
         raise SignatureInvalid(
             f"there is no upgrade description {path}: {error.strerror}",
-            remedy=f"{command_line('kit.fetch')} gets kit and description",
+            remedy=f"{command('fetch')} gets kit and description",
         ) from error
     found = descriptions.check(content, trust, now)
     if found.offer is None:

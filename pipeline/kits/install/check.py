@@ -5,27 +5,27 @@ No answer is not "nothing newer": every release has a signed description, and wh
 nobody can tell.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
-from pydantic import TypeAdapter, ValidationError
-
-from pipeline.base.errors import (
+from pipeline.documents.names import RELEASE
+from pipeline.documents.plain import plain
+from pipeline.documents.upgrade_description import Description
+from pipeline.documents.upgrade_envelope import LIMIT, time_text
+from pipeline.kits.install import description as descriptions
+from pipeline.kits.install import http, known
+from pipeline.kits.install.description import CLOCKS_APART, Trust
+from pipeline.kits.install.failure import (
     InfrastructureFailed,
     InputsUnverified,
     SignatureInvalid,
     UsageError,
 )
-from pipeline.base.plain import plain
-from pipeline.base.transfer import Client, Missing
-from pipeline.farm.config import HttpUrl, ReleaseTag
-from pipeline.kits.install import description as descriptions
-from pipeline.kits.install import known
-from pipeline.kits.install.description import CLOCKS_APART, Description, Trust
-from pipeline.kits.install.envelope import LIMIT, time_text
 
 ARCHITECTURE = "amd64"  # the only one there is
+ADDRESS = re.compile(r"https?://[^\s?#]+")
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,8 @@ def check_upgrade(url: str, start: str, image: str, trust: Trust, now: datetime)
     SignatureInvalid if no trusted key has signed it, it has expired, is from the future or is older
     than one that was known; InputsUnverified if it is for something else.
     """
-    try:
-        TypeAdapter(HttpUrl).validate_python(url)
-        TypeAdapter(ReleaseTag).validate_python(start)
-    except ValidationError as error:
-        what = f"{plain(url)} is no http(s) address, or {plain(start)} no release"
-        raise UsageError(what) from error
+    if not ADDRESS.fullmatch(url) or not RELEASE.fullmatch(start):
+        raise UsageError(f"{plain(url)} is no http(s) address, or {plain(start)} no release")
     before = known.recall(image, start, trust)
     _check_clock(before, now)
     address = f"{url.rstrip('/')}/upgrades/{quote(start)}.json"
@@ -67,9 +63,8 @@ def check_upgrade(url: str, start: str, image: str, trust: Trust, now: datetime)
 
 def _ask(address: str, start: str, before: Description | None) -> bytes:
     try:
-        with Client() as client:
-            return client.get([address], limit=LIMIT)
-    except Missing as error:
+        return http.get(address, limit=LIMIT)
+    except http.Missing as error:
         why = f"{address} does not exist"
         remedy = f"see that {start} was released there; every release has a description"
         detail = error.detail

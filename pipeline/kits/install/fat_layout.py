@@ -7,8 +7,8 @@ Source: Microsoft's FAT32 File System Specification 1.03.
 import struct
 from dataclasses import dataclass
 
-from pipeline.base.errors import InfrastructureFailed
-from pipeline.base.plain import plain
+from pipeline.documents.plain import plain
+from pipeline.kits.install.failure import InfrastructureFailed
 
 SECTOR = 512
 RECORD = 32  # bytes of a directory record

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Protocol
 
-from pipeline.base.errors import InfrastructureFailed
+from pipeline.kits.install.failure import InfrastructureFailed
 from pipeline.kits.install.fat_layout import SECTOR, Damaged, Layout
 
 MASK, BAD, LAST = 0x0FFFFFFF, 0x0FFFFFF7, 0x0FFFFFFF

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.base.disk_room import cannot_write
-from pipeline.base.errors import UsageError
-from pipeline.base.files import put_in_place, sha256_file, write_bytes
-from pipeline.base.transfer import Client
+from pipeline.documents.upgrade_description import Offer
+from pipeline.kits.install import http
 from pipeline.kits.install.check import Upgrade
-from pipeline.kits.install.description import Offer
+from pipeline.kits.install.failure import UsageError
+from pipeline.kits.install.files import cannot_write, put_in_place, sha256_file, write_bytes
 
 
 def fetch_kit(
@@ -30,7 +29,11 @@ def fetch_kit(
             raise UsageError(f"{kit} is there and is another file", remedy="move it away")
     else:
         _download(f"{url.rstrip('/')}/{quote(offer.kit)}", offer, kit, progress)
-    write_bytes(kit.with_name(f"{kit.name}.json"), upgrade.envelope)
+    described = kit.with_name(f"{kit.name}.json")
+    try:
+        write_bytes(described, upgrade.envelope)
+    except OSError as error:
+        raise cannot_write(error, described) from error
     return kit
 
 
@@ -46,9 +49,7 @@ def _download(address: str, offer: Offer, kit: Path, progress: Callable[[int, in
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
-        with part.open("r+b") as file, Client() as client:
-            size, sha256 = offer.size, offer.sha256
-            client.download([address], file, size=size, sha256=sha256, limit=size, advance=advance)
+        http.download(address, part, size=offer.size, sha256=offer.sha256, advance=advance)
         put_in_place(part, kit)
     except OSError as error:
         raise cannot_write(error, part) from error

@@ -20,8 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipeline.base.errors import InputsUnverified
-from pipeline.base.plain import plain
 from pipeline.documents.kit_control import (
     BOOT,
     CONTROL_LIMIT,
@@ -32,7 +30,9 @@ from pipeline.documents.kit_control import (
     read_control,
 )
 from pipeline.documents.malformed import Malformed
+from pipeline.documents.plain import plain
 from pipeline.documents.ustar import BLOCK, RECORD, ustar_header
+from pipeline.kits.install.failure import InputsUnverified
 
 FORMAT_TEXT = f"{KIT_FORMAT}\n".encode()
 PIECE = 1024 * 1024

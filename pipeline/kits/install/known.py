@@ -8,11 +8,12 @@ while that still holds. It is signed, so it is believed no further than what a s
 import os
 from pathlib import Path
 
-from pipeline.base.errors import InfrastructureFailed, SignatureInvalid, TwinbuildError
-from pipeline.base.files import write_bytes
+from pipeline.documents.upgrade_description import Description
+from pipeline.documents.upgrade_envelope import LIMIT, time_text
 from pipeline.kits.install import description as descriptions
-from pipeline.kits.install.description import Description, Trust
-from pipeline.kits.install.envelope import LIMIT, time_text
+from pipeline.kits.install.description import Trust
+from pipeline.kits.install.failure import Failure, InfrastructureFailed, SignatureInvalid
+from pipeline.kits.install.files import write_bytes
 
 
 def folder() -> Path:
@@ -26,7 +27,7 @@ def recall(image: str, start: str, trust: Trust) -> Description | None:
     try:
         with _path(image, start, trust).open("rb") as file:
             found = descriptions.read(file.read(LIMIT + 1), trust)
-    except (OSError, TwinbuildError):
+    except (OSError, Failure):
         return None
     return found if (found.image, found.from_) == (image, start) else None
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.base.errors import InfrastructureFailed, UsageError
+from pipeline.kits.install.failure import InfrastructureFailed, UsageError
 
 ALIGNMENT = 4096  # what reading past the cache wants at most
 SYS = Path("/sys")

@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from pipeline.base.errors import UsageError
+from pipeline.kits.install.failure import UsageError
 from pipeline.kits.install.fat_layout import SECTOR, is_fat32
 from pipeline.kits.install.fat_table import Blocks
 

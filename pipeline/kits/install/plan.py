@@ -11,9 +11,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError, command_line
 from pipeline.documents.kit_control import Content, Control
 from pipeline.documents.version import is_older
+from pipeline.kits.install.failure import (
+    InfrastructureFailed,
+    InputsUnverified,
+    UsageError,
+    command,
+)
 from pipeline.kits.install.fat import File
 from pipeline.kits.install.system import VERSION, System, read_kernels, read_modules
 
@@ -83,12 +88,12 @@ def check_fits(system: System, control: Control) -> None:
         raise UsageError(
             f"the kit is for systems installed as {control.from_}, and this one was installed as"
             f" {start}",
-            remedy=f"get the other kit: {command_line(f'kit.fetch --from {start} --url URL')}",
+            remedy=f"get the other kit: {command(f'fetch --from {start} --url URL')}",
         )
     if is_older(control.to, version):
         raise UsageError(
             f"the kit leads to {control.to}, and {version} is installed",
-            remedy=f"{command_line('kit.rollback')} goes back one release",
+            remedy=f"{command('rollback')} goes back one release",
         )
 
 

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from pipeline.base.errors import InfrastructureFailed, UsageError
+from pipeline.kits.install.failure import InfrastructureFailed, UsageError
 from pipeline.kits.install.system import Switch, System, open_system
 
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.base.errors import InfrastructureFailed, UsageError
-from pipeline.base.plain import plain
+from pipeline.documents.plain import plain
 from pipeline.documents.system_partition import SWITCH, switch
+from pipeline.kits.install.failure import InfrastructureFailed, UsageError
 from pipeline.kits.install.fat import FileSystem, open_files
 from pipeline.kits.install.fat_layout import SECTOR, Damaged
 from pipeline.kits.install.fat_table import Blocks

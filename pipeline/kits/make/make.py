@@ -32,6 +32,7 @@ from pipeline.documents.json_form import parse_json
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.kits.install.fat import open_files
 from pipeline.kits.install.partition import fat_partitions
+from pipeline.kits.make.farm_errors import farm_errors
 from pipeline.published.published import Location, Published
 
 TOOL = "mksquashfs"  # the fact that tells the version of squashfs-tools
@@ -172,7 +173,7 @@ class _Image:
 
 def _copy_out(image: Path, folder: Path) -> None:
     """Copy the files of the image's system partition to a folder."""
-    with image.open("rb") as file:
+    with farm_errors(), image.open("rb") as file:
         medium, size = _Image(file.fileno()), image.stat().st_size
         for start, length in fat_partitions(medium, size):
             if files := open_files(medium, start, length):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keys, an installed system on a disk image, and kits with signed descriptions beside them."""
 
-import io
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from rich.console import Console
 
-from pipeline.base.display import Display
 from pipeline.base.openpgp import Gpg
-from pipeline.kits.install import description
+from pipeline.documents.upgrade_description import Description, Offer, describe
 from pipeline.kits.install.apply import Applied, apply_kit
-from pipeline.kits.install.description import Description, Offer, Trust
+from pipeline.kits.install.description import Trust
+from pipeline.kits.make.sign import sign, sign_payload
 from tests.installed import PARTITION_AT, KitParts, Release, make_disk, read_partition, switch
 from tests.installed import sha256 as digest
 from tests.releases import GpgHome
@@ -46,12 +44,10 @@ class Signer:
         return Trust(self.home.export(self.fingerprint), self.fingerprint)
 
     def sign(self, described: Description) -> bytes:
-        return description.sign(described, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint)
+        return sign(described, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint)
 
     def sign_payload(self, payload: bytes) -> bytes:
-        return description.sign_payload(
-            payload, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint
-        )
+        return sign_payload(payload, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint)
 
     def describe(
         self, parts: KitParts, packed: bytes, now: datetime = NOW, renewal_key: str | None = None
@@ -70,7 +66,7 @@ class Signer:
     ) -> bytes:
         """What there is for systems installed from `start`, signed; without an offer nothing."""
         return self.sign(
-            description.describe(
+            describe(
                 image=offer.image if offer else "mini",
                 architecture="amd64",
                 start=start,
@@ -147,8 +143,7 @@ class Stick:
     trust: Trust
 
     def apply(self, kit: Path, trust: Trust | None = None, now: datetime = NOW) -> Applied:
-        shown = Display(Console(file=io.StringIO()))
-        return apply_kit(kit, self.path, trust or self.trust, shown, now)
+        return apply_kit(kit, self.path, trust or self.trust, lambda *_: None, now)
 
     def files(self) -> dict[str, bytes]:
         with tempfile.TemporaryDirectory() as folder:

@@ -15,10 +15,11 @@ from securesystemslib.signer import CryptoSigner
 from pipeline.base import dsse
 from pipeline.base.errors import ExitStatus, SignatureInvalid, TwinbuildError, UsageError
 from pipeline.cli import kit_tasks
+from pipeline.documents.upgrade_description import Description
 from pipeline.farm.config import Farm
 from pipeline.farm.workspace import Workspace
 from pipeline.kits.install import description
-from pipeline.kits.install.description import Description, Trust
+from pipeline.kits.install.description import Trust
 from pipeline.release import renewals
 from pipeline.release.stage import describe_again, run_release
 from tests.releases import FakeRun, GpgHome, kit_from, make_farm

@@ -16,10 +16,13 @@ from securesystemslib.signer import CryptoSigner
 from pipeline.base import openpgp
 from pipeline.base.errors import Differs, InputsUnverified, SignatureInvalid, TwinbuildError
 from pipeline.base.files import sha256_bytes
+from pipeline.documents import upgrade_description
+from pipeline.documents.upgrade_description import Description, Offer
+from pipeline.documents.upgrade_envelope import time_text
 from pipeline.farm.config import Farm
-from pipeline.kits.install import description
-from pipeline.kits.install.description import Description, Offer, Trust
-from pipeline.kits.install.envelope import time_text
+from pipeline.kits.install import description, failure
+from pipeline.kits.install.description import Trust
+from pipeline.kits.make.sign import sign
 from pipeline.release import stage
 from pipeline.release.stage import describe_again, run_release
 from pipeline.release.upgrades import Signer
@@ -160,7 +163,7 @@ def test_every_release_knows_the_newest_though_no_kit_leads_to_it(
     old = state(released, trust, "3.1")
     old = replace(old, newest="3.2", offer=replace(read(released, trust, "3.1"), to="3.2"))
     gpg = openpgp.Gpg({"GNUPGHOME": gpg_home.path})
-    (released / "upgrades/3.1.json").write_bytes(description.sign(old, gpg, release_key))
+    (released / "upgrades/3.1.json").write_bytes(sign(old, gpg, release_key))
     release("4.0")
     found = {tag: state(released, trust, tag) for tag in ("3.1", "3.2", "3.3", "4.0")}
     assert {one.newest for one in found.values()} == {"4.0"}
@@ -208,10 +211,10 @@ def test_an_expired_one_is_kept_from_going_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(description, "VALID_DAYS", -1)
+        patch.setattr(upgrade_description, "VALID_DAYS", -1)
         fake = make_run("3.10", **kits_from("3.10", "3.1"))
         run_release(fake.run, farm, public, fake.verified, notify=lambda _: None)
-    with pytest.raises(SignatureInvalid, match="expired"):
+    with pytest.raises(failure.SignatureInvalid, match="expired"):
         read(public, trust, "3.1")
     fake_of_old = make_run("3.2", **kits_from("3.2", "3.1"))
     run_release(fake_of_old.run, farm, public, fake_of_old.verified, notify=lambda _: None)
@@ -264,7 +267,7 @@ def test_a_description_by_another_key_counts_for_nothing(
     said = state(released, trust, "3.1")
     strange = replace(said, newest="9.9", offer=replace(read(released, trust, "3.1"), to="9.9"))
     gpg = openpgp.Gpg({"GNUPGHOME": gpg_home.path})
-    (released / "upgrades/3.1.json").write_bytes(description.sign(strange, gpg, other_key))
+    (released / "upgrades/3.1.json").write_bytes(sign(strange, gpg, other_key))
     describe()
     assert read(released, trust, "3.1").to == "3.3"
 
@@ -276,7 +279,7 @@ def test_they_can_be_signed_again(
     released: Path, trust: Trust, farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(description, "VALID_DAYS", 1)
+        patch.setattr(upgrade_description, "VALID_DAYS", 1)
         describe_again("3.3", farm, released, notify=lambda _: None)
     before = state(released, trust, "3.1")
     said: list[str] = []

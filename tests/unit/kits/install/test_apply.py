@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base.errors import ExitStatus, TwinbuildError
+from pipeline.base.errors import ExitStatus
 from pipeline.documents.kit_control import BOOT
 from pipeline.kits.install import apply as applying
+from pipeline.kits.install.failure import Failure
 from pipeline.kits.install.medium import Medium
 from pipeline.kits.install.plan import Brought, Plan, make_plan
 from pipeline.kits.install.rollback import roll_back
@@ -142,7 +143,7 @@ def refused(
     *arguments: object,
     **named: object,
 ) -> None:
-    with pytest.raises(TwinbuildError) as caught:
+    with pytest.raises(Failure) as caught:
         action(*arguments, **named)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.base.errors import InputsUnverified, SignatureInvalid
+from pipeline.base import errors
 from pipeline.base.openpgp import Gpg
 from pipeline.documents.json_form import json_bytes
+from pipeline.documents.upgrade_description import DESCRIPTION_TYPE
+from pipeline.documents.upgrade_envelope import encoded
 from pipeline.kits.install import description
 from pipeline.kits.install.description import Trust, load_trust
-from pipeline.kits.install.envelope import encoded
+from pipeline.kits.install.failure import InputsUnverified, SignatureInvalid
+from pipeline.kits.make.sign import sign
 from tests.installed import KitParts
 from tests.releases import GpgHome
 from tests.unit.kits.conftest import FIRST, NOW, SECOND, Signer
@@ -202,7 +205,7 @@ def test_keys_that_were_revoked_or_have_expired(gpg_home: GpgHome) -> None:
     gpg_home.revoke(revoked.fingerprint)
     with pytest.raises(SignatureInvalid, match="revoked"):
         description.check(content, revoked.trust, NOW)
-    with pytest.raises(SignatureInvalid):
+    with pytest.raises(errors.SignatureInvalid):
         revoked.describe(KitParts(FIRST, SECOND), PACKED)
 
 
@@ -250,7 +253,7 @@ def test_a_signed_message_in_the_place_of_a_signature(
     content = base64.b64decode(json.loads(envelope)["payload"])
     message = gpg_home.gpg(
         *("--local-user", signer.fingerprint, "--sign"),
-        stdin=encoded(description.PAYLOAD_TYPE, content),
+        stdin=encoded(DESCRIPTION_TYPE, content),
     )
     forged = [{"sig": base64.b64encode(message).decode()}]
     with pytest.raises(SignatureInvalid, match="what should be a signature is none"):
@@ -287,5 +290,5 @@ def test_keyrings(signer: Signer, tmp_path: Path, gpg_home: GpgHome) -> None:
 
 def test_a_key_that_gpg_does_not_have(signer: Signer, gpg_home: GpgHome) -> None:
     said = description.check(signer.state("3.1", "3.1"), signer.trust, NOW)
-    with pytest.raises(SignatureInvalid, match="is missing"):
-        description.sign(said, Gpg({"GNUPGHOME": gpg_home.path}), "F" * 40)
+    with pytest.raises(errors.SignatureInvalid, match="is missing"):
+        sign(said, Gpg({"GNUPGHOME": gpg_home.path}), "F" * 40)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base.errors import InputsUnverified, SignatureInvalid, UsageError
-from pipeline.base.transfer import Missing
 from pipeline.kits.install.check import Upgrade, check_upgrade
+from pipeline.kits.install.failure import InputsUnverified, SignatureInvalid, UsageError
 from pipeline.kits.install.fetch import fetch_kit
+from pipeline.kits.install.http import Missing
 from tests.archive_server import ArchiveServer, archive_server
 from tests.installed import KitParts
 from tests.unit.kits.conftest import FIRST, NOW, SECOND, THIRD, Signer, Stick

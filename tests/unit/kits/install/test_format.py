@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.base.errors import InputsUnverified
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.ustar import ustar_header
+from pipeline.kits.install.failure import InputsUnverified
 from pipeline.kits.install.format import open_kit
 
 EPOCH = 1_700_000_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base.errors import InfrastructureFailed, UsageError
+from pipeline.kits.install.failure import InfrastructureFailed, UsageError
 from pipeline.kits.install.medium import open_medium
 from pipeline.kits.install.rollback import roll_back
 from pipeline.kits.install.system import Switch

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.documents.system_partition import SWITCH
+from pipeline.documents.upgrade_description import Offer
 from pipeline.kits.install.apply import carry_out, examine
-from pipeline.kits.install.description import Offer
 from pipeline.kits.install.format import open_kit
 from pipeline.kits.install.plan import Plan, check_brought, check_fits, make_plan
 from pipeline.kits.install.system import Switch, find_system

@@ -13,12 +13,16 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from pipeline.base import dsse
-from pipeline.base.errors import ExitStatus, InfrastructureFailed, SignatureInvalid
+from pipeline.base.errors import ExitStatus
+from pipeline.documents.fields import Fields
 from pipeline.documents.json_form import json_bytes
-from pipeline.kits.install import description, envelope, known, renewal
+from pipeline.documents.upgrade_description import DESCRIPTION_TYPE, Description, Renewable
+from pipeline.documents.upgrade_envelope import encoded, make_envelope, read_time
+from pipeline.documents.upgrade_renewal import RENEWAL_TYPE
+from pipeline.kits.install import description, known
 from pipeline.kits.install.check import check_upgrade
-from pipeline.kits.install.description import Description
-from pipeline.kits.install.renewal import Renewable
+from pipeline.kits.install.failure import InfrastructureFailed, SignatureInvalid
+from pipeline.kits.make.sign import with_renewal
 from tests.archive_server import ArchiveServer, archive_server
 from tests.unit.kits.conftest import NOW, Signer
 
@@ -71,8 +75,8 @@ def renewed(
     content: bytes, now: datetime, key: CryptoSigner, renewable: Renewable | None = None
 ) -> bytes:
     found = json.loads(base64.b64decode(json.loads(content)["payload"]))["renewal"]
-    whose = Renewable(found["key"], found["days"], envelope.read_time(found["until"]))
-    return description.with_renewal(content, renewable or whose, now, signs(key))
+    whose = Renewable(found["key"], found["days"], read_time(Fields(found), "until"))
+    return with_renewal(content, renewable or whose, now, signs(key))
 
 
 # --- no answer
@@ -165,8 +169,8 @@ def forge(newest: bytes, key: CryptoSigner, /, **fields: object) -> bytes:
 
 
 def seal(newest: bytes, key: CryptoSigner, payload: bytes) -> bytes:
-    signature = signs(key)(envelope.encoded(renewal.PAYLOAD_TYPE, payload))
-    made = envelope.make(renewal.PAYLOAD_TYPE, payload, "x", signature)
+    signature = signs(key)(encoded(RENEWAL_TYPE, payload))
+    made = make_envelope(RENEWAL_TYPE, payload, "x", signature)
     return json_bytes({**json.loads(newest), "renewal": made})
 
 
@@ -262,8 +266,8 @@ def test_the_renewal_key_signs_no_description(signer: Signer, keys: Keys, now: d
     """The attacker holds the renewal key, and signs in the place of the release key."""
     content = json.loads(signer.state("3.2", "3.2", now=now))
     payload = base64.b64decode(content["payload"]).replace(b'"3.2"', b'"9.9"')
-    made = signs(keys["own"])(envelope.encoded(description.PAYLOAD_TYPE, payload))
-    forged = envelope.make(description.PAYLOAD_TYPE, payload, signer.fingerprint, made)
+    made = signs(keys["own"])(encoded(DESCRIPTION_TYPE, payload))
+    forged = make_envelope(DESCRIPTION_TYPE, payload, signer.fingerprint, made)
     with pytest.raises(SignatureInvalid, match="not signed by a trusted key"):
         description.check(json_bytes(forged), signer.trust, now)
 

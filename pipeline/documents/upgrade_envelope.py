@@ -5,18 +5,20 @@ An envelope is https://github.com/secure-systems-lab/dsse: what is signed names 
 that a signature over one kind of statement is never one over another.
 """
 
+from __future__ import annotations
+
 import base64
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, StringConstraints
-
-from pipeline.base.errors import SignatureInvalid
-from pipeline.base.plain import plain
+from pipeline.documents.fields import Fields
+from pipeline.documents.malformed import Malformed
 
 LIMIT = 64 * 1024  # bytes of a file with an envelope
 SIGNATURES_LIMIT = 4  # two keys while one follows the other
+TIME = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z")
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -28,15 +30,17 @@ class Envelope:
     signatures: tuple[bytes, ...]
 
 
-def parse(document: Any, kind: str, what: str) -> Envelope:
-    """Return the envelope of a payload of the type `kind`; raise SignatureInvalid if it is none."""
+def read_envelope(document: Any, kind: str) -> Envelope:
+    """Return the envelope of a payload of the type `kind`; raise Malformed if it is none."""
     try:
         signatures = [base64.b64decode(s["sig"], validate=True) for s in document["signatures"]]
-        if document["payloadType"] != kind or not 0 < len(signatures) <= SIGNATURES_LIMIT:
-            raise ValueError("it has another type, or no signature or too many")  # noqa: TRY301
-        return Envelope(base64.b64decode(document["payload"], validate=True), tuple(signatures))
+        found = document["payloadType"]
+        payload = base64.b64decode(document["payload"], validate=True)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SignatureInvalid(plain(f"{what} is no DSSE envelope: {error}")) from error
+        raise Malformed(f"{error!s:.200}") from error
+    if found != kind or not 0 < len(signatures) <= SIGNATURES_LIMIT:
+        raise Malformed("it has another type, or no signature or too many")
+    return Envelope(payload, tuple(signatures))
 
 
 def encoded(kind: str, payload: bytes) -> bytes:
@@ -45,7 +49,7 @@ def encoded(kind: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(name), name, len(payload), payload)
 
 
-def make(kind: str, payload: bytes, keyid: str, signature: bytes) -> dict[str, Any]:
+def make_envelope(kind: str, payload: bytes, keyid: str, signature: bytes) -> dict[str, Any]:
     """Return an envelope with one signature, ready to be written as JSON."""
     return {
         "payload": base64.b64encode(payload).decode(),
@@ -59,18 +63,10 @@ def time_text(time: datetime) -> str:
     return time.astimezone(UTC).strftime(TIME_FORMAT)
 
 
-def read_time(text: str) -> datetime:
-    """Return the time that was written; raise ValueError if it is none."""
-    return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
-
-
-def _checked(text: str) -> str:
-    read_time(text)
-    return text
-
-
-Time = Annotated[
-    str,
-    StringConstraints(pattern=r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z$"),
-    AfterValidator(_checked),
-]
+def read_time(fields: Fields, name: str) -> datetime:
+    """Return the time in a field; raise Malformed if it is none."""
+    text = fields.text(name, TIME)
+    try:
+        return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise Malformed(f"{fields.path(name)} is no time: {text}") from error
