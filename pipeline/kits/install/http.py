@@ -340,8 +340,22 @@ class _Plain(http.client.HTTPConnection):
 
     def __init__(self, host: str, port: int, dial: Callable[..., _Socket], **more: Any) -> None:
         super().__init__(host, port, timeout=CONNECT_S, **more)
-        self._create_connection = dial
+        self._dial, self._dialled = dial, list[_Socket]()
+        self._create_connection = self._dial_once
         self.proxy_headers: dict[str, str] = {}
+
+    def _dial_once(self, *place: Any) -> _Socket:
+        self._dialled.append(self._dial(*place))
+        return self._dialled[-1]
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except BaseException:
+            for opened in self._dialled:  # http.client leaves it open when a proxy refuses
+                if opened.fileno() >= 0:
+                    socket.close(opened.detach())
+            raise
 
 
 class _Secure(_Plain, http.client.HTTPSConnection):
