@@ -26,7 +26,7 @@ from pipeline.release.exported import Exported, open_exported
 from pipeline.release.statements import Signed, check_files, check_signed, read_signed
 
 # The public tree has files of its own beside the releases.
-RESERVED_TAGS = ("index.json", "index.html", "upgrades", "verify.py")
+RESERVED_TAGS = ("index.json", "index.html", "upgrades", "upgrade.pyz", "verify.py")
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ ul {{ margin: 0.5rem 0; padding-left: 1.25rem; }}
 bit. Verify what you download with the release key, from someone you trust and not from here:</p>
 <pre>python3 verify.py --url URL-OF-THIS-PAGE --tag TAG --keyring KEY.asc --file FILE</pre>
 <p class="quiet">The script is <a href="verify.py">here</a> for convenience; it is safer to have it
-from the source. Plain <code>gpg --verify SHA256SUMS.asc SHA256SUMS</code> and
+from the source, and so is <a href="upgrade.pyz">what upgrades</a> an installed system. Plain
+<code>gpg --verify SHA256SUMS.asc SHA256SUMS</code> and
 <code>sha256sum -c SHA256SUMS</code> do as well.</p>
 <main>
 {releases}

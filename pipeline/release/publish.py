@@ -27,6 +27,7 @@ from pipeline.base.errors import (
 )
 from pipeline.base.files import alone, new_file, open_plain, write_bytes, write_pieces
 from pipeline.documents.json_form import parse_json
+from pipeline.kits.make import client
 from pipeline.published.immutable import refuse_changed
 from pipeline.published.published import Location
 from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_digests
@@ -37,7 +38,7 @@ VERIFIER = places.PROGRAM / "verify.py"
 VERIFIER_TIMEOUT_S = 3600.0
 PIECE = 1024 * 1024
 TEMPORARY = ".publishing-"
-BESIDE = ("index.json", "index.html", VERIFIER.name)
+BESIDE = ("index.json", "index.html", VERIFIER.name, client.NAME)
 FAILURES: Mapping[int, type[TwinbuildError]] = {1: Differs, 6: SignatureInvalid}
 
 
@@ -71,8 +72,8 @@ def publish(
         else:
             _check_identical(release, target)
             verify(public, tag, trust)
-        if not _same(VERIFIER, public / VERIFIER.name):
-            write_bytes(public / VERIFIER.name, VERIFIER.read_bytes())
+        _write(public / VERIFIER.name, VERIFIER.read_bytes())
+        _write(public / client.NAME, client.upgrade_client())
         write_index(public)
     return new
 
@@ -201,6 +202,12 @@ def _check_identical(release: Path, target: Path) -> None:
             f"{target} is published already and differs in {differing[0]}",
             remedy="a published release is never replaced: release it under a new tag",
         )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that others download, unless it is there already as it must be."""
+    if not path.is_file() or path.read_bytes() != content:
+        write_bytes(path, content)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -77,9 +77,18 @@ raise SystemExit(installed.main())' "$@"
 PROGRAMS = {
     "twinbuild": TWINBUILD,
     "python3": """#!/bin/sh
-[ "$1" = verify.py ] || exit 127
+case "$1 $2" in "-m tools.make_"*) exec "$PYTHON" "$@" ;; esac
+what=$1
 shift
-exec "$PYTHON" -c 'import sys, verify; verify.parse(sys.argv[1:])' "$@"
+case $what in
+verify.py) exec "$PYTHON" -c 'import sys, verify; verify.parse(sys.argv[1:])' "$@" ;;
+upgrade.pyz)
+    exec "$PYTHON" -c '
+import sys
+from pipeline.kits.install import program
+program.parse(sys.argv[1:])' "$@" ;;
+esac
+exit 127
 """,
     "editor": '#!/bin/sh\nfor file; do [ -f "$file" ]; echo "# edited" >>"$file"; done\n',
 }

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = _parser().parse_args(arguments)
+        options = parse(arguments)
         options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -69,6 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _failed(InfrastructureFailed(f"{error.filename or 'a file'}: {error.strerror}"))
     return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the options; `run` is what does it. End with status 2 if they are wrong."""
+    return _parser().parse_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

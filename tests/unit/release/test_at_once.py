@@ -93,6 +93,7 @@ def test_three_release_one_run(make_run: MakeRun, workspace: Workspace) -> None:
         "3.3",
         "index.html",
         "index.json",
+        "upgrade.pyz",
         "upgrades",
         "verify.py",
     ]

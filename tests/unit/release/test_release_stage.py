@@ -27,6 +27,7 @@ from pipeline.base.errors import (
 from pipeline.farm.config import Farm
 from pipeline.farm.run import Run
 from pipeline.farm.tag import VerifiedTag
+from pipeline.kits.make.client import upgrade_client
 from pipeline.release import publish as publishing
 from pipeline.release import stage
 from pipeline.release.checks import Checked, check
@@ -118,10 +119,12 @@ def test_a_matching_run_is_published_complete(
     manifest = (folder / "SHA256SUMS").read_text().splitlines()
     assert [line[66:] for line in manifest] == sorted(names - {"SHA256SUMS", "SHA256SUMS.asc"})
     assert (public / "verify.py").read_bytes() == publishing.VERIFIER.read_bytes()
+    assert (public / "upgrade.pyz").read_bytes() == upgrade_client()
     assert sorted(p.name for p in public.iterdir()) == [
         "3.3",
         "index.html",
         "index.json",
+        "upgrade.pyz",
         "upgrades",
         "verify.py",
     ]
