@@ -9,7 +9,6 @@ roots, or those that `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` or `SSL_CERT_FILE` n
 from the environment.
 """
 
-import hashlib
 import http.client
 import math
 import netrc
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
@@ -31,7 +30,7 @@ from pipeline.documents.plain import plain
 from pipeline.documents.public_address import NotPublic, open_socket, refuse_private_name
 from pipeline.documents.web_address import Misled, WebAddress, follow, parse
 from pipeline.kits.install.failure import InfrastructureFailed, InputsUnverified, UsageError
-from pipeline.kits.install.files import cannot_write
+from pipeline.kits.install.part import PIECE, Advance, Part, WrongBytes
 
 CONNECT_S = 10.0  # for each of a host's addresses, and for the TLS handshake
 SILENCE_S = 30.0  # without a single byte
@@ -44,11 +43,9 @@ REDIRECTS = 5
 MOVED = (301, 302, 303, 307, 308)
 PASSING = (408, 425, 429)  # statuses that may be different a moment later, as all from 500 on
 OK, PARTIAL, SERVER_ERROR = 200, 206, 500
-PIECE = 128 * 1024
 LENGTH = re.compile(r"[0-9]{1,18}")
 ROOTS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
-Advance = Callable[[int], None]  # called with bytes gained; negative when some are thrown away
 Done = TypeVar("Done")
 
 _NETWORK = (OSError, http.client.HTTPException)
@@ -60,10 +57,6 @@ class Missing(InfrastructureFailed):
 
 class _Refused(Exception):
     """The server's answer will not change: 404 and its like."""
-
-
-class _WrongBytes(Exception):
-    """The bytes are not those that were asked for."""
 
 
 def get(url: str, *, limit: int) -> bytes:
@@ -84,7 +77,7 @@ def download(url: str, path: Path, *, size: int, sha256: str, advance: Advance) 
     """
     address = _parse(url)
     with path.open("r+b") as file:
-        part = _Part(file, path, size, sha256, advance)
+        part = Part(file, path, size, sha256, advance)
         if not part.is_complete():
             _patiently(address, partial(_receive, address, part))
 
@@ -105,7 +98,7 @@ def _patiently(address: WebAddress, attempt: Callable[[], Done]) -> Done:
         time.sleep(PAUSE_S * 2 ** (turn - 1) if turn else 0)
         try:
             return attempt()
-        except _WrongBytes as error:
+        except WrongBytes as error:
             what = plain(f"{name} has wrong bytes at {place}")
             raise InputsUnverified(what, detail=plain(str(error))) from error
         except _Refused as error:
@@ -121,75 +114,31 @@ def _patiently(address: WebAddress, attempt: Callable[[], Done]) -> Done:
     ) from problem
 
 
-class _Part:
-    """A file on its way: counted and hashed as it comes, continued, begun anew."""
-
-    def __init__(
-        self, file: BinaryIO, path: Path, size: int, sha256: str, advance: Advance
-    ) -> None:
-        self._file, self._path, self._advance = file, path, advance
-        self._size, self._sha256 = size, sha256
-        self._digest, self.length = hashlib.sha256(), 0
-        while piece := file.read(PIECE):
-            self._digest.update(piece)
-            self.length += len(piece)
-        advance(self.length)
-        if self.length > size:
-            self.restart()
-
-    def append(self, piece: bytes) -> None:
-        if self.length + len(piece) > self._size:
-            raise _WrongBytes(f"more than {self._size} bytes")
-        try:
-            self._file.write(piece)
-        except OSError as error:
-            raise cannot_write(error, self._path) from error
-        self._digest.update(piece)
-        self.length += len(piece)
-        self._advance(len(piece))
-
-    def restart(self) -> None:
-        self._advance(-self.length)
-        self._file.seek(0)
-        self._file.truncate()
-        self._digest, self.length = hashlib.sha256(), 0
-
-    def is_complete(self) -> bool:
-        return self._digest.hexdigest() == self._sha256
-
-    def check(self) -> None:
-        """Raise a network error for a file that is cut off, _WrongBytes for another one."""
-        if self.length < self._size:
-            raise ConnectionError(f"ended after {self.length} of {self._size} bytes")
-        if not self.is_complete():
-            raise _WrongBytes(f"is {self._digest.hexdigest()}, not {self._sha256}")
-
-
 def _whole(address: WebAddress, limit: int) -> bytes:
     content, end = bytearray(), time.monotonic() + DOCUMENT_S
     with _answer(address, {}) as answer:
         for piece in answer.pieces():
             content += piece
             if len(content) > limit:
-                raise _WrongBytes(f"more than {limit} bytes")
+                raise WrongBytes(f"more than {limit} bytes")
             if time.monotonic() > end:
                 raise TimeoutError(f"{DOCUMENT_S:.0f} s are not enough")
     return bytes(content)
 
 
-def _receive(address: WebAddress, part: _Part) -> None:
+def _receive(address: WebAddress, part: Part) -> None:
     """Append the rest of a file, and start once more if what was there did not fit."""
     resumed = part.length > 0
     try:
         _append(address, part)
-    except _WrongBytes:
+    except WrongBytes:
         part.restart()
         if not resumed:
             raise
         _append(address, part)
 
 
-def _append(address: WebAddress, part: _Part) -> None:
+def _append(address: WebAddress, part: Part) -> None:
     headers = {"Range": f"bytes={part.length}-"} if part.length else {}
     try:
         with _answer(address, headers) as answer:
@@ -201,7 +150,7 @@ def _append(address: WebAddress, part: _Part) -> None:
         if not part.length:
             raise
         # No bytes after the last one is how a server may answer to a part that is too long.
-        raise _WrongBytes(f"does not continue a part of {part.length} bytes") from None
+        raise WrongBytes(f"does not continue a part of {part.length} bytes") from None
     part.check()
 
 

@@ -28,7 +28,8 @@ START = b"""\
 import sys
 
 if sys.version_info < (3, 11):
-    sys.exit("error: upgrade.pyz needs Python 3.11 or later")
+    sys.stderr.write("error: upgrade.pyz needs Python 3.11 or later\\n")
+    sys.exit(2)
 
 from pipeline.kits.install.program import main
 

@@ -169,6 +169,17 @@ def test_a_bar_takes_numbers(make: Any) -> None:
     assert ("packages" in shown(display)) == (make is terminal)
 
 
+@pytest.mark.parametrize("make", [log, terminal])
+def test_each_step_has_a_bar(make: Any) -> None:
+    display = make()
+    with display.bars() as watch:
+        for step in ("verifying", "writing"):
+            watch(step, 0, 100)
+            watch(step, 100, 100)
+    for step in ("verifying", "writing"):
+        assert (step in shown(display)) == (make is terminal)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"), [("TERM", "dumb"), ("TERM", "unknown"), ("TWINBUILD_PLAIN", "1")]
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.kits.install import program
-from pipeline.kits.make.client import upgrade_client
+from pipeline.kits.make.client import START, upgrade_client
 from tests.archive_server import archive_server
 from tests.installed import KitParts
 from tests.unit.kits.conftest import FIRST, SECOND, Signer, Stick
@@ -134,6 +134,15 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("check", "fetch", "apply", "rollback"):
         assert f"python3 upgrade.pyz {command} --" in shown
     assert "exit status:\n  0  " in shown
+
+
+def test_an_older_python_ends_with_one_line() -> None:
+    code = "import sys; sys.version_info = (3, 10); exec(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, START.decode()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: upgrade.pyz needs Python 3.11 or later\n"
 
 
 def test_it_is_made_alike_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
