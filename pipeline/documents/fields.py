@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.documents.malformed import Malformed
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+CONTROL = re.compile(r"[\x00-\x1f]")
 NUMBER_LIMIT = 2**63 - 1
 TEXT_LIMIT = 2000  # characters
 LIST_LIMIT = 100_000  # elements
@@ -51,6 +52,13 @@ class Fields:
         """Return a text, or None if the field is null."""
         return None if self.is_null(name) else self.text(name, pattern)
 
+    def line(self, name: str, limit: int = TEXT_LIMIT) -> str:
+        """Return a text of one line, which may be empty, with all but control characters."""
+        value = self.any(name)
+        if not isinstance(value, str) or len(value) > limit or CONTROL.search(value):
+            raise Malformed(f"{self.path(name)} is {value!r:.100}, not a line of text")
+        return value
+
     def one_of(self, name: str, *values: str) -> str:
         """Return a text that is one of `values`."""
         value = self.any(name)
@@ -61,6 +69,10 @@ class Fields:
     def sha256(self, name: str) -> str:
         """Return a SHA-256 in 64 lower-case hexadecimal digits."""
         return self.text(name, SHA256)
+
+    def optional_sha256(self, name: str) -> str | None:
+        """Return a SHA-256, or None if the field is null."""
+        return self.optional_text(name, SHA256)
 
     def number(self, name: str, low: int = 0, high: int = NUMBER_LIMIT) -> int:
         """Return an integer from `low` to `high`."""

@@ -26,13 +26,13 @@ SOURCE = {
     "dirty": False,
     "tar_sha256": "a" * 64,
 }
-FILE = {"name": "x_1.tar.gz", "size": 9, "sha256": "5" * 64}
+FILE = {"name": "xz_1.tar.gz", "size": 9, "sha256": "5" * 64}
 LOCAL = {
     "sources": [
         {"name": "greeter", "version": "1:1.2-3", "epoch": 1, "sha256": "1" * 64}
         | {"dsc": None, "files": []},
-        {"name": "x", "version": "1", "epoch": 2, "sha256": "3" * 64}
-        | {"dsc": "x_1.dsc", "files": [FILE]},
+        {"name": "xz", "version": "1", "epoch": 2, "sha256": "3" * 64}
+        | {"dsc": "xz_1.dsc", "files": [FILE]},
     ],
     "packages": [
         {"name": "greeter", "version": "1:1.2-3", "architecture": "amd64", "source": "greeter"}
@@ -116,16 +116,16 @@ WRITTEN = """\
         "version": "1:1.2-3"
       },
       {
-        "dsc": "x_1.dsc",
+        "dsc": "xz_1.dsc",
         "epoch": 2,
         "files": [
           {
-            "name": "x_1.tar.gz",
+            "name": "xz_1.tar.gz",
             "sha256": "5555555555555555555555555555555555555555555555555555555555555555",
             "size": 9
           }
         ],
-        "name": "x",
+        "name": "xz",
         "sha256": "3333333333333333333333333333333333333333333333333333333333333333",
         "version": "1"
       }

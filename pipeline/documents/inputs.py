@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The inputs: all that a run is built from, which lies verified in the store. `inputs.json`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.documents.fields import Fields
+from pipeline.documents.job import FILE, KITS_LIMIT, Kit, Local
+from pipeline.documents.lock import NAME, PACKAGE, SIZE_LIMIT, VERSION, Package
+
+FORMAT = "twinbuild-inputs/1"
+USER = re.compile(r"build|builder|image")
+
+
+@dataclass(frozen=True)
+class InputPackage:
+    """A package of the lock as a build needs it: its bytes are in the store."""
+
+    name: str
+    version: str
+    architecture: str
+    file_name: str  # `file` in the document
+    size: int
+    sha256: str
+    used_by: tuple[str, ...]
+
+    @classmethod
+    def of(cls, fields: Fields) -> InputPackage:
+        """Read an entry of `packages`; raise Malformed."""
+        package = cls(
+            name=fields.text("name", PACKAGE),
+            version=fields.text("version", VERSION),
+            architecture=fields.text("architecture", NAME),
+            file_name=fields.text("file", FILE),
+            size=fields.number("size", 0, SIZE_LIMIT),
+            sha256=fields.sha256("sha256"),
+            used_by=fields.texts("used_by", USER),
+        )
+        fields.end()
+        return package
+
+    @classmethod
+    def from_lock(cls, package: Package) -> InputPackage:
+        """Return a package of the lock without where an archive keeps it."""
+        return cls(
+            package.name,
+            package.version,
+            package.architecture,
+            package.file_name,
+            package.size,
+            package.sha256,
+            package.used_by,
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return the entry of `packages`."""
+        document = {**asdict(self), "used_by": list(self.used_by)}
+        return {"file": document.pop("file_name"), **document}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The packages of a lock, by the fields that a build needs, and what else goes into the job.
+
+    `snapshot` is the tagged snapshot that they were taken from; `index_sha256` is that of the
+    packages' own index, which lies in the store, too.
+    """
+
+    image: str
+    lock_sha256: str
+    snapshot: str | None
+    packages: tuple[InputPackage, ...]
+    index_sha256: str
+    kits: tuple[Kit, ...]
+    local: Local | None
+
+    @classmethod
+    def of(cls, document: Any) -> Inputs:
+        """Read `inputs.json`; raise Malformed, which names the field."""
+        fields = Fields(document)
+        fields.one_of("format", FORMAT)
+        inputs = cls(
+            image=fields.text("image", NAME),
+            lock_sha256=fields.sha256("lock_sha256"),
+            snapshot=fields.optional_text("snapshot"),
+            packages=tuple(map(InputPackage.of, fields.objects("packages"))),
+            index_sha256=fields.sha256("index_sha256"),
+            kits=tuple(map(Kit.of, fields.objects("kits", KITS_LIMIT))),
+            local=None if fields.is_null("local") else Local.of(fields.object("local")),
+        )
+        fields.end()
+        return inputs
+
+    def document(self) -> dict[str, Any]:
+        """Return what is written to `inputs.json`."""
+        return {
+            "format": FORMAT,
+            "image": self.image,
+            "lock_sha256": self.lock_sha256,
+            "snapshot": self.snapshot,
+            "packages": [package.document() for package in self.packages],
+            "index_sha256": self.index_sha256,
+            "kits": [kit.document() for kit in self.kits],
+            "local": self.local and self.local.document(),
+        }
+
+    def used_by(self, user: str) -> tuple[InputPackage, ...]:
+        """Return the packages of the "image", the "builder" or the "build" of local packages."""
+        return tuple(package for package in self.packages if user in package.used_by)
+
+    def digests(self) -> dict[str, int | None]:
+        """Return the SHA-256 of all that the store must have, with the sizes that are known."""
+        wanted: dict[str, int | None] = {self.index_sha256: None}
+        wanted |= {package.sha256: package.size for package in self.packages}
+        for kit in self.kits:
+            wanted |= dict.fromkeys(kit.files().values())
+        if self.local:
+            wanted |= dict.fromkeys(self.local.source_files().values())
+        return wanted
