@@ -37,6 +37,10 @@ def make_run(
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     document = {
+        "format": "twinbuild-source/1",
+        "ref": "HEAD",
+        "tree": "7" * 40,
+        "dirty": False,
         "repository": "https://example.org/mini.git",
         "commit": "c0ffee" * 6 + "cafe",
         "epoch": 1_766_400_000,
@@ -46,7 +50,8 @@ def make_run(
     }
     write_json(run.source_json, document)
     index = workspace.store.add_bytes(b"")
-    inputs = {"image": "mini", "lock_sha256": "0" * 64, "packages": [], "index_sha256": index}
-    inputs["kits"] = []
+    inputs: dict[str, object] = {"format": "twinbuild-inputs/1", "image": "mini"}
+    inputs |= {"lock_sha256": "0" * 64, "index_sha256": index, "snapshot": None}
+    inputs |= {"packages": [], "kits": [], "local": None}
     write_json(run.inputs_json, inputs)
     return run

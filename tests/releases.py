@@ -29,6 +29,7 @@ from pipeline.documents.artifact_names import artifact_names
 from pipeline.farm.config import Farm, parse_image
 from pipeline.farm.job import make_job
 from pipeline.farm.run import Request, create
+from pipeline.farm.run_documents import read_inputs, read_source
 from pipeline.farm.tag import VerifiedTag
 from pipeline.release.assemble import manifest_bytes
 from pipeline.release.stage import run_release
@@ -268,11 +269,10 @@ class FakeRun:
         self.write_statement(name)
 
     def job(self) -> dict[str, Any]:
-        source, inputs = (
-            json.loads(path.read_bytes()) for path in (self.run.source_json, self.run.inputs_json)
-        )
+        source, inputs = read_source(self.run), read_inputs(self.run)
         image = parse_image(IMAGE, "image.yaml")
-        return make_job(source, inputs, image, compression="strong", guest_sha256="2" * 64)
+        job = make_job(source, inputs, image, compression="strong", guest_sha256="2" * 64)
+        return job.document()
 
     def machine(self, name: str) -> dict[str, Any]:
         varied = {"host_name": name, "directory_seed": name}

@@ -92,14 +92,16 @@ def lock_path(images: Path, image: str) -> Path:
     return images / image / "lock"
 
 
+def in_lock_order(packages: Iterable[Package]) -> list[Package]:
+    """Return packages in the order of a lock."""
+    return sorted(packages, key=lambda p: (p.name, p.architecture, p.version))
+
+
 def dump(lock: Lock) -> bytes:
     """Return the one form of a lock: paragraphs and fields in a fixed order, UTF-8."""
     paragraphs = [_head(lock)]
     paragraphs += [_suite(s) for s in sorted(lock.suites, key=lambda s: (s.archive, s.suite))]
-    paragraphs += [
-        _package(p)
-        for p in sorted(lock.packages, key=lambda p: (p.name, p.architecture, p.version))
-    ]
+    paragraphs += [_package(package) for package in in_lock_order(lock.packages)]
     return "\n".join(paragraphs).encode()
 
 

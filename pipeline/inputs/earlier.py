@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From which earlier releases kits are made, and what that takes, verified, in the store."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.base.store import Store
+from pipeline.documents.job import Kit
 from pipeline.documents.version import in_order, is_older, major
 from pipeline.farm.config import Image
 from pipeline.published.published import Location, Published
@@ -15,7 +15,6 @@ PARTITION_LIMIT = 16 * 1024 * 1024
 IMAGE_LIMIT = 16 * 1024**3
 
 Notify = Callable[[str], None]
-Kit = Mapping[str, Any]  # an entry of `kits` in inputs.json
 
 
 def choose(
@@ -35,7 +34,7 @@ def choose(
         else:
             kit = _kit(release)
             slower = " (it has no ledger: from its USB image, which is slower)"
-            notify(f"a kit from {release.version}{slower if kit['image_sha256'] else ''}")
+            notify(f"a kit from {release.version}{slower if kit.image_sha256 else ''}")
             kits.append(kit)
     return tuple(kits)
 
@@ -46,26 +45,20 @@ def keep(location: Location, kits: Iterable[Kit], store: Store) -> None:
     Raise InputsUnverified or SignatureInvalid for a release that is no longer as it was chosen.
     """
     for kit in kits:
-        if all(store.has(digest) and not store.damaged(digest) for digest in digests(kit)):
+        if all(store.has(digest) and not store.damaged(digest) for digest in kit.files().values()):
             continue
-        release = location.open(kit["from"])
+        release = location.open(kit.start)
         if _kit(release) != kit:
             raise InputsUnverified(
                 f"the release {release.version} at {location.address} is not the one chosen before",
                 remedy="start a new run",
             )
         names = release.names
-        if kit["image_sha256"]:
+        if kit.image_sha256:
             location.keep(release, names.usb_image, store, IMAGE_LIMIT)
         else:
             location.keep(release, names.ledger, store, LEDGER_LIMIT)
             location.keep(release, names.partition, store, PARTITION_LIMIT)
-
-
-def digests(kit: Kit) -> list[str]:
-    """Return the SHA-256 of what a kit is made from."""
-    names = ("ledger_sha256", "partition_sha256", "image_sha256")
-    return [kit[name] for name in names if kit[name]]
 
 
 def _wanted(location: Location, name: str, image: Image, version: str) -> Iterator[Published]:
@@ -97,9 +90,9 @@ def _wanted(location: Location, name: str, image: Image, version: str) -> Iterat
 def _kit(release: Published) -> Kit:
     names, files = release.names, release.files
     by_ledger = names.ledger in files and names.partition in files
-    return {
-        "from": release.version,
-        "ledger_sha256": files[names.ledger] if by_ledger else None,
-        "partition_sha256": files[names.partition] if by_ledger else None,
-        "image_sha256": None if by_ledger else files.get(names.usb_image),
-    }
+    return Kit(
+        start=release.version,
+        ledger_sha256=files[names.ledger] if by_ledger else None,
+        partition_sha256=files[names.partition] if by_ledger else None,
+        image_sha256=None if by_ledger else files.get(names.usb_image),
+    )

@@ -15,6 +15,7 @@ from debian.deb822 import Dsc
 
 from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.base.store import Store
+from pipeline.documents.job import SourceFile
 from pipeline.documents.lock import PACKAGE, SHA256, VERSION
 from pipeline.documents.web_address import parse
 from pipeline.farm.config import Archive
@@ -32,15 +33,6 @@ URL = re.compile(r"https?://[^\s?#]+")
 TAR = re.compile(r".*\.tar\.(?:xz|gz|bz2)")
 DEBIAN_TAR = re.compile(r".*\.debian\.tar\.(?:xz|gz|bz2)")
 OF_DEBIAN = re.compile(r"(?:\./)?(?:[^/]+/)?debian/(control|changelog)")
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file that a `.dsc` names."""
-
-    name: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pipeline.base.errors import InputsUnverified
 from pipeline.base.store import Store
-from pipeline.documents.lock import Package
+from pipeline.documents.lock import Package, in_lock_order
 from pipeline.inputs.deb_control import read_control
 from pipeline.inputs.unpacked import Unreadable
 
@@ -22,7 +22,7 @@ def build_index(store: Store, packages: Iterable[Package]) -> bytes:
 
     Raise InputsUnverified if a package is not what the lock says it is.
     """
-    ordered = sorted(packages, key=lambda p: (p.name, p.architecture, p.version))
+    ordered = in_lock_order(packages)
     return "\n".join(_paragraph(store, package) for package in ordered).encode()
 
 

@@ -4,18 +4,20 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from pipeline.base.errors import InputsUnverified, UsageError, command_line
 from pipeline.base.files import read_json, sha256_bytes, sha256_file, write_json
 from pipeline.base.store import Store
+from pipeline.documents.inputs import InputPackage, Inputs
+from pipeline.documents.job import Kit, Local, LocalPackage, LocalSource
 from pipeline.documents.json_form import json_bytes
-from pipeline.documents.lock import Lock, Package, lock_path
+from pipeline.documents.lock import Lock, Package, in_lock_order, lock_path
+from pipeline.documents.malformed import Malformed
 from pipeline.farm.config import Farm, Image, load_image
 from pipeline.farm.run import Run
+from pipeline.farm.run_documents import read_source
 from pipeline.inputs import earlier
 from pipeline.inputs.archive_files import open_archives, suite_of
 from pipeline.inputs.configuration import refuse_unsupported
@@ -28,7 +30,6 @@ from pipeline.inputs.source_files import paths_in, source_digests, take_out
 from pipeline.published.immutable import refuse_changed
 from pipeline.published.published import Location
 
-FORMAT = "twinbuild-inputs/1"
 STAGE = "inputs"
 PIECE = 1024 * 1024
 
@@ -67,8 +68,9 @@ def run_inputs(
     if tag and image.upgrades.from_ != "none":
         reads["the release key"] = _trust(locate())
     why = run.why_again(STAGE, reads)
-    kits = None if why else _settled(run)
-    why = why or _lost(run, lock, kits, store)
+    settled = None if why else _settled(run)
+    kits: Sequence[Kit] | None = settled.kits if settled else None
+    why = why or _lost(settled, store)
     if why is None:
         notify("the inputs are complete and unchanged")
         return
@@ -79,11 +81,19 @@ def run_inputs(
         earlier.keep(locate(), kits, store)
     local = _local(run, request)
     if local and tag:
-        refuse_changed(locate(), tag, local)
+        refuse_changed(locate(), tag, local.document())
     _fill(store, request, lock, snapshot, progress)
     index_sha256 = store.add_bytes(build_index(store, lock.packages))
-    document = _document(lock, lock_sha256, index_sha256, snapshot, kits)
-    write_json(run.inputs_json, document | {"local": local})
+    inputs = Inputs(
+        image=lock.image,
+        lock_sha256=lock_sha256,
+        snapshot=snapshot.name if snapshot else None,
+        packages=tuple(map(InputPackage.from_lock, in_lock_order(lock.packages))),
+        index_sha256=index_sha256,
+        kits=tuple(kits),
+        local=local,
+    )
+    write_json(run.inputs_json, inputs.document())
     for binary in request.local.ready_made:
         notify(f"{binary.file} is ready-made: not built from source, and no archive vouches for it")
     run.complete(STAGE, reads, [run.inputs_json], since=begin)
@@ -96,8 +106,7 @@ def _locked(
 
     Return the image.yaml and what is asked for, too.
     """
-    source = read_json(run.source_json, failure=UsageError)
-    if sha256_file(run.source_tar) != source.get("tar_sha256"):
+    if sha256_file(run.source_tar) != read_source(run).tar_sha256:
         raise InputsUnverified(f"{run.source_tar} was changed", remedy="run the source stage again")
     image = run.request().image
     with TemporaryDirectory(prefix="twinbuild-") as folder:
@@ -117,13 +126,12 @@ def _locked(
 
 def _choose(
     run: Run, image: Image, locate: Callable[[], Location], notify: Notify
-) -> Sequence[earlier.Kit]:
+) -> Sequence[Kit]:
     """Return what kits are made from: those of a tag, if its image.yaml asks for any."""
     request = run.request()
     if request.tag is None or image.upgrades.from_ == "none":
         return ()
-    version = read_json(run.source_json, failure=UsageError)["version"]
-    return earlier.choose(locate(), request.image, image, version, notify)
+    return earlier.choose(locate(), request.image, image, read_source(run).version, notify)
 
 
 def _trust(location: Location) -> str:
@@ -132,26 +140,28 @@ def _trust(location: Location) -> str:
     return sha256_bytes(json_bytes(trust))
 
 
-def _settled(run: Run) -> Sequence[earlier.Kit] | None:
-    """Return what kits this run makes from already: what is published since changes nothing."""
-    kits: Sequence[earlier.Kit] | None = read_json(run.inputs_json, failure=UsageError).get("kits")
-    return kits
+def _settled(run: Run) -> Inputs | None:
+    """Return the inputs that this run has already: what is published since changes no kit.
+
+    Return None for those of a farm from before there were kits.
+    """
+    try:
+        return Inputs.of(read_json(run.inputs_json, failure=UsageError))
+    except Malformed:
+        return None
 
 
-def _lost(run: Run, lock: Lock, kits: Sequence[earlier.Kit] | None, store: Store) -> str | None:
+def _lost(settled: Inputs | None, store: Store) -> str | None:
     """Return why a complete stage must run again all the same: the store has lost something."""
-    if kits is None:
+    if settled is None:
         return "it says nothing of kits"
-    wanted: dict[str, int | None] = {p.sha256: p.size for p in lock.packages}
-    wanted[read_json(run.inputs_json, failure=UsageError)["index_sha256"]] = None
-    wanted |= {sha256: None for kit in kits for sha256 in earlier.digests(kit)}
-    if all(store.has(sha256, size) for sha256, size in wanted.items()):
+    if all(store.has(sha256, size) for sha256, size in settled.digests().items()):
         return None
     return "the store no longer has all of it"
 
 
-def _local(run: Run, request: PackageRequest) -> dict[str, Any] | None:
-    """Return what `inputs.json` says of the packages that the image brings itself."""
+def _local(run: Run, request: PackageRequest) -> Local | None:
+    """Return the packages that the image brings itself."""
     local = request.local
     digests = source_digests(run.source_tar, request.image)
     files = {fetched.name: fetched.files for fetched in local.fetched}
@@ -162,30 +172,30 @@ def _local(run: Run, request: PackageRequest) -> dict[str, Any] | None:
         )
     if local == NONE:
         return None
-    sources = [
-        {
-            "name": source.name,
-            "version": source.version,
-            "epoch": source.epoch,
-            "sha256": digests.get(source.name) or sha256_bytes(repr(files[source.name]).encode()),
-            "dsc": source.dsc,
-            "files": [asdict(file) for file in files.get(source.name, ())],
-        }
+    sources = tuple(
+        LocalSource(
+            name=source.name,
+            version=source.version,
+            epoch=source.epoch,
+            sha256=digests.get(source.name) or sha256_bytes(repr(files[source.name]).encode()),
+            dsc=source.dsc,
+            files=tuple(files.get(source.name, ())),
+        )
         for source in local.sources
-    ]
-    packages = [
-        {
-            "name": binary.name,
-            "version": binary.version,
-            "architecture": binary.architecture,
-            "source": binary.source,
-            "sha256": binary.sha256,
-            "file": None if binary.source else PurePosixPath(binary.file).name,
-            "wanted": binary.name in request.installed_local,
-        }
+    )
+    packages = tuple(
+        LocalPackage(
+            name=binary.name,
+            version=binary.version,
+            architecture=binary.architecture,
+            source=binary.source,
+            sha256=binary.sha256,
+            file=None if binary.source else PurePosixPath(binary.file).name,
+            wanted=binary.name in request.installed_local,
+        )
         for binary in local.binaries
-    ]
-    return {"sources": sources, "packages": packages}
+    )
+    return Local(sources, packages)
 
 
 def _fill(
@@ -228,33 +238,3 @@ def _copy(store: Store, package: Package, path: Path) -> None:
             raise InputsUnverified(
                 f"{path} in the tagged snapshot is not as the lock says"
             ) from error
-
-
-def _document(
-    lock: Lock,
-    lock_sha256: str,
-    index_sha256: str,
-    snapshot: Path | None,
-    kits: Sequence[earlier.Kit],
-) -> dict[str, object]:
-    ordered = sorted(lock.packages, key=lambda p: (p.name, p.architecture, p.version))
-    return {
-        "format": FORMAT,
-        "image": lock.image,
-        "lock_sha256": lock_sha256,
-        "snapshot": snapshot.name if snapshot else None,
-        "packages": [
-            {
-                "name": package.name,
-                "version": package.version,
-                "architecture": package.architecture,
-                "file": package.file_name,
-                "size": package.size,
-                "sha256": package.sha256,
-                "used_by": list(package.used_by),
-            }
-            for package in ordered
-        ],
-        "index_sha256": index_sha256,
-        "kits": [dict(kit) for kit in kits],
-    }

@@ -21,8 +21,6 @@ from pipeline.documents.disks import (
     MAIN,
     REPOSITORY,
     SOURCE_TAR,
-    earlier_files,
-    source_files,
 )
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.statement import DRAWN
@@ -102,9 +100,9 @@ def tree_keys(plan: Plan, ready: Machine) -> Keys:
     dates = [line for line in plan.lock.decode().splitlines() if line.startswith("Date: ")]
     factors = {n: value for n, value in plan.kept_with.factors.items() if n not in DRAWN}
     of_bootstrap = {
-        **{name: job[name] for name in ("image", "suite", "architecture", "guest_sha256")},
+        **{n: getattr(job, n) for n in ("image", "suite", "architecture", "guest_sha256")},
         "environment": plan.environment,
-        "dates": dates or job["epoch"],  # as the machine does
+        "dates": dates or job.epoch,  # as the machine does
         "packages": sorted(package.sha256 for package in plan.packages("image")),
         **_own_packages(plan),
         "factors": factors,
@@ -112,16 +110,17 @@ def tree_keys(plan: Plan, ready: Machine) -> Keys:
         "builder": ready.builder.volume,
         "host_image": ready.host_image,
     }
-    of_commit = {name: job[name] for name in ("version", "commit", "epoch", "source_sha256")}
+    of_commit = {n: getattr(job, n) for n in ("version", "commit", "epoch", "source_sha256")}
     return Keys(*(sha256_bytes(json_bytes(parts)) for parts in (of_bootstrap, of_commit)))
 
 
 def _own_packages(plan: Plan) -> dict[str, Any]:
     """Return what decides the packages that the image brings itself; most images have none."""
-    if not plan.job["local"]:
+    local = plan.job.local
+    if not local:
         return {}
     built_by = sorted(package.sha256 for package in plan.packages("build"))
-    return {"local": plan.job["local"], "built_by": built_by}
+    return {"local": local.document(), "built_by": built_by}
 
 
 @contextmanager
@@ -212,14 +211,12 @@ def input_disk(plan: Plan, workspace: Workspace, begun: Sequence[Kept], path: Pa
             plan.choice.variation.model_dump()
             | {"measure_by_hand": plan.measure, "trees": _trees(plan, begun)}
         ),
-        "job.json": json_bytes(plan.job),
+        "job.json": json_bytes(plan.job.document()),
         LOCK: plan.lock,
         SOURCE_TAR: plan.run.source_tar,
     }
-    for kit in plan.job["kits"]:
-        for name, sha256 in earlier_files(kit).items():
-            files[name] = workspace.store.path(sha256)
-    for name, sha256 in source_files(plan.job).items():
+    stored = [kit.files() for kit in plan.job.kits] + [plan.job.own.source_files()]
+    for name, sha256 in (item for some in stored for item in some.items()):
         files[name] = workspace.store.path(sha256)
     users = {MAIN: "image", BUILD: "build"}
     if begun:  # the image's packages are installed

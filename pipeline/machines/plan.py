@@ -4,18 +4,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.base import places
 from pipeline.base.errors import UsageError, command_line
-from pipeline.base.files import read_json, sha256_bytes, sha256_file
-from pipeline.documents.artifact_names import artifact_names
-from pipeline.documents.disks import earlier_files, source_files
-from pipeline.documents.lock import Package
+from pipeline.base.files import sha256_bytes, sha256_file
+from pipeline.documents.inputs import InputPackage, Inputs
+from pipeline.documents.job import Job
+from pipeline.documents.source import Source
 from pipeline.documents.steps import BOOTSTRAP
 from pipeline.farm.config import Image, parse_image
 from pipeline.farm.job import committed, make_job
 from pipeline.farm.run import Run
+from pipeline.farm.run_documents import read_inputs, read_source
 from pipeline.farm.variation import Choice, choose
 from pipeline.farm.workspace import Workspace
 from pipeline.machines import output
@@ -52,11 +52,11 @@ class Plan:
     environment: str
     choice: Choice
     host: Host
-    source: Mapping[str, Any]
-    inputs: Mapping[str, Any]
+    source: Source
+    inputs: Inputs
     image: Image
     index: bytes
-    job: Mapping[str, Any]
+    job: Job
     limits: Mapping[str, int]  # what the machine may hand back
     measure: bool
     course: Course
@@ -66,17 +66,11 @@ class Plan:
     @property
     def lock(self) -> bytes:
         """The image's lock, as it is in the commit."""
-        return committed(self.run.source_tar, f"images/live/{self.job['image']}/lock")
+        return committed(self.run.source_tar, f"images/live/{self.job.image}/lock")
 
-    def packages(self, user: str) -> tuple[Package, ...]:
+    def packages(self, user: str) -> tuple[InputPackage, ...]:
         """Return the packages of the "image", the "builder" or the "build" of local packages."""
-        return tuple(
-            Package(
-                p["name"], p["version"], p["architecture"], "", "", "", p["size"], p["sha256"], ()
-            )
-            for p in self.inputs["packages"]
-            if user in p["used_by"]
-        )
+        return self.inputs.used_by(user)
 
 
 def make_plan(
@@ -90,7 +84,7 @@ def make_plan(
     """Decide what an environment will do for a run.
 
     `measure` and `fresh` are as `run_build` takes them. Raise UsageError if the run is not ready,
-    or asks for what the farm does not have.
+    or asks for what the farm does not have, InfrastructureFailed if a document is damaged.
     """
     if environment not in workspace.farm.environments:
         known = ", ".join(sorted(workspace.farm.environments))
@@ -98,20 +92,18 @@ def make_plan(
     if not run.source_json.exists() or not run.inputs_json.exists():
         remedy = f"{command_line(f'stage.source --run {run.id}')}, then stage.inputs"
         raise UsageError(f"run {run.id} has no source or no inputs yet", remedy=remedy)
-    source = read_json(run.source_json, failure=UsageError)
-    inputs = read_json(run.inputs_json, failure=UsageError)
-    of_image = f"images/live/{inputs['image']}"
-    path = f"{of_image}/image.yaml"
+    source, inputs = read_source(run), read_inputs(run)
+    path = f"images/live/{inputs.image}/image.yaml"
     image = parse_image(committed(run.source_tar, path), path)
     _check_store(run, workspace, inputs)
-    index = workspace.store.path(inputs["index_sha256"]).read_bytes()
+    index = workspace.store.path(inputs.index_sha256).read_bytes()
     folder = workspace.hosts / environment
     choice = choose(workspace.farm, workspace.hosts, run.id, run.request())[environment]
     pinned = choice.entry.host_image
     host = Host(environment, folder, choice.variation, workspace.farm.archives, pinned)
     compression = run.request().compression
     job = make_job(source, inputs, image, compression=compression, guest_sha256=_guest_sha256())
-    limits = output.expected(artifact_names(job))
+    limits = output.expected(job.names)
     return Plan(
         run,
         environment,
@@ -136,13 +128,10 @@ def _course(run: Run, *, measure: bool, fresh: bool) -> Course:
     return FRESH if fresh else USUAL
 
 
-def _check_store(run: Run, workspace: Workspace, inputs: Mapping[str, Any]) -> None:
+def _check_store(run: Run, workspace: Workspace, inputs: Inputs) -> None:
     """Raise UsageError if the store, which may be another machine's, lacks what the run needs."""
-    wanted = {inputs["index_sha256"]: None} | {p["sha256"]: p["size"] for p in inputs["packages"]}
-    earlier = [sha256 for k in inputs["kits"] for sha256 in earlier_files(k).values()]
-    wanted |= dict.fromkeys(earlier)
-    wanted |= dict.fromkeys(source_files(inputs).values())
-    missing = [sha256 for sha256, size in wanted.items() if not workspace.store.has(sha256, size)]
+    wanted = inputs.digests().items()
+    missing = [sha256 for sha256, size in wanted if not workspace.store.has(sha256, size)]
     if missing:
         what = f"the store lacks {len(missing)} of the files that run {run.id} needs"
         raise UsageError(what, remedy=command_line(f"stage.inputs --run {run.id}"))

@@ -56,7 +56,7 @@ def run_build(
         notify({"record": "note", "line": reason})
         (plan.folder / "failure.json").unlink(missing_ok=True)
         (plan.folder / "statement.json").unlink(missing_ok=True)
-        write_json(plan.folder / "job.json", plan.job)
+        write_json(plan.folder / "job.json", plan.job.document())
         _check_key(environment, pinned)
         with (
             _failure_kept(plan),
@@ -123,7 +123,7 @@ def _reads(plan: Plan, workspace: Workspace) -> dict[str, str]:
     environment = choice.entry.model_dump_json() + choice.variation.model_dump_json()
     scripts = [sha256_file(workspace.builder / name) for name in builder.SCRIPTS]
     return {
-        "the job": sha256_bytes(json_bytes(plan.job)),
+        "the job": sha256_bytes(json_bytes(plan.job.document())),
         "the environment": sha256_bytes(environment.encode()),
         "the container host": plan.host.key,
         "the builder": sha256_bytes("\n".join(scripts).encode()),
@@ -161,13 +161,13 @@ def _state(plan: Plan, came: Attempt) -> list[Path]:
         statement.Statement(
             environment=plan.environment,
             run_id=plan.run.id,
-            repository=source["repository"],
-            commit=source["commit"],
-            tag=source["tag"]["name"] if source["tag"] else None,
-            image=plan.job["image"],
-            compression=plan.job["compression"],
-            lock_sha256=plan.job["lock_sha256"],
-            job=plan.job,
+            repository=source.repository,
+            commit=source.commit,
+            tag=source.tag.name if source.tag else None,
+            image=plan.job.image,
+            compression=plan.job.compression,
+            lock_sha256=plan.job.lock_sha256,
+            job=plan.job.document(),
             machine={
                 **came.machine.describe(came.started),
                 "facts": machine.facts(came.done),

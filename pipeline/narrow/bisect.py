@@ -82,7 +82,7 @@ def _choice(workspace: Workspace, run: Run, environment: str) -> Choice:
     machine = _predicate(run, environment)["buildDefinition"]["internalParameters"]["machine"]
     then = {**machine["varied"], "cpus": machine["cpus"], "memory_mib": machine["memory_mib"]}
     changed = [name for name, value in plan.choice.factors.items() if then.get(name) != value]
-    if read_json(folder / "job.json", failure=UsageError) != plan.job:
+    if read_json(folder / "job.json", failure=UsageError) != plan.job.document():
         changed.append("the machine's own programs")
     if changed:
         what = f"{environment} is not what it was in {run.id}: {', '.join(changed)}"

@@ -13,15 +13,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.base.errors import BuildFailed, Differs, SignatureInvalid, UsageError, command_line
+from pipeline.documents.inputs import Inputs
 from pipeline.documents.json_form import json_bytes
+from pipeline.documents.source import Source
 from pipeline.documents.statement import Statement
 from pipeline.farm import tag as tags
 from pipeline.farm.config import Farm
 from pipeline.farm.run import Request, Run
+from pipeline.farm.run_documents import read_inputs, read_source
 from pipeline.farm.tag import VerifiedTag
 from pipeline.published.published import describe
 from pipeline.release.apart import check_apart, check_folders
-from pipeline.release.documents import Inputs, Source, Verdict, read
+from pipeline.release.documents import Verdict, read
 from pipeline.release.exported import Exported, open_exported
 from pipeline.release.statements import Signed, check_files, check_signed, read_signed
 
@@ -64,10 +67,10 @@ def check(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
     is missing, or if the statements are not of two builds.
     """
     request = run.request()
-    source, source_document = read(Source, run.source_json)
+    source = read_source(run)
     tag = _check_source(source, request, run)
     _check_tag(source, verified, farm)
-    inputs, inputs_document = read(Inputs, run.inputs_json)
+    inputs = read_inputs(run)
     verdict, verdict_document = read(Verdict, run.verdict_json)
     _check_verdict(verdict, request, run)
     exported = open_exported(run, request.image, source, inputs)
@@ -75,7 +78,7 @@ def check(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
     check_folders(run, keys)
     signed = {name: read_signed(run, name, key) for name, key in keys.items()}
     expected = _expected(run, request, tag, source, inputs)
-    job = exported.job(source_document, inputs_document, request.compression)
+    job = exported.job(source, inputs, request.compression)
     for name, by in signed.items():
         check_signed(name, by.statement, expected, job, since=run.started, now=datetime.now(UTC))
     statements = {name: by.statement for name, by in signed.items()}

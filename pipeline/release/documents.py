@@ -9,64 +9,19 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from pipeline.base.errors import InfrastructureFailed, UsageError
 from pipeline.base.files import read_json
 from pipeline.base.plain import plain
-from pipeline.farm.config import Name, ReleaseTag
-from pipeline.farm.job import EARLIEST, LATEST
-from pipeline.published.published import OwnPackages
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-ObjectId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 
 class Document(BaseModel):
     """A document, or a part of one."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class Tag(Document):
-    """`tag` of `source.json`: the tag that was verified when the run began."""
-
-    name: str
-    object: ObjectId
-    signer: str | None
-
-
-class Source(Document):
-    """`source.json`."""
-
-    format: Literal["twinbuild-source/1"]
-    repository: str
-    commit: ObjectId
-    tree: ObjectId
-    epoch: Annotated[int, Field(ge=EARLIEST, le=LATEST)]
-    version: str
-    tag: Tag | None
-    tar_sha256: Sha256
-
-
-class Kit(Document):
-    """An entry of `kits` in `inputs.json`: what an upgrade kit is made from."""
-
-    from_: ReleaseTag = Field(alias="from")
-    ledger_sha256: Sha256 | None
-    partition_sha256: Sha256 | None
-    image_sha256: Sha256 | None
-
-
-class Inputs(Document):
-    """`inputs.json`."""
-
-    format: Literal["twinbuild-inputs/1"]
-    image: Name
-    lock_sha256: Sha256
-    index_sha256: Sha256
-    kits: list[Kit]
-    local: OwnPackages | None
 
 
 class Artifact(Document):

@@ -2,16 +2,16 @@
 """The commit as it was exported: of `source.tar` the gate needs the lock and `image.yaml`."""
 
 import tarfile
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.base.files import sha256_bytes, sha256_file
+from pipeline.documents.inputs import Inputs
+from pipeline.documents.job import Job
+from pipeline.documents.source import Source
 from pipeline.farm.config import Image, parse_image
 from pipeline.farm.job import committed, make_job
 from pipeline.farm.run import Run
-from pipeline.release.documents import Inputs, Source
 
 REMEDY = "run the source stage and the builds again"
 
@@ -23,13 +23,9 @@ class Exported:
     lock: bytes
     image: Image
 
-    def job(
-        self, source: Mapping[str, Any], inputs: Mapping[str, Any], compression: str
-    ) -> dict[str, Any]:
+    def job(self, source: Source, inputs: Inputs, compression: str) -> Job:
         """Return the job that these documents make; which guest did it, a statement says alone."""
-        made = make_job(source, inputs, self.image, compression=compression, guest_sha256="")
-        del made["guest_sha256"]
-        return made
+        return make_job(source, inputs, self.image, compression=compression, guest_sha256="")
 
 
 def open_exported(run: Run, image: str, source: Source, inputs: Inputs) -> Exported:

@@ -4,7 +4,7 @@
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pipeline.base.errors import Differs, SignatureInvalid, command_line
 from pipeline.base.files import sha256_file
 from pipeline.base.plain import plain
 from pipeline.documents import statement
-from pipeline.documents.artifact_names import artifact_names
+from pipeline.documents.job import Job
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.statement import SHA256, Statement
@@ -70,14 +70,14 @@ def check_signed(
     name: str,
     stated: Statement,
     expected: Mapping[str, str],
-    job: Mapping[str, Any],
+    job: Job,
     *,
     since: datetime,
     now: datetime,
 ) -> None:
     """Raise SignatureInvalid unless `stated` is about a release's build of this run by `name`.
 
-    `expected` are fields of the statement, `job` is the job without its guest; the build must have
+    `expected` are fields of the statement, `job` is the job but for its guest; the build must have
     been made between `since` and `now`.
     """
     if stated.environment != name:
@@ -104,12 +104,13 @@ def check_signed(
         )
 
 
-def _check_job(name: str, stated: Statement, job: Mapping[str, Any]) -> None:
+def _check_job(name: str, stated: Statement, job: Job) -> None:
     """Raise SignatureInvalid unless the stated job is `job`, with some guest, to the last type."""
     guest = stated.job.get("guest_sha256")
-    expected = {**job, "guest_sha256": guest}
     if not isinstance(guest, str) or not SHA256.fullmatch(guest):
         raise SignatureInvalid(f"the job of {name} has no proper guest_sha256")
+    job = replace(job, guest_sha256=guest)
+    expected = job.document()
     for field in sorted(expected.keys() | stated.job.keys()):
         if field not in expected or field not in stated.job:
             what = f"the job of {name} {'lacks' if field in expected else 'has the odd'} {field}"
@@ -123,7 +124,7 @@ def _check_job(name: str, stated: Statement, job: Mapping[str, Any]) -> None:
                 ),
                 remedy=AGAIN,
             )
-    names = artifact_names(stated.job).all()
+    names = job.names.all()
     if len(set(names)) != len(names) or set(names) != stated.artifacts.keys():
         odd = min(set(names) ^ stated.artifacts.keys(), default="two of one name")
         raise SignatureInvalid(

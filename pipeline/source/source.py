@@ -15,14 +15,13 @@ from pipeline.base.errors import UsageError
 from pipeline.base.files import put_in_place, sha256_bytes, sha256_file, write_json
 from pipeline.base.git import OBJECT_ID, Repository, fetch, git, is_dirty, open_checkout, opened
 from pipeline.documents.json_form import json_bytes
+from pipeline.documents.source import EARLIEST, LATEST, Source, SourceTag
 from pipeline.farm import policy as policies
 from pipeline.farm import tag
 from pipeline.farm.config import Farm
-from pipeline.farm.job import EARLIEST, LATEST
 from pipeline.farm.policy import Policy
 from pipeline.farm.run import Request, Run
 
-FORMAT = "twinbuild-source/1"
 EXPORT_S = 900.0
 # A branch, tag or hash as git allows them, then steps to an ancestor.
 COMMIT_ISH = re.compile(r"(?!-)(?!.*\.\.)(?!.*@\{)[^\s~^:?*\[\\]{1,250}(?:[~^][0-9]{0,6}){0,20}")
@@ -37,6 +36,13 @@ class Chosen:
     commit: str
     version: str
     tag: tag.VerifiedTag | None
+
+    @property
+    def source_tag(self) -> SourceTag | None:
+        """The tag as `source.json` has it."""
+        if self.tag is None:
+            return None
+        return SourceTag(self.tag.name, self.tag.object_id, self.tag.signer)
 
 
 def run_source(
@@ -74,11 +80,21 @@ def run_source(
             repository = fetch(source or request.source, default_cache() / "git")
         with opened(repository) as reader:
             chosen = _choose(repository, reader, request, policy, checkout)
-            document = _describe(repository, reader, chosen, request.image)
+            tree, epoch = _buildable(reader, chosen, request.image)
             _export(reader, chosen.commit, run.source_tar)
     dirty = _say_if_dirty(repository, chosen, notify)
-    document |= {"dirty": dirty, "tar_sha256": sha256_file(run.source_tar)}
-    write_json(run.source_json, document)
+    made = Source(
+        repository=repository.name,
+        ref=chosen.ref,
+        commit=chosen.commit,
+        tree=tree,
+        epoch=epoch,
+        version=chosen.version,
+        tag=chosen.source_tag,
+        dirty=dirty,
+        tar_sha256=sha256_file(run.source_tar),
+    )
+    write_json(run.source_json, made.document())
     run.complete("source", reads, [run.source_json, run.source_tar], since=begin)
     notify(f"source: {chosen.version}, commit {chosen.commit[:12]} of {repository.name}")
 
@@ -154,10 +170,8 @@ def _unknown(repository: Repository, reader: Path, what: str, name: str, *below:
     return UsageError(f"{repository.name} has no {what} {name!r}", remedy=remedy)
 
 
-def _describe(
-    repository: Repository, reader: Path, chosen: Chosen, image: str
-) -> dict[str, object]:
-    """Return what `source.json` says of a commit; raise UsageError if it cannot be built."""
+def _buildable(reader: Path, chosen: Chosen, image: str) -> tuple[str, int]:
+    """Return the tree and the date of a commit; raise UsageError if it cannot be built."""
     shown = git(reader, "log", "-1", "--format=%T %ct", chosen.commit, failure=UsageError).text
     tree, _, seconds = shown.partition(" ")
     if not seconds.isdecimal() or not EARLIEST <= int(seconds) <= LATEST:
@@ -166,18 +180,7 @@ def _describe(
             remedy="an image can hold the years 1980 to 2105",
         )
     _check_files(reader, chosen, image)
-    verified = chosen.tag
-    return {
-        "format": FORMAT,
-        "repository": repository.name,
-        "ref": chosen.ref,
-        "commit": chosen.commit,
-        "tree": tree,
-        "epoch": int(seconds),
-        "version": chosen.version,
-        "tag": verified
-        and {"name": verified.name, "object": verified.object_id, "signer": verified.signer},
-    }
+    return tree, int(seconds)
 
 
 def _check_files(reader: Path, chosen: Chosen, image: str) -> None:

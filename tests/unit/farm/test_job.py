@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The bytes of job.json: environments sign them, and those of 0.1 must not change."""
 
+from pipeline.documents.inputs import Inputs
 from pipeline.documents.json_form import json_bytes
+from pipeline.documents.source import Source
 from pipeline.farm.config import parse_image
 from pipeline.farm.job import make_job
 
@@ -143,5 +145,6 @@ WRITTEN = """\
 
 def test_its_bytes_are_those_of_0_1() -> None:
     image = parse_image(IMAGE, "image.yaml")
-    job = make_job(SOURCE, INPUTS, image, compression="strong", guest_sha256="2" * 64)
-    assert json_bytes(job).decode() == WRITTEN
+    source, inputs = Source.of(SOURCE), Inputs.of(INPUTS)
+    job = make_job(source, inputs, image, compression="strong", guest_sha256="2" * 64)
+    assert json_bytes(job.document()).decode() == WRITTEN

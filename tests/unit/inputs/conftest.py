@@ -14,6 +14,7 @@ from pipeline.base.files import sha256_file, write_json
 from pipeline.base.store import Store
 from pipeline.base.transfer import Client, Patience
 from pipeline.documents.lock import Lock
+from pipeline.documents.source import Source
 from pipeline.farm.config import Farm
 from pipeline.farm.run import Request, Run, create
 from pipeline.inputs.lock_file import read
@@ -69,6 +70,22 @@ def _direct_and_hasty() -> Iterator[None]:
         yield
 
 
+def write_source(run: Run) -> None:
+    """Write what the source stage says of the run's `source.tar`, as it is now."""
+    source = Source(
+        repository="file:///srv/mini.git",
+        ref="HEAD",
+        commit="c" * 40,
+        tree="7" * 40,
+        epoch=1_766_400_000,
+        version="3.3",
+        tag=None,
+        dirty=False,
+        tar_sha256=sha256_file(run.source_tar),
+    )
+    write_json(run.source_json, source.document())
+
+
 @dataclass
 class Workshop:
     """A source tree with an image, an archive behind a server, and a store."""
@@ -116,7 +133,7 @@ class Workshop:
         request = Request(image="mini", commit="HEAD", environments=("alpha", "beta"), **asked)
         run = create(self.tree.parent / "runs", request)
         subprocess.run(["tar", "-C", self.tree, "-cf", run.source_tar, "images"], check=True)
-        write_json(run.source_json, {"tar_sha256": sha256_file(run.source_tar)})
+        write_source(run)
         return run
 
     def stage(self, run: Run, **more: object) -> list[str]:

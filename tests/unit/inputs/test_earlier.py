@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from pipeline.base import dsse
 from pipeline.base.errors import InputsUnverified, SignatureInvalid, UsageError
 from pipeline.base.store import Store
+from pipeline.documents.job import Kit
 from pipeline.farm.config import Image, parse_image
 from pipeline.inputs import earlier
 from pipeline.published.published import Location
@@ -108,7 +109,7 @@ def choose(
     """Return the releases that were chosen, and what was said."""
     said: list[str] = []
     kits = earlier.choose(location, name, image(upgrades), version, said.append)
-    return [kit["from"] for kit in kits], said
+    return [kit.start for kit in kits], said
 
 
 def test_no_kits_are_the_default(location: Location) -> None:
@@ -154,18 +155,18 @@ def test_what_a_kit_is_made_from(location: Location, releases: Releases) -> None
         )
     }
     assert kits == (
-        {
-            "from": "3.1",
-            "ledger_sha256": files["mini-amd64-3.1.ledger.jsonl.gz"],
-            "partition_sha256": files["mini-amd64-3.1.partition"],
-            "image_sha256": None,
-        },
-        {
-            "from": "3.3",
-            "ledger_sha256": None,
-            "partition_sha256": None,
-            "image_sha256": files["mini-amd64-3.3.img"],
-        },
+        Kit(
+            start="3.1",
+            ledger_sha256=files["mini-amd64-3.1.ledger.jsonl.gz"],
+            partition_sha256=files["mini-amd64-3.1.partition"],
+            image_sha256=None,
+        ),
+        Kit(
+            start="3.3",
+            ledger_sha256=None,
+            partition_sha256=None,
+            image_sha256=files["mini-amd64-3.3.img"],
+        ),
     )
 
 
@@ -173,7 +174,7 @@ def test_all_of_it_comes_into_the_store(location: Location, tmp_path: Path) -> N
     store = Store(tmp_path / "store")
     kits = earlier.choose(location, "mini", image(["3.1", "3.3"]), "3.10", lambda _: None)
     earlier.keep(location, kits, store)
-    wanted = {digest for kit in kits for digest in earlier.digests(kit)}
+    wanted = {digest for kit in kits for digest in kit.files().values()}
     assert len(wanted) == 3
     assert wanted == {path.name for path in store.root.glob("sha256/*/*")}
     earlier.keep(Location("nowhere", b""), kits, store)  # nobody is asked again
@@ -233,7 +234,7 @@ def test_a_release_that_became_another(
     location: Location, releases: Releases, tmp_path: Path
 ) -> None:
     kits = earlier.choose(location, "mini", image(["3.1"]), "3.10", lambda _: None)
-    before = {**kits[0], "partition_sha256": "0" * 64}
+    before = replace(kits[0], partition_sha256="0" * 64)
     with pytest.raises(InputsUnverified, match="not the one chosen before"):
         earlier.keep(location, [before], Store(tmp_path / "store"))
 

@@ -11,12 +11,12 @@ import pytest
 from debian.deb822 import Deb822
 
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError
-from pipeline.base.files import sha256_file, write_json
+from pipeline.base.files import sha256_file
 from pipeline.farm.run import Run
 from pipeline.inputs.lock_file import read
 from pipeline.inputs.snapshot import write_snapshot
 from tests.debian_archive import sha256
-from tests.unit.inputs.conftest import Workshop, farm_of
+from tests.unit.inputs.conftest import Workshop, farm_of, write_source
 
 pytestmark = pytest.mark.tools
 
@@ -214,7 +214,7 @@ def test_what_is_no_plain_file_is_refused(workshop: Workshop, kind: bytes) -> No
     member.type, member.linkname = kind, str(secret)
     with tarfile.open(run.source_tar, "a") as tar:
         tar.addfile(member)
-    write_json(run.source_json, {"tar_sha256": sha256_file(run.source_tar)})
+    write_source(run)
     with pytest.raises(UsageError, match="not a plain file"):
         workshop.stage(run)
 
@@ -226,7 +226,7 @@ def _with_member(workshop: Workshop, name: str) -> Run:
         member = tarfile.TarInfo(name)
         member.size = 1
         tar.addfile(member, BytesIO(b"x"))
-    write_json(run.source_json, {"tar_sha256": sha256_file(run.source_tar)})
+    write_source(run)
     return run
 
 

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.base.store import Store
+from pipeline.documents.job import SourceFile
 from pipeline.documents.lock import Index
 from pipeline.inputs.deb_control import read_control
 from pipeline.inputs.debian_source import read_source
-from pipeline.inputs.fetched_source import FetchedSource, SourceFile, read_debian
+from pipeline.inputs.fetched_source import FetchedSource, read_debian
 from pipeline.inputs.packages_index import paragraphs
 from pipeline.inputs.tar_members import read_members
 from pipeline.inputs.unpacked import Unpacked, Unreadable, unpacked

@@ -21,6 +21,7 @@ from pipeline.base.errors import (
 )
 from pipeline.base.files import alone, read_json, write_json
 from pipeline.documents.disks import LOCK, REPOSITORY, SOURCE_TAR
+from pipeline.documents.source import EARLIEST
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
 from pipeline.guest import cache
@@ -87,7 +88,7 @@ def kit(workspace: Workspace, version: str, ledger: bytes, partition: bytes) -> 
 
 CHANGES: dict[str, tuple[str, Callable[[Run, Workspace], object]]] = {
     "commit": ("the job", lambda r, w: edit(r.source_json, commit="f" * 40)),
-    "epoch": ("the job", lambda r, w: edit(r.source_json, epoch=1)),
+    "epoch": ("the job", lambda r, w: edit(r.source_json, epoch=EARLIEST)),
     "version": ("the job", lambda r, w: edit(r.source_json, version="3.4")),
     "source": ("the job", lambda r, w: edit(r.source_json, tar_sha256="1" * 64)),
     "lock": ("the job", lambda r, w: edit(r.inputs_json, lock_sha256="1" * 64)),
@@ -130,11 +131,11 @@ def test_what_is_varied_makes_it_build_again(run: Run, workspace: Workspace) -> 
 def test_the_guests_own_code_goes_into_the_job(
     run: Run, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = plan(run, workspace).job["guest_sha256"]
+    before = plan(run, workspace).job.guest_sha256
     (tmp_path / "guest").mkdir()
     (tmp_path / "guest/main.py").touch()
     monkeypatch.setattr(plans, "PIPELINE", tmp_path)
-    assert plan(run, workspace).job["guest_sha256"] != before
+    assert plan(run, workspace).job.guest_sha256 != before
 
 
 def test_a_release_begins_with_nothing_and_keeps_nothing(workspace: Workspace) -> None:
@@ -186,8 +187,8 @@ def replace_in(path: Path, before: str, after: str) -> None:
 
 def use_package(run: Run, workspace: Workspace, user: str = "image") -> None:
     sha256 = workspace.store.add_bytes(b"a package")
-    package = {"name": "x", "version": "1", "architecture": "all", "size": 9, "sha256": sha256}
-    edit(run.inputs_json, packages=[{**package, "file": "x.deb", "used_by": [user]}])
+    package = {"name": "xz", "version": "1", "architecture": "all", "size": 9, "sha256": sha256}
+    edit(run.inputs_json, packages=[{**package, "file": "xz_1_all.deb", "used_by": [user]}])
 
 
 OF_BOOTSTRAP: dict[str, Callable[[Run, Workspace], object]] = {
@@ -197,8 +198,13 @@ OF_BOOTSTRAP: dict[str, Callable[[Run, Workspace], object]] = {
     ),
 }
 LOCAL: dict[str, Any] = {
-    "sources": [{"name": "x", "version": "1", "epoch": 1, "sha256": "a" * 64}],
-    "packages": [{"name": "x", "version": "1", "architecture": "all", "source": "x"}],
+    "sources": [
+        {"name": "xz", "version": "1", "epoch": 1, "sha256": "a" * 64, "dsc": None, "files": []}
+    ],
+    "packages": [
+        {"name": "xz", "version": "1", "architecture": "all", "source": "xz"}
+        | {"sha256": None, "file": None, "wanted": True}
+    ],
 }
 
 
@@ -208,8 +214,8 @@ def test_an_images_own_packages_go_through_the_build(
     seen = set(keys(run, workspace))
     edit(run.inputs_json, local=LOCAL)
     made = plan(run, workspace)
-    assert made.job["local"] == LOCAL
-    assert "artifacts/x_1_all.deb" in made.limits
+    assert made.job.document()["local"] == LOCAL
+    assert "artifacts/xz_1_all.deb" in made.limits
     changed = [{**LOCAL["sources"][0], "sha256": "b" * 64}]
     use_package(run, workspace, "build")
     for local in (LOCAL, {**LOCAL, "sources": changed}):  # and what builds them: none before
@@ -226,7 +232,7 @@ def test_an_images_own_packages_go_through_the_build(
         names = [name for name in tar.getnames() if name.startswith(f"{REPOSITORY}/")]
     assert {name for name in names if name.endswith(("Packages", ".deb"))} == {
         "repository/dists/trixie/build/binary-amd64/Packages",
-        "repository/pool/x_1_all.deb",
+        "repository/pool/xz_1_all.deb",
     }
 
 
@@ -291,8 +297,9 @@ def test_the_date_of_the_lock_goes_into_the_key(workspace: Workspace) -> None:
         return keys(made, workspace)[0]
 
     one = b"Format: x\nDate: Sat, 12 Sep 2026 07:55:41 GMT\n"
-    assert key(one, 1) == key(one, 2) != key(one.replace(b"12", b"13"), 1)
-    assert key(b"Format: x\n", 1) != key(b"Format: x\n", 2)
+    assert key(one, EARLIEST) == key(one, EARLIEST + 1)
+    assert key(one, EARLIEST) != key(one.replace(b"12", b"13"), EARLIEST)
+    assert key(b"Format: x\n", EARLIEST) != key(b"Format: x\n", EARLIEST + 1)
 
 
 def made_layers() -> list[Kept]:
@@ -434,8 +441,8 @@ def test_a_run_that_is_not_ready(missing: str, run: Run, workspace: Workspace) -
 
 
 def test_a_store_that_lacks_something(run: Run, workspace: Workspace) -> None:
-    package = {"name": "x", "version": "1", "architecture": "all", "size": 9, "sha256": "2" * 64}
-    edit(run.inputs_json, packages=[{**package, "file": "x.deb", "used_by": ["image"]}])
+    package = {"name": "xz", "version": "1", "architecture": "all", "size": 9, "sha256": "2" * 64}
+    edit(run.inputs_json, packages=[{**package, "file": "xz_1_all.deb", "used_by": ["image"]}])
     with pytest.raises(UsageError, match="lacks 1 of the files") as caught:
         build(run, workspace)
     assert caught.value.remedy == f"./farm stage.inputs --run {run.id}"
@@ -457,7 +464,7 @@ def test_kits_go_through_the_build(run: Run, workspace: Workspace, tmp_path: Pat
     edit(run.inputs_json, kits=kits)
     edit(run.source_json, version="3.3")
     made = plan(run, workspace)
-    assert made.job["kits"] == kits
+    assert made.job.document()["kits"] == kits
     assert {n for n in made.limits if n.endswith(".iuk")} == {
         "artifacts/mini-amd64-3.1-to-3.3.iuk",
         "artifacts/mini-amd64-3.2-to-3.3.iuk",
@@ -474,9 +481,9 @@ def test_kits_go_through_the_build(run: Run, workspace: Workspace, tmp_path: Pat
 
 def test_a_release_can_ask_not_to_be_upgraded(workspace: Workspace) -> None:
     path = "images/live/mini/image.yaml"
-    assert plan(make_run(workspace), workspace).job["upgrade"] is True
+    assert plan(make_run(workspace), workspace).job.upgrade is True
     source = {**SOURCE, path: SOURCE[path] + b"upgrade: false\n"}
-    assert plan(make_run(workspace, source=source), workspace).job["upgrade"] is False
+    assert plan(make_run(workspace, source=source), workspace).job.upgrade is False
 
 
 def test_a_commit_without_the_image(workspace: Workspace) -> None:

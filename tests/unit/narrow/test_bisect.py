@@ -57,7 +57,7 @@ def state(run: Run, workspace: Workspace, name: str) -> None:
             image="mini",
             compression="fast",
             lock_sha256="0" * 64,
-            job=plan.job,
+            job=plan.job.document(),
             machine=machine,
             artifacts={},
             byproducts={},
@@ -67,7 +67,7 @@ def state(run: Run, workspace: Workspace, name: str) -> None:
     )
     key = dsse.load_key(dsse.key_path(name))
     write_json(run.environment(name) / "statement.json", dsse.sign(document, key))
-    write_json(run.environment(name) / "job.json", plan.job)
+    write_json(run.environment(name) / "job.json", plan.job.document())
 
 
 @pytest.fixture

@@ -48,9 +48,11 @@ def workspace(
 def build(run: Run, workspace: Workspace, name: str) -> None:
     """Do what stage 3 does, with a machine that hands back something at once."""
     plan = make_plan(run, workspace, name)
-    write_json(plan.folder / "job.json", plan.job)
+    write_json(plan.folder / "job.json", plan.job.document())
     began = now()
-    contents = {f"artifacts/{n}": content for n, content in artifacts_of(plan.job).items()}
+    contents = {
+        f"artifacts/{n}": content for n, content in artifacts_of(plan.job.document()).items()
+    }
     contents |= {log: f"{log} of {name}".encode() for log in BYPRODUCTS}
     for path, content in contents.items():
         (plan.folder / path).parent.mkdir(exist_ok=True)
