@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -109,6 +110,17 @@ class Job:
         found = (self.document.get("local") or {}).get("packages", ())
         return tuple(Local(**package) for package in found)
 
+    @cached_property
+    def lock(self) -> Lock:
+        """The lock, read once; its bytes are checked before. Raise StepFailed if it is malformed.
+
+        It is there once the inputs are unpacked.
+        """
+        try:
+            return load((self.work / LOCK).read_bytes())
+        except Malformed as error:
+            raise StepFailed(STATUS_INPUTS, str(error)) from error
+
     @property
     def names(self) -> ArtifactNames:
         """The names of the artifacts."""
@@ -196,21 +208,13 @@ def _unpack_source(archive: Path, folder: Path) -> None:
 
 def lock_of(job: Job, user: str = "image") -> tuple[Package, ...]:
     """Return the packages that the job's lock names for the "image" or the "build" of its own."""
-    return _lock(job).used_by(user)
+    return job.lock.used_by(user)
 
 
 def lock_date(job: Job) -> int:
     """Return the date of the newest index that the lock rests on, in seconds; else the epoch."""
-    dates = [suite.date for suite in _lock(job).suites]
+    dates = [suite.date for suite in job.lock.suites]
     return int(max(dates).timestamp()) if dates else job.epoch
-
-
-def _lock(job: Job) -> Lock:
-    """Read the job's lock, whose bytes were checked; raise StepFailed if it is malformed."""
-    try:
-        return load((job.work / LOCK).read_bytes())
-    except Malformed as error:
-        raise StepFailed(STATUS_INPUTS, str(error)) from error
 
 
 def _check_member(member: tarfile.TarInfo, known: Container[str]) -> None:

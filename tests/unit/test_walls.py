@@ -224,6 +224,19 @@ def foreign_imports_of_the_carried(modules: list[Module]) -> list[tuple[str, str
     ]
 
 
+def foreign_imports_of_documents(modules: list[Module]) -> list[tuple[str, str]]:
+    """Return what `documents/` imports beside the standard library and itself."""
+    return [
+        (module.name, name)
+        for module in modules
+        # The order of versions is still python-debian's.
+        if module.room == "documents" and module.name != "pipeline.documents.version"
+        for name in sorted(module.imports)
+        if not is_in(name, "pipeline.documents")
+        if name.split(".")[0] not in sys.stdlib_module_names
+    ]
+
+
 def what_others_take_from_the_guest(modules: list[Module]) -> set[str]:
     """Return what product code imports of the guest; benches start its programs as they are."""
     return {
@@ -380,6 +393,10 @@ def test_what_is_carried_alone_imports_the_standard_library_and_documents() -> N
     assert foreign_imports_of_the_carried(project()) == []
 
 
+def test_documents_import_the_standard_library() -> None:
+    assert foreign_imports_of_documents(project()) == []
+
+
 def test_nothing_imports_the_guest() -> None:
     assert what_others_take_from_the_guest(project()) == set()
 
@@ -475,6 +492,10 @@ BREACHES = {
     "pipeline/look/locate.py": (
         "def f():\n    from pipeline.farm.run import Run",
         what_look_takes_from_others,
+    ),
+    "pipeline/documents/job.py": (
+        "def f():\n    import pydantic",
+        foreign_imports_of_documents,
     ),
     "pipeline/documents/version.py": ("from pipeline.base import x", arrows_that_run_up),
     "pipeline/base/plain.py": (

@@ -325,6 +325,13 @@ def test_any_lock_is_read_as_it_was_written(found: list[lock.Package]) -> None:
         assert lock_date(of_machine) == int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
 
 
+def test_the_lock_is_read_once(job: Job) -> None:
+    (job.work / "lock").write_bytes(LOCK)
+    lock_date(job)
+    (job.work / "lock").unlink()
+    assert [p.file_name for p in lock_of(job)] == list(CONTENT)
+
+
 def test_a_malformed_lock_is_refused(job: Job) -> None:
     (job.work / "lock").write_bytes(LOCK.replace(b"Size: ", b"Size: 0", 1))
     with pytest.raises(StepFailed, match="canonical") as caught:
