@@ -13,13 +13,13 @@ from pathlib import Path
 from pipeline.documents.disks import REPOSITORY
 from pipeline.documents.lock import Package
 from pipeline.guest import media
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.programs import run
 from pipeline.guest.serial_port import Report
 
 
 def measure(
-    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Package]
+    job: GuestJob, report: Report, env: Mapping[str, str], locked: Sequence[Package]
 ) -> dict[str, float]:
     """Return the seconds of mmdebstrap, mksquashfs and xorriso; leave nothing behind."""
     work = job.work / "by-hand"
@@ -45,8 +45,8 @@ def measure(
     return seconds
 
 
-def _mmdebstrap(job: Job, tree: Path, includes: Path, locked: Sequence[Package]) -> list[str]:
-    suite = str(job.document["suite"])
+def _mmdebstrap(job: GuestJob, tree: Path, includes: Path, locked: Sequence[Package]) -> list[str]:
+    suite = job.document.suite
     archive = f"deb [trusted=yes] copy:{job.work / REPOSITORY} {suite} main"
     argv = ["mmdebstrap", "--mode=root", "--variant=essential", "--format=directory"]
     argv += [f"--include={','.join(package.name for package in locked)}"]
@@ -56,8 +56,8 @@ def _mmdebstrap(job: Job, tree: Path, includes: Path, locked: Sequence[Package])
     return [*argv, suite, os.fspath(tree), archive]
 
 
-def _mksquashfs(job: Job, tree: Path, live: Path) -> list[str]:
-    options = media.SQUASHFS_OPTIONS[str(job.document["compression"])]
+def _mksquashfs(job: GuestJob, tree: Path, live: Path) -> list[str]:
+    options = media.SQUASHFS_OPTIONS[job.document.compression]
     argv = ["mksquashfs", os.fspath(tree), os.fspath(live / "filesystem.squashfs")]
     argv += ["-noappend", "-no-progress", "-quiet", "-mem", f"{media.MEMORY_MIB}M", *options]
     return [*argv, "-wildcards", "-e", "boot/vmlinuz-*", "boot/initrd.img-*"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.documents.progress import STATUS_BUILD_FAILED
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import Report, StepFailed
 
 FILE = "exclude"
@@ -17,7 +17,7 @@ WORD = re.compile(r"(\*\*/)|(\*\*)|(\*)|(\?)|\[(!?)([^]/]+)\]")
 MEANINGS = ("(?:.*/)?", ".*", "[^/]*", "[^/]")  # of the first groups
 
 
-def exclude(job: Job, report: Report) -> None:
+def exclude(job: GuestJob, report: Report) -> None:
     """Remove what the image's exclusion list names, and log how much that is.
 
     Links are not followed: nothing outside the tree can be meant. A pattern that matches nothing

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.documents.system_partition import SWITCH, switch
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.programs import run
 from pipeline.guest.serial_port import Report
 
@@ -55,20 +55,20 @@ initrd /live/{initramfs}
 """
 
 
-def add_configuration(job: Job, kernel: str, initramfs: str) -> None:
+def add_configuration(job: GuestJob, kernel: str, initramfs: str) -> None:
     """Write what the loaders read to boot this release, from `kernel` and `initramfs` in live/."""
     d = job.document
     (job.binary / "boot" / "grub").mkdir(parents=True)
-    (job.binary / "boot" / "grub" / "grub.cfg").write_text(GRUB_CFG.format(image=d["image"]))
-    (job.binary / SWITCH).write_bytes(switch(d["version"]))
-    parameters = f" {d['kernel_parameters']}" if d["kernel_parameters"] else ""
-    entry = {"version": d["version"], "kernel": kernel, "initramfs": initramfs}
-    (job.binary / "live" / f"{d['version']}.cfg").write_text(
+    (job.binary / "boot" / "grub" / "grub.cfg").write_text(GRUB_CFG.format(image=d.image))
+    (job.binary / SWITCH).write_bytes(switch(d.version))
+    parameters = f" {d.kernel_parameters}" if d.kernel_parameters else ""
+    entry = {"version": d.version, "kernel": kernel, "initramfs": initramfs}
+    (job.binary / "live" / f"{d.version}.cfg").write_text(
         VERSION_CFG.format(**entry, parameters=parameters)
     )
 
 
-def add_efi_files(job: Job) -> None:
+def add_efi_files(job: GuestJob) -> None:
     """Copy the loaders for UEFI onto the system partition."""
     folder = job.binary / "EFI" / "BOOT"
     folder.mkdir(parents=True)
@@ -76,7 +76,7 @@ def add_efi_files(job: Job) -> None:
         shutil.copyfile(source, folder / name)
 
 
-def core_image(job: Job, report: Report, env: Mapping[str, str], prefix: str) -> bytes:
+def core_image(job: GuestJob, report: Report, env: Mapping[str, str], prefix: str) -> bytes:
     """Return GRUB for BIOS, which finds `grub.cfg` at `prefix`."""
     core = job.work / "core.img"
     argv = ["grub-mkimage", "-O", "i386-pc", "-p", prefix, "-o", os.fspath(core), *MODULES]

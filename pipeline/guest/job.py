@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.documents.artifact_names import ArtifactNames, artifact_names, deb_name
+from pipeline.documents.artifact_names import ArtifactNames
 from pipeline.documents.disks import (
     ARTIFACTS,
     EARLIER,
@@ -21,9 +21,9 @@ from pipeline.documents.disks import (
     REPOSITORY,
     SOURCE_TAR,
     SOURCES,
-    earlier_files,
-    source_files,
 )
+from pipeline.documents.job import Job
+from pipeline.documents.json_form import parse_json
 from pipeline.documents.lock import Lock, Package, load
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS
@@ -45,38 +45,17 @@ HANDED_IN = (
 
 
 @dataclass(frozen=True)
-class Local:
-    """A package that the image brings itself: built from `source`, or the ready-made `file`.
-
-    It is `wanted` if it must be installed, whatever depends on it.
-    """
-
-    name: str
-    version: str
-    architecture: str
-    source: str | None
-    file: str | None
-    sha256: str | None
-    wanted: bool
-
-    @property
-    def file_name(self) -> str:
-        """The name of its file in the repository, and among the artifacts if it is built."""
-        return deb_name(self.name, self.version, self.architecture)
-
-
-@dataclass(frozen=True)
-class Job:
+class GuestJob:
     """What is built, and how this machine differs from the other one."""
 
-    document: Mapping[str, Any]  # job.json
+    document: Job
     machine: Mapping[str, Any]  # machine.json
     work: Path  # on the scratch disk
 
     @property
     def epoch(self) -> int:
         """SOURCE_DATE_EPOCH, in seconds."""
-        return int(self.document["epoch"])
+        return self.document.epoch
 
     @property
     def tree(self) -> Path:
@@ -96,19 +75,7 @@ class Job:
     @property
     def image_folder(self) -> Path:
         """The image's configuration tree, as it is in the commit."""
-        return self.work / "source" / "images" / "live" / str(self.document["image"])
-
-    @property
-    def sources(self) -> Sequence[Mapping[str, Any]]:
-        """The source packages that the image builds: `name`, `version` and `epoch`."""
-        found: Sequence[Mapping[str, Any]] = (self.document.get("local") or {}).get("sources", ())
-        return found
-
-    @property
-    def local(self) -> tuple[Local, ...]:
-        """The packages that the image brings itself."""
-        found = (self.document.get("local") or {}).get("packages", ())
-        return tuple(Local(**package) for package in found)
+        return self.work / "source" / "images" / "live" / self.document.image
 
     @cached_property
     def lock(self) -> Lock:
@@ -124,12 +91,18 @@ class Job:
     @property
     def names(self) -> ArtifactNames:
         """The names of the artifacts."""
-        return artifact_names(self.document)
+        return self.document.names
 
 
-def read_documents() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return job.json and machine.json, which the machine's first program unpacked."""
-    job = json.loads((HANDED_OVER / "job.json").read_text())
+def read_documents() -> tuple[Job, dict[str, Any]]:
+    """Return job.json and machine.json, which the machine's first program unpacked.
+
+    Raise StepFailed if the job is malformed.
+    """
+    try:
+        job = Job.of(parse_json((HANDED_OVER / "job.json").read_bytes()))
+    except Malformed as error:
+        raise StepFailed(STATUS_INPUTS, f"job.json: {error}") from error
     machine = json.loads((HANDED_OVER / "machine.json").read_text())
     return job, machine
 
@@ -142,7 +115,7 @@ def disk(serial: str) -> Path:
     raise StepFailed(STATUS_INFRASTRUCTURE, f"this machine has no disk {serial!r}")
 
 
-def unpack_inputs(job: Job, *, packages: bool = True) -> tuple[Package, ...]:
+def unpack_inputs(job: GuestJob, *, packages: bool = True) -> tuple[Package, ...]:
     """Unpack the input disk, hash each file on its way, and return the image's packages.
 
     Without `packages` they are not there: they are installed in a kept tree.
@@ -181,15 +154,15 @@ def _check_packages(locked: Sequence[Package], digests: Mapping[str, tuple[int, 
         )
 
 
-def _check_named(job: Job, digests: Mapping[str, tuple[int, str]]) -> None:
+def _check_named(job: GuestJob, digests: Mapping[str, tuple[int, str]]) -> None:
     """Refuse what the job names and is missing or another, and more of its kind."""
     expected = {
-        LOCK: job.document["lock_sha256"],
-        SOURCE_TAR: job.document["source_sha256"],
+        LOCK: job.document.lock_sha256,
+        SOURCE_TAR: job.document.source_sha256,
     }
-    for kit in job.document["kits"]:
-        expected |= earlier_files(kit)
-    expected |= source_files(job.document)
+    for kit in job.document.kits:
+        expected |= kit.files()
+    expected |= job.document.own.source_files()
     more = {n for n in digests if n.startswith((f"{EARLIER}/", f"{SOURCES}/"))}
     for name in sorted(expected.keys() | more):
         if digests.get(name, (0, ""))[1] != expected.get(name):
@@ -206,12 +179,12 @@ def _unpack_source(archive: Path, folder: Path) -> None:
         raise StepFailed(STATUS_INPUTS, "the source cannot be unpacked", said)
 
 
-def lock_of(job: Job, user: str = "image") -> tuple[Package, ...]:
+def lock_of(job: GuestJob, user: str = "image") -> tuple[Package, ...]:
     """Return the packages that the job's lock names for the "image" or the "build" of its own."""
     return job.lock.used_by(user)
 
 
-def lock_date(job: Job) -> int:
+def lock_date(job: GuestJob) -> int:
     """Return the date of the newest index that the lock rests on, in seconds; else the epoch."""
     dates = [suite.date for suite in job.lock.suites]
     return int(max(dates).timestamp()) if dates else job.epoch

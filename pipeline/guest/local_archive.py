@@ -14,10 +14,11 @@ from pathlib import Path
 
 from pipeline.documents.apt_release import release_file
 from pipeline.documents.disks import LOCAL, MAIN, REPOSITORY
+from pipeline.documents.job import LocalPackage
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.guest import tree
 from pipeline.guest.digest import sha256_file
-from pipeline.guest.job import Job, Local
+from pipeline.guest.job import GuestJob
 from pipeline.guest.programs import output_of
 from pipeline.guest.serial_port import StepFailed
 
@@ -26,33 +27,35 @@ ADDED = ("Filename", "Size", "SHA256")  # to a package's own fields
 DEPENDS = ("Pre-Depends", "Depends")
 
 
-def offer(job: Job) -> tuple[Local, ...]:
+def offer(job: GuestJob) -> tuple[LocalPackage, ...]:
     """Add the image's own packages to the repository that it is bootstrapped from; return them.
 
     Raise StepFailed for one that is not what the job says, or that needs what is not there.
     """
-    if not job.local:
+    if not job.document.own.packages:
         return ()
     repository = job.work / REPOSITORY
-    dists = repository / "dists" / str(job.document["suite"])
-    paragraphs = [_paragraph(job, package, repository / "pool") for package in job.local]
+    dists = repository / "dists" / job.document.suite
+    paragraphs = [
+        _paragraph(job, package, repository / "pool") for package in job.document.own.packages
+    ]
     _check_depends(job, paragraphs, dists)
     _write(_index(job, dists, LOCAL), "\n".join(paragraphs))
     _write_release(job, dists)
-    return job.local
+    return job.document.own.packages
 
 
-def installed(job: Job) -> list[str]:
+def installed(job: GuestJob) -> list[str]:
     """Return a line for each of the image's own packages that is installed, as in `.packages`."""
     found = tree.installed(job.tree)
     return [
         f"{p.name} {p.version} {p.architecture} {sha256_file(_file(job, p))}\n"
-        for p in job.local
+        for p in job.document.own.packages
         if (p.name, p.version, p.architecture) in found
     ]
 
 
-def check_identity(package: Local, path: Path, blame: str) -> None:
+def check_identity(package: LocalPackage, path: Path, blame: str) -> None:
     """Raise StepFailed if a file is another package than the job says."""
     said = output_of(["dpkg-deb", "--show", SHOW, os.fspath(path)], os.environ)
     wanted = f"{package.name} {package.version} {package.architecture}"
@@ -61,14 +64,14 @@ def check_identity(package: Local, path: Path, blame: str) -> None:
         raise StepFailed(STATUS_BUILD_FAILED, what)
 
 
-def _file(job: Job, package: Local) -> Path:
+def _file(job: GuestJob, package: LocalPackage) -> Path:
     """Return where a package is: among the artifacts if it is built, else in the commit."""
     if package.file:
         return job.image_folder / "packages.chroot" / package.file
     return job.artifacts / package.file_name
 
 
-def _paragraph(job: Job, package: Local, pool: Path) -> str:
+def _paragraph(job: GuestJob, package: LocalPackage, pool: Path) -> str:
     """Add a package to the pool, and return what the index says of it."""
     path, target = _file(job, package), pool / package.file_name
     sha256 = sha256_file(path)
@@ -87,7 +90,7 @@ def _paragraph(job: Job, package: Local, pool: Path) -> str:
     return f"{control}Filename: pool/{target.name}\nSize: {size}\nSHA256: {sha256}\n"
 
 
-def _check_depends(job: Job, paragraphs: Iterable[str], dists: Path) -> None:
+def _check_depends(job: GuestJob, paragraphs: Iterable[str], dists: Path) -> None:
     """Raise StepFailed for the first package that is wanted and needs what nothing offers.
 
     The lock knows only what `debian/control` says; shared libraries come to light in the build.
@@ -95,7 +98,7 @@ def _check_depends(job: Job, paragraphs: Iterable[str], dists: Path) -> None:
     own = [_fields(paragraph) for paragraph in paragraphs]
     main = _index(job, dists, MAIN).read_text().split("\n\n")
     there = {name for fields in (*own, *map(_fields, main)) for name in _offered(fields)}
-    wanted = {package.name for package in job.local if package.wanted}
+    wanted = {package.name for package in job.document.own.packages if package.wanted}
     for fields in own:
         for relation in ",".join(fields.get(key, "") for key in DEPENDS).split(","):
             if (
@@ -127,8 +130,8 @@ def _names(relation: str) -> list[str]:
     return [re.split(r"[ :(]", words.strip())[0] for words in relation.split("|")]
 
 
-def _index(job: Job, dists: Path, component: str) -> Path:
-    return dists / component / f"binary-{job.document['architecture']}" / "Packages"
+def _index(job: GuestJob, dists: Path, component: str) -> Path:
+    return dists / component / f"binary-{job.document.architecture}" / "Packages"
 
 
 def _write(path: Path, text: str) -> None:
@@ -140,9 +143,9 @@ def _write(path: Path, text: str) -> None:
     path.chmod(0o644)
 
 
-def _write_release(job: Job, dists: Path) -> None:
+def _write_release(job: GuestJob, dists: Path) -> None:
     """Name all indices of the repository; it is unsigned, as each package was hashed before."""
-    suite, architecture = job.document["suite"], job.document["architecture"]
+    suite, architecture = job.document.suite, job.document.architecture
     indices = sorted(dists.glob(f"*/binary-{architecture}/Packages"))
     hashed = {
         os.fspath(path.relative_to(dists)): (sha256_file(path), path.stat().st_size)

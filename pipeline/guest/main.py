@@ -18,7 +18,7 @@ from pipeline.documents.steps import BOOTSTRAP, PACKAGES
 from pipeline.guest import cache, local_archive, locales, media, packages, tree, usb_image
 from pipeline.guest.by_hand import measure
 from pipeline.guest.exclusions import exclude
-from pipeline.guest.job import Job, disk, lock_date, read_documents, unpack_inputs
+from pipeline.guest.job import GuestJob, disk, lock_date, read_documents, unpack_inputs
 from pipeline.guest.kits import stage
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.machine import make_scratch, settle
@@ -56,9 +56,9 @@ def _build(report: Report) -> None:
     settle(machine)
     begun = cache.layers(machine["trees"]["begin"])
     started = cache.began(begun, int(time.time()))
-    env = environment(machine, int(document["epoch"]))
+    env = environment(machine, document.epoch)
     with report.step("10-inputs"):
-        job = Job(document, machine, make_scratch(machine))
+        job = GuestJob(document, machine, make_scratch(machine))
         locked = unpack_inputs(job, packages=not begun)
         tree.check_configuration(job)
         job.artifacts.mkdir()
@@ -103,7 +103,7 @@ def _build(report: Report) -> None:
 
 
 def _steps(
-    job: Job,
+    job: GuestJob,
     report: Report,
     env: Mapping[str, str],
     locked: Sequence[Package],
@@ -113,10 +113,10 @@ def _steps(
     """Name the steps in order, each with what does it and returns the files it made elsewhere."""
     # The bootstrap depends on the lock alone, so that commits with one lock can share its tree.
     of_lock = {**env, "SOURCE_DATE_EPOCH": str(lock_date(job))}
-    if job.sources:
+    if job.document.own.sources:
         yield PACKAGES, partial(packages.make_build_root, job, report, of_lock)
-    for source in job.sources:
-        step = f"{PACKAGES}/{source['name']}"
+    for source in job.document.own.sources:
+        step = f"{PACKAGES}/{source.name}"
         yield step, partial(packages.build, job, report, env, source)
     yield BOOTSTRAP, partial(_bootstrap, job, report, of_lock, locked, times)
     yield "30-includes", partial(tree.add_includes, job)
@@ -129,24 +129,24 @@ def _steps(
     yield "85-iso", partial(media.make_iso, job, report, env)
     yield "86-usb-image", partial(usb_image.make_usb_image, job, report, env)
     yield "87-lists", partial(_write_lists, job, locked, ledger)
-    if job.document["kits"]:
+    if job.document.kits:
         yield "88-kits", partial(stage.make_kits, job, report, env)
 
 
 def _bootstrap(
-    job: Job, report: Report, env: Mapping[str, str], locked: Sequence[Package], times: Times
+    job: GuestJob, report: Report, env: Mapping[str, str], locked: Sequence[Package], times: Times
 ) -> None:
     tree.bootstrap(job, report, env, locked, local_archive.offer(job))
     pool = job.work / REPOSITORY / "pool"
     times.take_package_times(package_times(pool, times.started))
 
 
-def _clean(job: Job, report: Report, times: Times, ledger: Ledger) -> None:
+def _clean(job: GuestJob, report: Report, times: Times, ledger: Ledger) -> None:
     exclude(job, report)
     tree.clean(job, times, ledger.retimed)
 
 
-def _write_lists(job: Job, locked: Sequence[Package], ledger: Ledger) -> None:
+def _write_lists(job: GuestJob, locked: Sequence[Package], ledger: Ledger) -> None:
     lines = [f"{p.name} {p.version} {p.architecture} {p.sha256}\n" for p in locked]
     lines = sorted([*lines, *local_archive.installed(job)])
     (job.artifacts / job.names.packages).write_text("".join(lines))

@@ -12,7 +12,7 @@ from pipeline.guest import grub, squashfs_sort, tree
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.fat import files_below, make_fat
 from pipeline.guest.hook_failure import telling
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.ledger import XATTRS
 from pipeline.guest.programs import run
 from pipeline.guest.serial_port import Report, StepFailed
@@ -29,7 +29,7 @@ KERNELS = (("vmlinuz-*", "vmlinuz"), ("initrd.img-*", "initrd.img"))
 BIOS_LOADER, EFI_IMAGE = Path("boot/grub/eltorito.img"), Path("boot/grub/efi.img")
 
 
-def kernel_and_initramfs(job: Job) -> dict[str, Path]:
+def kernel_and_initramfs(job: GuestJob) -> dict[str, Path]:
     """Return the tree's one kernel and initramfs by their names in the ledger."""
     paths = {}
     for pattern, name in KERNELS:
@@ -41,7 +41,7 @@ def kernel_and_initramfs(job: Job) -> dict[str, Path]:
     return paths
 
 
-def make_squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
+def make_squashfs(job: GuestJob, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
     """Move kernel and initramfs out of the tree, and pack the tree; return the SquashFS.
 
     They are on the system partition alone, under names that say their content, so that an upgrade
@@ -52,9 +52,9 @@ def make_squashfs(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[s
     boot = (job.tree / "boot").stat()
     moved = [_move(path, live, Path(name)) for name, path in kernel_and_initramfs(job).items()]
     os.utime(job.tree / "boot", ns=(boot.st_atime_ns, boot.st_mtime_ns))
-    squashfs = live / f"{job.document['version']}.squashfs"
+    squashfs = live / f"{job.document.version}.squashfs"
     xattrs = ["-xattrs-include", f"^({'|'.join(XATTRS)})".replace(".", "\\.")]
-    options = SQUASHFS_OPTIONS[str(job.document["compression"])]
+    options = SQUASHFS_OPTIONS[job.document.compression]
     quiet = ["-noappend", "-no-progress", "-quiet", "-no-recovery", "-mem", f"{MEMORY_MIB}M"]
     argv = ["mksquashfs", os.fspath(job.tree), os.fspath(squashfs)]
     order = squashfs_sort.options(job, report)
@@ -71,14 +71,14 @@ def _move(path: Path, folder: Path, name: Path) -> str:
     return moved
 
 
-def complete_partition(job: Job, report: Report, env: Mapping[str, str]) -> None:
+def complete_partition(job: GuestJob, report: Report, env: Mapping[str, str]) -> None:
     """Add loaders, label and what the image includes, and run the binary hooks.
 
     From here on `binary` is what the system partition of the USB image holds.
     """
     d = job.document
     (job.binary / ".disk").mkdir()
-    info = f"{d['image']} {d['version']} {d['architecture']} {d['commit']}\n"
+    info = f"{d.image} {d.version} {d.architecture} {d.commit}\n"
     (job.binary / ".disk" / "info").write_text(info)
     grub.add_efi_files(job)
     tree.include(job.image_folder / "includes.binary", job.binary)
@@ -90,11 +90,11 @@ def complete_partition(job: Job, report: Report, env: Mapping[str, str]) -> None
     _settle(job.binary, job.epoch)
 
 
-def _check_partition(job: Job) -> None:
+def _check_partition(job: GuestJob) -> None:
     """Raise StepFailed if an include or hook changed what upgrades rest on."""
     unfit = ""
     path = job.binary / SWITCH
-    if not path.is_file() or path.read_bytes() != switch(job.document["version"]):
+    if not path.is_file() or path.read_bytes() != switch(job.document.version):
         unfit = f"{SWITCH} was changed: upgrades rewrite it, use boot/grub/grub.cfg"
     for loader in (BIOS_LOADER, EFI_IMAGE):
         if (job.binary / loader).exists():
@@ -104,7 +104,7 @@ def _check_partition(job: Job) -> None:
 
 
 def _iso_loaders(
-    job: Job, report: Report, env: Mapping[str, str], folder: Path
+    job: GuestJob, report: Report, env: Mapping[str, str], folder: Path
 ) -> Mapping[str, Path]:
     """Make what boots the ISO by BIOS and by UEFI, below `folder`."""
     made = {os.fspath(loader): folder / loader for loader in (EFI_IMAGE, BIOS_LOADER)}
@@ -119,7 +119,7 @@ def _iso_loaders(
     return made
 
 
-def make_iso(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
+def make_iso(job: GuestJob, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
     """Make a hybrid ISO that boots by BIOS and UEFI, from optical media and USB sticks.
 
     It holds what the system partition does, but for the EFI loaders, which are in its EFI image.
@@ -134,7 +134,7 @@ def make_iso(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, P
         + ["-R", "-J", "-joliet-long", "-iso-level", "3"]
         + [
             "-V",
-            str(job.document["volume_id"]),
+            job.document.volume_id,
             "-preparer",
             "TWINBUILD",
             "-publisher",

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pipeline.documents.disks import BUILD, SOURCES
+from pipeline.documents.job import LocalSource
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.documents.steps import BUILD_FOLDER
 from pipeline.guest import tree
-from pipeline.guest.job import Job, lock_of
+from pipeline.guest.job import GuestJob, lock_of
 from pipeline.guest.local_archive import check_identity
 from pipeline.guest.serial_port import Report, StepFailed
 
@@ -25,7 +25,7 @@ USER = 1000  # number of the user who builds, and of his group
 DAY = 86400
 
 
-def make_build_root(job: Job, report: Report, env: Mapping[str, str]) -> None:
+def make_build_root(job: GuestJob, report: Report, env: Mapping[str, str]) -> None:
     """Install what builds the image's own packages, and nothing else."""
     locked = lock_of(job, "build")
     root = _root(job)
@@ -44,13 +44,13 @@ def make_build_root(job: Job, report: Report, env: Mapping[str, str]) -> None:
 
 
 def build(
-    job: Job, report: Report, env: Mapping[str, str], source: Mapping[str, Any]
+    job: GuestJob, report: Report, env: Mapping[str, str], source: LocalSource
 ) -> dict[str, Path]:
     """Build a source package; return its packages, which lie among the artifacts.
 
     Raise StepFailed if that fails, or if it makes other packages than the job names.
     """
-    name, upstream = source["name"], _upstream(source["version"])
+    name, upstream = source.name, _upstream(source.version)
     outside = _root(job) / BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
     folder = outside / f"{name}-{upstream}"
     outside.mkdir(parents=True)
@@ -61,7 +61,7 @@ def build(
     given = {key: value for key, value in env.items() if key != "SOURCE_DATE_EPOCH"}
     _lay_out(job, report, given, source, folder)
     options = f"noautodbgsym parallel={os.cpu_count() or 1}"
-    with _clock_after(int(source["epoch"]), report):
+    with _clock_after(source.epoch, report):
         _run(
             job,
             report,
@@ -75,28 +75,28 @@ def build(
 
 
 def _lay_out(
-    job: Job, report: Report, env: Mapping[str, str], source: Mapping[str, Any], folder: Path
+    job: GuestJob, report: Report, env: Mapping[str, str], source: LocalSource, folder: Path
 ) -> None:
     """Lay out a source package, from the commit or from the files that it names by hash."""
     outside, packages = folder.parent, job.image_folder / "packages"
-    if dsc := source.get("dsc"):
+    if dsc := source.dsc:
         shutil.copyfile(packages / dsc, outside / dsc)
-        for file in source["files"]:
-            fetched = job.work / SOURCES / file["sha256"]
-            shutil.copyfile(fetched, outside / file["name"])
+        for file in source.files:
+            fetched = job.work / SOURCES / file.sha256
+            shutil.copyfile(fetched, outside / file.name)
         _hand_to_user(outside)
         # Their hashes were checked; a signature of the .dsc is nobody's whom we know.
         argv = ["dpkg-source", "--no-check", "--extract", dsc, folder.name]
         _run(job, report, env, argv, outside)
     else:
         folder.mkdir()
-        tree.include(packages / source["name"], folder)
+        tree.include(packages / source.name, folder)
     folder.chmod(0o755)
-    _hand_to_user(outside, int(source["epoch"]))
+    _hand_to_user(outside, source.epoch)
 
 
 def _run(
-    job: Job, report: Report, env: Mapping[str, str], argv: Sequence[str], folder: Path
+    job: GuestJob, report: Report, env: Mapping[str, str], argv: Sequence[str], folder: Path
 ) -> None:
     """Run a program as the building user in a folder of the build's tree."""
     user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
@@ -105,7 +105,7 @@ def _run(
     tree.in_chroot(_root(job), report, env, [*user, *argv], blame=blame)
 
 
-def _root(job: Job) -> Path:
+def _root(job: GuestJob) -> Path:
     return job.work / "build-root"
 
 
@@ -141,9 +141,13 @@ def _clock_after(epoch: int, report: Report) -> Iterator[None]:
         time.clock_settime(time.CLOCK_REALTIME, time.time() - ahead)
 
 
-def _deliver(job: Job, source: str, folder: Path) -> dict[str, Path]:
+def _deliver(job: GuestJob, source: str, folder: Path) -> dict[str, Path]:
     """Put what a build made among the artifacts, if it is what the job names."""
-    wanted = {package.file_name: package for package in job.local if package.source == source}
+    wanted = {
+        package.file_name: package
+        for package in job.document.own.packages
+        if package.source == source
+    }
     made = {path.name: path for path in folder.glob("*.deb") if not path.is_symlink()}
     for name in sorted(wanted.keys() ^ made.keys()):
         what = "was not made, though debian/control and debian/changelog name it"

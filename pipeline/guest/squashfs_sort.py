@@ -11,13 +11,13 @@ from collections.abc import Mapping
 
 from pipeline.documents.image_folder import PRIORITIES, SORT_FILE, sort_line
 from pipeline.documents.progress import STATUS_BUILD_FAILED
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import Report, StepFailed
 
 LINE = re.compile(r'[ \t]*((?:[^\s"\\]|\\.)+)[ \t]+(-?[0-9]{1,5})[ \t]*', re.DOTALL)
 
 
-def options(job: Job, report: Report) -> list[str]:
+def options(job: GuestJob, report: Report) -> list[str]:
     """Return what mksquashfs is told about the order of files; nothing if the image says nothing.
 
     A path that the tree does not have is logged: it may have become useless. Raise StepFailed for
@@ -38,7 +38,7 @@ def options(job: Job, report: Report) -> list[str]:
     return ["-sort", os.fspath(told)]
 
 
-def read(job: Job) -> Mapping[str, int]:
+def read(job: GuestJob) -> Mapping[str, int]:
     """Return the priorities of the image's paths, none if it has no such file."""
     listed = job.image_folder / SORT_FILE
     if not listed.is_file():

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from pipeline.documents.disks import LOCAL, MAIN, REPOSITORY
 from pipeline.documents.image_folder import IMAGE_PARTS
+from pipeline.documents.job import LocalPackage
 from pipeline.documents.lock import Package
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest import locales, squashfs_sort
 from pipeline.guest.hook_failure import telling
 from pipeline.guest.hook_links import check_hook_links
-from pipeline.guest.job import Job, Local
+from pipeline.guest.job import GuestJob
 from pipeline.guest.ledger import walk
 from pipeline.guest.programs import SCRIPT_LIMIT_S, SCRIPT_UMASK, run
 from pipeline.guest.serial_port import Report, StepFailed
@@ -103,7 +104,7 @@ EMPTY = ("run", "tmp", "var/tmp", "var/log/journal")  # a journal's folder has t
 CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists")  # packages ship the folders below
 
 
-def check_configuration(job: Job) -> None:
+def check_configuration(job: GuestJob) -> None:
     """Raise StepFailed if the image's folder holds what this build would ignore or must not use."""
     present = {path.name for path in job.image_folder.iterdir()}
     unknown = sorted(present - IMAGE_PARTS)
@@ -115,11 +116,11 @@ def check_configuration(job: Job) -> None:
 
 
 def bootstrap(
-    job: Job,
+    job: GuestJob,
     report: Report,
     env: Mapping[str, str],
     locked: Sequence[Package],
-    local: Sequence[Local] = (),
+    local: Sequence[LocalPackage] = (),
 ) -> None:
     """Install exactly the locked packages into an empty tree, and what is wanted of local ones.
 
@@ -131,20 +132,20 @@ def bootstrap(
     check_installed(job.tree, [*locked, *wanted], [*locked, *local])
     for name in LEFT_BY_BOOTSTRAP:
         (job.tree / name).unlink(missing_ok=True)
-    (job.tree / "etc/hostname").write_text(f"{job.document['image']}\n")
+    (job.tree / "etc/hostname").write_text(f"{job.document.image}\n")
     os.chmod(job.tree / "etc/hostname", 0o644)
 
 
 def install(
-    job: Job,
+    job: GuestJob,
     report: Report,
     env: Mapping[str, str],
     tree: Path,
-    packages: Sequence[Package | Local],
+    packages: Sequence[Package | LocalPackage],
     components: Sequence[str],
 ) -> None:
     """Install packages of these components of the job's repository into an empty tree."""
-    suite = str(job.document["suite"])
+    suite = job.document.suite
     archive = f"copy:{job.work / REPOSITORY} {suite} {' '.join(components)}"
     run(
         report,
@@ -164,7 +165,9 @@ def install(
 
 
 def check_installed(
-    tree: Path, required: Sequence[Package | Local], allowed: Sequence[Package | Local]
+    tree: Path,
+    required: Sequence[Package | LocalPackage],
+    allowed: Sequence[Package | LocalPackage],
 ) -> None:
     """Raise StepFailed unless all required packages are installed, and none but allowed ones."""
     found = installed(tree)
@@ -227,20 +230,19 @@ def _place(path: Path, there: Path) -> None:
         there.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
-def add_includes(job: Job) -> None:
+def add_includes(job: GuestJob) -> None:
     """Add what the image includes as it is, and `/etc/image-release`."""
     for name in ("includes.chroot", "includes.chroot_after_packages"):
         include(job.image_folder / name, job.tree)
     write_release(job)
 
 
-def write_release(job: Job) -> None:
+def write_release(job: GuestJob) -> None:
     """Write `/etc/image-release`: what this system is, as a file that shells can read."""
     d = job.document
     path = job.tree / "etc/image-release"
     path.write_text(
-        f"IMAGE={d['image']}\nVERSION={d['version']}\nCOMMIT={d['commit']}\n"
-        f"SOURCE_DATE_EPOCH={d['epoch']}\n"
+        f"IMAGE={d.image}\nVERSION={d.version}\nCOMMIT={d.commit}\nSOURCE_DATE_EPOCH={d.epoch}\n"
     )
     path.chmod(0o644)
 
@@ -258,7 +260,7 @@ def hooks(folder: Path, suffix: str) -> list[Path]:
     )
 
 
-def run_chroot_hook(job: Job, report: Report, env: Mapping[str, str], hook: Path) -> None:
+def run_chroot_hook(job: GuestJob, report: Report, env: Mapping[str, str], hook: Path) -> None:
     """Run a hook inside the tree, as root, with /proc, /sys, /dev, and /tmp of its own."""
     inside = job.tree / "root" / hook.name
     shutil.copyfile(hook, inside)
@@ -306,7 +308,7 @@ def _run_apart(
     run(report, [*shell, *argv], env=env, umask=SCRIPT_UMASK, blame=blame, limit_s=SCRIPT_LIMIT_S)
 
 
-def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:
+def make_initramfs(job: GuestJob, report: Report, env: Mapping[str, str]) -> None:
     """Make the initramfs of every kernel in the tree, after all else that may reach into it.
 
     An image without initramfs-tools brings its own `boot/initrd.img-*`.
@@ -319,7 +321,7 @@ def make_initramfs(job: Job, report: Report, env: Mapping[str, str]) -> None:
     in_chroot(job.tree, report, env, argv, blame="update-initramfs")
 
 
-def clean(job: Job, times: Times, retimed: Retimed = lambda *_: None) -> None:
+def clean(job: GuestJob, times: Times, retimed: Retimed = lambda *_: None) -> None:
     """Remove what a system makes for itself, and what only the build needed; settle times.
 
     `retimed` is as that of `settle_times`.

@@ -21,7 +21,7 @@ from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest import grub
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.fat import files_below, make_fat
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import Report, StepFailed
 
 SECTOR = 512
@@ -45,15 +45,15 @@ BLOCK_LIST = 500
 MBR_CODE = 440
 
 
-def make_usb_image(job: Job, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
+def make_usb_image(job: GuestJob, report: Report, env: Mapping[str, str]) -> Mapping[str, Path]:
     """Make the USB image from the files of the system partition, and a list of them."""
     names = files_below(job.binary)
     write_partition_list(job.binary, names, job.artifacts / job.names.partition)
     size = partition_size(job.binary / name for name in names)
     image = job.artifacts / job.names.usb_image
     core = grub.core_image(job, report, env, "(,gpt2)/boot/grub")
-    write_disk(image, size, core, f"{job.document['image']} {job.document['version']}")
-    label = str(job.document["volume_id"])[:11]
+    write_disk(image, size, core, f"{job.document.image} {job.document.version}")
+    label = job.document.volume_id[:11]
     options = ["-F", "-c", str(CLUSTER // SECTOR), "-v", label, "-T", str(size // SECTOR)]
     options += ["-h", "255", "-s", "63", "-H", str(PARTITION_AT // SECTOR)]
     make_fat(report, env, image, options, job.binary, names, offset=PARTITION_AT)

@@ -26,6 +26,7 @@ from pipeline.farm.run import Request
 from pipeline.farm.workspace import open_workspace
 from pipeline.machines import engine, host
 from pipeline.machines.plan import guest_files
+from tests import jobs
 from tests.rows_catalogue import DIFFERS, ROWS, Row
 
 pytestmark = pytest.mark.container
@@ -80,7 +81,7 @@ def _play(
     variables = {**varied.environment_variables, **clock}
     document = {
         "name": name,
-        "epoch": epoch,
+        "job": {**jobs.DOCUMENT, "image": "rows", "epoch": epoch},
         "machine": varied.model_dump() | {"environment_variables": variables},
         "backwards": in_memory,
         "in_memory": in_memory,

@@ -5,10 +5,9 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from pipeline.documents.disks import EARLIER
-from pipeline.guest.job import Job
+from pipeline.documents.job import Kit
+from pipeline.guest.job import GuestJob
 from pipeline.guest.kits.earlier import earlier_from_image
 from pipeline.guest.kits.kit import Earlier, Later, make_kit
 from pipeline.guest.serial_port import Report
@@ -18,25 +17,25 @@ MEMORY_OF_ONE_MIB = 896
 MEMORY_INFO = Path("/proc/meminfo")
 
 
-def make_kits(job: Job, report: Report, env: Mapping[str, str]) -> dict[str, Path]:
+def make_kits(job: GuestJob, report: Report, env: Mapping[str, str]) -> dict[str, Path]:
     """Make the kits that the job asks for; return the files by name.
 
     The final ledger, the list of the system partition's files, that partition's files and the tree
     are there. Raise StepFailed, as `kit.make_kit` does, if one cannot be made.
     """
-    names = dict(zip(job.names.kits, job.document["kits"], strict=True))
+    names = dict(zip(job.names.kits, job.document.kits, strict=True))
     processors = os.cpu_count() or 1
     at_once = how_many(len(names), processors, _free_mib())
     later = _later(job)
 
     def make(name: str) -> Path:
         kit = names[name]
-        report.log(f"kit from {kit['from']}: begun")
+        report.log(f"kit from {kit.start}: begun")
         target = job.artifacts / name
-        work = job.work / "kits" / kit["from"]
+        work = job.work / "kits" / kit.start
         earlier = _earlier(job, kit, report, env)
         make_kit(earlier, later, target, work, env, processors=max(1, processors // at_once))
-        report.log(f"kit from {kit['from']}: {target.stat().st_size} bytes")
+        report.log(f"kit from {kit.start}: {target.stat().st_size} bytes")
         return target
 
     with ThreadPoolExecutor(at_once) as pool:
@@ -48,14 +47,14 @@ def how_many(kits: int, processors: int, free_mib: int) -> int:
     return max(1, min(kits, processors, free_mib // MEMORY_OF_ONE_MIB))
 
 
-def _later(job: Job) -> Later:
+def _later(job: GuestJob) -> Later:
     document = job.document
     return Later(
-        image=document["image"],
-        architecture=document["architecture"],
-        version=document["version"],
+        image=document.image,
+        architecture=document.architecture,
+        version=document.version,
         epoch=job.epoch,
-        compression=document["compression"],
+        compression=document.compression,
         ledger=job.artifacts / job.names.ledger,
         partition=job.artifacts / job.names.partition,
         tree=job.tree,
@@ -63,12 +62,12 @@ def _later(job: Job) -> Later:
     )
 
 
-def _earlier(job: Job, kit: Mapping[str, Any], report: Report, env: Mapping[str, str]) -> Earlier:
-    folder = job.work / EARLIER / kit["from"]
-    if kit.get("image_sha256"):
-        report.log(f"kit from {kit['from']}: it has no ledger, so its image is unpacked: slower")
-        return earlier_from_image(kit["from"], folder / "image.img", folder / "unpacked", env)
-    return Earlier(kit["from"], folder / "ledger.jsonl.gz", folder / "partition")
+def _earlier(job: GuestJob, kit: Kit, report: Report, env: Mapping[str, str]) -> Earlier:
+    folder = job.work / kit.folder
+    if kit.image_sha256:
+        report.log(f"kit from {kit.start}: it has no ledger, so its image is unpacked: slower")
+        return earlier_from_image(kit.start, folder / "image.img", folder / "unpacked", env)
+    return Earlier(kit.start, folder / "ledger.jsonl.gz", folder / "partition")
 
 
 def _free_mib() -> int:

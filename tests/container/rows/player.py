@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.documents.job import Job
 from pipeline.guest import locales, programs, serial_port, tree
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import Report
 from pipeline.guest.times import Times
 
@@ -42,7 +43,7 @@ STRANGE = {
 def main() -> None:
     play = json.loads((HERE / "play.json").read_text())
     os.umask(int(play["machine"]["umask"], 8))
-    job = Job({"epoch": play["epoch"], "image": "rows"}, play["machine"], scratch(play))
+    job = GuestJob(Job.of(play["job"]), play["machine"], scratch(play))
     started = int(time.time())
     copy(job.tree, backwards=play["backwards"], given=play["given"])
     serial_port._find_port = lambda: Path("/dev/stderr")
@@ -69,7 +70,7 @@ def scratch(play: dict[str, Any]) -> Path:
     return folder
 
 
-def build(job: Job, play: dict[str, Any], log: Report, times: Times) -> None:
+def build(job: GuestJob, play: dict[str, Any], log: Report, times: Times) -> None:
     """Run the generators as hooks, then the shared hooks, the initramfs and the cleaning."""
     env = programs.environment(job.machine, job.epoch)
     rows = [row for row in play["rows"] if row["hook"]]
@@ -127,7 +128,7 @@ def witness(root: Path) -> dict[str, Any]:
     }
 
 
-def sorted_inside(job: Job) -> list[str]:
+def sorted_inside(job: GuestJob) -> list[str]:
     """Tell how a hook sorts, with its own locale and with one that it asks for."""
     sort = "printf '%s\\n' b A a B"
     does = f"{sort} | sort >/sorted; {sort} | LC_ALL=C.UTF-8 sort >>/sorted"

@@ -10,8 +10,9 @@ import pytest
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.exclusions import exclude, parse
 from pipeline.guest.hook_links import check_hook_links
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
+from tests.jobs import make_document
 
 NAME = "images/live/mini/exclude"
 ROOT = Path(__file__).parents[3]
@@ -29,21 +30,21 @@ class Log:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    made = Job({"image": "mini"}, {}, tmp_path / "work")
+def job(tmp_path: Path) -> GuestJob:
+    made = GuestJob(make_document(), {}, tmp_path / "work")
     made.image_folder.mkdir(parents=True)
     made.tree.mkdir()
     return made
 
 
-def add(job: Job, *names: str, content: str = "12345") -> None:
+def add(job: GuestJob, *names: str, content: str = "12345") -> None:
     for name in names:
         path = job.tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
 
 
-def left_out(job: Job, text: str) -> list[str]:
+def left_out(job: GuestJob, text: str) -> list[str]:
     """Do it, and return what was logged."""
     (job.image_folder / "exclude").write_text(text)
     log: Any = Log()
@@ -51,12 +52,12 @@ def left_out(job: Job, text: str) -> list[str]:
     return list(log.lines)
 
 
-def left(job: Job) -> set[str]:
+def left(job: GuestJob) -> set[str]:
     found = job.tree.rglob("*")
     return {str(p.relative_to(job.tree)) for p in found if p.is_symlink() or not p.is_dir()}
 
 
-def test_an_image_without_a_list_loses_nothing(job: Job) -> None:
+def test_an_image_without_a_list_loses_nothing(job: GuestJob) -> None:
     add(job, "usr/share/doc/a/changelog.gz")
     log: Any = Log()
     exclude(job, log)
@@ -64,7 +65,7 @@ def test_an_image_without_a_list_loses_nothing(job: Job) -> None:
     assert log.lines == []
 
 
-def test_what_is_listed_is_removed_and_its_size_is_said(job: Job) -> None:
+def test_what_is_listed_is_removed_and_its_size_is_said(job: GuestJob) -> None:
     add(job, "usr/share/doc/a/changelog.gz", "usr/share/doc/a/copyright", "usr/share/info/x/y.gz")
     add(job, "big", content="x" * 1_000_000)
     said = left_out(
@@ -91,14 +92,14 @@ def test_what_is_listed_is_removed_and_its_size_is_said(job: Job) -> None:
         ("c.d", {"c.d"}),
     ],
 )
-def test_the_words_of_patterns(pattern: str, removed: set[str], job: Job) -> None:
+def test_the_words_of_patterns(pattern: str, removed: set[str], job: GuestJob) -> None:
     add(job, "a/x", "a/.y", "a/b/z", "a/b/c/z", "b[^", "c.d", "cxd")
     before = left(job)
     left_out(job, f"{pattern}\n")
     assert before - left(job) == removed
 
 
-def test_a_pattern_that_matches_nothing_is_said(job: Job) -> None:
+def test_a_pattern_that_matches_nothing_is_said(job: GuestJob) -> None:
     add(job, "a")
     assert left_out(job, "b\na/b\n")[:2] == [
         f"{NAME}: b matches nothing",
@@ -108,7 +109,7 @@ def test_a_pattern_that_matches_nothing_is_said(job: Job) -> None:
 
 
 @pytest.mark.parametrize("line", ["/usr/share/doc", "usr/../../../etc", "./usr", "usr/", "a[z-a]"])
-def test_what_is_no_pattern_is_refused_with_its_line(line: str, job: Job) -> None:
+def test_what_is_no_pattern_is_refused_with_its_line(line: str, job: GuestJob) -> None:
     add(job, "usr/share/doc/a")
     with pytest.raises(StepFailed, match=rf"^{NAME}:2: ") as caught:
         left_out(job, f"usr/share/doc\n{line}\n")
@@ -116,7 +117,7 @@ def test_what_is_no_pattern_is_refused_with_its_line(line: str, job: Job) -> Non
     assert left(job) == {"usr/share/doc/a"}
 
 
-def test_nothing_behind_a_link_is_removed(job: Job, tmp_path: Path) -> None:
+def test_nothing_behind_a_link_is_removed(job: GuestJob, tmp_path: Path) -> None:
     """A maintainer script may leave a link to the machine's own files in the place of a folder."""
     outside = tmp_path / "outside"
     (outside / "doc").mkdir(parents=True)
@@ -131,14 +132,14 @@ def test_nothing_behind_a_link_is_removed(job: Job, tmp_path: Path) -> None:
     assert (outside / "doc/file").read_text() == "of the machine"
 
 
-def test_a_file_counts_when_its_last_name_goes(job: Job) -> None:
+def test_a_file_counts_when_its_last_name_goes(job: GuestJob) -> None:
     add(job, "a", content="x" * 2_000_000)
     os.link(job.tree / "a", job.tree / "b")
     assert left_out(job, "a\n") == [f"{NAME}: 1 paths are left out, 0.0 MB"]
     assert left_out(job, "b\n") == [f"{NAME}: 1 paths are left out, 2.0 MB"]
 
 
-def test_a_list_that_is_no_text_is_refused_or_finds_nothing(job: Job) -> None:
+def test_a_list_that_is_no_text_is_refused_or_finds_nothing(job: GuestJob) -> None:
     (job.image_folder / "exclude").write_bytes(b"\xff\xfe\n\x00[\n")
     add(job, "a")
     log: Any = Log()

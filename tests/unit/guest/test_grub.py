@@ -3,19 +3,18 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.documents.system_partition import SWITCH, switch
 from pipeline.guest import grub
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
+from tests.jobs import make_document
 
 
-def job(folder: Path, version: str, parameters: str = "") -> Job:
-    document: dict[str, Any] = {"image": "mini", "version": version, "epoch": 0}
+def job(folder: Path, version: str, parameters: str = "") -> GuestJob:
     (folder / "binary/live").mkdir(parents=True)
-    return Job({**document, "kernel_parameters": parameters}, {}, folder)
+    return GuestJob(make_document(version=version, kernel_parameters=parameters), {}, folder)
 
 
 @pytest.mark.parametrize("version", ["3.3", "0~abcdef123456", "3.3-rc1+really_3", "x" * 80])

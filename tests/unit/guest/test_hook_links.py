@@ -10,16 +10,17 @@ import pytest
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest import tree
 from pipeline.guest.hook_links import check_hook_links
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
+from tests.jobs import make_document
 
 SHARED = "../../../../../hooks/chroot/50-shared.hook.chroot"
 HOOK = "images/live/mini/hooks/normal/10-a.hook.chroot"
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    made = Job({"image": "mini"}, {}, tmp_path / "work")
+def job(tmp_path: Path) -> GuestJob:
+    made = GuestJob(make_document(), {}, tmp_path / "work")
     (made.image_folder / "hooks/normal").mkdir(parents=True)
     shared = made.work / "source/hooks/chroot/50-shared.hook.chroot"
     shared.parent.mkdir(parents=True)
@@ -29,12 +30,12 @@ def job(tmp_path: Path) -> Job:
     return made
 
 
-def link(job: Job, target: str | Path, name: str = HOOK) -> None:
+def link(job: GuestJob, target: str | Path, name: str = HOOK) -> None:
     (job.work / "source" / name).symlink_to(target)
 
 
 def test_a_shared_hook_is_found_by_a_link_and_copied(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: GuestJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link(job, SHARED)
     tree.check_configuration(job)
@@ -52,7 +53,7 @@ def test_a_shared_hook_is_found_by_a_link_and_copied(
     assert ran == ["#!/bin/sh\n"]
 
 
-def test_it_comes_out_of_an_exported_commit(job: Job, tmp_path: Path) -> None:
+def test_it_comes_out_of_an_exported_commit(job: GuestJob, tmp_path: Path) -> None:
     """git archive and tar keep a relative link as it is."""
     link(job, SHARED)
     source = job.work / "source"
@@ -81,7 +82,7 @@ def test_it_comes_out_of_an_exported_commit(job: Job, tmp_path: Path) -> None:
         ("../../../../../hooks/way-out", "out of the commit"),
     ],
 )
-def test_a_link_to_anything_else_is_refused(target: str, said: str, job: Job) -> None:
+def test_a_link_to_anything_else_is_refused(target: str, said: str, job: GuestJob) -> None:
     link(job, job.work / "secret", "hooks/way-out")
     link(job, target.format(work=job.work))
     with pytest.raises(StepFailed, match=f"^{HOOK} is a link to .*{said}") as caught:
@@ -89,7 +90,7 @@ def test_a_link_to_anything_else_is_refused(target: str, said: str, job: Job) ->
     assert caught.value.status == STATUS_BUILD_FAILED
 
 
-def test_hooks_that_would_not_be_found_are_refused(job: Job) -> None:
+def test_hooks_that_would_not_be_found_are_refused(job: GuestJob) -> None:
     (job.image_folder / "hooks/normal").rmdir()
     link(job, "../../../../hooks/chroot", "images/live/mini/hooks/normal")
     with pytest.raises(StepFailed, match=r"hooks/normal is a link to .* which is no file"):

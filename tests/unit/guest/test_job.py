@@ -18,9 +18,10 @@ from pipeline.documents import disks, lock
 from pipeline.documents.disks import SOURCE_TAR
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.guest import job as job_of_guest
-from pipeline.guest.job import Job, lock_date, lock_of, unpack_inputs
+from pipeline.guest.job import GuestJob, lock_date, lock_of, unpack_inputs
 from pipeline.guest.serial_port import StepFailed
 from pipeline.machines import engine
+from tests.jobs import make_document
 
 CONTENT = {"one_1.0_all.deb": b"one", "two_1%3a2_amd64.deb": b"two" * 1000}
 Members = dict[str, bytes | Path]
@@ -116,7 +117,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> GuestJob:
     document = {
         "image": "mini",
         "lock_sha256": digest(LOCK),
@@ -124,7 +125,7 @@ def job(tmp_path: Path) -> Job:
         "kits": [KIT, KIT_OF_IMAGE],
     }
     (tmp_path / "work").mkdir()
-    return Job(document, {}, tmp_path / "work")
+    return GuestJob(make_document(**document), {}, tmp_path / "work")
 
 
 def write(disk: Path, files: Members, *more: tarfile.TarInfo) -> None:
@@ -132,14 +133,14 @@ def write(disk: Path, files: Members, *more: tarfile.TarInfo) -> None:
     disk.write_bytes(b"".join(pieces) + bytes(65536))
 
 
-def refused(job: Job, status: int = STATUS_INPUTS) -> StepFailed:
+def refused(job: GuestJob, status: int = STATUS_INPUTS) -> StepFailed:
     with pytest.raises(StepFailed) as caught:
         unpack_inputs(job)
     assert caught.value.status == status
     return caught.value
 
 
-def test_what_the_lock_names_is_unpacked(job: Job, disk: Path) -> None:
+def test_what_the_lock_names_is_unpacked(job: GuestJob, disk: Path) -> None:
     write(disk, members())
     assert [p.file_name for p in unpack_inputs(job)] == list(CONTENT)
     for name, content in CONTENT.items():
@@ -147,10 +148,12 @@ def test_what_the_lock_names_is_unpacked(job: Job, disk: Path) -> None:
     assert (job.image_folder / "image.yaml").read_bytes() == b"suite: trixie\n"
 
 
-def test_what_builds_its_own_packages_is_there_even_with_a_kept_tree(job: Job, disk: Path) -> None:
+def test_what_builds_its_own_packages_is_there_even_with_a_kept_tree(
+    job: GuestJob, disk: Path
+) -> None:
     gcc = package("gcc_1_amd64.deb", used_by=("build",))
     content = lock.dump(make_lock(*map(package, CONTENT), gcc))
-    job = replace(job, document={**job.document, "lock_sha256": digest(content)})
+    job = replace(job, document=replace(job.document, lock_sha256=digest(content)))
     more = {"repository/pool/gcc_1_amd64.deb": b"of the builder"}
     begun = {name: c for name, c in members().items() if "/pool/" not in name}
     begun[disks.LOCK] = content
@@ -166,7 +169,7 @@ def test_what_builds_its_own_packages_is_there_even_with_a_kept_tree(job: Job, d
 
 
 @pytest.mark.parametrize("name", [disks.LOCK, SOURCE_TAR])
-def test_another_lock_or_source_is_refused(name: str, job: Job, disk: Path) -> None:
+def test_another_lock_or_source_is_refused(name: str, job: GuestJob, disk: Path) -> None:
     write(disk, {**members(), name: LOCK + b" "})
     assert name in refused(job).what
     write(disk, {key: value for key, value in members().items() if key != name})
@@ -174,7 +177,7 @@ def test_another_lock_or_source_is_refused(name: str, job: Job, disk: Path) -> N
     assert not (job.work / "source").exists()
 
 
-def test_earlier_releases_are_unpacked(job: Job, disk: Path) -> None:
+def test_earlier_releases_are_unpacked(job: GuestJob, disk: Path) -> None:
     write(disk, members())
     unpack_inputs(job)
     for name, content in EARLIER.items():
@@ -194,18 +197,19 @@ def test_earlier_releases_are_unpacked(job: Job, disk: Path) -> None:
     ],
 )
 def test_other_earlier_releases_are_refused(
-    change: dict[str, bytes | None], job: Job, disk: Path
+    change: dict[str, bytes | None], job: GuestJob, disk: Path
 ) -> None:
     files = {**members(), **change}
     write(disk, {name: content for name, content in files.items() if content is not None})
     assert refused(job).what == f"{next(iter(change))} is not the one that the job names"
 
 
-def test_files_of_sources_are_those_that_the_job_names(job: Job, disk: Path) -> None:
+def test_files_of_sources_are_those_that_the_job_names(job: GuestJob, disk: Path) -> None:
     name = f"sources/{digest(b'x')}"
     files = [{"name": "x.tar.gz", "size": 1, "sha256": digest(b"x")}]
-    local = {"sources": [{"name": "x", "files": files}], "packages": []}
-    job = replace(job, document={**job.document, "local": local})
+    source = {"name": "xz", "version": "1", "epoch": 1, "sha256": "1" * 64, "dsc": "xz.dsc"}
+    local = {"sources": [{**source, "files": files}], "packages": []}
+    job = replace(job, document=make_document(**{**job.document.document(), "local": local}))
     for odd in ({}, {name: b"y"}, {name: b"x", "sources/y": b"x"}):
         write(disk, {**members(), **odd})
         assert refused(job).what.startswith("sources/")
@@ -226,7 +230,9 @@ def test_files_of_sources_are_those_that_the_job_names(job: Job, disk: Path) -> 
         {"below/one_1.0_all.deb": b"one"},
     ],
 )
-def test_other_packages_are_refused(change: dict[str, bytes | None], job: Job, disk: Path) -> None:
+def test_other_packages_are_refused(
+    change: dict[str, bytes | None], job: GuestJob, disk: Path
+) -> None:
     files = {**members(), **{f"repository/pool/{name}": c for name, c in change.items()}}
     write(disk, {name: content for name, content in files.items() if content is not None})
     assert "not what the lock says" in refused(job).what
@@ -247,13 +253,13 @@ def test_other_packages_are_refused(change: dict[str, bytes | None], job: Job, d
         "ledger.jsonl.gz",
     ],
 )
-def test_no_other_path_is_taken(name: str, job: Job, disk: Path) -> None:
+def test_no_other_path_is_taken(name: str, job: GuestJob, disk: Path) -> None:
     write(disk, {**members(), name: b"evil"})
     assert repr(name) in refused(job).what
     assert b"evil" not in [p.read_bytes() for p in disk.parent.rglob("evil")]
 
 
-def test_nothing_is_taken_twice(job: Job, disk: Path) -> None:
+def test_nothing_is_taken_twice(job: GuestJob, disk: Path) -> None:
     write(disk, members())
     content = disk.read_bytes()[: -65536 - 2 * tarfile.BLOCKSIZE]
     again = b"".join(engine.archive({"repository/pool/one_1.0_all.deb": b"evil"}))
@@ -262,34 +268,34 @@ def test_nothing_is_taken_twice(job: Job, disk: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_no_links_or_devices_are_taken(kind: bytes, job: Job, disk: Path) -> None:
+def test_no_links_or_devices_are_taken(kind: bytes, job: GuestJob, disk: Path) -> None:
     info = tarfile.TarInfo("repository/pool")
     info.type, info.linkname = kind, "/etc"
     write(disk, members(), info)
     assert "'repository/pool'" in refused(job).what
 
 
-def test_a_disk_that_breaks_off_is_no_input(job: Job, disk: Path) -> None:
+def test_a_disk_that_breaks_off_is_no_input(job: GuestJob, disk: Path) -> None:
     write(disk, members())
     disk.write_bytes(disk.read_bytes()[:-70000])
     with pytest.raises((tarfile.ReadError, StepFailed)):
         unpack_inputs(job)
 
 
-def test_a_source_without_the_image_is_the_images_fault(job: Job, disk: Path) -> None:
+def test_a_source_without_the_image_is_the_images_fault(job: GuestJob, disk: Path) -> None:
     source = source_tar(("README", tarfile.REGTYPE, b""))
     write(disk, members(source))
-    document = {**job.document, "source_sha256": digest(source)}
+    document = replace(job.document, source_sha256=digest(source))
     assert "mini" in refused(replace(job, document=document), STATUS_BUILD_FAILED).what
 
 
-def test_a_source_stays_in_its_folder(job: Job, disk: Path) -> None:
+def test_a_source_stays_in_its_folder(job: GuestJob, disk: Path) -> None:
     source = source_tar(
         ("images", tarfile.SYMTYPE, b"../../outside"), ("images/evil", tarfile.REGTYPE, b"evil")
     )
     (disk.parent / "outside").mkdir()
     write(disk, members(source))
-    document = {**job.document, "source_sha256": digest(source)}
+    document = replace(job.document, source_sha256=digest(source))
     with pytest.raises(StepFailed, match="cannot be unpacked"):
         unpack_inputs(replace(job, document=document))
     assert not list((disk.parent / "outside").iterdir())
@@ -318,21 +324,21 @@ packages = st.builds(
 def test_any_lock_is_read_as_it_was_written(found: list[lock.Package]) -> None:
     with TemporaryDirectory() as folder:
         (Path(folder) / "lock").write_bytes(lock.dump(make_lock(*found)))
-        of_machine = Job({}, {}, Path(folder))
+        of_machine = GuestJob(make_document(), {}, Path(folder))
         for user in ("image", "build"):
             used = [p for p in sorted(found, key=lambda p: p.name) if user in p.used_by]
             assert list(lock_of(of_machine, user)) == used
         assert lock_date(of_machine) == int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
 
 
-def test_the_lock_is_read_once(job: Job) -> None:
+def test_the_lock_is_read_once(job: GuestJob) -> None:
     (job.work / "lock").write_bytes(LOCK)
     lock_date(job)
     (job.work / "lock").unlink()
     assert [p.file_name for p in lock_of(job)] == list(CONTENT)
 
 
-def test_a_malformed_lock_is_refused(job: Job) -> None:
+def test_a_malformed_lock_is_refused(job: GuestJob) -> None:
     (job.work / "lock").write_bytes(LOCK.replace(b"Size: ", b"Size: 0", 1))
     with pytest.raises(StepFailed, match="canonical") as caught:
         lock_of(job)

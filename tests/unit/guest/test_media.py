@@ -13,9 +13,10 @@ import pytest
 
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE
 from pipeline.guest import grub, media, usb_image
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.output_disk import hand_over
 from pipeline.guest.serial_port import Report, StepFailed
+from tests.jobs import make_document
 
 EPOCH = 1_766_400_000
 MIB = 1024 * 1024
@@ -91,8 +92,8 @@ def _older_squashfs_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield
 
 
-def make_job(work: Path) -> Job:
-    job = Job(DOCUMENT, {}, work)
+def make_job(work: Path) -> GuestJob:
+    job = GuestJob(make_document(**DOCUMENT), {}, work)
     (job.tree / "boot").mkdir(parents=True)
     (job.tree / "boot/vmlinuz-6.12").write_text("kernel")
     (job.tree / "boot/initrd.img-6.12").write_text("initramfs")
@@ -107,7 +108,7 @@ def make_job(work: Path) -> Job:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> GuestJob:
     return make_job(tmp_path / "work")
 
 
@@ -116,7 +117,7 @@ def env(**varied: str) -> dict[str, str]:
     return {**plain, "SOURCE_DATE_EPOCH": str(EPOCH), **varied}
 
 
-def make(job: Job, **varied: str) -> Job:
+def make(job: GuestJob, **varied: str) -> GuestJob:
     for step in (
         media.make_squashfs,
         media.complete_partition,
@@ -137,7 +138,7 @@ def on_fat(image: Path, offset: int) -> list[str]:
     return sorted(path.removeprefix("::/") for path in found if not path.endswith("/"))
 
 
-def test_iso_and_usb_image_hold_the_same(job: Job) -> None:
+def test_iso_and_usb_image_hold_the_same(job: GuestJob) -> None:
     make(job)
     iso, image = (job.artifacts / name for name in (job.names.iso, job.names.usb_image))
     found = said_by("xorriso", "-indev", iso, "-find", "/", "-type", "f")
@@ -150,7 +151,7 @@ def test_iso_and_usb_image_hold_the_same(job: Job) -> None:
     assert [line.split('"')[3] for line in listed] == sorted([*COMMON, *EFI])
 
 
-def test_no_machine_leaves_a_trace(job: Job, tmp_path: Path) -> None:
+def test_no_machine_leaves_a_trace(job: GuestJob, tmp_path: Path) -> None:
     make(job)
     with with_umask(0o077):
         other = make(make_job(tmp_path / "elsewhere"), TZ="Pacific/Kiritimati", LC_ALL="POSIX")
@@ -159,7 +160,7 @@ def test_no_machine_leaves_a_trace(job: Job, tmp_path: Path) -> None:
     assert written(job) == written(other)
 
 
-def written(job: Job) -> tuple[bytes, bytes]:
+def written(job: GuestJob) -> tuple[bytes, bytes]:
     """Return what is written of a USB image that has no file near its end."""
     with (job.artifacts / job.names.usb_image).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -169,7 +170,7 @@ def written(job: Job) -> tuple[bytes, bytes]:
         return start, file.read()
 
 
-def test_the_tree_that_is_packed_has_no_kernel(job: Job) -> None:
+def test_the_tree_that_is_packed_has_no_kernel(job: GuestJob) -> None:
     (squashfs,) = media.make_squashfs(job, Quiet(), env()).values()
     packed = said_by("unsquashfs", "-lln", "-d", "", "-UTC", squashfs)
     assert [line.split()[-1] for line in packed][1:] == ["/boot", "/etc", "/etc/hostname"]
@@ -217,7 +218,7 @@ def test_the_image_says_which_files_come_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["none", "two", "link", "folder"])
-def test_an_image_has_one_kernel(wrong: str, job: Job) -> None:
+def test_an_image_has_one_kernel(wrong: str, job: GuestJob) -> None:
     kernel = job.tree / "boot/vmlinuz-6.12"
     if wrong == "two":
         (job.tree / "boot/vmlinuz-6.13").touch()
@@ -236,7 +237,7 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 
 
 @ROOT_ONLY
-def test_an_image_may_bring_its_own_menu(job: Job) -> None:
+def test_an_image_may_bring_its_own_menu(job: GuestJob) -> None:
     own = job.image_folder / "includes.binary/boot/grub/grub.cfg"
     own.parent.mkdir(parents=True)
     own.write_text("source /boot/grub/current.cfg\nsource /live/$version.cfg\nboot\n")
@@ -259,7 +260,7 @@ def test_an_image_may_bring_its_own_menu(job: Job) -> None:
         ("echo x >boot/grub/efi.img", r"efi\.img is there: the build makes"),
     ],
 )
-def test_what_upgrades_rest_on_is_not_changed(command: str, why: str, job: Job) -> None:
+def test_what_upgrades_rest_on_is_not_changed(command: str, why: str, job: GuestJob) -> None:
     hook = job.image_folder / "hooks/normal/10-change.hook.binary"
     hook.parent.mkdir(parents=True)
     hook.write_text(f"#!/bin/sh\n{command}\n")
@@ -270,7 +271,7 @@ def test_what_upgrades_rest_on_is_not_changed(command: str, why: str, job: Job) 
 
 
 @ROOT_ONLY
-def test_a_hook_that_writes_outside_its_folder_is_told_with_its_line(job: Job) -> None:
+def test_a_hook_that_writes_outside_its_folder_is_told_with_its_line(job: GuestJob) -> None:
     hook = job.image_folder / "hooks/normal/10-out.hook.binary"
     hook.parent.mkdir(parents=True)
     hook.write_text("#!/bin/sh\nset -e\necho x >/etc/written\n")

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from pipeline.documents.disks import LOCK
+from pipeline.documents.job import SourceFile
 from pipeline.documents.lock import Lock, dump
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.documents.steps import BOOTSTRAP
 from pipeline.guest import local_archive, main, packages, tree
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
+from tests.jobs import make_document
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can hand files to others")
 
@@ -28,7 +30,8 @@ EPOCH = 1_700_000_000
 GREETER = {"name": "greeter", "version": "1:1.2-3", "architecture": "amd64"}
 DATA = {"name": "greeter-data", "version": "1:1.2-3", "architecture": "all"}
 BUILT = {"source": "greeter", "sha256": None, "file": None}
-SOURCE = {"name": "greeter", "version": "1:1.2-3", "epoch": EPOCH}
+SOURCE = {"name": "greeter", "version": "1:1.2-3", "epoch": EPOCH, "sha256": "1" * 64}
+SOURCE |= {"dsc": None, "files": []}
 NAMES = ("greeter_1.2-3_amd64.deb", "greeter-data_1.2-3_all.deb")
 Build = Callable[[Path], None]
 
@@ -53,7 +56,7 @@ def deb(path: Path, name: str, version: str, architecture: str, **fields: str) -
     return path
 
 
-def make_job(work: Path, *more: dict[str, Any]) -> Job:
+def make_job(work: Path, *more: dict[str, Any]) -> GuestJob:
     local = [{**GREETER, **BUILT, "wanted": True}, {**DATA, **BUILT, "wanted": False}, *more]
     document = {
         "image": "mini",
@@ -62,7 +65,7 @@ def make_job(work: Path, *more: dict[str, Any]) -> Job:
         "suite": "trixie",
         "local": {"sources": [SOURCE], "packages": local},
     }
-    made = Job(document, {"user": "ada", "build_path": "/srv/work"}, work)
+    made = GuestJob(make_document(**document), {"user": "ada", "build_path": "/srv/work"}, work)
     made.artifacts.mkdir(parents=True)
     folder = made.image_folder / "packages/greeter/debian"
     folder.mkdir(parents=True)
@@ -72,7 +75,7 @@ def make_job(work: Path, *more: dict[str, Any]) -> Job:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> GuestJob:
     return make_job(tmp_path)
 
 
@@ -81,7 +84,7 @@ def good(folder: Path) -> None:
         deb(folder / name, **fields)
 
 
-def built(job: Job, monkeypatch: pytest.MonkeyPatch, make: Build = good) -> dict[str, Any]:
+def built(job: GuestJob, monkeypatch: pytest.MonkeyPatch, make: Build = good) -> dict[str, Any]:
     """Build with what `make` puts beside the source in place of dpkg-buildpackage."""
     seen: dict[str, Any] = {}
 
@@ -105,7 +108,7 @@ def built(job: Job, monkeypatch: pytest.MonkeyPatch, make: Build = good) -> dict
     before = os.umask(0o077)
     try:
         env = {"SOURCE_DATE_EPOCH": "1", "LC_ALL": "C"}
-        source = job.sources[0]
+        source = job.document.own.sources[0]
         seen["made"] = packages.build(job, Told(), env, source)  # type: ignore[arg-type]
     finally:
         os.umask(before)
@@ -113,7 +116,7 @@ def built(job: Job, monkeypatch: pytest.MonkeyPatch, make: Build = good) -> dict
 
 
 def test_a_source_is_built_by_a_user_from_files_of_one_time(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: GuestJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = built(job, monkeypatch)
     assert str(seen["folder"]) == "build/srv/work/greeter/greeter-1.2"
@@ -128,16 +131,16 @@ def test_a_source_is_built_by_a_user_from_files_of_one_time(
 
 
 def test_a_source_that_was_fetched_is_unpacked_first(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: GuestJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(job.image_folder / "packages/greeter")
     (job.image_folder / "packages/greeter.dsc").write_text("Source: greeter\n")
     (job.work / "sources").mkdir()
     (job.work / "sources" / ("a" * 64)).write_text("a source")
-    files = [{"name": "greeter.tar.gz", "size": 8, "sha256": "a" * 64}]
-    source = {**SOURCE, "dsc": "greeter.dsc", "files": files}
-    local = {**job.document["local"], "sources": [source]}
-    job = replace(job, document={**job.document, "local": local})
+    own = job.document.own
+    files = (SourceFile("greeter.tar.gz", 8, "a" * 64),)
+    source = replace(own.sources[0], dsc="greeter.dsc", files=files)
+    job = replace(job, document=replace(job.document, local=replace(own, sources=(source,))))
     seen = built(job, monkeypatch)
     assert seen["unpacked"] == ["greeter.dsc", "greeter.tar.gz"]
     assert (seen["rules"].st_uid, seen["rules"].st_mtime) == (packages.USER, EPOCH)
@@ -175,7 +178,7 @@ def _other(folder: Path) -> None:
     ],
 )
 def test_other_packages_than_the_job_names_are_refused(
-    make: Build, what: str, job: Job, monkeypatch: pytest.MonkeyPatch
+    make: Build, what: str, job: GuestJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(StepFailed) as caught:
         built(job, monkeypatch, make)
@@ -198,7 +201,7 @@ def test_a_clock_before_the_changelog_goes_ahead_and_back(monkeypatch: pytest.Mo
         assert clock[0] == EPOCH + 5
 
 
-def ready_made(job: Job, **fields: str) -> dict[str, Any]:
+def ready_made(job: GuestJob, **fields: str) -> dict[str, Any]:
     path = job.image_folder / "packages.chroot/addon.deb"
     path.parent.mkdir(parents=True, exist_ok=True)
     deb(path, "addon", "1.0", "all", **fields)
@@ -207,7 +210,7 @@ def ready_made(job: Job, **fields: str) -> dict[str, Any]:
     return {**addon, "file": "addon.deb", "sha256": digest, "wanted": True}
 
 
-def offered(tmp_path: Path, main: str = "Package: dash\n", **fields: str) -> Job:
+def offered(tmp_path: Path, main: str = "Package: dash\n", **fields: str) -> GuestJob:
     """Offer two packages that are built and one that is ready-made, which has these fields."""
     first = make_job(tmp_path / "first")
     more = ready_made(first, **fields)
@@ -293,7 +296,7 @@ def test_the_list_of_packages_has_those_that_are_installed(tmp_path: Path) -> No
 
 def test_only_locked_and_local_packages_may_be_installed(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    greeter, data = job.local
+    greeter, data = job.document.own.packages
     status = tmp_path / "root/var/lib/dpkg/status"
     status.parent.mkdir(parents=True)
 
@@ -314,12 +317,12 @@ def test_only_locked_and_local_packages_may_be_installed(tmp_path: Path) -> None
             tree.check_installed(tmp_path / "root", [greeter], [greeter])
 
 
-def test_packages_are_built_before_the_bootstrap_and_only_if_there_are_any(job: Job) -> None:
+def test_packages_are_built_before_the_bootstrap_and_only_if_there_are_any(job: GuestJob) -> None:
     (job.work / LOCK).write_bytes(dump(Lock("mini", "amd64", "f" * 64, (), ())))
-    document = {**job.document, "epoch": EPOCH, "kits": []}
+    document = replace(job.document, epoch=EPOCH)
 
     def steps(**changes: Any) -> list[str]:
-        made = replace(job, document={**document, **changes})
+        made = replace(job, document=replace(document, **changes))
         nothing: Any = None
         return [name for name, _ in main._steps(made, nothing, {}, (), nothing, nothing)]
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from pipeline.documents.image_folder import sort_line
 from pipeline.documents.progress import STATUS_BUILD_FAILED
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.programs import run
 from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.squashfs_sort import options, parse
 from pipeline.guest.tree import check_configuration
+from tests.jobs import make_document
 
 NAME = "images/live/mini/squashfs.sort"
 EPOCH = 1_766_400_000
@@ -33,9 +34,9 @@ class Log:
         self.lines.append(line)
 
 
-def make_job(work: Path, names: Iterable[str] = (), sort: str | None = None) -> Job:
+def make_job(work: Path, names: Iterable[str] = (), sort: str | None = None) -> GuestJob:
     """Make a tree of files, filled in the given order; each says its name first."""
-    job = Job({"image": "mini"}, {}, work)
+    job = GuestJob(make_document(), {}, work)
     job.image_folder.mkdir(parents=True)
     job.tree.mkdir()
     for name in names:
@@ -50,7 +51,7 @@ def make_job(work: Path, names: Iterable[str] = (), sort: str | None = None) -> 
     return job
 
 
-def packed(job: Job) -> tuple[bytes, list[str]]:
+def packed(job: GuestJob) -> tuple[bytes, list[str]]:
     """Return the tree as mksquashfs packs it, uncompressed so that it can be read, and the log."""
     log: Any = Log()
     order, squashfs = options(job, log), job.work / "squashfs"

@@ -10,25 +10,25 @@ import pytest
 
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest import tree
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.times import Times
+from tests.jobs import make_document
 
 EPOCH = 1_700_000_000
 TIMES = Times(EPOCH, EPOCH)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    document: dict[str, Any] = {"image": "mini", "version": "3.3", "commit": "c" * 40}
-    made = Job({**document, "epoch": EPOCH}, {}, tmp_path / "work")
+def job(tmp_path: Path) -> GuestJob:
+    made = GuestJob(make_document(epoch=EPOCH), {}, tmp_path / "work")
     made.image_folder.mkdir(parents=True)
     made.tree.mkdir()
     return made
 
 
 @pytest.fixture
-def includes(job: Job) -> Path:
+def includes(job: GuestJob) -> Path:
     folder = job.image_folder / "includes.chroot"
     folder.mkdir()
     return folder
@@ -47,7 +47,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-def test_includes_have_the_modes_that_git_keeps(includes: Path, job: Job) -> None:
+def test_includes_have_the_modes_that_git_keeps(includes: Path, job: GuestJob) -> None:
     (includes / "etc").mkdir(mode=0o700)
     (includes / "etc/plain").write_text("plain")
     (includes / "etc/plain").chmod(0o600)
@@ -65,12 +65,12 @@ def test_includes_have_the_modes_that_git_keeps(includes: Path, job: Job) -> Non
     assert (job.tree / "etc/link").readlink() == Path("/nowhere")
 
 
-def test_no_includes_are_no_error(job: Job) -> None:
+def test_no_includes_are_no_error(job: GuestJob) -> None:
     tree.include(job.image_folder / "includes.chroot", job.tree)
     assert list(job.tree.iterdir()) == []
 
 
-def test_includes_replace_files_and_join_folders(includes: Path, job: Job) -> None:
+def test_includes_replace_files_and_join_folders(includes: Path, job: GuestJob) -> None:
     for folder in (includes, job.tree):
         (folder / "etc").mkdir()
         (folder / "etc/both").write_text(str(folder))
@@ -83,7 +83,7 @@ def test_includes_replace_files_and_join_folders(includes: Path, job: Job) -> No
 
 
 def test_a_link_of_the_image_is_replaced_and_not_written_through(
-    includes: Path, job: Job, outside: Path
+    includes: Path, job: GuestJob, outside: Path
 ) -> None:
     (job.tree / "resolv.conf").symlink_to(outside / "file")
     (includes / "resolv.conf").write_text("of the image")
@@ -93,7 +93,7 @@ def test_a_link_of_the_image_is_replaced_and_not_written_through(
     assert (job.tree / "resolv.conf").read_text() == "of the image"
 
 
-def test_a_link_within_the_image_is_followed(includes: Path, job: Job) -> None:
+def test_a_link_within_the_image_is_followed(includes: Path, job: GuestJob) -> None:
     (job.tree / "usr/bin").mkdir(parents=True)
     (job.tree / "bin").symlink_to("usr/bin")
     (includes / "bin").mkdir()
@@ -105,7 +105,7 @@ def test_a_link_within_the_image_is_followed(includes: Path, job: Job) -> None:
 
 @pytest.mark.parametrize("target", ["{outside}", "../../outside"])
 def test_nothing_is_put_behind_a_link_that_leads_out(
-    target: str, includes: Path, job: Job, outside: Path
+    target: str, includes: Path, job: GuestJob, outside: Path
 ) -> None:
     (job.tree / "run").symlink_to(target.format(outside=outside))
     (includes / "run/below").mkdir(parents=True)
@@ -116,7 +116,9 @@ def test_nothing_is_put_behind_a_link_that_leads_out(
 
 
 @pytest.mark.parametrize("kind", ["file over folder", "folder over file", "link over folder"])
-def test_a_file_and_a_folder_do_not_replace_each_other(kind: str, includes: Path, job: Job) -> None:
+def test_a_file_and_a_folder_do_not_replace_each_other(
+    kind: str, includes: Path, job: GuestJob
+) -> None:
     ours, theirs = includes / "x", job.tree / "x"
     if kind == "folder over file":
         ours.mkdir()
@@ -127,14 +129,14 @@ def test_a_file_and_a_folder_do_not_replace_each_other(kind: str, includes: Path
     assert "includes.chroot/x is in the way" in refused(includes, job).what
 
 
-def refused(includes: Path, job: Job) -> StepFailed:
+def refused(includes: Path, job: GuestJob) -> StepFailed:
     with pytest.raises(StepFailed) as caught:
         tree.include(includes, job.tree)
     assert caught.value.status == STATUS_BUILD_FAILED
     return caught.value
 
 
-def test_hooks_run_in_live_builds_order(job: Job) -> None:
+def test_hooks_run_in_live_builds_order(job: GuestJob) -> None:
     hooks = job.image_folder / "hooks"
     for name in (
         "normal/20-b.hook.chroot",
@@ -154,7 +156,7 @@ def test_hooks_run_in_live_builds_order(job: Job) -> None:
     assert tree.hooks(job.image_folder / "none", ".hook.chroot") == []
 
 
-def test_a_configuration_that_would_be_ignored_is_refused(job: Job) -> None:
+def test_a_configuration_that_would_be_ignored_is_refused(job: GuestJob) -> None:
     for name in ("image.yaml", "lock", "README.md"):
         (job.image_folder / name).touch()
     (job.image_folder / "package-lists").mkdir()
@@ -167,7 +169,7 @@ def test_a_configuration_that_would_be_ignored_is_refused(job: Job) -> None:
     assert caught.value.status == STATUS_BUILD_FAILED
 
 
-def test_the_initramfs_has_no_times(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_initramfs_has_no_times(job: GuestJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the clock says: mkinitramfs changes what is newer than SOURCE_DATE_EPOCH."""
     asked: list[Any] = []
     monkeypatch.setattr(tree, "in_chroot", lambda *a, **_: asked.append(a))
@@ -179,7 +181,7 @@ def test_the_initramfs_has_no_times(job: Job, monkeypatch: pytest.MonkeyPatch) -
     assert asked[0][2]["SOURCE_DATE_EPOCH"] == "0"
 
 
-def test_what_a_system_makes_for_itself_is_removed(job: Job) -> None:
+def test_what_a_system_makes_for_itself_is_removed(job: GuestJob) -> None:
     removed = ["var/lib/dbus/machine-id", "var/log/apt/x.log", "var/cache/apt/a", "tmp/a/b"]
     removed += ["var/lib/apt/lists/a", "var/log/journal/0123/system.journal"]
     kept = ["var/lib/dpkg/status", "etc/hostname", "etc/machine-id"]
@@ -195,12 +197,12 @@ def test_what_a_system_makes_for_itself_is_removed(job: Job) -> None:
     assert not (job.tree / "var/log/journal/0123").exists()
 
 
-def test_cleaning_makes_nothing(job: Job) -> None:
+def test_cleaning_makes_nothing(job: GuestJob) -> None:
     tree.clean(job, TIMES)
     assert list(job.tree.iterdir()) == []
 
 
-def test_cleaning_follows_no_link(job: Job, outside: Path) -> None:
+def test_cleaning_follows_no_link(job: GuestJob, outside: Path) -> None:
     for name in ("etc", "var/log"):
         (job.tree / name).mkdir(parents=True)
     (job.tree / "etc/machine-id").symlink_to(outside / "file")
@@ -211,7 +213,7 @@ def test_cleaning_follows_no_link(job: Job, outside: Path) -> None:
     assert not (job.tree / "var/log/link").is_symlink()
 
 
-def test_all_times_are_clamped_links_and_folders_too(job: Job, outside: Path) -> None:
+def test_all_times_are_clamped_links_and_folders_too(job: GuestJob, outside: Path) -> None:
     (job.tree / "a/b").mkdir(parents=True)
     (job.tree / "a/new").write_text("new")
     (job.tree / "a/old").write_text("old")
@@ -227,7 +229,7 @@ def test_all_times_are_clamped_links_and_folders_too(job: Job, outside: Path) ->
     assert (outside / "file").stat().st_mtime_ns == untouched
 
 
-def test_the_release_file_is_shell(job: Job) -> None:
+def test_the_release_file_is_shell(job: GuestJob) -> None:
     (job.tree / "etc").mkdir()
     tree.write_release(job)
     path = job.tree / "etc/image-release"

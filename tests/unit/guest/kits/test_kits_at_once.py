@@ -15,10 +15,11 @@ import pytest
 
 from pipeline.documents.disks import EARLIER
 from pipeline.documents.progress import STATUS_BUILD_FAILED
-from pipeline.guest.job import Job
+from pipeline.guest.job import GuestJob
 from pipeline.guest.kits import stage
 from pipeline.guest.media import SQUASHFS_OPTIONS
 from pipeline.guest.serial_port import StepFailed
+from tests.jobs import make_document
 
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"}
 NEW = b"new\n"
@@ -72,8 +73,11 @@ def write_partition(path: Path, files: Mapping[str, bytes]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
+OF_LEDGER = {"ledger_sha256": "1" * 64, "partition_sha256": "2" * 64, "image_sha256": None}
+
+
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GuestJob:
     """A build of 3.3 with what its step needs, and two earlier releases."""
     # sqfstar before 4.6 knows no compression level; the machine has a later one
     monkeypatch.setitem(SQUASHFS_OPTIONS, "fast", ("-comp", "zstd"))
@@ -83,9 +87,9 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
         "version": "3.3",
         "epoch": 1_766_400_000,
         "compression": "fast",
-        "kits": [{"from": "3.1"}, {"from": "3.2"}],
+        "kits": [{"from": version, **OF_LEDGER} for version in ("3.1", "3.2")],
     }
-    job = Job(document, {}, tmp_path)
+    job = GuestJob(make_document(**document), {}, tmp_path)
     for folder in (job.tree, job.binary / "live", job.artifacts):
         folder.mkdir(parents=True)
     job.tree.chmod(0o755)
@@ -104,7 +108,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     return job
 
 
-def test_every_kit_that_the_job_asks_for_is_made(job: Job) -> None:
+def test_every_kit_that_the_job_asks_for_is_made(job: GuestJob) -> None:
     told = Told()
     made = stage.make_kits(job, told, ENV)  # type: ignore[arg-type]
     assert list(made) == ["mini-amd64-3.1-to-3.3.iuk", "mini-amd64-3.2-to-3.3.iuk"]
@@ -118,7 +122,7 @@ def test_every_kit_that_the_job_asks_for_is_made(job: Job) -> None:
     assert not any((job.work / "kits").iterdir())
 
 
-def test_a_kit_that_cannot_be_made_fails_the_step(job: Job) -> None:
+def test_a_kit_that_cannot_be_made_fails_the_step(job: GuestJob) -> None:
     (job.tree / "motd").write_bytes(b"NEW\n")
     with pytest.raises(StepFailed, match="motd") as caught:
         stage.make_kits(job, Told(), ENV)  # type: ignore[arg-type]
