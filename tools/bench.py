@@ -6,6 +6,8 @@ from pipeline.base.display import Display
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.base.files import read_json
 from pipeline.documents.disks import TIMINGS
+from pipeline.documents.malformed import Malformed
+from pipeline.documents.timings import Timings
 from pipeline.farm.run import Request, Run
 from pipeline.farm.workspace import Workspace
 
@@ -24,15 +26,18 @@ def run_bench(workspace: Workspace, display: Display, *, image: str = "mini") ->
 
 def _table(run: Run, name: str) -> list[str]:
     """Return what one machine measured: by hand, by the farm, and the ratio of the sums."""
-    timings = read_json(run.environment(name) / TIMINGS, failure=InfrastructureFailed)
-    steps, by_hand = dict(timings["steps"]), dict(timings["by_hand"])
-    steps = {step: seconds for step, seconds in steps.items() if not step.startswith("by hand")}
+    path = run.environment(name) / TIMINGS
+    try:
+        timings = Timings.of(read_json(path, failure=InfrastructureFailed))
+    except Malformed as error:
+        raise InfrastructureFailed(f"{path} is malformed: {error}") from error
+    by_hand = timings.by_hand
+    steps = {step: s for step, s in timings.steps.items() if not step.startswith("by hand")}
     lines = [f"{name}, by hand"]
-    lines += [f"  {program:<28} {float(seconds):8.1f} s" for program, seconds in by_hand.items()]
+    lines += [f"  {program:<28} {seconds:8.1f} s" for program, seconds in by_hand.items()]
     lines += [f"{name}, by the farm"]
-    lines += [f"  {step:<28} {float(seconds):8.1f} s" for step, seconds in sorted(steps.items())]
-    sums = sum(map(float, by_hand.values())), sum(map(float, steps.values()))
-    ledger = float(timings["ledger"])
-    lines += [f"  of it for the ledger{ledger:18.1f} s, {ledger / sums[1]:.1%}"]
+    lines += [f"  {step:<28} {seconds:8.1f} s" for step, seconds in sorted(steps.items())]
+    sums = sum(by_hand.values()), sum(steps.values())
+    lines += [f"  of it for the ledger{timings.ledger:18.1f} s, {timings.ledger / sums[1]:.1%}"]
     lines += [f"{name}: {sums[1]:.0f} s / {sums[0]:.0f} s = {sums[1] / sums[0]:.2f}"]
     return lines

@@ -2,7 +2,6 @@
 """Turns a job into artifacts: the steps in order, and what is handed back."""
 
 import errno
-import json
 import os
 import platform
 import time
@@ -12,9 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.documents.disks import ARTIFACTS, LEDGER, OUTPUT_DISK, REPOSITORY, TIMINGS
+from pipeline.documents.json_form import json_bytes
 from pipeline.documents.lock import Package
 from pipeline.documents.progress import SCRATCH_FULL, STATUS_INFRASTRUCTURE
 from pipeline.documents.steps import BOOTSTRAP, PACKAGES
+from pipeline.documents.timings import Timings
 from pipeline.guest import cache, local_archive, locales, media, packages, tree, usb_image
 from pipeline.guest.by_hand import measure
 from pipeline.guest.exclusions import exclude
@@ -91,8 +92,8 @@ def _build(report: Report) -> None:
     with report.step("90-output"):
         ledger.close()
         seconds = round(ledger.seconds, 3)
-        timings = {"steps": report.seconds, "by_hand": by_hand, "ledger": seconds}
-        (job.work / TIMINGS).write_text(json.dumps(timings, indent=2, sort_keys=True) + "\n")
+        timings = Timings(report.seconds, seconds, by_hand)
+        (job.work / TIMINGS).write_bytes(json_bytes(timings.document()))
         names = [f"{ARTIFACTS}/{name}" for name in job.names.all() if not stop]
         names += [LEDGER, TIMINGS]
         if locales.are_lent(machine["locale"]) and not tree.takes_locale(job.tree, report, env):

@@ -12,6 +12,7 @@ from pipeline.documents.job import Job
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.source import Source
+from pipeline.documents.timings import Timings
 from tests.unit.farm.test_job import INPUTS, SOURCE, WRITTEN
 
 JOB = parse_json(WRITTEN)
@@ -25,6 +26,7 @@ PACKAGE: dict[str, object] = {
     "used_by": ["builder", "image"],
 }
 WHOLE = {**INPUTS, "packages": [PACKAGE]}
+TIMINGS: dict[str, Any] = {"steps": {"20-bootstrap": 98.2}, "ledger": 1.4, "by_hand": {}}
 READERS: list[tuple[Callable[[Any], Any], dict[str, Any]]] = [
     (Source.of, SOURCE),
     (Source.of, {**SOURCE, "tag": None}),
@@ -32,6 +34,7 @@ READERS: list[tuple[Callable[[Any], Any], dict[str, Any]]] = [
     (Inputs.of, {**INPUTS, "local": None, "snapshot": "3.3"}),
     (Job.of, JOB),
     (Job.of, {**JOB, "local": None}),
+    (Timings.of, TIMINGS),
 ]
 
 
@@ -49,7 +52,7 @@ def test_every_field_is_needed_and_checked(
     for name in document:
         with pytest.raises(Malformed, match=f"{name} is missing"):
             read({key: value for key, value in document.items() if key != name})
-        for odd in (-1, 1.5, ["\x00"], {"x": 1}):
+        for odd in (-1, "\x00", ["\x00"], {"x": "y"}):
             with pytest.raises(Malformed, match=f"^{name}"):
                 read({**document, name: odd})
 

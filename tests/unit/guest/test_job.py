@@ -2,6 +2,7 @@
 """What the machine takes from its input disk, and what it refuses."""
 
 import io
+import json
 import shutil
 import tarfile
 from dataclasses import replace
@@ -18,9 +19,10 @@ from pipeline.documents import disks, lock
 from pipeline.documents.disks import SOURCE_TAR
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.guest import job as job_of_guest
-from pipeline.guest.job import GuestJob, lock_date, lock_of, unpack_inputs
+from pipeline.guest.job import GuestJob, lock_date, lock_of, read_documents, unpack_inputs
 from pipeline.guest.serial_port import StepFailed
 from pipeline.machines import engine
+from tests import jobs
 from tests.jobs import make_document
 
 CONTENT = {"one_1.0_all.deb": b"one", "two_1%3a2_amd64.deb": b"two" * 1000}
@@ -336,6 +338,17 @@ def test_the_lock_is_read_once(job: GuestJob) -> None:
     lock_date(job)
     (job.work / "lock").unlink()
     assert [p.file_name for p in lock_of(job)] == list(CONTENT)
+
+
+def test_a_malformed_job_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_of_guest, "HANDED_OVER", tmp_path)
+    (tmp_path / "machine.json").write_text("{}")
+    (tmp_path / "job.json").write_text(json.dumps(jobs.DOCUMENT))
+    assert read_documents() == (make_document(), {})
+    (tmp_path / "job.json").write_text(json.dumps({**jobs.DOCUMENT, "epoch": "1"}))
+    with pytest.raises(StepFailed, match=r"job\.json: epoch is '1'") as caught:
+        read_documents()
+    assert caught.value.status == STATUS_INPUTS
 
 
 def test_a_malformed_lock_is_refused(job: GuestJob) -> None:
