@@ -52,7 +52,7 @@ class Source:
             commit=fields.text("commit", OBJECT),
             tree=fields.text("tree", OBJECT),
             epoch=fields.number("epoch", EARLIEST, LATEST),
-            version=fields.text("version"),
+            version=fields.line("version"),
             tag=None if fields.is_null("tag") else _tag(fields.object("tag")),
             dirty=fields.flag("dirty"),
             tar_sha256=fields.sha256("tar_sha256"),
