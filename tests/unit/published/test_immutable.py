@@ -21,8 +21,9 @@ NAME = "greeter_1.2_amd64.deb"
 def local(version: str = "1.2", source: str = "a" * 64, addon: str = "b" * 64) -> dict[str, Any]:
     package = {"name": "greeter", "version": version, "architecture": "amd64", "wanted": True}
     ready = {**package, "name": "addon", "version": "1:1.0", "architecture": "all"}
+    built = {"name": "greeter", "version": version, "epoch": 1, "sha256": source}
     return {
-        "sources": [{"name": "greeter", "version": version, "epoch": 1, "sha256": source}],
+        "sources": [{**built, "dsc": None, "files": []}],
         "packages": [
             {**package, "source": "greeter", "sha256": None, "file": None},
             {**ready, "source": None, "sha256": addon, "file": "addon.deb"},
