@@ -10,7 +10,8 @@ then your files. Exit status: 0 everything asked for holds, 1 a file or a statem
 manifest, 2 wrong usage, 4 network or disk failed, 6 a signature is missing, bad or not trusted.
 """
 
-# This file is longer than others of the project: people must be able to take it alone.
+# This file is put together from modules of Twinbuild's source by tools/put_together.py, so that
+# people can take it alone: what is changed here is lost. Each section names its module.
 
 from __future__ import annotations
 
@@ -32,6 +33,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -39,37 +41,12 @@ from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, NoReturn
 
+# --- pipeline/verify/report.py --------------------------------------------------------------------
+#
+# What a verification found: an exit status, lines for people, one JSON object for programs.
+
 DONE, DIFFERS, USAGE, INFRASTRUCTURE, SIGNATURE = 0, 1, 2, 4, 6
-UNREAD = 141  # as a program that SIGPIPE ends
-UTC = timezone.utc
-
-MIB = 1024 * 1024
-MANIFEST_LIMIT = 16 * MIB
-SIGNATURE_LIMIT = 64 * 1024
-STATEMENT_LIMIT = 8 * MIB
-KEYRING_LIMIT = 64 * MIB
-DOWNLOAD_LIMIT = 16 * 1024 * MIB
-NAMES_LIMIT = 10_000
-PIECE = MIB
-TRIES = 5
-REDIRECTS_LIMIT = 5
-TIMEOUT_LIMIT_S = 86400.0
-TOTAL_TIMES = 10  # a whole answer may take this many times the time that a server may be silent
-LEAST_RATE = 1024  # bytes a second, above that
-CHUNK_LINE_LIMIT = 4096
-GPG_TIMEOUT_S = 60
-CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm and this one, at most
-EARLIEST, LATEST = 315532800, 2**32 - 1  # what an image can be dated: the years 1980 to 2105
 LINES = 10  # of the report for people
-
-PART = r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}"
-NAME = re.compile(rf"{PART}(?:/{PART}){{0,3}}")
-MANIFEST_LINE = re.compile(rf"([0-9a-f]{{64}})  ({NAME.pattern})")
-STATEMENT_NAME = re.compile(r"statements/([a-z][a-z0-9-]{0,39})\.json")
-ENVIRONMENT_KEY = re.compile(r"([a-z][a-z0-9-]{0,39})=([0-9a-f]{64})")
-CONTENT_LENGTH = re.compile(r"[0-9]{1,15}")
-CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
 class Refused(Exception):
@@ -97,17 +74,17 @@ class Report:
 
     def refuse(self, refused: Refused) -> None:
         """Take up an error; the first one decides the exit status, a bad signature before all."""
-        self.errors.append(_plain(str(refused))[:500])
+        self.errors.append(printable(str(refused))[:500])
         if self.status == DONE or refused.status == SIGNATURE:
             self.status = refused.status
 
-    def json(self) -> str:
+    def as_json(self) -> str:
         """Return the report as one JSON object on one line."""
         keys = ("status", "tag", "repository", "image", "commit", "signer", "verified")
         document = {key: getattr(self, key) for key in (*keys, "not_proven", "errors")}
         return json.dumps({"ok": self.status == DONE, **document}, sort_keys=True)
 
-    def text(self) -> str:
+    def as_text(self) -> str:
         """Return the report in at most `LINES` lines."""
         head = "verified" if self.status == DONE else f"NOT VERIFIED (status {self.status})"
         lines = [f"{self.tag}: {head}"]
@@ -115,10 +92,10 @@ class Report:
         lines += _first([f"  proven: {sentence}" for sentence in self.proven], 3)
         open_ends = [f"  not proven: {sentence}" for sentence in self.not_proven]
         lines += _first(open_ends, LINES - len(lines))
-        return "\n".join(map(_plain, lines))
+        return "\n".join(map(printable, lines))
 
 
-def _plain(text: str) -> str:
+def printable(text: str) -> str:
     """Return text without what a terminal would obey or hide."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
@@ -128,7 +105,18 @@ def _first(lines: list[str], count: int) -> list[str]:
     return lines if more <= 0 else [*lines[: count - 1], f"  and {more + 1} more (see --json)"]
 
 
-# --- what the server has ------------------------------------------------------------------------
+# --- pipeline/verify/transfer.py ------------------------------------------------------------------
+#
+# What the server has: requests with limits in bytes and in time, redirects followed by hand.
+
+REDIRECTS_LIMIT = 5
+TIMEOUT_LIMIT_S = 86400.0
+TOTAL_TIMES = 10  # a whole answer may take this many times the time that a server may be silent
+LEAST_RATE = 1024  # bytes a second, above that
+CHUNK_LINE_LIMIT = 4096
+
+CONTENT_LENGTH = re.compile(r"[0-9]{1,15}")
+CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
 class Trouble(Exception):
@@ -178,19 +166,17 @@ class Release:
         try:
             with self.open(name) as response:
                 content = bytes(response.read(limit + 1))
-                length = _length(response)
+                length = content_length(response)
         except FAILURES as error:
             status = absent if getattr(error, "absent", False) else INFRASTRUCTURE
-            raise Refused(status, f"cannot read {self.address(name)}: {_why(error)}") from error
+            raise Refused(
+                status, f"cannot read {self.address(name)}: {reason_of(error)}"
+            ) from error
         if len(content) > limit:
             raise Refused(SIGNATURE, f"{name} is larger than {limit} bytes")
         if length not in (None, len(content)):
             raise Refused(INFRASTRUCTURE, f"{self.address(name)} was cut off: try again")
         return content
-
-
-class Interrupted(Exception):
-    """A download that may be resumed."""
 
 
 def _open(url: str, offset: int, timeout_s: float) -> Any:
@@ -206,7 +192,7 @@ def _open(url: str, offset: int, timeout_s: float) -> Any:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         absent = isinstance(getattr(error, "reason", None), FileNotFoundError)
-        raise Trouble(_why(error), absent=absent) from error
+        raise Trouble(reason_of(error), absent=absent) from error
     try:
         _check_head(response, offset)
     except Trouble:
@@ -222,10 +208,10 @@ def _check_head(response: Any, offset: int) -> None:
         raise Trouble(f"HTTP status {status}, which was not asked for", int(status or 0))
     if coding not in (None, "", "identity"):
         raise Trouble(f"the server sends it as {coding!r:.40}, which was not asked for")
-    _length(response)
+    content_length(response)
 
 
-def _length(response: Any) -> int | None:
+def content_length(response: Any) -> int | None:
     """Return how many bytes the server says will follow; raise Trouble if it says nonsense."""
     length = response.headers.get("Content-Length")
     if length is None or response.headers.get("Transfer-Encoding"):
@@ -267,7 +253,7 @@ def normal_url(value: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, netloc, path, query, ""))
 
 
-def _why(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return what an error says, or its kind if it says nothing."""
     return str(getattr(error, "reason", None) or error) or type(error).__name__
 
@@ -387,7 +373,18 @@ class _Https(urllib.request.HTTPSHandler):
         return self.do_open(_SecureConnection, request, context=context)
 
 
-# --- signatures: a copy of pipeline/documents/signatures.py, which explains it --------------------
+# --- pipeline/documents/signatures.py -------------------------------------------------------------
+#
+# OpenPGP signatures: the one judge of what gpg and gpgv say of them, and the keyring they see.
+#
+# The status lines are those of `doc/DETAILS` in GnuPG's source. They are bytes, and end with `\n`
+# alone: gpg escapes that in a user ID, but no other character that some language takes for the end
+# of a line. All that is said of one signature stands between its NEWSIG and the next. gpgv ends
+# with status 0 for signatures by expired and revoked keys, so only these lines tell; and since a
+# later version may have new words for what is wrong, a word that is not known to be harmless is
+# refused.
+#
+# `verify.py` is put together from this, among others: Python 3.9, the standard library alone.
 
 FUTURE_TOLERANCE_S = 300  # how far ahead of ours the signer's clock may be
 SIGNATURES_LIMIT = 16
@@ -696,7 +693,11 @@ def _keybox(content: bytes) -> bytes:
     return packets
 
 
-# --- end of the copy -----------------------------------------------------------------------------
+# --- pipeline/verify/gpgv.py ----------------------------------------------------------------------
+#
+# The signature of the manifest, checked by gpgv or gpg in a folder of its own.
+
+GPG_TIMEOUT_S = 60
 
 
 def check_signature(manifest: bytes, signature: bytes, keyring: bytes, pin: str | None) -> str:
@@ -769,7 +770,67 @@ def _gpg(home: Path) -> tuple[bytes, str]:
         return status.read(), problem if done.returncode else ""
 
 
-# --- statements: a copy of pipeline/documents/statement.py, which explains it ---------------------
+# --- pipeline/documents/malformed.py --------------------------------------------------------------
+#
+# The one error of all readers of documents.
+
+
+class Malformed(ValueError):
+    """A document does not keep to its format; the message names the field."""
+
+
+# --- pipeline/documents/json_form.py --------------------------------------------------------------
+#
+# JSON as documents are written, and as they are read: strictly (RFC 8259).
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return the one form in which documents are written: sorted, indented, ending in a newline.
+
+    It is UTF-8; the surrogates that stand for undecodable bytes of a path become JSON escapes.
+    """
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Parse a JSON document; raise Malformed if it is not one.
+
+    What readers may understand differently is refused: a key that an object has twice, and the
+    numbers that JSON does not know (NaN and the infinities), any encoding but UTF-8.
+    """
+    try:
+        text = content if isinstance(content, str) else content.decode()
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise Malformed("it is nested too deeply") from None
+    except Malformed:
+        raise
+    except ValueError as error:
+        raise Malformed(str(error)) from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise Malformed(f"it has the key {twice!r:.80} twice")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise Malformed(f"{name} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)
+
+
+# --- pipeline/documents/statement.py --------------------------------------------------------------
+#
+# What an environment states about its build: an in-toto Statement v1 with SLSA provenance v1.
+#
+# The shape is that of `docs/reference/documents.md`; it stands here once, for the stage that makes
+# statements, for the stage that checks them, and for `verify.py`, which this is a part of.
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -847,8 +908,8 @@ def make(statement: Statement) -> dict[str, Any]:
                 "builder": {"id": ENVIRONMENT_ID + statement.environment},
                 "metadata": {
                     "invocationId": statement.run_id,
-                    "startedOn": statement.started.astimezone(UTC).strftime(TIME),
-                    "finishedOn": statement.finished.astimezone(UTC).strftime(TIME),
+                    "startedOn": statement.started.astimezone(timezone.utc).strftime(TIME),
+                    "finishedOn": statement.finished.astimezone(timezone.utc).strftime(TIME),
                 },
                 "byproducts": _digest_list(statement.byproducts),
             },
@@ -866,6 +927,19 @@ def read_statement(document: Any) -> Statement:
         return _read(document)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"{error!r:.200}") from error
+
+
+def check(document: Any) -> Statement:
+    """Parse the document of an envelope whose signature holds.
+
+    Raise Malformed if it is not in the form that `make` gives it, or contradicts itself.
+    """
+    try:
+        statement = read_statement(document)
+        check_whole(statement, document)
+    except ValueError as error:
+        raise Malformed(f"a statement is malformed: {error}"[:300]) from error
+    return statement
 
 
 def check_whole(statement: Statement, document: Any) -> None:
@@ -957,13 +1031,14 @@ def _text(value: Any) -> str:
 
 
 def _time(value: str) -> datetime:
-    return datetime.strptime(value, TIME).replace(tzinfo=UTC)
+    return datetime.strptime(value, TIME).replace(tzinfo=timezone.utc)
 
 
-# --- end of the copy of statement.py --------------------------------------------------------------
-
-
-# --- names: a copy of pipeline/documents/artifact_names.py ----------------------------------------
+# --- pipeline/documents/artifact_names.py ---------------------------------------------------------
+#
+# The names of all that a build hands back.
+#
+# `verify.py` is put together from this, among others: Python 3.9, the standard library alone.
 
 
 @dataclass(frozen=True)
@@ -1013,10 +1088,83 @@ def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:
     )
 
 
-# --- end of the copy of artifact_names.py ---------------------------------------------------------
+# --- pipeline/documents/ed25519.py ----------------------------------------------------------------
+#
+# Checks ed25519 signatures (RFC 8032): the standard library does not; it needs no secrets.
+
+P = 2**255 - 19
+ORDER = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, P - 2, P) % P
+ROOT = pow(2, (P - 1) // 4, P)
+Point = tuple[int, int, int, int]  # extended homogeneous coordinates
 
 
-# --- manifest and statements --------------------------------------------------------------------
+def ed25519_holds(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Tell whether an ed25519 signature holds."""
+    key, commitment = _decompress(public), _decompress(signature[:32])
+    scalar = int.from_bytes(signature[32:], "little")
+    if len(signature) != 64 or key is None or commitment is None or scalar >= ORDER:
+        return False
+    digest = hashlib.sha512(signature[:32] + public + message).digest()
+    challenge = int.from_bytes(digest, "little") % ORDER
+    left, right = _times(scalar, BASE), _add(commitment, _times(challenge, key))
+    return (
+        (left[0] * right[2] - right[0] * left[2]) % P
+        == 0
+        == (left[1] * right[2] - right[1] * left[2]) % P
+    )
+
+
+def _add(a: Point, b: Point) -> Point:
+    m, n = (a[1] - a[0]) * (b[1] - b[0]) % P, (a[1] + a[0]) * (b[1] + b[0]) % P
+    c, d = 2 * a[3] * b[3] * D % P, 2 * a[2] * b[2] % P
+    e, f, g, h = n - m, d - c, d + c, n + m
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def _times(scalar: int, point: Point) -> Point:
+    result = (0, 1, 1, 0)
+    while scalar:
+        if scalar & 1:
+            result = _add(result, point)
+        point, scalar = _add(point, point), scalar >> 1
+    return result
+
+
+def _decompress(encoded: bytes) -> Point | None:
+    y = int.from_bytes(encoded, "little") & (1 << 255) - 1
+    if len(encoded) != 32 or y >= P:
+        return None
+    square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if (x * x - square) % P:
+        x = x * ROOT % P
+    if (x * x - square) % P or (not x and encoded[31] >> 7):
+        return None
+    if x & 1 != encoded[31] >> 7:
+        x = P - x
+    return x, y, 1, x * y % P
+
+
+BASE_Y = 4 * pow(5, P - 2, P) % P
+BASE_X = 15112221349535400772501151409588531511454012693041857206046113283949847762202
+BASE = (BASE_X, BASE_Y, 1, BASE_X * BASE_Y % P)
+
+
+# --- pipeline/verify/statements.py ----------------------------------------------------------------
+#
+# The manifest, and whether what the environments state makes a release.
+
+STATEMENT_LIMIT = 8 * 1024 * 1024
+NAMES_LIMIT = 10_000
+CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm and this one, at most
+EARLIEST, LATEST = 315532800, 2**32 - 1  # what an image can be dated: the years 1980 to 2105
+
+PART = r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}"
+NAME = re.compile(rf"{PART}(?:/{PART}){{0,3}}")
+MANIFEST_LINE = re.compile(rf"([0-9a-f]{{64}})  ({NAME.pattern})")
+STATEMENT_NAME = re.compile(r"statements/([a-z][a-z0-9-]{0,39})\.json")
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 Read = Callable[[str, int], bytes]  # gives a file of the release by its name, of so many bytes
 
@@ -1060,20 +1208,6 @@ def _read_document(read: Read, manifest: Mapping[str, str], name: str) -> Any:
         return parse_json(content)
     except (ValueError, RecursionError) as error:
         raise Refused(SIGNATURE, f"{name} is not JSON: {error}") from error
-
-
-def parse_json(content: bytes) -> Any:
-    """Parse JSON; raise ValueError or RecursionError for what readers could take differently."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) != len(pairs):
-            raise ValueError("it has a key twice")
-        return dict(pairs)
-
-    def no_number(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no number of JSON")
-
-    return json.loads(content, object_pairs_hook=once, parse_constant=no_number)
 
 
 def read_statements(
@@ -1213,7 +1347,7 @@ def _check_statement(name: str, stated: Stated, first: Statement) -> None:
         raise ValueError(f"the build of {name} {why}")
     if statement.run_id != first.run_id:
         raise ValueError(f"{first.environment} and {name} have built in different runs")
-    if statement.finished > datetime.now(UTC) + CLOCKS_APART:
+    if statement.finished > datetime.now(timezone.utc) + CLOCKS_APART:
         raise ValueError(f"the build of {name} ends in the future: check this machine's clock")
 
 
@@ -1261,68 +1395,17 @@ def check_verdict(
         raise Refused(DIFFERS, "verdict.json is on other builds than the statements")
 
 
-# --- ed25519: a copy of pipeline/documents/ed25519.py ---------------------------------------------
+# --- pipeline/verify/files.py ---------------------------------------------------------------------
+#
+# The files of a release: those that somebody has, and those to be downloaded.
 
-P = 2**255 - 19
-ORDER = 2**252 + 27742317777372353535851937790883648493
-D = -121665 * pow(121666, P - 2, P) % P
-ROOT = pow(2, (P - 1) // 4, P)
-Point = tuple[int, int, int, int]  # extended homogeneous coordinates
-
-
-def ed25519_holds(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Tell whether an ed25519 signature holds."""
-    key, commitment = _decompress(public), _decompress(signature[:32])
-    scalar = int.from_bytes(signature[32:], "little")
-    if len(signature) != 64 or key is None or commitment is None or scalar >= ORDER:
-        return False
-    digest = hashlib.sha512(signature[:32] + public + message).digest()
-    challenge = int.from_bytes(digest, "little") % ORDER
-    left, right = _times(scalar, BASE), _add(commitment, _times(challenge, key))
-    return (
-        (left[0] * right[2] - right[0] * left[2]) % P
-        == 0
-        == (left[1] * right[2] - right[1] * left[2]) % P
-    )
+DOWNLOAD_LIMIT = 16 * 1024**3
+PIECE = 1024 * 1024
+TRIES = 5
 
 
-def _add(a: Point, b: Point) -> Point:
-    m, n = (a[1] - a[0]) * (b[1] - b[0]) % P, (a[1] + a[0]) * (b[1] + b[0]) % P
-    c, d = 2 * a[3] * b[3] * D % P, 2 * a[2] * b[2] % P
-    e, f, g, h = n - m, d - c, d + c, n + m
-    return e * f % P, g * h % P, f * g % P, e * h % P
-
-
-def _times(scalar: int, point: Point) -> Point:
-    result = (0, 1, 1, 0)
-    while scalar:
-        if scalar & 1:
-            result = _add(result, point)
-        point, scalar = _add(point, point), scalar >> 1
-    return result
-
-
-def _decompress(encoded: bytes) -> Point | None:
-    y = int.from_bytes(encoded, "little") & (1 << 255) - 1
-    if len(encoded) != 32 or y >= P:
-        return None
-    square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
-    x = pow(square, (P + 3) // 8, P)
-    if (x * x - square) % P:
-        x = x * ROOT % P
-    if (x * x - square) % P or (not x and encoded[31] >> 7):
-        return None
-    if x & 1 != encoded[31] >> 7:
-        x = P - x
-    return x, y, 1, x * y % P
-
-
-BASE_Y = 4 * pow(5, P - 2, P) % P
-BASE_X = 15112221349535400772501151409588531511454012693041857206046113283949847762202
-BASE = (BASE_X, BASE_Y, 1, BASE_X * BASE_Y % P)
-
-
-# --- files --------------------------------------------------------------------------------------
+class Interrupted(Exception):
+    """A download that may be resumed."""
 
 
 def sha256(path: Path) -> str:
@@ -1404,7 +1487,7 @@ def _more(release: Release, name: str, part: Path, offset: int) -> bool:
     """Add to `part` what a request from `offset` on gives; tell whether that was all."""
     with release.open(name, offset) as response:
         resumed = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
-        length = _length(response)
+        length = content_length(response)
         written = offset if resumed else 0
         end = None if length is None else written + length
         with part.open("ab" if resumed else "wb") as file:
@@ -1421,13 +1504,21 @@ def _pieces(response: Any) -> Iterator[bytes]:
         try:
             piece = response.read(PIECE)
         except FAILURES as error:
-            raise Interrupted(_why(error)) from error
+            raise Interrupted(reason_of(error)) from error
         if not piece:
             return
         yield piece
 
 
-# --- the command --------------------------------------------------------------------------------
+# --- pipeline/verify/command.py -------------------------------------------------------------------
+#
+# The command: its arguments, the order of the checks, what is printed.
+
+UNREAD = 141  # as a program that SIGPIPE ends
+MANIFEST_LIMIT = 16 * 1024 * 1024
+SIGNATURE_LIMIT = 64 * 1024
+KEYRING_LIMIT = 64 * 1024 * 1024
+ENVIRONMENT_KEY = re.compile(r"([a-z][a-z0-9-]{0,39})=([0-9a-f]{64})")
 
 
 def verify(options: argparse.Namespace, report: Report) -> None:
@@ -1604,7 +1695,7 @@ def _url(value: str) -> str:
             raise ValueError("it must have no ? and no #")  # noqa: TRY301
         return normal_url(value)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{_plain(value)[:200]!r}: {error}") from error
+        raise argparse.ArgumentTypeError(f"{printable(value)[:200]!r}: {error}") from error
 
 
 def _seconds(value: str) -> float:
@@ -1661,11 +1752,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"unexpected, please report it: {type(error).__name__}: {error}"
         report.refuse(Refused(INFRASTRUCTURE, what))
     if "--json" in arguments:
-        printed = _print(report.json(), sys.stdout)
+        printed = _print(report.as_json(), sys.stdout)
     elif report.tag is None:
         printed = _print(f"verify: error: {'; '.join(report.errors)}", sys.stderr)
     else:
-        printed = _print(report.text(), sys.stdout)
+        printed = _print(report.as_text(), sys.stdout)
     return report.status or printed
 
 

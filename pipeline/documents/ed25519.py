@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ed25519 signatures (RFC 8032): the standard library has none, and checking needs no secrets.
-
-Python 3.9: `verify.py` carries a copy of all below the imports, and a test compares the two.
-"""
+"""Checks ed25519 signatures (RFC 8032): the standard library does not; it needs no secrets."""
 
 from __future__ import annotations
 

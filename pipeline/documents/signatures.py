@@ -2,13 +2,13 @@
 r"""OpenPGP signatures: the one judge of what gpg and gpgv say of them, and the keyring they see.
 
 The status lines are those of `doc/DETAILS` in GnuPG's source. They are bytes, and end with `\n`
-alone: gpg escapes that in a user ID, but no other character that some language takes for the end of
-a line. All that is said of one signature stands between its NEWSIG and the next. gpgv ends with
-status 0 for signatures by expired and revoked keys, so only these lines tell; and since a later
-version may have new words for what is wrong, a word that is not known to be harmless refuses.
+alone: gpg escapes that in a user ID, but no other character that some language takes for the end
+of a line. All that is said of one signature stands between its NEWSIG and the next. gpgv ends
+with status 0 for signatures by expired and revoked keys, so only these lines tell; and since a
+later version may have new words for what is wrong, a word that is not known to be harmless is
+refused.
 
-The standard library alone, Python 3.9: `verify.py` carries a copy of all below the imports, and a
-test compares the two.
+`verify.py` is put together from this, among others: Python 3.9, the standard library alone.
 """
 
 from __future__ import annotations

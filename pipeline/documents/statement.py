@@ -2,8 +2,7 @@
 """What an environment states about its build: an in-toto Statement v1 with SLSA provenance v1.
 
 The shape is that of `docs/reference/documents.md`; it stands here once, for the stage that makes
-statements and for the stage that checks them. `verify.py` carries a copy of all from STATEMENT_TYPE
-on (Python 3.9, the standard library alone), and a test compares the two.
+statements, for the stage that checks them, and for `verify.py`, which this is a part of.
 """
 
 from __future__ import annotations
@@ -11,24 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from pipeline.documents.malformed import Malformed
-
-
-def check(document: Any) -> Statement:
-    """Parse the document of an envelope whose signature holds.
-
-    Raise Malformed if it is not in the form that `make` gives it, or contradicts itself.
-    """
-    try:
-        statement = read_statement(document)
-        check_whole(statement, document)
-    except ValueError as error:
-        raise Malformed(f"a statement is malformed: {error}"[:300]) from error
-    return statement
-
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -106,8 +91,8 @@ def make(statement: Statement) -> dict[str, Any]:
                 "builder": {"id": ENVIRONMENT_ID + statement.environment},
                 "metadata": {
                     "invocationId": statement.run_id,
-                    "startedOn": statement.started.astimezone(UTC).strftime(TIME),
-                    "finishedOn": statement.finished.astimezone(UTC).strftime(TIME),
+                    "startedOn": statement.started.astimezone(timezone.utc).strftime(TIME),
+                    "finishedOn": statement.finished.astimezone(timezone.utc).strftime(TIME),
                 },
                 "byproducts": _digest_list(statement.byproducts),
             },
@@ -125,6 +110,19 @@ def read_statement(document: Any) -> Statement:
         return _read(document)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"{error!r:.200}") from error
+
+
+def check(document: Any) -> Statement:
+    """Parse the document of an envelope whose signature holds.
+
+    Raise Malformed if it is not in the form that `make` gives it, or contradicts itself.
+    """
+    try:
+        statement = read_statement(document)
+        check_whole(statement, document)
+    except ValueError as error:
+        raise Malformed(f"a statement is malformed: {error}"[:300]) from error
+    return statement
 
 
 def check_whole(statement: Statement, document: Any) -> None:
@@ -216,4 +214,4 @@ def _text(value: Any) -> str:
 
 
 def _time(value: str) -> datetime:
-    return datetime.strptime(value, TIME).replace(tzinfo=UTC)
+    return datetime.strptime(value, TIME).replace(tzinfo=timezone.utc)

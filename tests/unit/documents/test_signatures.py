@@ -158,20 +158,6 @@ def test_no_bytes_do_more_than_be_refused(content: bytes) -> None:
         assert status == GOOD.encode()
 
 
-@pytest.mark.parametrize(
-    ("path", "begins"),
-    [
-        ("pipeline/documents/signatures.py", "FUTURE_TOLERANCE_S ="),
-        ("pipeline/documents/statement.py", "STATEMENT_TYPE ="),
-        ("pipeline/documents/artifact_names.py", "@dataclass(frozen=True)\nclass ArtifactNames"),
-        ("pipeline/documents/ed25519.py", "P = 2**255 - 19"),
-    ],
-)
-def test_verify_py_carries_a_copy(path: str, begins: str) -> None:
-    source = (ROOT / path).read_text()
-    assert source[source.index(begins) :].strip() in (ROOT / "verify.py").read_text()
-
-
 def test_nothing_else_reads_what_gpg_says_of_a_signature() -> None:
     words = re.compile(r"GOODSIG|VALIDSIG|EXPKEYSIG|verify-tag.*--raw")
     readers = [
