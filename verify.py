@@ -825,6 +825,91 @@ def _no_number(name: str) -> None:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)
 
 
+# --- pipeline/documents/dsse.py -------------------------------------------------------------------
+#
+# DSSE envelopes (https://github.com/secure-systems-lab/dsse): a payload, its type, signatures.
+#
+# The type is signed with the payload, so a signature over one kind of document is never one over
+# another. Nothing is verified here. Base64 is the standard alphabet, padded: one spelling.
+
+IN_TOTO = "application/vnd.in-toto+json"
+PAYLOAD_LIMIT = 4 * 1024 * 1024
+ENVELOPE_SIGNATURES_LIMIT = 16
+KEYID_LIMIT = 200
+
+
+@dataclass(frozen=True)
+class EnvelopeSignature:
+    """A signature, and the name that its signer gave the key, which proves nothing."""
+
+    keyid: str
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What was signed, and the signatures; nothing of it is verified."""
+
+    payload: bytes
+    signatures: tuple[EnvelopeSignature, ...]
+
+
+def read_envelope(document: Any, kind: str, limit: int = PAYLOAD_LIMIT) -> Envelope:
+    """Return the envelope of a payload of the type `kind` and at most `limit` bytes.
+
+    Raise Malformed if it is none, has no signature or too many, or a key id twice.
+    """
+    try:
+        content, listed = document["payload"], document["signatures"]
+        if document["payloadType"] != kind:
+            raise Malformed(f"payloadType is {document['payloadType']!r:.100}, not {kind!r}")
+        if len(content) > limit * 4 // 3 + 4:
+            raise Malformed(f"payload is larger than {limit} bytes")
+        if not 1 <= len(listed) <= ENVELOPE_SIGNATURES_LIMIT:
+            raise Malformed(f"it has {len(listed)} signatures")
+        signatures = tuple(
+            EnvelopeSignature(_keyid(each.get("keyid", "")), _base64("sig", each["sig"]))
+            for each in listed
+        )
+        payload = _base64("payload", content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Malformed(f"it is no DSSE envelope: {error!r:.200}") from error
+    named = [each.keyid for each in signatures if each.keyid]
+    if len(set(named)) != len(named):
+        raise Malformed("keyid: two signatures have the same")
+    return Envelope(payload, signatures)
+
+
+def signed_bytes(kind: str, payload: bytes) -> bytes:
+    """Return what is signed: the pre-authentication encoding of a payload of the type `kind`."""
+    name = kind.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(name), name, len(payload), payload)
+
+
+def make_envelope(kind: str, payload: bytes, keyid: str, signature: bytes) -> dict[str, Any]:
+    """Return an envelope with one signature, ready to be written as JSON."""
+    return {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": kind,
+        "signatures": [{"keyid": keyid, "sig": base64.b64encode(signature).decode()}],
+    }
+
+
+def _keyid(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > KEYID_LIMIT or not value.isprintable():
+        raise Malformed(f"keyid is {value!r:.100}, not a text of at most {KEYID_LIMIT} characters")
+    return value
+
+
+def _base64(name: str, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise Malformed(f"{name} is no text")
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise Malformed(f"{name} is no base64: {error}") from error
+
+
 # --- pipeline/documents/statement.py --------------------------------------------------------------
 #
 # What an environment states about its build: an in-toto Statement v1 with SLSA provenance v1.
@@ -1164,7 +1249,6 @@ PART = r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}"
 NAME = re.compile(rf"{PART}(?:/{PART}){{0,3}}")
 MANIFEST_LINE = re.compile(rf"([0-9a-f]{{64}})  ({NAME.pattern})")
 STATEMENT_NAME = re.compile(r"statements/([a-z][a-z0-9-]{0,39})\.json")
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 Read = Callable[[str, int], bytes]  # gives a file of the release by its name, of so many bytes
 
@@ -1222,8 +1306,8 @@ def read_statements(
     for file in sorted(manifest):
         match = STATEMENT_NAME.fullmatch(file)
         if match:
-            envelopes[match[1]] = envelope = _read_document(read, manifest, file)
-            statements[match[1]] = parse_statement(envelope, match[1], keys.get(match[1]))
+            name, document = match[1], _read_document(read, manifest, file)
+            envelopes[name], statements[name] = parse_statement(document, name, keys.get(name))
     missing = sorted(keys.keys() - statements.keys())
     if missing:
         raise Refused(SIGNATURE, f"there is no statement of {', '.join(missing)}")
@@ -1231,7 +1315,7 @@ def read_statements(
     return statements
 
 
-def _check_signers(envelopes: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+def _check_signers(envelopes: Mapping[str, Envelope], keys: Mapping[str, str]) -> None:
     """Raise Refused where one key has signed for two environments, as far as that shows.
 
     A key that was given for one is tried on the others; beyond that, the envelopes' key ids tell,
@@ -1246,49 +1330,30 @@ def _check_signers(envelopes: Mapping[str, Any], keys: Mapping[str, str]) -> Non
             )
 
 
-def _key_ids(envelope: Any) -> set[str]:
-    """Return the key ids that an envelope, sound or not, names."""
-    try:
-        named = [signature.get("keyid") for signature in envelope["signatures"]]
-    except (KeyError, TypeError, AttributeError):
-        return set()
-    return {keyid for keyid in named if isinstance(keyid, str) and keyid}
+def _key_ids(envelope: Envelope) -> set[str]:
+    """Return the key ids that an envelope names."""
+    return {each.keyid for each in envelope.signatures if each.keyid}
 
 
-def _signed_by(envelope: Any, public: str) -> bool:
-    """Tell whether a key (hex) has signed an envelope, sound or not."""
-    try:
-        payload = base64.b64decode(envelope["payload"], validate=True)
-        _check_envelope(envelope, payload, bytes.fromhex(public))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return False
-    return True
+def _signed_by(envelope: Envelope, public: str) -> bool:
+    """Tell whether a key (hex) has signed an envelope."""
+    signed, key = signed_bytes(IN_TOTO, envelope.payload), bytes.fromhex(public)
+    return any(ed25519_holds(key, signed, each.signature) for each in envelope.signatures)
 
 
-def parse_statement(envelope: Any, environment: str, public: str | None) -> Stated:
+def parse_statement(document: Any, environment: str, public: str | None) -> tuple[Envelope, Stated]:
     """Read the statement of `environment`, signed by the ed25519 key `public` (hex) if given."""
     try:
-        payload = base64.b64decode(envelope["payload"], validate=True)
-        if public is not None:
-            _check_envelope(envelope, payload, bytes.fromhex(public))
-        document = parse_json(payload)
-        statement = read_statement(document)
+        envelope = read_envelope(document, IN_TOTO)
+        if public is not None and not _signed_by(envelope, public):
+            raise ValueError("it is not signed by the key that you gave")  # noqa: TRY301
+        payload = parse_json(envelope.payload)
+        statement = read_statement(payload)
         if statement.environment != environment:
             raise ValueError("it is of another environment")  # noqa: TRY301
-        return Stated(statement, document)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except ValueError as error:
         raise Refused(SIGNATURE, f"the statement of {environment} is no good: {error}") from error
-
-
-def _check_envelope(envelope: Any, payload: bytes, public: bytes) -> None:
-    """Raise ValueError unless the key has signed the DSSE envelope."""
-    kind = PAYLOAD_TYPE.encode()
-    signed = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-    if envelope["payloadType"] != PAYLOAD_TYPE or len(envelope["signatures"]) > SIGNATURES_LIMIT:
-        raise ValueError("it is of an unknown type")
-    signatures = [base64.b64decode(s["sig"], validate=True) for s in envelope["signatures"]]
-    if not any(ed25519_holds(public, signed, signature) for signature in signatures):
-        raise ValueError("it is not signed by the key that you gave")
+    return envelope, Stated(statement, payload)
 
 
 def check_statements(

@@ -23,6 +23,7 @@ PARTS = (
     "pipeline/verify/gpgv.py",
     "pipeline/documents/malformed.py",
     "pipeline/documents/json_form.py",
+    "pipeline/documents/dsse.py",
     "pipeline/documents/statement.py",
     "pipeline/documents/artifact_names.py",
     "pipeline/documents/ed25519.py",

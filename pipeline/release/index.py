@@ -15,6 +15,7 @@ from urllib.parse import quote
 from pipeline.base import dsse
 from pipeline.base.errors import InfrastructureFailed, TwinbuildError
 from pipeline.base.files import read_json, sha256_file, write_bytes
+from pipeline.documents.dsse import PAYLOAD_LIMIT
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.statement import FILE_NAME
 from pipeline.release.assemble import MANIFEST
@@ -67,7 +68,7 @@ def _read(folder: Path) -> Entry | None:
         return None
     try:
         path = min((folder / "statements").glob("*.json"))
-        envelope = read_json(path, failure=InfrastructureFailed, limit=2 * dsse.PAYLOAD_LIMIT)
+        envelope = read_json(path, failure=InfrastructureFailed, limit=2 * PAYLOAD_LIMIT)
         stated = check_statement(dsse.unverified_payload(envelope))
         epoch = int(stated.job["epoch"])
         datetime.fromtimestamp(epoch, UTC)

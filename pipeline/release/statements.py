@@ -14,13 +14,14 @@ from pipeline.base.errors import Differs, SignatureInvalid, command_line
 from pipeline.base.files import sha256_file
 from pipeline.base.plain import plain
 from pipeline.documents import statement
+from pipeline.documents.dsse import PAYLOAD_LIMIT
 from pipeline.documents.job import Job
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.statement import SHA256, Statement
 from pipeline.farm.run import Run
 
-SIZE_LIMIT = 2 * dsse.PAYLOAD_LIMIT
+SIZE_LIMIT = 2 * PAYLOAD_LIMIT
 CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm, at most
 AGAIN = "build again"
 

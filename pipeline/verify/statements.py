@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
@@ -14,9 +13,9 @@ from itertools import combinations, permutations
 from typing import Any
 
 from pipeline.documents.artifact_names import artifact_names
+from pipeline.documents.dsse import IN_TOTO, Envelope, read_envelope, signed_bytes
 from pipeline.documents.ed25519 import ed25519_holds
 from pipeline.documents.json_form import parse_json
-from pipeline.documents.signatures import SIGNATURES_LIMIT
 from pipeline.documents.statement import (
     Statement,
     check_whole,
@@ -35,7 +34,6 @@ PART = r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}"
 NAME = re.compile(rf"{PART}(?:/{PART}){{0,3}}")
 MANIFEST_LINE = re.compile(rf"([0-9a-f]{{64}})  ({NAME.pattern})")
 STATEMENT_NAME = re.compile(r"statements/([a-z][a-z0-9-]{0,39})\.json")
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 Read = Callable[[str, int], bytes]  # gives a file of the release by its name, of so many bytes
 
@@ -93,8 +91,8 @@ def read_statements(
     for file in sorted(manifest):
         match = STATEMENT_NAME.fullmatch(file)
         if match:
-            envelopes[match[1]] = envelope = _read_document(read, manifest, file)
-            statements[match[1]] = parse_statement(envelope, match[1], keys.get(match[1]))
+            name, document = match[1], _read_document(read, manifest, file)
+            envelopes[name], statements[name] = parse_statement(document, name, keys.get(name))
     missing = sorted(keys.keys() - statements.keys())
     if missing:
         raise Refused(SIGNATURE, f"there is no statement of {', '.join(missing)}")
@@ -102,7 +100,7 @@ def read_statements(
     return statements
 
 
-def _check_signers(envelopes: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+def _check_signers(envelopes: Mapping[str, Envelope], keys: Mapping[str, str]) -> None:
     """Raise Refused where one key has signed for two environments, as far as that shows.
 
     A key that was given for one is tried on the others; beyond that, the envelopes' key ids tell,
@@ -117,49 +115,30 @@ def _check_signers(envelopes: Mapping[str, Any], keys: Mapping[str, str]) -> Non
             )
 
 
-def _key_ids(envelope: Any) -> set[str]:
-    """Return the key ids that an envelope, sound or not, names."""
-    try:
-        named = [signature.get("keyid") for signature in envelope["signatures"]]
-    except (KeyError, TypeError, AttributeError):
-        return set()
-    return {keyid for keyid in named if isinstance(keyid, str) and keyid}
+def _key_ids(envelope: Envelope) -> set[str]:
+    """Return the key ids that an envelope names."""
+    return {each.keyid for each in envelope.signatures if each.keyid}
 
 
-def _signed_by(envelope: Any, public: str) -> bool:
-    """Tell whether a key (hex) has signed an envelope, sound or not."""
-    try:
-        payload = base64.b64decode(envelope["payload"], validate=True)
-        _check_envelope(envelope, payload, bytes.fromhex(public))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return False
-    return True
+def _signed_by(envelope: Envelope, public: str) -> bool:
+    """Tell whether a key (hex) has signed an envelope."""
+    signed, key = signed_bytes(IN_TOTO, envelope.payload), bytes.fromhex(public)
+    return any(ed25519_holds(key, signed, each.signature) for each in envelope.signatures)
 
 
-def parse_statement(envelope: Any, environment: str, public: str | None) -> Stated:
+def parse_statement(document: Any, environment: str, public: str | None) -> tuple[Envelope, Stated]:
     """Read the statement of `environment`, signed by the ed25519 key `public` (hex) if given."""
     try:
-        payload = base64.b64decode(envelope["payload"], validate=True)
-        if public is not None:
-            _check_envelope(envelope, payload, bytes.fromhex(public))
-        document = parse_json(payload)
-        statement = read_statement(document)
+        envelope = read_envelope(document, IN_TOTO)
+        if public is not None and not _signed_by(envelope, public):
+            raise ValueError("it is not signed by the key that you gave")  # noqa: TRY301
+        payload = parse_json(envelope.payload)
+        statement = read_statement(payload)
         if statement.environment != environment:
             raise ValueError("it is of another environment")  # noqa: TRY301
-        return Stated(statement, document)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except ValueError as error:
         raise Refused(SIGNATURE, f"the statement of {environment} is no good: {error}") from error
-
-
-def _check_envelope(envelope: Any, payload: bytes, public: bytes) -> None:
-    """Raise ValueError unless the key has signed the DSSE envelope."""
-    kind = PAYLOAD_TYPE.encode()
-    signed = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-    if envelope["payloadType"] != PAYLOAD_TYPE or len(envelope["signatures"]) > SIGNATURES_LIMIT:
-        raise ValueError("it is of an unknown type")
-    signatures = [base64.b64decode(s["sig"], validate=True) for s in envelope["signatures"]]
-    if not any(ed25519_holds(public, signed, signature) for signature in signatures):
-        raise ValueError("it is not signed by the key that you gave")
+    return envelope, Stated(statement, payload)
 
 
 def check_statements(

@@ -27,6 +27,7 @@ from pipeline.base.files import read_json
 from pipeline.cli import overview
 from pipeline.compare import ledger
 from pipeline.documents import lock
+from pipeline.documents.dsse import IN_TOTO
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.kit_control import read_control
 from pipeline.documents.malformed import Malformed
@@ -75,7 +76,7 @@ TRUST = description.Trust(b"", None)
 def envelope(document: Any) -> bytes:
     payload = base64.b64encode(json.dumps(document).encode()).decode()
     signatures = [{"sig": "eA==", "keyid": "x"}]
-    fields = {"payload": payload, "payloadType": dsse.PAYLOAD_TYPE, "signatures": signatures}
+    fields = {"payload": payload, "payloadType": IN_TOTO, "signatures": signatures}
     return json.dumps(fields).encode()
 
 

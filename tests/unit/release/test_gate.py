@@ -28,6 +28,7 @@ from pipeline.base.errors import (
     UsageError,
 )
 from pipeline.base.files import write_json
+from pipeline.documents.dsse import IN_TOTO
 from pipeline.farm.config import Farm
 from pipeline.release.checks import check
 from tests.releases import SIGNER, FakeRun, MakeRun, kit_from
@@ -329,7 +330,7 @@ def test_a_statement_that_readers_may_understand_differently(
     document = dsse.unverified_payload(json.loads(path.read_bytes()))
     content = json.dumps(document).encode()
     assert old in content
-    envelope = Envelope(content.replace(old, new), dsse.PAYLOAD_TYPE, {})
+    envelope = Envelope(content.replace(old, new), IN_TOTO, {})
     envelope.sign(environment_keys["beta"])
     write_json(path, dict(envelope.to_dict()))
     refused(fake, SignatureInvalid, "the statement of beta cannot be trusted: .*(twice|NaN)")
