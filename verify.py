@@ -35,11 +35,11 @@ import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta, timezone
 from itertools import combinations, permutations
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 # --- pipeline/verify/report.py --------------------------------------------------------------------
 #
@@ -825,6 +825,156 @@ def _no_number(name: str) -> None:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)
 
 
+# --- pipeline/documents/fields.py -----------------------------------------------------------------
+#
+# The fields of a JSON object, read one by one, each with its limits.
+#
+# What is wrong raises Malformed, which names the field by its path: `packages[3].sha256`. A reader
+# ends with `end()`, so that a field that it does not know is refused as well.
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+CONTROL = re.compile(r"[\x00-\x1f]")
+NUMBER_LIMIT = 2**63 - 1
+TEXT_LIMIT = 2000  # characters
+LIST_LIMIT = 100_000  # elements
+
+
+class Fields:
+    """An object of a document; `where` is its path in it, empty for the document itself."""
+
+    def __init__(self, value: Any, where: str = "") -> None:
+        if not isinstance(value, dict):
+            raise Malformed(f"{where or 'the document'} is no object")
+        self._value = value
+        self._where = where
+        self._left = set(value)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._value
+
+    def any(self, name: str) -> Any:
+        """Return a field as it is; raise Malformed if it is missing, as all that follow do."""
+        if name not in self._value:
+            raise Malformed(f"{self.path(name)} is missing")
+        self._left.discard(name)
+        return self._value[name]
+
+    def is_null(self, name: str) -> bool:
+        """Tell whether a field is null; raise Malformed if it is missing."""
+        return self.any(name) is None
+
+    def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
+        """Return a printable text of 1 to 2000 characters, of the form of `pattern`, if given."""
+        return self._text(self.path(name), self.any(name), pattern)
+
+    def optional_text(self, name: str, pattern: re.Pattern[str] | None = None) -> str | None:
+        """Return a text, or None if the field is null."""
+        return None if self.is_null(name) else self.text(name, pattern)
+
+    def line(self, name: str, limit: int = TEXT_LIMIT) -> str:
+        """Return a text of one line, which may be empty, with all but control characters."""
+        value = self.any(name)
+        if not isinstance(value, str) or len(value) > limit or CONTROL.search(value):
+            raise Malformed(f"{self.path(name)} is {value!r:.100}, not a line of text")
+        return value
+
+    def one_of(self, name: str, *values: str) -> str:
+        """Return a text that is one of `values`."""
+        value = self.any(name)
+        if not isinstance(value, str) or value not in values:
+            raise Malformed(f"{self.path(name)} is {value!r:.100}, not {' or '.join(values)}")
+        return value
+
+    def sha256(self, name: str) -> str:
+        """Return a SHA-256 in 64 lower-case hexadecimal digits."""
+        return self.text(name, SHA256)
+
+    def optional_sha256(self, name: str) -> str | None:
+        """Return a SHA-256, or None if the field is null."""
+        return self.optional_text(name, SHA256)
+
+    def number(self, name: str, low: int = 0, high: int = NUMBER_LIMIT) -> int:
+        """Return an integer from `low` to `high`."""
+        value = self.any(name)
+        if type(value) is not int or not low <= value <= high:
+            raise Malformed(
+                f"{self.path(name)} is {value!r:.40}, not a number from {low} to {high}"
+            )
+        return value
+
+    def real(self, name: str, low: float = 0.0, high: float = float(NUMBER_LIMIT)) -> float:
+        """Return a number from `low` to `high`, which may have a fraction."""
+        value = self.any(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise Malformed(f"{self.path(name)} is {value!r:.40}, not a number")
+        if not low <= value <= high:
+            raise Malformed(f"{self.path(name)} is {value!r:.40}, not from {low} to {high}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return true or false."""
+        value = self.any(name)
+        if not isinstance(value, bool):
+            raise Malformed(f"{self.path(name)} is {value!r:.40}, not true or false")
+        return value
+
+    def object(self, name: str) -> Fields:
+        """Return an object."""
+        return Fields(self.any(name), self.path(name))
+
+    def objects(self, name: str, limit: int = LIST_LIMIT) -> Iterator[Fields]:
+        """Give the objects of a list."""
+        for place, value in self._elements(name, limit):
+            yield Fields(value, place)
+
+    def texts(
+        self, name: str, pattern: re.Pattern[str] | None = None, limit: int = LIST_LIMIT
+    ) -> tuple[str, ...]:
+        """Return a list of texts."""
+        return tuple(
+            self._text(place, value, pattern) for place, value in self._elements(name, limit)
+        )
+
+    def names(self, limit: int = LIST_LIMIT) -> list[str]:
+        """Return the names of all fields, sorted: of an object that is a table."""
+        if len(self._value) > limit:
+            raise Malformed(f"{self._where or 'the document'} has over {limit} fields")
+        return sorted(self._value)
+
+    def end(self) -> None:
+        """Raise Malformed if there is a field that was not asked for."""
+        if self._left:
+            raise Malformed(f"{self.path(min(self._left))} does not belong there")
+
+    def path(self, name: str) -> str:
+        """Return where a field stands, for messages."""
+        shown = name if name.isprintable() and len(name) <= 80 else repr(name)[:80]
+        return f"{self._where}.{shown}" if self._where else shown
+
+    def _elements(self, name: str, limit: int) -> Iterator[tuple[str, Any]]:
+        values = self.any(name)
+        if not isinstance(values, list):
+            raise Malformed(f"{self.path(name)} is no list")
+        if len(values) > limit:
+            raise Malformed(f"{self.path(name)} has over {limit} elements")
+        for number, value in enumerate(values):
+            yield f"{self.path(name)}[{number}]", value
+
+    @staticmethod
+    def _text(place: str, value: Any, pattern: re.Pattern[str] | None) -> str:
+        if (
+            not isinstance(value, str)
+            or not value.isprintable()
+            or not 0 < len(value) <= TEXT_LIMIT
+        ):
+            raise Malformed(
+                f"{place} is {value!r:.100}, not a text of 1 to {TEXT_LIMIT} characters"
+            )
+        if pattern and not pattern.fullmatch(value):
+            raise Malformed(f"{place} is malformed: {value!r:.100}")
+        return value
+
+
 # --- pipeline/documents/dsse.py -------------------------------------------------------------------
 #
 # DSSE envelopes (https://github.com/secure-systems-lab/dsse): a payload, its type, signatures.
@@ -930,7 +1080,6 @@ RELEASED = "all"  # the level of variation of a release
 BYPRODUCTS = ("console.log", "ledger.jsonl.gz", "progress.jsonl", "timings.json")
 FILES_LIMIT = 1000
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}")
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -1117,6 +1266,122 @@ def _text(value: Any) -> str:
 
 def _time(value: str) -> datetime:
     return datetime.strptime(value, TIME).replace(tzinfo=timezone.utc)
+
+
+# --- pipeline/documents/verdict.py ----------------------------------------------------------------
+#
+# `verdict.json`: whether the builds of a run match, and if not, in what they differ.
+
+VERDICT_FORMAT = "twinbuild-verdict/1"
+VERDICTS = ("match", "differ", "failed")
+LINE_LIMIT = 20_000  # characters of a path or a reason
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An artifact: `size` and `sha256` are None where the environments do not agree on them."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs in a path, and since which step.
+
+    `kind` is content, mode, owner, time, size, xattr, target, type, links or
+    only-in-<environment>.
+    """
+
+    step: str
+    path: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A path that may differ until a day (year-month-day), and why."""
+
+    path: str
+    reason: str
+    until: str
+
+
+OfLines = TypeVar("OfLines", Difference, Expected)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a comparison: `match`, `differ` or `failed`, `reasons` for people.
+
+    `only_expected` is a `differ` that the image allows for a while, and that no release may have.
+    """
+
+    verdict: str
+    environments: tuple[str, ...]
+    artifacts: tuple[Judged, ...] = ()
+    reasons: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    expected: tuple[Expected, ...] = ()
+    only_expected: bool = False
+
+    @classmethod
+    def of(cls, document: Any) -> Verdict:
+        """Read `verdict.json`; raise Malformed, which names the field.
+
+        `expected` and `only_expected` may be missing: the first farms did not write them.
+        """
+        found = Fields(document)
+        found.one_of("format", VERDICT_FORMAT)
+        verdict = cls(
+            found.one_of("verdict", *VERDICTS),
+            found.texts("environments"),
+            tuple(_judged(each) for each in found.objects("artifacts")),
+            tuple(_line(found.path("reasons"), each) for each in _list(found, "reasons")),
+            _of_lines(Difference, found, "differences"),
+            _of_lines(Expected, found, "expected") if "expected" in found else (),
+            found.flag("only_expected") if "only_expected" in found else False,
+        )
+        found.end()
+        return verdict
+
+    def document(self) -> dict[str, Any]:
+        """Return what is written to `verdict.json`."""
+        values = asdict(self)
+        return {"format": VERDICT_FORMAT, **{each.name: values[each.name] for each in fields(self)}}
+
+
+def _judged(found: Fields) -> Judged:
+    size = None if found.is_null("size") else found.number("size")
+    digest = None if found.is_null("sha256") else found.sha256("sha256")
+    judged = Judged(found.text("name"), size, digest)
+    found.end()
+    return judged
+
+
+def _of_lines(kind: type[OfLines], found: Fields, name: str) -> tuple[OfLines, ...]:
+    """Return a list of objects whose fields are all lines of text."""
+    read = []
+    for each in found.objects(name):
+        lines = {one.name: _line(each.path(one.name), each.any(one.name)) for one in fields(kind)}
+        each.end()
+        read.append(kind(**lines))
+    return tuple(read)
+
+
+def _list(found: Fields, name: str) -> list[Any]:
+    value = found.any(name)
+    if not isinstance(value, list) or len(value) > LIST_LIMIT:
+        raise Malformed(f"{found.path(name)} is no list of at most {LIST_LIMIT} elements")
+    return value
+
+
+def _line(place: str, value: Any) -> str:
+    """Return a text: a path may have characters in it that no other text has."""
+    if not isinstance(value, str) or len(value) > LINE_LIMIT:
+        raise Malformed(f"{place} is {value!r:.100}, not a text of at most {LINE_LIMIT} characters")
+    return value
 
 
 # --- pipeline/documents/artifact_names.py ---------------------------------------------------------
@@ -1446,16 +1711,15 @@ def check_verdict(
     """Raise Refused unless the farm's own verdict is that these builds match, without a but."""
     if "verdict.json" not in manifest:
         raise Refused(SIGNATURE, "the manifest has no verdict.json")
-    verdict = _read_document(read, manifest, "verdict.json")
     try:
-        judged = {artifact["name"]: artifact["sha256"] for artifact in verdict["artifacts"]}
-        buts = ("reasons", "differences", "expected", "only_expected")
-        matches = verdict["verdict"] == "match" and not any(verdict.get(but) for but in buts)
-        same = sorted(verdict["environments"]) == sorted(environments)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Refused(SIGNATURE, f"verdict.json is malformed: {error!r:.200}") from error
-    if not matches:
+        verdict = Verdict.of(_read_document(read, manifest, "verdict.json"))
+    except ValueError as error:
+        raise Refused(SIGNATURE, f"verdict.json is malformed: {error}") from error
+    buts = (verdict.reasons, verdict.differences, verdict.expected, verdict.only_expected)
+    if verdict.verdict != "match" or any(buts):
         raise Refused(DIFFERS, "verdict.json does not say that the builds match")
+    judged = {artifact.name: artifact.sha256 for artifact in verdict.artifacts}
+    same = sorted(verdict.environments) == sorted(environments)
     if not same or judged != stated.artifacts:
         raise Refused(DIFFERS, "verdict.json is on other builds than the statements")
 

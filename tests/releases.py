@@ -313,6 +313,8 @@ class FakeRun:
             "artifacts": artifacts,
             "reasons": [],
             "differences": [],
+            "expected": [],
+            "only_expected": False,
         }
         write_json(self.run.verdict_json, document | changes)
 

@@ -15,18 +15,9 @@ from typing import Any
 from pipeline.base.errors import TwinbuildError, UsageError
 from pipeline.base.files import read_json
 from pipeline.base.plain import plain
-from pipeline.compare.ledgers import Difference
+from pipeline.documents.verdict import Difference, Expected
 
 LIMIT = 100
-
-
-@dataclass(frozen=True)
-class Expected:
-    """A path that may differ until a day (year-month-day), and why."""
-
-    path: str
-    reason: str
-    until: str
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,8 @@ from pipeline.compare.built import Built, open_built
 from pipeline.compare.environments import read_facts
 from pipeline.compare.folders import Folders
 from pipeline.compare.ledger import Entry
-from pipeline.compare.ledgers import Difference
 from pipeline.compare.properties import Values, raw_values, read_entries, values_of
-from pipeline.compare.verdict import Verdict
+from pipeline.documents.verdict import Difference, Verdict
 from pipeline.farm.run import Run
 from pipeline.look import diffoscope
 from pipeline.look.causes.classify import distinct, find_causes_of_values, known_factors

@@ -29,6 +29,7 @@ from pipeline.compare.ledger import (
     read_blocks,
     step_lines,
 )
+from pipeline.documents.verdict import Difference
 
 DIFFERENCES_LIMIT = 1000
 OPEN_LIMIT = 10_000  # paths that differ at one time; more say no more
@@ -54,19 +55,6 @@ UNKNOWN = "unknown"  # until it is known what a side without a line had before
 Names = tuple[str, str]
 Order = tuple[int, bytes]
 Found = tuple[int, str, str]  # number of the step, path, kind
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What differs in a path, and since which step.
-
-    `kind` is content, mode, owner, time, size, xattr, target, type, links or
-    only-in-<environment>.
-    """
-
-    step: str
-    path: str
-    kind: str
 
 
 @dataclass(frozen=True)

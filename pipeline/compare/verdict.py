@@ -2,10 +2,9 @@
 """Stage 4: whether the builds of a run match, and if not, in what they differ."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from pipeline.base.errors import (
     BuildFailed,
@@ -20,40 +19,21 @@ from pipeline.base.errors import (
 from pipeline.base.files import read_json, sha256_file, write_json
 from pipeline.base.plain import plain
 from pipeline.compare.artifacts import ComparedFiles, compare_files
-from pipeline.compare.expected import Expected, expect
+from pipeline.compare.expected import expect
 from pipeline.compare.following import differs_only_in
-from pipeline.compare.ledgers import ComparedLedgers, Difference, compare_ledgers
+from pipeline.compare.ledgers import ComparedLedgers, compare_ledgers
+from pipeline.documents.verdict import Judged, Verdict
 from pipeline.farm.artifacts import list_artifacts
 from pipeline.farm.run import Run
 
-FORMAT = "twinbuild-verdict/1"
 FAILURE_LIMIT = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Judged:
-    """An artifact: `size` and `sha256` are None where the environments do not agree on them."""
+class Outcome(Verdict):
+    """A verdict, and the exit status of a command that compares."""
 
-    name: str
-    size: int | None
-    sha256: str | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result of a comparison. `status` is the exit status of a command that compares.
-
-    `only_expected` is a `differ` that the image allows for a while, and that no release may have.
-    """
-
-    verdict: Literal["match", "differ", "failed"]
-    status: ExitStatus
-    environments: tuple[str, ...]
-    artifacts: tuple[Judged, ...] = ()
-    reasons: tuple[str, ...] = ()
-    differences: tuple[Difference, ...] = ()
-    expected: tuple[Expected, ...] = ()
-    only_expected: bool = False
+    status: ExitStatus = ExitStatus.DONE
 
     def error(self, run_id: str) -> TwinbuildError | None:
         """Return what a command that compares raises: nothing if all is as it should be."""
@@ -65,7 +45,7 @@ class Verdict:
         return kind(f"{what}: {self.reasons[0]}", remedy=f"see {command_line(f'show {run_id}')}")
 
 
-def run_compare(run: Run, *, notify: Callable[[str], None]) -> Verdict:
+def run_compare(run: Run, *, notify: Callable[[str], None]) -> Outcome:
     """Compare every artifact of every environment of `run`; write and return the verdict.
 
     Nothing is raised because builds differ or have failed: that is what the verdict says. The
@@ -85,18 +65,12 @@ def run_compare(run: Run, *, notify: Callable[[str], None]) -> Verdict:
     try:
         verdict = _failed(run, names) or _compared(run, names)
     except InfrastructureFailed as error:
-        verdict = Verdict("failed", error.status, names, reasons=(plain(str(error)),))
-    write_json(run.verdict_json, _document(verdict))
+        verdict = Outcome("failed", names, reasons=(plain(str(error)),), status=error.status)
+    write_json(run.verdict_json, verdict.document())
     notify(f"compare: {verdict.verdict}, {len(verdict.artifacts)} artifacts")
     for reason in verdict.reasons:
         notify(f"compare: {reason}")
     return verdict
-
-
-def _document(verdict: Verdict) -> dict[str, object]:
-    document = asdict(verdict)
-    del document["status"]
-    return {"format": FORMAT, **document}
 
 
 def _check_built(run: Run, names: Sequence[str]) -> None:
@@ -109,7 +83,7 @@ def _check_built(run: Run, names: Sequence[str]) -> None:
             )
 
 
-def _failed(run: Run, names: tuple[str, ...]) -> Verdict | None:
+def _failed(run: Run, names: tuple[str, ...]) -> Outcome | None:
     """Return the verdict if a build failed, or was not given the same job as the others."""
     reasons, statuses = [], []
     for name in names:
@@ -127,7 +101,7 @@ def _failed(run: Run, names: tuple[str, ...]) -> Verdict | None:
         return None
     order = (ExitStatus.BUILD_FAILED, ExitStatus.INPUTS_UNVERIFIED, ExitStatus.INFRASTRUCTURE)
     status = next(status for status in order if status in statuses)
-    return Verdict("failed", status, names, reasons=tuple(reasons))
+    return Outcome("failed", names, reasons=tuple(reasons), status=status)
 
 
 def _failure(document: object) -> tuple[ExitStatus, str]:
@@ -148,7 +122,7 @@ def _job(run: Run, name: str) -> bytes:
         raise InfrastructureFailed(f"cannot read {path}: {error.strerror}") from error
 
 
-def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
+def _compared(run: Run, names: tuple[str, ...]) -> Outcome:
     """Return the verdict on builds that were all completed: each is compared with the first."""
     first, *others = names
     listed = {name: list_artifacts(run.environment(name) / "artifacts") for name in names}
@@ -170,7 +144,7 @@ def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
         for artifact in sorted({artifact for found in listed.values() for artifact in found})
     )
     if not reasons:
-        return Verdict("match", ExitStatus.DONE, names, artifacts)
+        return Outcome("match", names, artifacts)
     apart = [other for (_, other), result in compared.items() if not result.equal]
     other = apart[0] if apart else others[0]
     differing = {
@@ -190,9 +164,8 @@ def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
     )
     only = only and len(compared) == len(others) * len(artifacts)  # none is missing
     releases = run.request().tag is not None
-    return Verdict(
+    return Outcome(
         "differ",
-        ExitStatus.DONE if only and not releases else ExitStatus.DIFFERS,
         names,
         artifacts,
         (*_say_expected(only=only, releases=releases), *expectation.reasons, *ledgers.reasons)
@@ -200,6 +173,7 @@ def _compared(run: Run, names: tuple[str, ...]) -> Verdict:
         ledgers.differences,
         expectation.met,
         only,
+        ExitStatus.DONE if only and not releases else ExitStatus.DIFFERS,
     )
 
 

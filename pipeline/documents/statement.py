@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from pipeline.documents.fields import SHA256
 from pipeline.documents.malformed import Malformed
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -28,7 +29,6 @@ RELEASED = "all"  # the level of variation of a release
 BYPRODUCTS = ("console.log", "ledger.jsonl.gz", "progress.jsonl", "timings.json")
 FILES_LIMIT = 1000
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}")
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,39}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads the documents of a run's first stages: what is malformed becomes an error of the farm."""
+"""Reads the documents of a run: what is malformed becomes an error of the farm."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,7 @@ from pipeline.base.plain import plain
 from pipeline.documents.inputs import Inputs
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.source import Source
+from pipeline.documents.verdict import Verdict
 from pipeline.farm.run import Run
 
 Read = TypeVar("Read")
@@ -27,6 +28,11 @@ def read_source(run: Run) -> Source:
 def read_inputs(run: Run) -> Inputs:
     """Return `inputs.json`; raise as `read_source` does."""
     return _read(Inputs.of, run.inputs_json)
+
+
+def read_verdict(run: Run) -> Verdict:
+    """Return `verdict.json`; raise as `read_source` does."""
+    return _read(Verdict.of, run.verdict_json)
 
 
 def _read(read: Callable[[Any], Read], path: Path) -> Read:

@@ -17,14 +17,14 @@ from pipeline.documents.inputs import Inputs
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.source import Source
 from pipeline.documents.statement import Statement
+from pipeline.documents.verdict import Verdict
 from pipeline.farm import tag as tags
 from pipeline.farm.config import Farm
 from pipeline.farm.run import Request, Run
-from pipeline.farm.run_documents import read_inputs, read_source
+from pipeline.farm.run_documents import read_inputs, read_source, read_verdict
 from pipeline.farm.tag import VerifiedTag
 from pipeline.published.published import describe
 from pipeline.release.apart import check_apart, check_folders
-from pipeline.release.documents import Verdict, read
 from pipeline.release.exported import Exported, open_exported
 from pipeline.release.statements import Signed, check_files, check_signed, read_signed
 
@@ -71,7 +71,7 @@ def check(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
     tag = _check_source(source, request, run)
     _check_tag(source, verified, farm)
     inputs = read_inputs(run)
-    verdict, verdict_document = read(Verdict, run.verdict_json)
+    verdict = read_verdict(run)
     _check_verdict(verdict, request, run)
     exported = open_exported(run, request.image, source, inputs)
     keys = _pinned_keys(verdict.environments, farm)
@@ -88,7 +88,7 @@ def check(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
     for name, stated in statements.items():
         check_files(run, name, stated, {a.name: a.size for a in verdict.artifacts})
     describe(tag, next(iter(statements.values())).job, artifacts)
-    return Checked(tag, statements, artifacts, _documents(exported, verdict_document, signed))
+    return Checked(tag, statements, artifacts, _documents(exported, verdict, signed))
 
 
 def _check_source(source: Source, request: Request, run: Run) -> str:
@@ -215,7 +215,11 @@ def _check_failures(run: Run, environments: Mapping[str, Statement]) -> None:
 
 
 def _documents(
-    exported: Exported, verdict: Mapping[str, Any], signed: Mapping[str, Signed]
+    exported: Exported, verdict: Verdict, signed: Mapping[str, Signed]
 ) -> Mapping[str, bytes]:
     statements = {f"statements/{name}.json": by.content for name, by in signed.items()}
-    return {"lock": exported.lock, "verdict.json": json_bytes(verdict), **statements}
+    return {
+        "lock": exported.lock,
+        "verdict.json": json_bytes(verdict.document()),
+        **statements,
+    }

@@ -15,10 +15,11 @@ from pipeline.base.files import sha256_file
 from pipeline.base.plain import plain
 from pipeline.documents import statement
 from pipeline.documents.dsse import PAYLOAD_LIMIT
+from pipeline.documents.fields import SHA256
 from pipeline.documents.job import Job
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.malformed import Malformed
-from pipeline.documents.statement import SHA256, Statement
+from pipeline.documents.statement import Statement
 from pipeline.farm.run import Run
 
 SIZE_LIMIT = 2 * PAYLOAD_LIMIT

@@ -23,6 +23,7 @@ from pipeline.documents.statement import (
     why_no_release,
     why_one_build,
 )
+from pipeline.documents.verdict import Verdict
 from pipeline.verify.report import DIFFERS, SIGNATURE, Refused
 
 STATEMENT_LIMIT = 8 * 1024 * 1024
@@ -231,15 +232,14 @@ def check_verdict(
     """Raise Refused unless the farm's own verdict is that these builds match, without a but."""
     if "verdict.json" not in manifest:
         raise Refused(SIGNATURE, "the manifest has no verdict.json")
-    verdict = _read_document(read, manifest, "verdict.json")
     try:
-        judged = {artifact["name"]: artifact["sha256"] for artifact in verdict["artifacts"]}
-        buts = ("reasons", "differences", "expected", "only_expected")
-        matches = verdict["verdict"] == "match" and not any(verdict.get(but) for but in buts)
-        same = sorted(verdict["environments"]) == sorted(environments)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Refused(SIGNATURE, f"verdict.json is malformed: {error!r:.200}") from error
-    if not matches:
+        verdict = Verdict.of(_read_document(read, manifest, "verdict.json"))
+    except ValueError as error:
+        raise Refused(SIGNATURE, f"verdict.json is malformed: {error}") from error
+    buts = (verdict.reasons, verdict.differences, verdict.expected, verdict.only_expected)
+    if verdict.verdict != "match" or any(buts):
         raise Refused(DIFFERS, "verdict.json does not say that the builds match")
+    judged = {artifact.name: artifact.sha256 for artifact in verdict.artifacts}
+    same = sorted(verdict.environments) == sorted(environments)
     if not same or judged != stated.artifacts:
         raise Refused(DIFFERS, "verdict.json is on other builds than the statements")

@@ -17,9 +17,9 @@ from rich.console import Console
 from pipeline import flow
 from pipeline.base import command
 from pipeline.base.display import Display
-from pipeline.base.errors import BuildFailed, Differs, ExitStatus, InfrastructureFailed, UsageError
+from pipeline.base.errors import BuildFailed, Differs, InfrastructureFailed, UsageError
 from pipeline.base.files import write_json
-from pipeline.compare.verdict import Verdict
+from pipeline.compare.verdict import Outcome
 from pipeline.farm.run import Request, Run
 from pipeline.farm.workspace import Workspace
 from pipeline.machines.host import Mirrors
@@ -102,7 +102,7 @@ def test_a_build_that_contradicts_an_earlier_one_is_told(
     builds |= {"beta": contradict}
     for stage in ("take_source", "take_inputs", "_say_what_varies", "explain", "write_report"):
         monkeypatch.setattr(flow, stage, lambda *_, **__: None)
-    verdict = Verdict("match", ExitStatus.DONE, ("alpha", "beta"))
+    verdict = Outcome("match", ("alpha", "beta"))
     monkeypatch.setattr(flow, "run_compare", lambda *_, **__: verdict)
     with pytest.raises(Differs, match="beta: 40-hooks/x made another tree than before"):
         flow.build(workspace, run, display)

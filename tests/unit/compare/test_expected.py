@@ -14,13 +14,13 @@ import pytest
 
 from pipeline.base.errors import ExitStatus, UsageError
 from pipeline.base.files import read_json, sha256_bytes, write_json
-from pipeline.compare.verdict import Verdict, run_compare
+from pipeline.compare.verdict import Outcome, run_compare
 from pipeline.farm.config import parse_image
 from pipeline.farm.run import Run
 from pipeline.report.write import write_report
 from tests.differing_run import make_run
 
-Compared = tuple[Run, Verdict]
+Compared = tuple[Run, Outcome]
 STEM = "mini-amd64-3.3"
 TODAY = date.today()  # noqa: DTZ011 - the comparison's own, give or take the zone
 LATER, EARLIER = (str(TODAY + timedelta(days=days)) for days in (30, -30))

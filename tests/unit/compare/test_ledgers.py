@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pipeline.base.errors import BuildFailed
 from pipeline.compare import ledger
 from pipeline.compare import ledgers as module
-from pipeline.compare.ledgers import ComparedLedgers, Difference, compare_ledgers
+from pipeline.compare.ledgers import ComparedLedgers, compare_ledgers
+from pipeline.documents.verdict import Difference
 from pipeline.guest.ledger import Ledger
 
 ROOT = Path(__file__).parents[3]

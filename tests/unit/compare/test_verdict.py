@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.base.errors import ExitStatus, UsageError
 from pipeline.base.files import read_json, write_json
-from pipeline.compare.verdict import Verdict, run_compare
+from pipeline.compare.verdict import Outcome, run_compare
 from pipeline.documents.json_form import json_bytes
 from pipeline.farm.run import Request, Run, create
 
@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Run:
     return make_run(tmp_path, "alpha", "beta")
 
 
-def compare(run: Run) -> Verdict:
+def compare(run: Run) -> Outcome:
     told: list[str] = []
     verdict = run_compare(run, notify=told.append)
     document = read_json(run.verdict_json, failure=UsageError)

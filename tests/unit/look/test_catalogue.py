@@ -12,7 +12,7 @@ import pytest
 from pipeline.base.errors import UsageError
 from pipeline.base.files import read_json
 from pipeline.compare.explain import explain
-from pipeline.compare.verdict import Verdict, run_compare
+from pipeline.compare.verdict import Outcome, run_compare
 from pipeline.farm.run import Run
 from pipeline.look.causes.classify import NAMES
 from tests.causes_catalogue import HOOKS, PATCHES, Hook, Patch
@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return make_base(tmp_path_factory.mktemp("base"))
 
 
-def judge(run: Run) -> tuple[Verdict, Files]:
+def judge(run: Run) -> tuple[Outcome, Files]:
     verdict = run_compare(run, notify=lambda _: None)
     if explain(run, verdict, notify=lambda _: None) is None:
         return verdict, {}
@@ -38,9 +38,9 @@ def judge(run: Run) -> tuple[Verdict, Files]:
 
 
 @pytest.fixture(scope="session")
-def in_tree(base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Verdict, Files]:
+def in_tree(base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Files]:
     """All hooks in few builds on each side, as a farm would run them."""
-    verdicts: list[Verdict] = []
+    verdicts: list[Outcome] = []
     files: Files = {}
     for begin in range(0, len(HOOKS), AT_ONCE):
         hooks = [(hook.name, hook.does) for hook in HOOKS[begin : begin + AT_ONCE]]
@@ -61,7 +61,7 @@ def names(file: Mapping[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
-def test_a_cause_in_the_tree(hook: Hook, in_tree: tuple[Verdict, Files]) -> None:
+def test_a_cause_in_the_tree(hook: Hook, in_tree: tuple[Outcome, Files]) -> None:
     verdict, files = in_tree
     found = {(d.step, d.path, d.kind) for d in verdict.differences}
     assert (f"40-hooks/{hook.name}", hook.path, hook.kind) in found
@@ -74,7 +74,7 @@ def test_a_cause_in_the_tree(hook: Hook, in_tree: tuple[Verdict, Files]) -> None
         assert all(inside) if inside else file["shown"]
 
 
-def test_a_hook_makes_no_other_difference(in_tree: tuple[Verdict, Files]) -> None:
+def test_a_hook_makes_no_other_difference(in_tree: tuple[Outcome, Files]) -> None:
     verdict, _ = in_tree
     expected = {(f"40-hooks/{hook.name}", hook.path) for hook in HOOKS}
     found = {(d.step, d.path) for d in verdict.differences}

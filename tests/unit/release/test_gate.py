@@ -423,7 +423,7 @@ def test_a_verdict_that_contradicts_itself(make_run: MakeRun, refused: Refused) 
     judged = json.loads(fake.run.verdict_json.read_bytes())["artifacts"]
     changes: list[tuple[dict[str, object], str]] = [
         ({"reasons": ["beta is late"]}, "the builds differ"),
-        ({"differences": [{"path": "etc/x"}]}, "the builds differ"),
+        ({"differences": [{"step": "40-x", "path": "etc/x", "kind": "mode"}]}, "the builds differ"),
         ({"only_expected": True}, "the builds differ"),
         ({"artifacts": [*judged, judged[0]]}, "has an artifact twice"),
         ({"artifacts": [{**judged[0], "size": 1}, *judged[1:]]}, "another size of mini-amd64"),
@@ -477,6 +477,10 @@ def leaves(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[st
             yield (*path, name)
 
 
+# The first farms did not write them; without them a verdict says what it says with them empty.
+MAY_BE_MISSING = (("expected",), ("only_expected",))
+
+
 def changed(document: Any, path: Sequence[str | int], value: object) -> Any:
     """Return a copy with another value at `path`, or without it if `value` is ODD itself."""
     found = made = deepcopy(document)
@@ -514,6 +518,8 @@ def test_no_field_of_a_document_can_be_odd(make_run: MakeRun, farm: Farm, name: 
     for where in leaves(document):
         for value in (ODD, *ODD):
             if is_same(document, where, value) or where in UNUSED[name]:
+                continue
+            if value is ODD and where in MAY_BE_MISSING:
                 continue
             write_json(path, changed(document, where, value))
             if not refusal(fake, farm):

@@ -217,7 +217,9 @@ def test_a_statement_of_another_shape(
     [
         ({"verdict": "differ"}, 1),
         ({"reasons": ["x"]}, 1),
-        ({"expected": [{"path": "x"}]}, 1),
+        ({"expected": [{"path": "x", "reason": "a", "until": "2027-03-31"}]}, 1),
+        ({"expected": [{"path": "x"}]}, 6),
+        ({"format": "twinbuild-verdict/2"}, 6),
         ({"environments": ["alpha", "gamma"]}, 1),
         ({"artifacts": []}, 1),
         ({"artifacts": None}, 6),
