@@ -2,13 +2,12 @@
 """Strings the stages together: what `./farm build` and `./farm release` do from end to end."""
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.base import command, dsse, git
 from pipeline.base.display import Display
@@ -16,21 +15,12 @@ from pipeline.base.errors import Differs, InfrastructureFailed, TwinbuildError, 
 from pipeline.base.files import read_json
 from pipeline.compare.explain import explain
 from pipeline.compare.verdict import run_compare
-from pipeline.documents.lock import Lock
 from pipeline.farm import policy as policies
 from pipeline.farm import ready, variation
 from pipeline.farm import run as runs
 from pipeline.farm.run import Request, Run
-from pipeline.farm.tag import check_name
 from pipeline.farm.workspace import Workspace
-from pipeline.inputs import addresses, locking
-from pipeline.inputs.debian_source import Binary
-from pipeline.inputs.lock_file import load
-from pipeline.inputs.locking import make_lock, write_lock
-from pipeline.inputs.proof import Proof, prove
-from pipeline.inputs.request import read_local_of, with_own_archives
-from pipeline.inputs.snapshot import write_snapshot
-from pipeline.inputs.source_files import take_out
+from pipeline.inputs import addresses
 from pipeline.inputs.stage import run_inputs
 from pipeline.machines import engine
 from pipeline.machines.host import Mirrors
@@ -343,102 +333,6 @@ def describe(workspace: Workspace, tag: str, display: Display) -> list[Path]:
     with policies.opened(workspace.farm, workspace.checkout) as policy:
         decided = replace(workspace, farm=policy.farm)
         return describe_again(tag, decided.farm, decided.public, notify=display.say)
-
-
-def lock(workspace: Workspace, image: str, display: Display, *, tree: Path | None = None) -> Path:
-    """Write the lock of an image from today's archives; return where it is.
-
-    `tree` is the working tree of another repository that holds the image.
-    """
-    made = make_lock(
-        tree or workspace.checkout,
-        image,
-        workspace.farm,
-        workspace.store,
-        workspace.cache,
-        workspace.builder / "package-lists",
-        display.say,
-    )
-    return write_lock(tree or workspace.checkout, made)
-
-
-def check_lock(
-    workspace: Workspace, image: str, display: Display, *, tree: Path | None = None
-) -> int:
-    """Check that a lock fits what is asked for and can be had; return its number of packages."""
-    found = locking.check_lock(
-        tree or workspace.checkout,
-        image,
-        workspace.farm,
-        workspace.store,
-        workspace.builder / "package-lists",
-        display.say,
-    )
-    return len(found.packages)
-
-
-def snapshot(workspace: Workspace, tag: str, image: str, *, source: str | None = None) -> Path:
-    """Write the tagged snapshot of an image; return its folder."""
-    lock = _tagged_lock(workspace, tag, image, source)
-    with _tagged_tree(workspace, tag, image, source) as tree:
-        farm = with_own_archives(tree, lock, workspace.farm)
-        return write_snapshot(workspace.snapshots, tag, lock, farm, workspace.store)
-
-
-def prove_lock(workspace: Workspace, tag: str, image: str, *, source: str | None = None) -> Proof:
-    """Prove from the tagged snapshot alone that archives had what a tag's lock names."""
-    lock = _tagged_lock(workspace, tag, image, source)
-    with _tagged_tree(workspace, tag, image, source) as tree:
-        farm = with_own_archives(tree, lock, workspace.farm)
-        return prove(lock, workspace.snapshots / tag, farm.archives)
-
-
-def own_packages(
-    workspace: Workspace, image: str, *, tag: str | None = None, source: str | None = None
-) -> tuple[Binary, ...]:
-    """Return the packages that an image brings itself, in a working tree or as they were tagged.
-
-    `source` is the repository that holds the image, if it is not the farm's own.
-    """
-    if tag is None:
-        tree = Path(source) if source else workspace.checkout
-        return read_local_of(tree, image).binaries
-    with _tagged_tree(workspace, tag, image, source) as tree:
-        return read_local_of(tree, image).binaries
-
-
-@contextmanager
-def _tagged_tree(workspace: Workspace, tag: str, image: str, source: str | None) -> Iterator[Path]:
-    """Give a folder with what concerns the inputs of an image as it was tagged."""
-    path = f"images/live/{image}"
-    archive = ("archive", "--format=tar", f"--prefix={path}/")
-    with TemporaryDirectory(prefix="twinbuild-") as folder:
-        exported = Path(folder, "image.tar")
-        exported.write_bytes(_ask_tag(workspace, tag, path, source, archive))
-        take_out(exported, image, Path(folder))
-        yield Path(folder)
-
-
-def _tagged_lock(workspace: Workspace, tag: str, image: str, source: str | None) -> Lock:
-    path = f"images/live/{image}/lock"
-    return load(_ask_tag(workspace, tag, path, source, ("cat-file", "blob")))
-
-
-def _ask_tag(
-    workspace: Workspace, tag: str, path: str, source: str | None, question: Sequence[str]
-) -> bytes:
-    """Return what Git answers to a question about a path as it was tagged."""
-    check_name(tag)
-    repository = (
-        git.fetch(source, workspace.cache / "git")
-        if source
-        else git.open_checkout(workspace.checkout)
-    )
-    with git.opened(repository) as reader:
-        found = git.git(reader, *question, f"refs/tags/{tag}:{path}", accept=range(256))
-    if found.status:
-        raise UsageError(f"there is no {path} in a tag {tag!r}", detail=found.tail)
-    return found.stdout
 
 
 def clean_engines(workspace: Workspace) -> list[str]:

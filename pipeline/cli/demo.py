@@ -27,6 +27,7 @@ from pipeline.base.yaml_reader import parse_yaml
 from pipeline.farm import policy, ready
 from pipeline.farm.run import Request
 from pipeline.farm.workspace import Workspace, open_workspace
+from pipeline.inputs.image_lock import lock_image
 from pipeline.machines.boot import Announcement, boot_image
 
 TAG, IMAGE = "3.3", "mini"
@@ -117,7 +118,7 @@ def prepare(workspace: Workspace, folder: Path, display: Display) -> Demo:
         keys = {name: dsse.make_key(folder / f"{name}.pem") for name in workspace.farm.environments}
         demo = Demo(folder, fingerprint, keys)
         _pin_keys(demo)
-        flow.lock(open_workspace(farm), IMAGE, display)
+        lock_image(open_workspace(farm), IMAGE, display.say)
         identity = {"GNUPGHOME": os.fspath(home)}
         _git(farm, "add", "--all", env=identity)
         _git(farm, "commit", "--quiet", "--message=Lock today's packages", env=identity)

@@ -45,12 +45,12 @@ def init(
 @farm_task(ExitStatus.INPUTS_UNVERIFIED)
 def new_image(_c: Context, name: str) -> None:
     """Begin an image of your own: a copy of mini under another name, with its lock."""
-    from pipeline import flow
     from pipeline.cli import new_image as copies
+    from pipeline.inputs.image_lock import lock_image
 
     workspace = open_farm()
     folder = copies.new_image(workspace.checkout / "images" / "live", name)
-    lock = flow.lock(workspace, name, open_display())
+    lock = lock_image(workspace, name, open_display().say)
     shown = folder.relative_to(workspace.checkout)
     print(f"{shown}/ is made and {lock.name} is written; what goes in is in package-lists/")
     print(f'git add {shown} && git commit --message "{name}: begin"')
@@ -71,7 +71,7 @@ def lock(
     archive at the time the lock states, and names those that are not Debian's. --source is the
     working tree of another repository that holds the image.
     """
-    from pipeline import flow
+    from pipeline.inputs import image_lock
 
     workspace, tree = open_farm(), Path(source) if source else None
     if tag and not check:
@@ -79,15 +79,16 @@ def lock(
             "--tag goes with --check", remedy=command_line(f"lock --check --tag {tag}")
         )
     if tag:
-        _print_proof(flow.prove_lock(workspace, tag, image, source=source))
-        _print_own(flow.own_packages(workspace, image, tag=tag, source=source))
+        _print_proof(image_lock.prove_tagged_lock(workspace, tag, image, source=source))
+        _print_own(image_lock.own_packages(workspace, image, tag=tag, source=source))
         print("proven from the snapshot alone: signature, indices and each package's bytes")
     elif check:
-        count = flow.check_lock(workspace, image, open_display(), tree=tree)
-        _print_own(flow.own_packages(workspace, image, source=source))
+        count = image_lock.check_lock(workspace, image, open_display().say, tree=tree)
+        _print_own(image_lock.own_packages(workspace, image, source=source))
         print(f"{count} packages are locked and can be had")
     else:
-        print(f"{flow.lock(workspace, image, open_display(), tree=tree)} is written; commit it")
+        written = image_lock.lock_image(workspace, image, open_display().say, tree=tree)
+        print(f"{written} is written; commit it")
 
 
 def _print_proof(proof: Proof) -> None:

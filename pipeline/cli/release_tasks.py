@@ -44,9 +44,9 @@ def release(
 @farm_task(ExitStatus.INPUTS_UNVERIFIED, ExitStatus.SIGNATURE)
 def snapshot(_c: Context, tag: str, image: str = "mini", source: str | None = None) -> None:
     """Keep what a tag's lock names, with Debian's own signed indices, so that apt can use it."""
-    from pipeline import flow
+    from pipeline.inputs.image_lock import write_tagged_snapshot
 
-    print(f"{flow.snapshot(open_farm(), tag, image, source=source)} is complete")
+    print(f"{write_tagged_snapshot(open_farm(), tag, image, source=source)} is complete")
 
 
 @task(

@@ -18,6 +18,7 @@ from pipeline.base import dsse
 from pipeline.base.display import Display
 from pipeline.farm.run import Request, Run
 from pipeline.farm.workspace import Workspace, open_workspace
+from pipeline.inputs.image_lock import lock_image
 from pipeline.machines import engine
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -82,7 +83,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, workspace: Workspace) -> Tiny
     (boot / "vmlinuz-0").write_text("no kernel\n")
     (boot / "initrd.img-0").write_text("no initramfs\n")
     git(folder, "init", "--quiet")
-    flow.lock(workspace, "tiny", display(), tree=folder)
+    lock_image(workspace, "tiny", display().say, tree=folder)
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message=A tiny image")
     git(folder, "branch", "base")

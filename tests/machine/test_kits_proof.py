@@ -22,6 +22,7 @@ from pipeline.documents.system_partition import SWITCH_SIZE, switch
 from pipeline.farm.run import Request
 from pipeline.farm.workspace import Workspace, open_workspace
 from pipeline.guest.kits.lines import read_ledger, tree_digest
+from pipeline.inputs.image_lock import lock_image
 from pipeline.kits.install.apply import apply_kit
 from pipeline.kits.install.description import Trust, load_trust
 from pipeline.kits.install.medium import Medium
@@ -144,7 +145,7 @@ def _release(farm: Workspace, tag: str, hook: str, packages: str) -> None:
     (image / HOOK).parent.mkdir(parents=True, exist_ok=True)
     (image / HOOK).write_text(hook)
     (image / "package-lists/proof.list.chroot").write_text(f"{packages}\n")
-    flow.lock(farm, IMAGE, display())
+    lock_image(farm, IMAGE, display().say)
     git(farm.checkout, "add", "--all")
     git(farm.checkout, "commit", "--quiet", f"--message={tag}")
     git(farm.checkout, "tag", "--annotate", f"--message={tag}", tag)

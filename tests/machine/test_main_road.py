@@ -18,6 +18,7 @@ from pipeline.cli import demo as demonstration
 from pipeline.cli.demo import IMAGE, TAG, Demo
 from pipeline.farm.run import list_runs
 from pipeline.farm.workspace import Workspace, open_workspace
+from pipeline.inputs.image_lock import write_tagged_snapshot
 from pipeline.machines.boot import Firmware, boot_image
 from tests.machine.conftest import CHECKOUT, display
 
@@ -82,8 +83,8 @@ def test_plain_tools_verify_it(released: Demo, published: Path, tmp_path: Path) 
 
 
 def test_plain_apt_installs_from_the_snapshot(farm: Workspace, tmp_path: Path) -> None:
-    snapshot = flow.snapshot(farm, TAG, IMAGE)
-    assert flow.snapshot(farm, TAG, IMAGE) == snapshot  # there already: left alone
+    snapshot = write_tagged_snapshot(farm, TAG, IMAGE)
+    assert write_tagged_snapshot(farm, TAG, IMAGE) == snapshot  # there already: left alone
     options = "check-valid-until=no signed-by"
     sources = [
         f"deb [{options}={archive.keyring}] copy:{snapshot}/{name} {suite} main"
@@ -98,7 +99,7 @@ def test_plain_apt_installs_from_the_snapshot(farm: Workspace, tmp_path: Path) -
 
 
 def test_debootstrap_trusts_the_snapshot(farm: Workspace, tmp_path: Path) -> None:
-    snapshot = flow.snapshot(farm, TAG, IMAGE)
+    snapshot = write_tagged_snapshot(farm, TAG, IMAGE)
     keyring = farm.farm.archives["debian"].keyring
     argv = ["debootstrap", "--print-debs", f"--keyring={keyring}", "--variant=minbase", "trixie"]
     archive = (snapshot / "debian").as_uri()

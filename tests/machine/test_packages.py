@@ -10,6 +10,7 @@ import pytest
 from pipeline import flow
 from pipeline.base.errors import Differs
 from pipeline.farm.workspace import Workspace
+from pipeline.inputs.image_lock import lock_image
 from tests.machine.conftest import Tiny, display, git, start
 
 pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(2400)]
@@ -72,7 +73,7 @@ def brings_its_own(workspace: Workspace, tiny: Tiny) -> Tiny:
         path.write_text(content)
     (image / "packages/greeter/debian/rules").chmod(0o755)
     (image / "package-lists/tiny.list.chroot").write_text("bash\ngreeter\n")
-    flow.lock(workspace, "tiny", display(), tree=tiny.folder)
+    lock_image(workspace, "tiny", display().say, tree=tiny.folder)
     git(tiny.folder, "add", "--all")
     git(tiny.folder, "commit", "--quiet", "--message=Bring a package")
     return tiny

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline import flow
 from pipeline.base.display import Display
 from pipeline.cli import demo
 from pipeline.farm import policy, ready
@@ -52,7 +51,7 @@ def test_the_demos_tag_satisfies_its_policy(
     """Also from a clone of depth 1, which has a remote, with a policy of the operator's own set."""
     monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TWINBUILD_POLICY", str(tmp_path / "nothing"))
-    monkeypatch.setattr(flow, "lock", lambda *_: None)
+    monkeypatch.setattr(demo, "lock_image", lambda *_: None)
     origin = tmp_path / "origin"
     origin.mkdir()
     shutil.copy(ROOT / "farm.yaml", origin)

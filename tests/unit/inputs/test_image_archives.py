@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from urllib3.util import parse_url
 
-from pipeline import flow
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError
 from pipeline.documents.lock import Lock
 from pipeline.farm.config import Archive
 from pipeline.farm.workspace import Workspace
 from pipeline.inputs.image_archives import OwnArchive, read_archives
+from pipeline.inputs.image_lock import prove_tagged_lock, write_tagged_snapshot
 from pipeline.inputs.locking import check_lock, write_lock
 from pipeline.inputs.proof import prove
 from pipeline.inputs.request import with_own_archives
@@ -440,13 +440,13 @@ def test_a_tag_brings_its_own_key(
     commit_and_tag(workshop.tree, "3.3")
     name_it(workshop, keys["archive"])  # later, in the working tree
     workspace = Workspace(workshop.tree, workshop.farm)
-    assert flow.snapshot(workspace, "3.3", "mini").is_dir()
-    proven = flow.prove_lock(workspace, "3.3", "mini")
+    assert write_tagged_snapshot(workspace, "3.3", "mini").is_dir()
+    proven = prove_tagged_lock(workspace, "3.3", "mini")
     assert {package.archive for package in lock.packages} == {s.archive for s in proven.suites}
     commit_and_tag(workshop.tree, "3.4")
     shutil.copytree(workspace.snapshots / "3.3", workspace.snapshots / "3.4")
     with pytest.raises(InputsUnverified, match=r"known key; .*archives/own\.key\.chroot"):
-        flow.prove_lock(workspace, "3.4", "mini")
+        prove_tagged_lock(workspace, "3.4", "mini")
 
 
 def commit_and_tag(tree: Path, tag: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import flow
 from pipeline.base.errors import UsageError
 from pipeline.cli import image_tasks
 from pipeline.farm.workspace import Workspace
+from pipeline.inputs.image_lock import own_packages
 from pipeline.inputs.local_packages import read_local
 from pipeline.inputs.locking import refuse_stale
 from pipeline.inputs.request import read_request
@@ -297,8 +297,8 @@ def test_what_is_not_debians_is_named_now_and_as_it_was_tagged(
     for words in (["init", "-q"], ["add", "--all"], ["commit", "-qm", "x"], ["tag", "3.3"]):
         subprocess.run([*git, *words], check=True)
     source(image_of(shop), version="1.3")
-    tagged = flow.own_packages(workspace, "mini", tag="3.3")
-    now = flow.own_packages(workspace, "mini", source=str(shop.tree))
+    tagged = own_packages(workspace, "mini", tag="3.3")
+    now = own_packages(workspace, "mini", source=str(shop.tree))
     assert [(p.name, p.version) for p in tagged][:2] == [("addon", "1.0"), ("greeter", "1.2")]
     assert [(p.name, p.version) for p in now][:2] == [("addon", "1.0"), ("greeter", "1.3")]
     image_tasks._print_own(tagged[:2])
@@ -308,4 +308,4 @@ def test_what_is_not_debians_is_named_now_and_as_it_was_tagged(
         "not Debian's: greeter 1.2 (built from mini/packages/greeter/debian/control)\n"
     )
     with pytest.raises(UsageError, match=r"there is no images/live/mini in a tag '3\.4'"):
-        flow.own_packages(workspace, "mini", tag="3.4")
+        own_packages(workspace, "mini", tag="3.4")
