@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The runs for people: what each came to, where its files are, and which may go.
+"""The runs for people: how far each is, its result, where its files are, and which may go.
 
 All lines are safe for a terminal, whatever a build wrote into its logs and documents.
 """
@@ -10,12 +10,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from pipeline.base.errors import TwinbuildError, UsageError
-from pipeline.base.files import read_json
+from pipeline.base.errors import UsageError
 from pipeline.base.plain import plain
 from pipeline.farm.run import Request, Run
+from pipeline.farm.run_view import (
+    Document,
+    EnvironmentView,
+    InputsView,
+    RunView,
+    SourceView,
+    VerdictView,
+    read_end,
+)
 
 LOGS = ("console.log", "progress.jsonl", "ledger.jsonl.gz")
 LOG_TAIL = 10
@@ -25,10 +32,7 @@ TAIL_BYTES = 16 * 1024
 def list_lines(runs: Sequence[Run], *, now: datetime | None = None) -> list[str]:
     """Return a line a run: its name, commit-ish, state, size and age."""
     moment = now or datetime.now(UTC)
-    rows = [
-        (run.id, _wanted(_request(run)), state(run), _bytes(_size(run.folder)), _age(run, moment))
-        for run in runs
-    ]
+    rows = [_row(RunView(run), moment) for run in runs]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         plain(
@@ -38,36 +42,38 @@ def list_lines(runs: Sequence[Run], *, now: datetime | None = None) -> list[str]
     ]
 
 
-def state(run: Run) -> str:
-    """Return in a few words how far a run came."""
-    if (run.release / "SHA256SUMS.asc").exists():
+def _row(seen: RunView, now: datetime) -> tuple[str, ...]:
+    run = seen.run
+    wanted = _wanted(seen.request.content)
+    return run.id, wanted, _state(seen), _bytes(_size(run.folder)), _age(run, now)
+
+
+def _state(seen: RunView) -> str:
+    """Return in a few words how far a run is."""
+    if seen.released:
         return "released"
-    if run.verdict_json.exists():
-        return str(_read(run.verdict_json).get("verdict", "damaged"))
-    request = _request(run)
-    built = [f"{name} {_built(run, name)}" for name in request.environments] if request else []
-    if any(not words.endswith("not built") for words in built):
-        return ", ".join(built)
-    if run.inputs_json.exists():
+    if seen.verdict.exists:
+        return _judged(seen.verdict.content)
+    environments = seen.environments.values()
+    if any(environment.state != "not built" for environment in environments):
+        return ", ".join(f"{one.name} {one.state}" for one in environments)
+    if seen.inputs.exists:
         return "inputs complete"
-    return "source complete" if run.source_json.exists() else "started"
+    return "source complete" if seen.source.exists else "started"
 
 
 def describe(run: Run, *, now: datetime | None = None) -> list[str]:
     """Return what there is to know of a run: its stages, verdict, files and logs."""
-    request = _request(run)
+    seen = RunView(run)
     sections: list[tuple[str, list[str]]] = [
         ("run", [f"{run.id}, {_age(run, now or datetime.now(UTC))}"]),
-        ("asked for", [_asked(request)]),
-        ("source", list(_source(run))),
-        ("inputs", list(_inputs(run))),
-    ]
-    if request:
-        sections += [(name, list(_environment(run, name))) for name in request.environments]
-    sections += [
-        ("verdict", list(_verdict(run))),
-        ("report", [_report(run)]),
-        ("release", [f"signed in {run.release}" if state(run) == "released" else "not made"]),
+        ("asked for", [_asked(seen.request.content)]),
+        ("source", list(_source(seen.source))),
+        ("inputs", [_inputs(seen.inputs)]),
+        *((one.name, list(_environment(one))) for one in seen.environments.values()),
+        ("verdict", list(_verdict(seen))),
+        ("report", [str(seen.page) if seen.page.exists() else "not written"]),
+        ("release", [f"signed in {run.release}" if seen.released else "not made"]),
         ("folder", [f"{run.folder}, {_bytes(_size(run.folder))}"]),
     ]
     return [
@@ -103,13 +109,6 @@ def clean(
     return freed
 
 
-def _request(run: Run) -> Request | None:
-    try:
-        return run.request()
-    except TwinbuildError:
-        return None
-
-
 def _wanted(request: Request | None) -> str:
     if request is None:
         return "damaged"
@@ -124,93 +123,59 @@ def _asked(request: Request | None) -> str:
     return f"{request.image}, {_wanted(request)}{of}, {request.compression}, in {environments}"
 
 
-def _source(run: Run) -> Iterator[str]:
-    if not run.source_json.exists():
-        yield "not exported"
+def _source(document: Document[SourceView]) -> Iterator[str]:
+    source = document.content
+    if source is None:
+        yield document.fault or "not exported"
         return
-    said = _read(run.source_json)
-    commit = str(said.get("commit", "?"))[:12]
-    yield f"{said.get('version', '?')}, commit {commit} of {said.get('repository', '?')}"
-    epoch = said.get("epoch")
-    if isinstance(epoch, int) and 0 <= epoch < 2**32:
-        yield f"committed {datetime.fromtimestamp(epoch, UTC):%Y-%m-%d %H:%M} UTC"
-    if said.get("dirty"):
+    commit = (source.commit or "?")[:12]
+    yield f"{source.version or '?'}, commit {commit} of {source.repository or '?'}"
+    if source.epoch is not None:
+        yield f"committed {datetime.fromtimestamp(source.epoch, UTC):%Y-%m-%d %H:%M} UTC"
+    if source.dirty:
         yield "the working tree had changes, which were not built"
-    tag = said.get("tag")
-    if isinstance(tag, dict):
-        yield f"tag signed by {tag.get('signer') or 'nobody: farm.yaml asks for no signature'}"
+    if source.tagged:
+        yield f"tag signed by {source.signer or 'nobody: farm.yaml asks for no signature'}"
 
 
-def _inputs(run: Run) -> Iterator[str]:
-    if not run.inputs_json.exists():
-        yield "not complete"
-        return
-    said = _read(run.inputs_json)
-    packages = said.get("packages")
-    if not isinstance(packages, list):
-        packages = []
-    sizes = [package.get("size") for package in packages if isinstance(package, dict)]
-    size = _bytes(sum(size for size in sizes if isinstance(size, int)))
-    yield f"{len(sizes)} packages, {size}, lock {str(said.get('lock_sha256', '?'))[:12]}"
+def _inputs(document: Document[InputsView]) -> str:
+    inputs = document.content
+    if inputs is None:
+        return document.fault or "not complete"
+    lock = (inputs.lock_sha256 or "?")[:12]
+    return f"{inputs.packages} packages, {_bytes(inputs.size)}, lock {lock}"
 
 
-def _built(run: Run, name: str) -> str:
-    folder = run.environment(name)
-    if (folder / "failure.json").exists():
-        return "failed"
-    return "built" if (folder / "statement.json").exists() else "not built"
-
-
-def _environment(run: Run, name: str) -> Iterator[str]:
-    folder, built = run.environment(name), _built(run, name)
-    if built == "failed":
-        said = _read(folder / "failure.json")
-        yield f"failed with status {said.get('status', '?')}: {said.get('what', '?')}"
-        yield from (f"  {line}" for line in _last_lines(folder / "console.log"))
+def _environment(seen: EnvironmentView) -> Iterator[str]:
+    if seen.state == "failed":
+        failure = seen.failure.content
+        status, what = (failure.status, failure.what) if failure else (None, seen.failure.fault)
+        yield f"failed with status {'?' if status is None else status}: {what or '?'}"
+        lines = read_end(seen.console_log, TAIL_BYTES).decode(errors="replace").splitlines()
+        yield from (f"  {line}" for line in lines[-LOG_TAIL:])
     else:
-        yield built
-    for path in sorted((folder / "artifacts").glob("*")):
+        yield seen.state
+    for path in sorted((seen.folder / "artifacts").glob("*")):
         yield f"{_bytes(path.lstat().st_size)}  {path}"
-    for log in LOGS:
-        if (folder / log).exists():
-            yield f"{_bytes((folder / log).lstat().st_size)}  {folder / log}"
+    for log in (seen.folder / name for name in LOGS):
+        if log.exists():
+            yield f"{_bytes(log.lstat().st_size)}  {log}"
 
 
-def _verdict(run: Run) -> Iterator[str]:
-    if not run.verdict_json.exists():
+def _verdict(seen: RunView) -> Iterator[str]:
+    if not seen.verdict.exists:
         yield "none yet"
         return
-    said = _read(run.verdict_json)
-    yield str(said.get("verdict", "damaged"))
-    reasons, differences = said.get("reasons"), said.get("differences")
-    if isinstance(reasons, list):
-        yield from map(str, reasons)
-    if isinstance(differences, list) and differences:
-        yield f"{len(differences)} differences are in {run.verdict_json}"
+    verdict = seen.verdict.content
+    yield _judged(verdict)
+    if verdict:
+        yield from verdict.reasons
+    if verdict and verdict.differences:
+        yield f"{len(verdict.differences)} differences are in {seen.run.verdict_json}"
 
 
-def _report(run: Run) -> str:
-    page = run.folder / "report" / "index.html"
-    return str(page) if page.exists() else "not written"
-
-
-def _last_lines(path: Path) -> list[str]:
-    """Return the last lines of a log of any size."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            return file.read(TAIL_BYTES).decode(errors="replace").splitlines()[-LOG_TAIL:]
-    except OSError:
-        return []
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return a document, or nothing if it is damaged."""
-    try:
-        document = read_json(path, failure=UsageError)
-    except UsageError:
-        return {}
-    return document if isinstance(document, dict) else {}
+def _judged(verdict: VerdictView | None) -> str:
+    return (verdict and verdict.verdict) or "damaged"
 
 
 def _size(folder: Path) -> int:

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from pipeline.base import dsse
-from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError
-from pipeline.base.files import read_json, write_json
+from pipeline.base.errors import TwinbuildError
+from pipeline.base.files import write_json
 from pipeline.base.plain import plain
 from pipeline.compare.built import Built, open_built
 from pipeline.compare.environments import read_facts
@@ -24,6 +22,7 @@ from pipeline.compare.ledger import Entry
 from pipeline.compare.properties import Values, raw_values, read_entries, values_of
 from pipeline.documents.verdict import Difference, Verdict
 from pipeline.farm.run import Run
+from pipeline.farm.run_view import RunView
 from pipeline.look import diffoscope
 from pipeline.look.causes.classify import distinct, find_causes_of_values, known_factors
 from pipeline.look.causes.facts import Cause, Pair
@@ -39,7 +38,7 @@ from pipeline.look.twins import find_twins
 
 FORMAT = "twinbuild-explanation/1"
 FILES_LIMIT = 40
-SAID = 3
+NOTIFIED = 3  # differences
 TIME_LIMIT_S = 30.0
 ASKED_LIMIT = 3  # what diffoscope is asked about
 ARTIFACTS = "the artifacts"  # instead of a step, where no ledger names anything
@@ -105,7 +104,7 @@ def explain(run: Run, verdict: Verdict, *, notify: Callable[[str], None]) -> Pat
     found = _explain(run, verdict, begin + TIME_LIMIT_S)
     write_json(path, {"format": FORMAT, **asdict(found)})
     notify(f"explain: {len(found.files)} of the differences in {time.monotonic() - begin:.1f} s")
-    for file in found.files[:SAID]:
+    for file in found.files[:NOTIFIED]:
         notify(f"explain: {file.sentence()}")
     notify(f"explain: {found.diffoscope}")
     if found.factors:
@@ -114,8 +113,9 @@ def explain(run: Run, verdict: Verdict, *, notify: Callable[[str], None]) -> Pat
 
 
 def _explain(run: Run, verdict: Verdict, deadline: float) -> Explanation:
-    names = _differing_pair(run, verdict.environments)
-    pair = _facts(run, names)
+    seen = RunView(run)
+    names = _differing_pair(seen, verdict.environments)
+    pair = _facts(seen, names)
     grouped = _grouped(verdict.differences)
     chosen = dict(list(grouped.items())[:FILES_LIMIT])
     with ExitStack() as stack:
@@ -160,46 +160,30 @@ class _Diffoscope:
         return diffoscope.ask(leaf.name, contents)
 
 
-def _differing_pair(run: Run, names: Sequence[str]) -> tuple[str, str]:
-    """Return the first environment and the first other that gave back something else."""
-    subjects = {name: _statement(run, name).get("subject") for name in names}
+def _differing_pair(seen: RunView, names: Sequence[str]) -> tuple[str, str]:
+    """Return the first environment and the first other that built something else."""
+    subjects = {}
+    for name in names:
+        statement = seen.environments[name].statement.content
+        subjects[name] = statement and statement.subject
     others = [name for name in names[1:] if subjects[name] != subjects[names[0]]]
     return names[0], (others or names[1:])[0]
 
 
-def _facts(run: Run, names: tuple[str, str]) -> Pair:
-    source = _document(run.source_json)
-    epoch = source.get("epoch")
+def _facts(seen: RunView, names: tuple[str, str]) -> Pair:
+    """Return the facts of two environments, whoever signed them: nothing rests on them here."""
+    source = seen.source.content
+    epoch = source.epoch if source else None
     left, right = (
-        read_facts(name, epoch if isinstance(epoch, int) else 0, _predicate(run, name))
+        read_facts(name, epoch or 0, statement.predicate if statement else {})
         for name in names
+        for statement in [seen.environments[name].statement.content]
     )
-    folders = Folders(run.environment(names[0]) / "ledger.jsonl.gz")
+    folders = Folders(seen.environments[names[0]].folder / "ledger.jsonl.gz")
     left, right = (
         replace(facts, holds=folders.holding, lacks=folders.lacks) for facts in (left, right)
     )
     return left, right
-
-
-def _predicate(run: Run, name: str) -> Mapping[str, Any]:
-    predicate = _statement(run, name).get("predicate")
-    return predicate if isinstance(predicate, dict) else {}
-
-
-def _statement(run: Run, name: str) -> Mapping[str, Any]:
-    """Return what an environment states, whoever signed it: nothing rests on it here."""
-    try:
-        return dsse.unverified_payload(_document(run.environment(name) / "statement.json"))
-    except SignatureInvalid:
-        return {}
-
-
-def _document(path: Path) -> Mapping[str, Any]:
-    try:
-        document = read_json(path, failure=UsageError)
-    except UsageError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _grouped(differences: Sequence[Difference]) -> dict[tuple[str, str], list[str]]:

@@ -8,11 +8,11 @@ and of limited length; each form escapes them for itself.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.base.errors import TwinbuildError
 from pipeline.farm.run import Request, Run
-from pipeline.report import told
+from pipeline.farm.run_view import ArtifactView, RunView, VerdictView, mapping, whole_number
+from pipeline.report import parts
 from pipeline.report.advice import read_advice
-from pipeline.report.told import Told, document, items, mapping, number, text
+from pipeline.report.parts import ITEMS_LIMIT, Part, items, text
 
 FORMAT = "twinbuild-report/1"
 HEADLINES = {
@@ -27,51 +27,45 @@ LINES_LIMIT = 200  # of one difference
 CAUSES_LIMIT = 20
 INSIDE_LIMIT = 20
 ROW_TEXT = 80
+REASONS_LIMIT = 50
+NO_VERDICT = VerdictView(None, False, (), (), (), ())  # noqa: FBT003
 
 
-def collect(run: Run) -> Told:
-    """Return all that a run tells, as far as it came."""
-    request = _request(run)
-    verdict = document(run.verdict_json)
-    state = str(verdict.get("verdict"))
-    state = state if state in STATES else "unfinished"
-    only = state == "differ" and verdict.get("only_expected") is True
-    names = request.environments if request else ()
-    environments = [told.environment(run, name) for name in names]
-    differences, left_out = _differences(run, verdict)
+def collect(run: Run) -> Part:
+    """Return all that a run's folder has to show, as far as the run is."""
+    seen = RunView(run)
+    verdict = seen.verdict.content or NO_VERDICT
+    state = verdict.verdict if verdict.verdict in STATES else "unfinished"
+    only = state == "differ" and verdict.only_expected
+    environments = [parts.environment(environment) for environment in seen.environments.values()]
+    explanation = seen.explanation.content or {}
+    differences, left_out = _differences(explanation, verdict)
     found = sorted({cause["name"] for d in differences for cause in d["causes"]})
     advice = read_advice()
     return {
         "format": FORMAT,
         "run": run.id,
         "started": f"{run.started:%Y-%m-%d %H:%M} UTC",
-        "asked": _asked(request),
+        "asked": _asked(seen.request.content),
         "state": state,
         "headline": HEADLINES["expected" if only else state],
         "only_expected": only,
-        "reasons": [text(reason) for reason in items(verdict.get("reasons"))[:50]],
-        "source": told.source(run),
-        "inputs": told.inputs(run),
-        "seconds": {stage: told.seconds(run, stage) for stage in ("source", "inputs")},
+        "reasons": [text(reason) for reason in verdict.reasons[:REASONS_LIMIT]],
+        "source": parts.source(seen),
+        "inputs": parts.inputs(seen),
+        "seconds": {stage: seen.seconds(stage) for stage in ("source", "inputs")},
         "environments": environments,
         "factors": _factors(environments),
-        "artifacts": [_artifact(a) for a in items(verdict.get("artifacts"))],
+        "artifacts": [_artifact(one) for one in verdict.artifacts[:ITEMS_LIMIT]],
         "differences": differences,
         "left_out": left_out,
-        "diffoscope": text(document(run.folder / "explanation.json").get("diffoscope")),
+        "diffoscope": text(explanation.get("diffoscope")),
         "advice": {name: advice[name] for name in found if name in advice},
-        "released": (run.release / "SHA256SUMS.asc").exists(),
+        "released": seen.released,
     }
 
 
-def _request(run: Run) -> Request | None:
-    try:
-        return run.request()
-    except TwinbuildError:
-        return None
-
-
-def _asked(request: Request | None) -> Told:
+def _asked(request: Request | None) -> Part:
     if request is None:
         return dict.fromkeys(("image", "commit", "tag", "source", "compression"), "")
     return {
@@ -83,7 +77,7 @@ def _asked(request: Request | None) -> Told:
     }
 
 
-def _factors(environments: Sequence[Told]) -> list[Told]:
+def _factors(environments: Sequence[Part]) -> list[Part]:
     """Return the facts side by side; what an environment does not state is not held against it."""
     names = sorted({name for e in environments for name in e["facts"]})
     rows = []
@@ -95,46 +89,37 @@ def _factors(environments: Sequence[Told]) -> list[Told]:
     return rows
 
 
-def _artifact(said: object) -> Told:
-    artifact = mapping(said)
-    digest = artifact.get("sha256")
+def _artifact(artifact: ArtifactView) -> Part:
     return {
-        "name": text(artifact.get("name")),
-        "size": number(artifact.get("size")),
-        "sha256": text(digest) if digest else None,
-        "equal": isinstance(digest, str),
+        "name": text(artifact.name),
+        "size": artifact.size,
+        "sha256": text(artifact.sha256) or None,
+        "equal": artifact.sha256 is not None,
     }
 
 
-def _differences(run: Run, verdict: Mapping[str, Any]) -> tuple[list[Told], int]:
+def _differences(explanation: Mapping[str, Any], verdict: VerdictView) -> tuple[list[Part], int]:
     """Return the differences, those that were explained first, and how many are left out."""
-    explanation = document(run.folder / "explanation.json")
     explained = [_explained(mapping(file)) for file in items(explanation.get("files"))]
     seen = {(d["step"], d["path"]) for d in explained}
     more: dict[tuple[str, str], list[str]] = {}
-    listed = [mapping(said) for said in items(verdict.get("differences"))]
-    for said in listed:
-        key = text(said.get("step")), text(said.get("path"))
+    for difference in verdict.differences[:ITEMS_LIMIT]:
+        key = text(difference.step), text(difference.path)
         if key not in seen:
-            more.setdefault(key, []).append(text(said.get("kind")))
-    expected = _expected(verdict)
-    others = [_unexplained(step, path, kinds) for (step, path), kinds in more.items()]
-    for difference in explained + others:
-        difference["expected"] = expected.get(difference["path"], "")
-    return explained + others, max(0, (number(explanation.get("left_out")) or 0) - len(others))
-
-
-def _expected(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """Return until when, and why, paths were expected to differ."""
-    told_of = [mapping(said) for said in items(verdict.get("expected"))]
-    return {
-        text(e.get("path")): f"until {text(e.get('until'))}: {text(e.get('reason'))}"
-        for e in told_of
+            more.setdefault(key, []).append(text(difference.kind))
+    expected = {
+        text(one.path): f"until {text(one.until)}: {text(one.reason)}"
+        for one in verdict.expected[:ITEMS_LIMIT]
     }
+    others = [_unexplained(step, path, kinds) for (step, path), kinds in more.items()]
+    for shown in explained + others:
+        shown["expected"] = expected.get(shown["path"], "")
+    left_out = whole_number(explanation.get("left_out")) or 0
+    return explained + others, max(0, left_out - len(others))
 
 
-def _unexplained(step: str, path: str, kinds: list[str]) -> Told:
-    empty: Told = {
+def _unexplained(step: str, path: str, kinds: list[str]) -> Part:
+    empty: Part = {
         "offset": None,
         "bytes": None,
         "values": [],
@@ -147,61 +132,65 @@ def _unexplained(step: str, path: str, kinds: list[str]) -> Told:
     return {"step": step, "path": path, "kinds": kinds, "cut": False, "note": "", **empty}
 
 
-def _explained(said: Mapping[str, Any]) -> Told:
-    shown = mapping(said.get("shown"))
-    values = [mapping(value) for value in items(said.get("values"))]
+def _explained(fields: Mapping[str, Any]) -> Part:
+    shown = mapping(fields.get("shown"))
+    values = [mapping(value) for value in items(fields.get("values"))]
     return {
-        "step": text(said.get("step")),
-        "path": text(said.get("path")),
-        "kinds": [text(kind) for kind in items(said.get("kinds"))],
-        "offset": number(said.get("offset")),
-        "bytes": number(said.get("bytes")),
+        "step": text(fields.get("step")),
+        "path": text(fields.get("path")),
+        "kinds": [text(kind) for kind in items(fields.get("kinds"))],
+        "offset": whole_number(fields.get("offset")),
+        "bytes": whole_number(fields.get("bytes")),
         "values": [{k: text(v.get(k)) for k in ("kind", "left", "right")} for v in values],
         **_shown(shown),
-        "causes": _causes(said),
-        "inside": [_inside(mapping(one)) for one in items(said.get("inside"))[:INSIDE_LIMIT]],
-        "diffoscope": _diffoscope(mapping(said.get("diffoscope"))),
-        "note": text(said.get("note")),
+        "causes": _causes(fields),
+        "inside": [_inside(mapping(one)) for one in items(fields.get("inside"))[:INSIDE_LIMIT]],
+        "diffoscope": _diffoscope(mapping(fields.get("diffoscope"))),
+        "note": text(fields.get("note")),
     }
 
 
-def _shown(said: Mapping[str, Any]) -> Told:
+def _shown(fields: Mapping[str, Any]) -> Part:
     return {
-        "lines": [text(line) for line in items(said.get("lines"))[:LINES_LIMIT]],
-        "rows": [_row(mapping(row)) for row in items(said.get("rows"))[:LINES_LIMIT]],
-        "cut": said.get("cut") is True,
+        "lines": [text(line) for line in items(fields.get("lines"))[:LINES_LIMIT]],
+        "rows": [_row(mapping(row)) for row in items(fields.get("rows"))[:LINES_LIMIT]],
+        "cut": fields.get("cut") is True,
     }
 
 
-def _inside(said: Mapping[str, Any]) -> Told:
+def _inside(fields: Mapping[str, Any]) -> Part:
     """Return what differs inside a packed content."""
     return {
-        **{name: text(said.get(name)) for name in ("where", "path", "kind", "left", "right")},
-        **{name: number(said.get(name)) for name in ("offset", "bytes")},
-        **_shown(mapping(said.get("shown"))),
-        "causes": _causes(said),
+        **{name: text(fields.get(name)) for name in ("where", "path", "kind", "left", "right")},
+        **{name: whole_number(fields.get(name)) for name in ("offset", "bytes")},
+        **_shown(mapping(fields.get("shown"))),
+        "causes": _causes(fields),
     }
 
 
-def _causes(said: Mapping[str, Any]) -> list[Told]:
-    return [_cause(mapping(c)) for c in items(said.get("causes"))[:CAUSES_LIMIT]]
+def _causes(fields: Mapping[str, Any]) -> list[Part]:
+    return [_cause(mapping(c)) for c in items(fields.get("causes"))[:CAUSES_LIMIT]]
 
 
-def _diffoscope(said: Mapping[str, Any]) -> list[str]:
-    """Return what diffoscope said, or why it said nothing."""
-    lines = [text(line) for line in items(said.get("lines"))[:LINES_LIMIT]]
-    return lines or [text(said["note"])] if said.get("note") else lines
+def _diffoscope(fields: Mapping[str, Any]) -> list[str]:
+    """Return the output of diffoscope, or why there is none."""
+    lines = [text(line) for line in items(fields.get("lines"))[:LINES_LIMIT]]
+    return lines or [text(fields["note"])] if fields.get("note") else lines
 
 
-def _row(said: Mapping[str, Any]) -> Told:
+def _row(fields: Mapping[str, Any]) -> Part:
     return {
-        "offset": number(said.get("offset")) or 0,
-        "left": text(said.get("left"))[:ROW_TEXT],
-        "right": text(said.get("right"))[:ROW_TEXT],
-        "marks": [mark for mark in items(said.get("marks")) if number(mark) is not None],
+        "offset": whole_number(fields.get("offset")) or 0,
+        "left": text(fields.get("left"))[:ROW_TEXT],
+        "right": text(fields.get("right"))[:ROW_TEXT],
+        "marks": [mark for mark in items(fields.get("marks")) if whole_number(mark) is not None],
     }
 
 
-def _cause(said: Mapping[str, Any]) -> Told:
-    weak = said.get("weak") is True
-    return {"name": text(said.get("name")), "evidence": text(said.get("evidence")), "weak": weak}
+def _cause(fields: Mapping[str, Any]) -> Part:
+    weak = fields.get("weak") is True
+    return {
+        "name": text(fields.get("name")),
+        "evidence": text(fields.get("evidence")),
+        "weak": weak,
+    }

@@ -3,10 +3,10 @@
 
 from xml.etree import ElementTree as ET
 
-from pipeline.report.told import Told
+from pipeline.report.parts import Part
 
 
-def render(report: Told) -> bytes:
+def render(report: Part) -> bytes:
     """Return a test suite: a case for each build, each artifact and each path that differs."""
     suite = ET.Element("testsuite", name=f"twinbuild {report['asked']['image']}".strip())
     for environment in report["environments"]:
@@ -17,15 +17,15 @@ def render(report: Told) -> bytes:
             ET.SubElement(case, "skipped", message=report["headline"])
         elif not artifact["equal"]:
             _fault(case, "failure", "the environments do not agree on it", report["reasons"])
-    for said in report["differences"]:
-        case = _case(suite, said["step"], said["path"])
-        if said["expected"]:
-            ET.SubElement(case, "skipped", message=f"expected {said['expected']}")
+    for difference in report["differences"]:
+        case = _case(suite, difference["step"], difference["path"])
+        if difference["expected"]:
+            ET.SubElement(case, "skipped", message=f"expected {difference['expected']}")
             continue
-        looks = [f"looks like {c['name']}: {c['evidence']}" for c in said["causes"]]
-        rows = [f"{row['offset']}: {row['left']} / {row['right']}" for row in said["rows"]]
-        message = "; ".join([f"differs in {', '.join(said['kinds'])}", *looks[:1]])
-        _fault(case, "failure", message, [*looks, *said["lines"], *rows])
+        looks = [f"looks like {c['name']}: {c['evidence']}" for c in difference["causes"]]
+        rows = [f"{row['offset']}: {row['left']} / {row['right']}" for row in difference["rows"]]
+        message = "; ".join([f"differs in {', '.join(difference['kinds'])}", *looks[:1]])
+        _fault(case, "failure", message, [*looks, *difference["lines"], *rows])
     if report["state"] == "unfinished":
         _fault(_case(suite, "compare", "verdict"), "error", report["headline"], [])
     for kind, name in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
@@ -36,7 +36,7 @@ def render(report: Told) -> bytes:
     return text + b"\n"
 
 
-def _build(suite: ET.Element, environment: Told) -> None:
+def _build(suite: ET.Element, environment: Part) -> None:
     case = _case(suite, "builds", environment["name"])
     case.set("time", f"{sum(step['seconds'] or 0 for step in environment['steps']):.3f}")
     failure = environment["failure"]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from pipeline.report.page import size
-from pipeline.report.told import Told
+from pipeline.report.parts import Part
 
 DIFFERENCES_LIMIT = 10
 LINES_LIMIT = 30
@@ -17,7 +17,7 @@ INSIDE_LIMIT = 3
 SIGNS = {"match": "✅", "differ": "❌", "failed": "💥", "unfinished": "⏳"}
 
 
-def render(report: Told) -> str:
+def render(report: Part) -> str:
     """Return the report in GitLab's and GitHub's Markdown."""
     return "\n".join(_lines(report)) + "\n"
 
@@ -44,7 +44,7 @@ def _block(lines: list[str], language: str = "") -> Iterator[str]:
     yield fence
 
 
-def _lines(report: Told) -> Iterator[str]:
+def _lines(report: Part) -> Iterator[str]:
     image, source = report["asked"]["image"], report["source"]
     commit = f" at {code(source['commit'][:12])}" if source else ""
     sign = "⚠️" if report["only_expected"] else SIGNS[report["state"]]
@@ -65,12 +65,12 @@ def _lines(report: Told) -> Iterator[str]:
     yield f"Run {code(report['run'])}; all of it is in `report/index.html`."
 
 
-def _why(environment: Told) -> str:
+def _why(environment: Part) -> str:
     failure = environment["failure"]
     return f", {code(failure['what'])}" if failure else ""
 
 
-def _factors(report: Told) -> Iterator[str]:
+def _factors(report: Part) -> Iterator[str]:
     different = [f for f in report["factors"] if f["differs"]]
     if not different:
         return
@@ -83,7 +83,7 @@ def _factors(report: Told) -> Iterator[str]:
     yield "\n</details>"
 
 
-def _artifacts(report: Told) -> Iterator[str]:
+def _artifacts(report: Part) -> Iterator[str]:
     if not report["artifacts"]:
         return
     yield "\n| artifact | size | SHA-256 |"
@@ -95,40 +95,40 @@ def _artifacts(report: Told) -> Iterator[str]:
         yield f"| {_cell(artifact['name'])} | {length} | {digest} |"
 
 
-def _difference(report: Told, said: Told) -> Iterator[str]:
-    kinds = ", ".join(map(code, said["kinds"]))
-    yield f"\n**Step {code(said['step'])}: {code(said['path'])}** ({kinds})"
-    if said["expected"]:
-        yield f"Expected to differ, {code(said['expected'])}; no release may."
-    if said["bytes"]:
-        yield f"{said['bytes']} bytes from byte {said['offset']} on."
-    for cause in said["causes"]:
+def _difference(report: Part, difference: Part) -> Iterator[str]:
+    kinds = ", ".join(map(code, difference["kinds"]))
+    yield f"\n**Step {code(difference['step'])}: {code(difference['path'])}** ({kinds})"
+    if difference["expected"]:
+        yield f"Expected to differ, {code(difference['expected'])}; no release may."
+    if difference["bytes"]:
+        yield f"{difference['bytes']} bytes from byte {difference['offset']} on."
+    for cause in difference["causes"]:
         looks = "perhaps" if cause["weak"] else "looks like"
         yield f"\n- {looks} {code(cause['name'])}: {code(cause['evidence'])}"
         advice = report["advice"].get(cause["name"])
         if advice:
             yield f"  At the cause: {advice['fix']}"
-    for value in said["values"]:
+    for value in difference["values"]:
         yield f"\n- {code(value['kind'])}: {code(value['left'])} / {code(value['right'])}"
-    if said["note"]:
-        yield f"\n- {code(said['note'])}"
-    yield from _shown(said)
-    for one in said["inside"][:INSIDE_LIMIT]:
+    if difference["note"]:
+        yield f"\n- {code(difference['note'])}"
+    yield from _shown(difference)
+    for one in difference["inside"][:INSIDE_LIMIT]:
         values = f": {code(one['left'])} / {code(one['right'])}" if one["left"] else ""
         yield f"\n- in {code(one['where'])} {code(one['path'])} ({code(one['kind'])}){values}"
         yield from _shown(one)
 
 
-def _shown(said: Told) -> Iterator[str]:
-    if said["lines"]:
+def _shown(difference: Part) -> Iterator[str]:
+    if difference["lines"]:
         yield ""
-        yield from _block(said["lines"][:LINES_LIMIT], "diff")
-    elif said["rows"]:
+        yield from _block(difference["lines"][:LINES_LIMIT], "diff")
+    elif difference["rows"]:
         yield ""
-        rows = said["rows"][: LINES_LIMIT // 2]
+        rows = difference["rows"][: LINES_LIMIT // 2]
         yield from _block([line for row in rows for line in _row(row)], "diff")
 
 
-def _row(row: Told) -> Iterator[str]:
+def _row(row: Part) -> Iterator[str]:
     yield f"-{row['offset']:>10}  {row['left']}"
     yield f"+{row['offset']:>10}  {row['right']}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from pipeline.report.told import Told
+from pipeline.report.parts import Part
 
 FOLDER = Path(__file__).parent
 FEW_LETTERS = 40
@@ -24,7 +24,7 @@ PRINTABLE = range(0x20, 0x7F)
 WORDS = {"done": "✓ done", "bad": "✗ failed", "odd": "≠ differs", "open": "– not done"}
 
 
-def render(report: Told) -> str:
+def render(report: Part) -> str:
     """Return the page of a report."""
     css, script = _own("page.css"), _own("page.js")
     return _template().render(
@@ -70,12 +70,12 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _short(factor: Told) -> bool:
+def _short(factor: Part) -> bool:
     """Tell whether a factor is worth its place in a sentence: one of its own, in few words."""
     return ":" not in factor["factor"] and max(map(len, factor["values"])) < FEW_LETTERS
 
 
-def _title(report: Told) -> str:
+def _title(report: Part) -> str:
     version = report["source"]["version"] if report["source"] else report["asked"]["commit"]
     return f"{report['asked']['image'] or 'unknown'} {version}".strip()
 
@@ -91,31 +91,32 @@ def _policy(css: str, script: str) -> str:
     )
 
 
-def _sections(report: Told) -> Iterator[tuple[str, str]]:
+def _sections(report: Part) -> Iterator[tuple[str, str]]:
     if report["state"] == "differ":
         yield "differences", "Differences"
     for name in ("flow", "environments", "artifacts", "logs"):
         yield name, name.capitalize()
 
 
-def _tree(report: Told) -> list[tuple[str, list[Told]]]:
+def _tree(report: Part) -> list[tuple[str, list[Part]]]:
     """Return the differences by step, ready to be shown; the first with a cause is open."""
-    steps: dict[str, list[Told]] = {}
+    steps: dict[str, list[Part]] = {}
     names = [e["name"] for e in report["environments"][:2]]
-    caused = [n for n, said in enumerate(report["differences"]) if said["causes"]]
+    caused = [n for n, difference in enumerate(report["differences"]) if difference["causes"]]
     opened = (caused or [0])[0]
-    for number, said in enumerate(report["differences"]):
-        rows = [_row(row, names) for row in said["rows"]]
+    for number, difference in enumerate(report["differences"]):
+        rows = [_row(row, names) for row in difference["rows"]]
         inside = [
-            {**one, "rows": [_row(row, names) for row in one["rows"]]} for one in said["inside"]
+            {**one, "rows": [_row(row, names) for row in one["rows"]]}
+            for one in difference["inside"]
         ]
-        steps.setdefault(said["step"], []).append(
-            {**said, "rows": rows, "inside": inside, "open": number == opened}
+        steps.setdefault(difference["step"], []).append(
+            {**difference, "rows": rows, "inside": inside, "open": number == opened}
         )
     return list(steps.items())
 
 
-def _row(row: Told, names: Sequence[str]) -> Told:
+def _row(row: Part, names: Sequence[str]) -> Part:
     sides = [
         _side(name, row[key], row["marks"])
         for name, key in zip(names, ("left", "right"), strict=False)
@@ -123,7 +124,7 @@ def _row(row: Told, names: Sequence[str]) -> Told:
     return {"offset": row["offset"], "sides": sides}
 
 
-def _side(name: str, text: str, marks: Sequence[int]) -> Told:
+def _side(name: str, text: str, marks: Sequence[int]) -> Part:
     pieces = text.split()
     letters = [_letter(piece) for piece in pieces]
     return {
@@ -152,7 +153,7 @@ def _code(text: str) -> Markup:
     return Markup("").join(marked)
 
 
-def _flow(report: Told) -> Iterator[Told]:
+def _flow(report: Part) -> Iterator[Part]:
     """Give the stages, how far each came and what there is to say of it."""
     source, inputs = report["source"], report["inputs"]
     committed = source["committed"] if source else ""
@@ -163,25 +164,25 @@ def _flow(report: Told) -> Iterator[Told]:
     states = {"built": "done", "failed": "bad", "not built": "open"}
     for e in report["environments"]:
         seconds = _sum(e)
-        said = f"{_duration(seconds)} in the machine" if seconds else ""
-        yield _stage(f"build {e['name']}", states[e["state"]], said)
+        detail = f"{_duration(seconds)} in the machine" if seconds else ""
+        yield _stage(f"build {e['name']}", states[e["state"]], detail)
     verdicts = {"match": "done", "differ": "odd", "failed": "bad", "unfinished": "open"}
     yield _stage("compare", verdicts[report["state"]], report["headline"])
     if report["asked"]["tag"]:
         yield _stage("release", "done" if report["released"] else "open", report["asked"]["tag"])
 
 
-def _timed(report: Told, stage: str, said: str) -> str:
-    """Add to what a stage came to how long it took."""
+def _timed(report: Part, stage: str, detail: str) -> str:
+    """Add how long a stage took to what there is to say of it."""
     seconds = report["seconds"][stage]
-    return said if seconds is None else f"{said} in {_duration(seconds)}".strip()
+    return detail if seconds is None else f"{detail} in {_duration(seconds)}".strip()
 
 
-def _stage(name: str, state: str, said: str) -> Told:
-    return {"name": name, "state": state, "word": WORDS[state], "said": said}
+def _stage(name: str, state: str, detail: str) -> Part:
+    return {"name": name, "state": state, "word": WORDS[state], "detail": detail}
 
 
-def _steps(environments: Sequence[Told]) -> list[tuple[str, list[Told]]]:
+def _steps(environments: Sequence[Part]) -> list[tuple[str, list[Part]]]:
     """Return the seconds of each step side by side, with the lengths of their bars."""
     times = [{s["step"]: s["seconds"] for s in e["steps"]} for e in environments]
     names = list(dict.fromkeys(name for side in times for name in side))
@@ -189,7 +190,7 @@ def _steps(environments: Sequence[Told]) -> list[tuple[str, list[Told]]]:
     return [(name, [_cell(side, name, longest) for side in times]) for name in names]
 
 
-def _cell(times: Mapping[str, float | None], name: str, longest: float) -> Told:
+def _cell(times: Mapping[str, float | None], name: str, longest: float) -> Part:
     if name not in times:
         return {"words": "–", "width": 0}
     seconds = times[name]
@@ -198,7 +199,7 @@ def _cell(times: Mapping[str, float | None], name: str, longest: float) -> Told:
     return {"words": _seconds(seconds), "width": round(max(100 * seconds / longest, 0.5), 1)}
 
 
-def _sum(environment: Told) -> float:
+def _sum(environment: Part) -> float:
     return sum(step["seconds"] or 0 for step in environment["steps"])
 
 

@@ -19,8 +19,9 @@ from pipeline.cli.overview import describe
 from pipeline.compare.explain import explain
 from pipeline.compare.verdict import run_compare
 from pipeline.farm.run import Request, Run, create
+from pipeline.farm.run_view import StatementView
 from pipeline.look.causes.classify import NAMES
-from pipeline.report import junit, markdown, page, told
+from pipeline.report import junit, markdown, page, parts
 from pipeline.report.advice import read_advice
 from pipeline.report.content import collect
 from pipeline.report.write import write_report
@@ -213,7 +214,7 @@ def test_drawn_variables_are_one_fact() -> None:
     varied = {"open_files": 1024, "environment_variables": {"ABCD": "x y", "EFGH": {"\x1b": 1}}}
     internal = {"machine": {"varied": varied, "builder": {"qemu": "10"}, "vary": "all"}}
     predicate = {"buildDefinition": {"internalParameters": internal}}
-    assert told._facts(predicate) == {
+    assert parts._facts(StatementView(None, predicate), None) == {
         "builder: qemu": "10",
         "environment variables": "ABCD=x y, EFGH={'\\x1b': 1}",
         "open files": "1024",
@@ -353,7 +354,7 @@ def test_many_differences_stay_readable(tmp_path: Path) -> None:
 @settings(max_examples=40)
 @given(st.text(max_size=60))
 def test_no_text_gets_out_of_its_place(text: str) -> None:
-    inner = MarkdownIt().parseInline(markdown.code(told.text(text)))[0].children or []
+    inner = MarkdownIt().parseInline(markdown.code(parts.text(text)))[0].children or []
     assert {t.type for t in inner} <= {"code_inline", "text"}
     assert len(inner) == 1
 
@@ -361,7 +362,7 @@ def test_no_text_gets_out_of_its_place(text: str) -> None:
 @settings(max_examples=20)
 @given(st.text(max_size=40))
 def test_all_forms_take_any_text(text: str) -> None:
-    safe = told.text(text)
+    safe = parts.text(text)
     report = {**EMPTY, "reasons": [safe], "headline": safe, "run": safe}
     check_page(Page(page.render(report)))
     ET.fromstring(junit.render(report))
@@ -399,6 +400,6 @@ def test_the_schema_refuses_what_it_does_not_describe(tmp_path: Path) -> None:
 def test_there_is_advice_for_every_cause() -> None:
     advice = read_advice()
     assert set(advice) == NAMES
-    for name, parts in advice.items():
-        assert all(len(part) > 10 for part in parts.values()), name
-        assert all(part.count("`") % 2 == 0 for part in parts.values()), name
+    for name, entry in advice.items():
+        assert all(len(part) > 10 for part in entry.values()), name
+        assert all(part.count("`") % 2 == 0 for part in entry.values()), name
