@@ -181,7 +181,7 @@ def _reported(run: Run, display: Display) -> Iterator[None]:
         try:
             if run.folder.exists():
                 write_report(run, notify=display.say)
-        except TwinbuildError as error:  # what the run came to matters more
+        except TwinbuildError as error:  # the result of the run matters more
             display.say(f"no report: {error}")
 
 

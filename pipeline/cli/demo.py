@@ -71,13 +71,13 @@ def run_demo(workspace: Workspace, display: Display) -> None:
     release(demo, display)
     with served(open_workspace(demo.farm).public) as url:
         check(demo, url, display)
-    said = boot(demo, display)
+    announced = boot(demo, display)
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
     lines = [
         "",
         f"released   {demo.farm}/public/{TAG}/",
         f"downloaded {demo.iso}",
-        f"booted     {said.image} {said.version}, commit {said.commit[:12]}",
+        f"booted     {announced.image} {announced.version}, commit {announced.commit[:12]}",
         f"run folder {demo.farm}/runs/ ({sys.executable} {demo.farm}/tasks.py runs)",
         f"took       {minutes} min {seconds} s; rm -r {demo.folder} removes all of it",
     ]
@@ -165,11 +165,11 @@ def check(demo: Demo, url: str, display: Display) -> None:
 def boot(demo: Demo, display: Display) -> Announcement:
     """Boot the downloaded ISO; raise UsageError if it is another system than the one released."""
     display.say(f"booting {demo.iso}")
-    said = boot_image(demo.iso, demo.folder / "boot.log")
+    announced = boot_image(demo.iso, demo.folder / "boot.log")
     commit = _git(demo.farm, "rev-parse", f"{TAG}^{{commit}}").text
-    if (said.image, said.version, said.commit) != (IMAGE, TAG, commit):
-        raise UsageError(f"the ISO says that it is {said}, not {IMAGE} {TAG} of {commit}")
-    return said
+    if (announced.image, announced.version, announced.commit) != (IMAGE, TAG, commit):
+        raise UsageError(f"the ISO says that it is {announced}, not {IMAGE} {TAG} of {commit}")
+    return announced
 
 
 @contextmanager

@@ -146,8 +146,8 @@ def _make(gpg: Gpg, name: str, notify: Notify) -> str:
     )
     created = [line.split() for line in made.text.split("\n") if " KEY_CREATED " in line]
     if made.status != 0 or not created:
-        said = made.stderr.decode(errors="replace").strip()
-        raise SignatureInvalid(f"gpg made no key of {name}", detail=said)
+        output = made.stderr.decode(errors="replace").strip()
+        raise SignatureInvalid(f"gpg made no key of {name}", detail=output)
     fingerprint = created[0][3]
     notify(f"{fingerprint}: made the release key of {name}, which expires in two years")
     if passphrase is None:

@@ -38,7 +38,7 @@ def check(
 ) -> None:
     """Ask a publish location whether there is an upgrade, and believe only the release key.
 
-    Status 0 if that is known, be there one or not; 4 if it cannot be told.
+    Status 0 if the answer is known, yes or no; 4 if it is not.
     --from is the release that was installed first, --keyring the exported key that you trust;
     without it the key that this checkout pins.
     """

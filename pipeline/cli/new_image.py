@@ -70,12 +70,12 @@ def _unpack(packed: Path, folder: Path) -> None:
 def _describe(path: Path, name: str) -> None:
     """Say of the copy what it is; the rest of the file stays as it was."""
     volume_id = name.upper().replace("-", "_")[:32]
-    said = {"description": f"{name}, which began as a copy of {PATTERN}", "volume_id": volume_id}
+    values = {"description": f"{name}, which began as a copy of {PATTERN}", "volume_id": volume_id}
     lines = path.read_text().splitlines()
-    path.write_text("".join(f"{_line(line, said)}\n" for line in lines))
+    path.write_text("".join(f"{_line(line, values)}\n" for line in lines))
     load_image(path)
 
 
-def _line(line: str, said: dict[str, str]) -> str:
+def _line(line: str, values: dict[str, str]) -> str:
     key = line.partition(":")[0]
-    return f"{key}: {said[key]}" if key in said else line
+    return f"{key}: {values[key]}" if key in values else line

@@ -127,7 +127,7 @@ class Run:
 
     @property
     def verdict_json(self) -> Path:
-        """What the comparison of the builds came to."""
+        """The result of the comparison of the builds."""
         return self.folder / "verdict.json"
 
     @property
@@ -161,7 +161,7 @@ class Run:
     def at(self, stage: str, busy: Callable[[str], None]) -> Iterator[None]:
         """Keep other processes out of a stage of this run while the block runs.
 
-        If one is at it, `busy` is told, in words for people, before this waits; it may raise.
+        If one is at it, `busy` is called with a line for people before this waits; it may raise.
         """
         what = f"another process is at work on the stage {stage} of the run {self.id}"
         with alone(self.folder / "stages" / f".{stage}.lock", lambda: busy(what)):

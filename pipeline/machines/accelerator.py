@@ -53,8 +53,8 @@ def choose(client: DockerClient, host_image: str, builder_volume: str, cache: Pa
 
 def _probe(client: DockerClient, host_image: str, builder_volume: str) -> Accelerator:
     try:
-        said = _run(client, host_image, ["stat", "-c", "%g", DEVICE], "root", [], {})
-        group = int(said)
+        output = _run(client, host_image, ["stat", "-c", "%g", DEVICE], "root", [], {})
+        group = int(output)
     except (APIError, ValueError):
         return TCG  # the Engine has no such device, or may not hand it out
     volumes = {builder_volume: {"bind": str(MOUNTED), "mode": "ro"}}
@@ -63,8 +63,8 @@ def _probe(client: DockerClient, host_image: str, builder_volume: str) -> Accele
     command += ["-cpu", "host", "-m", "512", "-serial", "stdio", "-monitor", "none"]
     command += ["-kernel", f"{OUT}/vmlinuz", "-initrd", f"{OUT}/initrd.img"]
     command += ["-append", "console=ttyS0 panic=-1 quiet twinbuild.probe"]
-    said = _run(client, host_image, command, f"{BUILDER_USER}:{BUILDER_USER}", [group], volumes)
-    return Accelerator("kvm", group) if PROOF in said else TCG
+    output = _run(client, host_image, command, f"{BUILDER_USER}:{BUILDER_USER}", [group], volumes)
+    return Accelerator("kvm", group) if PROOF in output else TCG
 
 
 def _run(
@@ -93,7 +93,7 @@ def _run(
     try:
         container.start()
         engine.wait(container, PROBE_S + 30)  # one that hangs has proven nothing
-        said: bytes = container.logs(stdout=True, stderr=False)
-        return said[-OUTPUT_LIMIT:]
+        output: bytes = container.logs(stdout=True, stderr=False)
+        return output[-OUTPUT_LIMIT:]
     finally:
         engine.remove(container)

@@ -30,14 +30,14 @@ from pipeline.machines import host as hosts
 from pipeline.machines.host import AskMirrors
 from pipeline.machines.machine import Machine, Record
 from pipeline.machines.plan import Plan, guest_files
-from pipeline.machines.trees import Kept, Keys, Trees, TwoValues, read_told
+from pipeline.machines.trees import Kept, Keys, Trees, TwoValues, read_layers
 
 Notify = Callable[[Record], None]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of a machine: `digests` are those of the files that it handed back.
+    """The result of a machine: `digests` are those of the files that it handed back.
 
     `begun` are the kept trees that it began with; `two_values` what contradicts kept ones.
     """
@@ -94,7 +94,7 @@ def tree_keys(plan: Plan, ready: Machine) -> Keys:
     """Return what the trees of this plan are kept under.
 
     What is drawn anew for each run does not go in: a step that it acts on makes two trees under one
-    key, and that is told.
+    key, and that is reported.
     """
     job = plan.job
     dates = [line for line in plan.lock.decode().splitlines() if line.startswith("Date: ")]
@@ -141,7 +141,7 @@ def _run(
     notify: Notify,
     silence_s: float,
 ) -> tuple[Record, list[TwoValues]]:
-    """Follow a machine to its end; keep the trees that it told, also when a later step failed."""
+    """Follow a machine to its end; keep the trees it reports, also when a later step fails."""
     records: list[Record] = []
 
     def take(record: Record) -> None:
@@ -151,12 +151,12 @@ def _run(
             notify(record)
 
     def keep_trees() -> list[TwoValues]:
-        told = read_told(record for record in records if record["record"] == "layer")
-        if not plan.course.keep or not told:
+        reported = read_layers(record for record in records if record["record"] == "layer")
+        if not plan.course.keep or not reported:
             return []
-        steps = [*(layer.step for layer in begun), *(layer.step for layer in told)]
+        steps = [*(layer.step for layer in begun), *(layer.step for layer in reported)]
         with _without_at_worst(notify):
-            return trees.take(keys.chain(steps), told, container)
+            return trees.take(keys.chain(steps), reported, container)
         return []
 
     try:
@@ -237,8 +237,8 @@ def _trees(plan: Plan, begun: Sequence[Kept]) -> dict[str, Any]:
     """Return what machine.json says of kept trees: the layers lie one right after the other."""
     begin, offset = [], 0
     for layer in begun:
-        said = layer.model_dump(include={"step", "size", "head", "started", "ended", "digest"})
-        begin.append({**said, "offset": offset})
+        fields = layer.model_dump(include={"step", "size", "head", "started", "ended", "digest"})
+        begin.append({**fields, "offset": offset})
         offset += layer.size
     return {"begin": begin, "keep": plan.course.keep, "stop": plan.course.stop}
 

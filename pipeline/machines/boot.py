@@ -65,8 +65,8 @@ def boot_image(
             *_medium(image, medium, writable=writable),
             *(uefi(Path(scratch)) if firmware == "uefi" else ()),
         ]
-        said = run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
-    words = {name: value.decode() for name, value in said.groupdict().items()}
+        announced = run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
+    words = {name: value.decode() for name, value in announced.groupdict().items()}
     return Announcement(words["image"], words["version"], words["commit"], int(words["squashfs"]))
 
 

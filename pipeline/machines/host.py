@@ -111,14 +111,14 @@ def ensure(client: DockerClient, host: Host, ask_mirrors: AskMirrors) -> tuple[s
             failure=InfrastructureFailed,
         )
         repository, _, tag = host.tag.partition(":")
-        said = client.api.import_image_from_file(
+        answer = client.api.import_image_from_file(
             str(archive), repository=repository, tag=tag, changes=[f"LABEL {LABEL}=host"]
         )
     try:
         return str(client.images.get(host.tag).id), True
     except ImageNotFound:
         what = f"the Docker Engine did not take the container host {host.name}"
-        raise InfrastructureFailed(what, detail=plain(str(said))) from None
+        raise InfrastructureFailed(what, detail=plain(str(answer))) from None
 
 
 def _pull(client: DockerClient, pinned: str) -> str:

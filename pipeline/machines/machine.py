@@ -216,11 +216,11 @@ def follow(
     """
     last: Record = {}
     reader = _Records()
-    said = 0
+    received = 0
     with closing(_pieces(container, silence_s)) as pieces:
         for stream, piece in pieces:
-            said += len(piece)
-            if said > PORTS_LIMIT:
+            received += len(piece)
+            if received > PORTS_LIMIT:
                 raise InfrastructureFailed("the machine floods its ports")
             if stream == "console":
                 console.write(piece)
@@ -240,8 +240,8 @@ def follow(
 
 def facts(done: Record) -> dict[str, str]:
     """Return what a machine's `done` record says of it: some short texts by name."""
-    said = done.get("facts")
-    pairs = list(said.items())[:FACTS_LIMIT] if isinstance(said, dict) else []
+    stated = done.get("facts")
+    pairs = list(stated.items())[:FACTS_LIMIT] if isinstance(stated, dict) else []
     return {plain(name, limit=40): plain(str(value), limit=200) for name, value in pairs}
 
 
@@ -253,8 +253,8 @@ def _logged(record: Record) -> bytes:
 def _failure(last: Record, status: int | None) -> TwinbuildError:
     if last.get("record") != "failed":
         return InfrastructureFailed(f"the machine ended without a result (QEMU's status {status})")
-    said = last.get("status")
-    kind = FAILURES.get(said, InfrastructureFailed) if isinstance(said, int) else None
+    stated = last.get("status")
+    kind = FAILURES.get(stated, InfrastructureFailed) if isinstance(stated, int) else None
     kind = kind or InfrastructureFailed
     what = plain(str(last.get("what")))
     detail = "\n".join(plain(line) for line in str(last.get("detail"))[:10000].splitlines())
@@ -368,10 +368,10 @@ def _next(
 
 def _has_room(container: Container) -> bool:
     try:
-        said = container.exec_run(["stat", "-f", "-c", "%a %S", str(VOLUME)]).output
-        blocks, size = map(int, cast("bytes", said).split())
+        output = container.exec_run(["stat", "-f", "-c", "%a %S", str(VOLUME)]).output
+        blocks, size = map(int, cast("bytes", output).split())
     except (DockerException, ValueError):
-        return True  # as far as can be told
+        return True  # nothing speaks against it
     return blocks * size >= ROOM_NEEDED
 
 

@@ -63,12 +63,12 @@ def run_build(
             disk_failures(environment),
             engine.connect(plan.choice.entry.engine) as client,
         ):
-            came = attempt(
+            result = attempt(
                 client, plan, workspace, ask_mirrors, notify, keep=keep, silence_s=silence_s
             )
-        for contradiction in came.two_values:
+        for contradiction in result.two_values:
             notify({"record": "note", "line": str(contradiction)})
-        run.complete(stage, reads, _state(plan, came))
+        run.complete(stage, reads, _state(plan, result))
 
 
 def _refuse(what: str) -> None:
@@ -138,21 +138,21 @@ def disk_failures(environment: str) -> Iterator[None]:
     except OSError as error:
         what, remedy = str(error), "look at that disk"
         if no_room(error):
-            told = cannot_write(error)
-            what, remedy = told.what, told.remedy
+            failure = cannot_write(error)
+            what, remedy = failure.what, failure.remedy
         what = f"the build in {environment} broke off: {what}"
         raise InfrastructureFailed(what, remedy=remedy) from error
 
 
-def _state(plan: Plan, came: Attempt) -> list[Path]:
+def _state(plan: Plan, result: Attempt) -> list[Path]:
     """Sign what was built, from where, on what and with what result; return what was written."""
-    begun = [{"step": layer.step, "digest": layer.digest} for layer in came.begun]
-    two_values = [asdict(found) for found in came.two_values]
+    begun = [{"step": layer.step, "digest": layer.digest} for layer in result.begun]
+    two_values = [asdict(found) for found in result.two_values]
     document = {"format": FORMAT, "begun": begun, "two_values": two_values}
     write_json(plan.folder / TREES_JSON, document)
     artifacts = {
         name.removeprefix(f"{ARTIFACTS}/"): digest
-        for name, digest in came.digests.items()
+        for name, digest in result.digests.items()
         if name.startswith(f"{ARTIFACTS}/")
     }
     byproducts = {name: sha256_file(plan.folder / name) for name in statement.BYPRODUCTS}
@@ -169,19 +169,19 @@ def _state(plan: Plan, came: Attempt) -> list[Path]:
             lock_sha256=plan.job.lock_sha256,
             job=plan.job.document(),
             machine={
-                **came.machine.describe(came.started),
-                "facts": machine.facts(came.done),
+                **result.machine.describe(result.started),
+                "facts": machine.facts(result.done),
                 "kept_trees": begun,
             },
             artifacts=artifacts,
             byproducts=byproducts,
-            started=came.started,
+            started=result.started,
             finished=machine.now(),
         )
     )
     key = dsse.load_key(dsse.key_path(plan.environment))
     write_json(plan.folder / "statement.json", dsse.sign(document, key))
-    written = [plan.folder / name for name in (*came.digests, *statement.BYPRODUCTS)]
+    written = [plan.folder / name for name in (*result.digests, *statement.BYPRODUCTS)]
     return [
         *dict.fromkeys(written),
         *(plan.folder / name for name in ("job.json", TREES_JSON, "statement.json")),

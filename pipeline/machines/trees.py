@@ -3,7 +3,7 @@
 
 A layer is what one step changed. It is kept under a key, the hash of all that went into the tree
 until then, and only the environment that made it begins from it. The layers come from a hostile
-machine: what it told of one before the next step began is compared with what lies on its disk.
+machine: what it reported of one before the next step began is compared with what lies on its disk.
 """
 
 import time
@@ -42,8 +42,8 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Told(_Strict):
-    """What a machine told of a layer on its layers disk: `protocol` describes the record."""
+class ReportedLayer(_Strict):
+    """What a machine reports of a layer on its layers disk: `progress` describes the record."""
 
     record: str
     step: StepName
@@ -110,25 +110,26 @@ class TwoValues:
         )
 
 
-def read_told(records: Iterable[Mapping[str, Any]]) -> list[Told]:
-    """Return what a machine told of its layers, up to what cannot be.
+def read_layers(records: Iterable[Mapping[str, Any]]) -> list[ReportedLayer]:
+    """Return the layers that a machine reports, up to the first impossible one.
 
-    A step is told once, one after the other on the disk: what ran later cannot take it back.
+    Each step has one, and they lie one after the other on the disk: what ran later cannot replace
+    an earlier one.
     """
-    told: list[Told] = []
+    layers: list[ReportedLayer] = []
     steps: set[str] = set()
     end = 0
     for record in records:
         try:
-            layer = Told.model_validate(dict(record))
+            layer = ReportedLayer.model_validate(dict(record))
         except ValidationError:
             break
         if layer.step in steps or layer.offset < end:
             break
-        told.append(layer)
+        layers.append(layer)
         steps.add(layer.step)
         end = layer.offset + layer.size
-    return told
+    return layers
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,9 @@ class Trees:
         return found
 
     def take(
-        self, keys: Sequence[str], told: Sequence[Told], machine: Container
+        self, keys: Sequence[str], layers: Sequence[ReportedLayer], machine: Container
     ) -> list[TwoValues]:
-        """Keep the layers that a machine told, under these keys; return what contradicts others.
+        """Keep the layers that a machine reports, under these keys; return what contradicts others.
 
         The keys are of all steps, the layers of the last of them. Of two trees under one key none
         is kept, nor what was made from it.
@@ -178,8 +179,8 @@ class Trees:
         with self._alone():
             index = self._read()
             parents = dict(zip(keys[1:], keys, strict=False))
-            new: dict[str, Told] = {}
-            for key, layer in zip(keys[len(keys) - len(told) :], told, strict=True):
+            new: dict[str, ReportedLayer] = {}
+            for key, layer in zip(keys[len(keys) - len(layers) :], layers, strict=True):
                 known = index.get(key)
                 if known and known.digest != layer.digest:
                     self._write(_without(index, key), machine)
@@ -192,8 +193,8 @@ class Trees:
                 parent = parents.get(key)
                 if key not in copied or (parent and parent not in index):
                     break
-                said = layer.model_dump(exclude={"record", "offset", "sha256"})
-                index[key] = Kept(key=key, parent=parent, used=now, **said)
+                fields = layer.model_dump(exclude={"record", "offset", "sha256"})
+                index[key] = Kept(key=key, parent=parent, used=now, **fields)
             self._write(index, machine)
         return []
 
@@ -202,8 +203,8 @@ class Trees:
         with self._alone():
             self._write(_without(self._read(), key), machine)
 
-    def _copy(self, layers: Mapping[str, Told], machine: Container) -> set[str]:
-        """Copy layers from a machine's disk; return the keys of those that are what was told."""
+    def _copy(self, layers: Mapping[str, ReportedLayer], machine: Container) -> set[str]:
+        """Copy layers from a machine's disk; return the keys of those with the digest reported."""
         if not layers:
             return set()
         script = f"""
@@ -232,8 +233,8 @@ class Trees:
         container = self._container(["true"], None)
         try:
             with engine.get(container, MOUNTED / FOLDER / "index.json") as file:
-                said = _Index.model_validate(parse_json(file.read(INDEX_LIMIT)))
-            return {layer.key: layer for layer in said.layers}
+                index = _Index.model_validate(parse_json(file.read(INDEX_LIMIT)))
+            return {layer.key: layer for layer in index.layers}
         except (NotFound, ValueError, RecursionError):  # pydantic's errors are ValueErrors
             return {}
         finally:
@@ -271,13 +272,13 @@ class Trees:
             engine.put(container, MOUNTED, files or {f"{FOLDER}/names": b""})
             container.start()
             status = engine.wait(container, COPY_TIMEOUT_S)
-            said: str = container.logs().decode(errors="replace")
+            output: str = container.logs().decode(errors="replace")
         finally:
             engine.remove(container)
         if status != 0:
             what = f"the kept trees of {self.environment} cannot be reached (status {status})"
-            raise InfrastructureFailed(what, detail=plain(said[-2000:]))
-        return said
+            raise InfrastructureFailed(what, detail=plain(output[-2000:]))
+        return output
 
     def _container(self, command: list[str], machine: Container | None) -> Container:
         """Make a container that sees the kept trees and, of a machine, its volume alone."""

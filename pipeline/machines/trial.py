@@ -55,8 +55,8 @@ def run_trial(
     folder.mkdir(parents=True, exist_ok=True)
     changed = replace(plan, choice=choice, course=course, limits=LIMITS, folder=folder)
     with disk_failures(trial.environment), engine.connect(choice.entry.engine) as client:
-        came = attempt(client, changed, workspace, ask_mirrors, notify, at=trial.at)
-    if trial.factors and len(came.begun) < len(begin):
+        result = attempt(client, changed, workspace, ask_mirrors, notify, at=trial.at)
+    if trial.factors and len(result.begun) < len(begin):
         what = f"{trial.environment} has no kept tree from before {trial.step}"
         raise InfrastructureFailed(what, remedy="try again: it is made by the first trial")
     return folder / LEDGER

@@ -113,13 +113,13 @@ def _build(
     theirs = {name: values[1 - here] for name, values in question.values.items()}
     elsewhere = {n for n in question.values if n != HOST and (n in taken) != bool(here)}
     environment = question.environments[here]
-    said = _predicate(run, question.environments[0])["runDetails"]["metadata"]["startedOn"]
+    started = _predicate(run, question.environments[0])["runDetails"]["metadata"]["startedOn"]
     trial = Trial(
         environment,
         {name: theirs[name] for name in sorted(elsewhere)},
         question.before,
         question.step,
-        datetime.strptime(said, TIME).replace(tzinfo=UTC),
+        datetime.strptime(started, TIME).replace(tzinfo=UTC),
     )
     folder = run.folder / "bisect" / f"{next(numbers):02}-{environment}"
     with display.watch():

@@ -49,7 +49,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial: which factors were as in the second environment, and whose result it came to."""
+    """A trial: which factors were as in the second environment, and whose result it had."""
 
     taken: tuple[str, ...]
     like: str  # an environment, "neither", or "failed: …"
@@ -172,11 +172,11 @@ def _not_repeatable(trials: _Trials, taken: Taken, name: str) -> Answer:
         return Answer((), sentence, tuple(trials.tried))
     side = question.seen[question.environments.index(name)]
     paths = [path for path in question.kinds if seen.get(path) != side.get(path)]
-    said = ", ".join(plain(path, limit=TEXT_LIMIT) for path in paths[:SHOWN])
-    said += f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    shown = ", ".join(plain(path, limit=TEXT_LIMIT) for path in paths[:SHOWN])
+    shown += f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     sentence = (
         f"no factor decides: {name} itself makes something else when it does {plain(question.step)}"
-        f" once more ({said}): a time, chance, or an order that nothing fixes"
+        f" once more ({shown}): a time, chance, or an order that nothing fixes"
     )
     return Answer((), sentence, tuple(trials.tried))
 

@@ -50,7 +50,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True)
 class Listed:
-    """A release that is said to be there; nobody vouches for it yet."""
+    """A release that the location lists; nobody vouches for it yet."""
 
     tag: str
     image: str | None  # None where the list does not say
@@ -90,7 +90,7 @@ class Location:
     fingerprint: str | None = None
 
     def releases(self) -> tuple[Listed, ...]:
-        """Return the releases that are said to be there; a folder that does not exist has none.
+        """Return the releases that the location lists; a folder that does not exist has none.
 
         Raise InputsUnverified where an address has no list of releases.
         """
@@ -116,11 +116,11 @@ class Location:
             verify.check_signature(manifest, signature, self.keyring, self.fingerprint)
             digests = verify.parse_manifest(manifest)
             statements = verify.read_statements(lambda n, s: self.read(tag, n, s), digests, {})
-            said = verify.check_statements(statements, digests, tag)
+            stated = verify.check_statements(statements, digests, tag)
         except verify.Refused as error:
             failure = FAILURES.get(error.status, InputsUnverified)
             raise failure(plain(f"the release {tag} at {self.address}: {error}")) from error
-        return describe(tag, said.job, digests)
+        return describe(tag, stated.job, digests)
 
     def keep(
         self,

@@ -43,8 +43,8 @@ def check_source(
             done = command.run([check, repository], env=env, timeout_s=TIMEOUT_S, accept=range(256))
             notify(f"{check.name}: {'fine' if done.status == 0 else 'NOT fine'}")
             if done.status:
-                said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
-                lines = said.splitlines() or [f"ended with status {done.status}"]
+                output = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
+                lines = output.splitlines() or [f"ended with status {done.status}"]
                 found += [f"{check.name}: {plain(line)}" for line in lines]
     if found:
         write_bytes(findings, "".join(f"{line}\n" for line in found).encode())

@@ -13,7 +13,7 @@ from docker import DockerClient
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.machines import engine, machine, trees
 from pipeline.machines.machine import LAYERS, VOLUME, WORK, Machine
-from pipeline.machines.trees import Keys, Told, Trees, TwoValues, read_told
+from pipeline.machines.trees import Keys, ReportedLayer, Trees, TwoValues, read_layers
 
 pytestmark = pytest.mark.container
 
@@ -39,7 +39,7 @@ def container(client: DockerClient, machine_of_run: Machine) -> Any:
     return made
 
 
-def told(content: Mapping[str, bytes] = CONTENT, **changes: Any) -> list[Told]:
+def told(content: Mapping[str, bytes] = CONTENT, **changes: Any) -> list[ReportedLayer]:
     records, offset = [], 0
     for step, layer in content.items():
         record = {
@@ -55,7 +55,7 @@ def told(content: Mapping[str, bytes] = CONTENT, **changes: Any) -> list[Told]:
         }
         records.append(record | changes)
         offset += len(layer) + -len(layer) % 4096
-    return read_told(records)
+    return read_layers(records)
 
 
 def disk(content: Mapping[str, bytes] = CONTENT) -> bytes:
@@ -65,7 +65,7 @@ def disk(content: Mapping[str, bytes] = CONTENT) -> bytes:
 def take(
     kept: Trees,
     container: Any,
-    layers: Sequence[Told],
+    layers: Sequence[ReportedLayer],
     content: bytes | None = None,
     steps: Sequence[str] = STEPS,
     keys: Keys = KEYS,

@@ -26,8 +26,8 @@ TABLE_RECORD = {"little": struct.Struct("<BBIH"), "big": struct.Struct(">BBIH")}
 def closes(size: int, volume: int, start: int, end: int) -> bool:
     """Whether zeros up to `end` are those that mkisofs fills up with, in an image of `size` bytes.
 
-    It says to have `volume` bytes. A sector among the others may be where all empty files are said
-    to lie.
+    Its header states `volume` bytes. A sector among the others may be the one that all empty files
+    are recorded at.
     """
     length = end - (start + -start % SECTOR)
     if end == size:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.machines import trees
 from pipeline.machines.machine import LAYERS_BYTES
-from pipeline.machines.trees import Kept, Keys, fitting, read_told
+from pipeline.machines.trees import Kept, Keys, fitting, read_layers
 
 A, B = "a" * 64, "b" * 64
 
@@ -30,7 +30,7 @@ def told(step: str = "20-bootstrap", **changes: Any) -> dict[str, Any]:
 
 
 def test_what_is_told_is_read() -> None:
-    first, second = read_told([told(), told("30-includes", offset=12288)])
+    first, second = read_layers([told(), told("30-includes", offset=12288)])
     assert (first.step, first.offset, first.size) == ("20-bootstrap", 0, 10240)
     assert second.offset == 12288
 
@@ -63,16 +63,16 @@ def test_what_cannot_be_ends_it(changes: dict[str, Any]) -> None:
     good = told("20-bootstrap")
     bad = told("30-includes", offset=12288) | changes
     later = told("50-initramfs", offset=24576)
-    assert [layer.step for layer in read_told([good, bad, later])] == ["20-bootstrap"]
+    assert [layer.step for layer in read_layers([good, bad, later])] == ["20-bootstrap"]
 
 
 def test_a_step_is_told_once_and_before_what_follows() -> None:
     """A hook that has the machine in its hands cannot take back what was told before it ran."""
     first, second = told(), told("30-includes", offset=12288)
     again = told(digest=B, sha256=A, offset=24576)
-    assert len(read_told([first, second, again])) == 2
+    assert len(read_layers([first, second, again])) == 2
     over = told("40-hooks/x", offset=0)
-    assert len(read_told([first, second, over])) == 2
+    assert len(read_layers([first, second, over])) == 2
 
 
 @given(
@@ -84,7 +84,7 @@ def test_a_step_is_told_once_and_before_what_follows() -> None:
     )
 )
 def test_nothing_told_is_an_error(records: list[dict[str, Any]]) -> None:
-    assert len(read_told(records)) <= len(records)
+    assert len(read_layers(records)) <= len(records)
 
 
 STEPS = ["20-bootstrap", "30-includes", "40-hooks/a", "50-initramfs"]
