@@ -10,7 +10,7 @@ from pipeline.base.errors import UsageError
 from pipeline.look.formats.container import Container, Entry
 from pipeline.look.formats.iso9660 import ISO9660
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import File, Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, OpenFile, Source, Spool
 from pipeline.look.formats.squashfs import SQUASHFS
 from pipeline.look.formats.squashfs_file import NO_INDEX, SIZE_BITS, SquashFile
 from pipeline.look.places import REFUSED, say_reason
@@ -90,7 +90,7 @@ def read_layout(iso: Path) -> IsoLayout:
     """
     try:
         with iso.open("rb") as file:
-            source = File(file.fileno(), iso.stat().st_size)
+            source = OpenFile(file.fileno(), iso.stat().st_size)
             with Spool([WORK_LIMIT]).nested() as spool:
                 return _read(source, spool)
     except OSError as error:
@@ -104,7 +104,7 @@ def _read(source: Source, spool: Spool) -> IsoLayout:
     contents = {e.path: e.content for e in ISO9660.read(source, spool).entries() if e.content}
     found = [path for path in contents if SQUASHFS_PATH.fullmatch(path)]
     if len(found) != 1 or len(contents[found[0]].stored()) != 1 or INFO not in contents:
-        raise Malformed("it must have one live/*.squashfs in one piece, and .disk/info")
+        raise BadFormat("it must have one live/*.squashfs in one piece, and .disk/info")
     squashfs, info = contents[found[0]], contents[INFO]
     ((start, end),) = squashfs.stored()
     words = info.read(0, min(info.size, INFO_LIMIT)).decode(errors="replace").split()
@@ -112,16 +112,16 @@ def _read(source: Source, spool: Spool) -> IsoLayout:
     files = {path: content for path, content in _files(container) if content.size}
     sizes = {content.blocks.tables.super.block_size for content in files.values()}
     if len(sizes) != 1 or not words:
-        raise Malformed("it holds no files")
+        raise BadFormat("it holds no files")
     placed = {path: [(start + s, start + e) for s, e in _stored(f)] for path, f in files.items()}
     return IsoLayout(words[0], found[0], (start, end), sizes.pop(), placed)
 
 
 def _files(container: Container) -> Iterator[tuple[str, SquashFile]]:
-    """Give the files; raise Malformed if a name would become two lines of what lists it."""
+    """Give the files; raise BadFormat if a name would become two lines of what lists it."""
     for entry in container.entries():
         if any("\n" in text for text in _texts(entry)):
-            raise Malformed(f"the name or target {entry.path!a} has a line break")
+            raise BadFormat(f"the name or target {entry.path!a} has a line break")
         if isinstance(entry.content, SquashFile):
             yield entry.path, entry.content
 

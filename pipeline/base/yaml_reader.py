@@ -133,7 +133,7 @@ def parse_yaml(content: bytes, path: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Place:
+class ValuePlace:
     """Where a value stands in a document: from which character to which, and from which column.
 
     Without comments and empty lines behind it; `inner` has the values of a mapping by key.
@@ -144,10 +144,10 @@ class Place:
     column: int
     is_mapping: bool
     is_flow: bool  # written in brackets
-    inner: Mapping[str, "Place"] = field(default_factory=dict)
+    inner: Mapping[str, "ValuePlace"] = field(default_factory=dict)
 
 
-def places(content: bytes, path: str) -> Place:
+def places(content: bytes, path: str) -> ValuePlace:
     """Return where the values of a document stand; raise UsageError as `parse_yaml` does."""
     parse_yaml(content, path)
     loader = _Loader(content.decode())
@@ -157,7 +157,7 @@ def places(content: bytes, path: str) -> Place:
         loader.dispose()
 
 
-def _place(node: Any) -> Place:
+def _place(node: Any) -> ValuePlace:
     is_mapping = isinstance(node, MappingNode)
     inner = {key.value: _place(value) for key, value in node.value} if is_mapping else {}
     is_flow, end = bool(getattr(node, "flow_style", False)), node.end_mark.index
@@ -165,7 +165,7 @@ def _place(node: Any) -> Place:
         last = node.value[-1]
         end = _place(last[1] if is_mapping else last).end
     start = node.start_mark
-    return Place(start.index, end, start.column, is_mapping, is_flow, inner)
+    return ValuePlace(start.index, end, start.column, is_mapping, is_flow, inner)
 
 
 def _error(where: str, kind: str, why: object) -> UsageError:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline import flow
 from pipeline.base import git, neutral, places
 from pipeline.base.display import Display
 from pipeline.base.errors import UsageError
@@ -18,6 +17,7 @@ from pipeline.cli import keys
 from pipeline.cli.new_image import check_name, new_image
 from pipeline.cli.version import version
 from pipeline.farm.workspace import open_workspace
+from pipeline.inputs import image_lock
 
 TASKS = "from twinbuild import farm_tasks\nnamespace = farm_tasks(__file__)\n"
 IGNORED = "/.cache/\n/demo/\n/public/\n/runs/\n/snapshots/\n__pycache__/\n"
@@ -40,7 +40,7 @@ PINNED = (
 
 def begin(
     folder: Path, image: str, key: str | None, release: str | None, display: Display
-) -> keys.Kept:
+) -> keys.ToBackUp:
     """Make what a farm's repository needs and `folder` lacks; return the keys to back up.
 
     `key` is the user id of a release key to be made, `release` the fingerprint of one that gpg has;
@@ -70,7 +70,7 @@ def begin(
     if (folder / own / "lock").exists():
         notify(f"{own}/lock: is there already, and stays")
     else:
-        flow.lock(open_workspace(folder), image, display)
+        image_lock.lock_image(open_workspace(folder), image, notify)
         notify(f"{own}/lock: written")
     return kept
 

@@ -26,14 +26,14 @@ Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Kept:
+class ToBackUp:
     """What has to be backed up: the release key's fingerprint, and the environments' key files."""
 
     release: str
     environments: Mapping[str, Path]
 
 
-def set_up(workspace: Workspace, name: str | None, release: str | None, notify: Notify) -> Kept:
+def set_up(workspace: Workspace, name: str | None, release: str | None, notify: Notify) -> ToBackUp:
     """Make or take the keys of a farm, write them down, and prove that they sign.
 
     `name` is the user id of a release key to be made, `release` the fingerprint of one that gpg
@@ -53,10 +53,10 @@ def set_up(workspace: Workspace, name: str | None, release: str | None, notify: 
         openpgp.try_to_sign(gpg, fingerprint)
         notify(f"release key {fingerprint}: a trial signature is good")
     _let_git_sign(workspace.checkout, farm, fingerprint, notify)
-    return Kept(fingerprint, {env: path for env, path in files.items() if path.exists()})
+    return ToBackUp(fingerprint, {env: path for env, path in files.items() if path.exists()})
 
 
-def what_to_back_up(kept: Kept) -> list[str]:
+def what_to_back_up(kept: ToBackUp) -> list[str]:
     """Return what to put where neither this machine nor its thief can reach it, for people."""
     home = Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
     revocation = home / "openpgp-revocs.d" / f"{kept.release}.rev"

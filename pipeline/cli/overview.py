@@ -15,9 +15,9 @@ from pipeline.base.errors import UsageError
 from pipeline.base.plain import plain
 from pipeline.farm.run import Request, Run
 from pipeline.farm.run_view import (
-    Document,
     EnvironmentView,
     InputsView,
+    RunDocument,
     RunView,
     SourceView,
     VerdictView,
@@ -123,7 +123,7 @@ def _asked(request: Request | None) -> str:
     return f"{request.image}, {_wanted(request)}{of}, {request.compression}, in {environments}"
 
 
-def _source(document: Document[SourceView]) -> Iterator[str]:
+def _source(document: RunDocument[SourceView]) -> Iterator[str]:
     source = document.content
     if source is None:
         yield document.fault or "not exported"
@@ -138,7 +138,7 @@ def _source(document: Document[SourceView]) -> Iterator[str]:
         yield f"tag signed by {source.signer or 'nobody: farm.yaml asks for no signature'}"
 
 
-def _inputs(document: Document[InputsView]) -> str:
+def _inputs(document: RunDocument[InputsView]) -> str:
     inputs = document.content
     if inputs is None:
         return document.fault or "not complete"

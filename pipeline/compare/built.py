@@ -16,7 +16,7 @@ from pipeline.farm.artifacts import list_artifacts
 from pipeline.look.formats.container import Entry
 from pipeline.look.formats.known import recognise
 from pipeline.look.formats.partitions import DISK
-from pipeline.look.formats.source import Alone, Malformed, Source, Spool, pieces
+from pipeline.look.formats.source import Alone, BadFormat, Source, Spool, pieces
 from pipeline.look.locate import open_file
 from pipeline.look.places import REFUSED, say_reason
 
@@ -92,7 +92,7 @@ def _files(source: Source, spool: Spool) -> Iterator[tuple[str, Source]]:
     """Give the files of an image; of a disk, those of its partitions."""
     known = recognise(source)
     if known is None:
-        raise Malformed("it has no format that is known")
+        raise BadFormat("it has no format that is known")
     for entry in _entries(source, spool):
         if entry.content is None:
             continue
@@ -105,7 +105,7 @@ def _files(source: Source, spool: Spool) -> Iterator[tuple[str, Source]]:
 def _entries(source: Source, spool: Spool) -> Iterator[Entry]:
     known = recognise(source)
     if known is None:
-        raise Malformed("it has no format that is known")
+        raise BadFormat("it has no format that is known")
     yield from known.read(source, spool).entries()
 
 

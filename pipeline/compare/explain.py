@@ -18,7 +18,7 @@ from pipeline.base.plain import plain
 from pipeline.compare.built import Built, open_built
 from pipeline.compare.environments import read_facts
 from pipeline.compare.folders import Folders
-from pipeline.compare.ledger import Entry
+from pipeline.compare.ledger import LedgerEntry
 from pipeline.compare.properties import Values, raw_values, read_entries, values_of
 from pipeline.documents.verdict import Difference, Verdict
 from pipeline.farm.run import Run
@@ -230,7 +230,7 @@ class _Contents:
     """The contents of both environments, and what the ledgers say of them."""
 
     def __init__(self, run: Run, names: tuple[str, str], stack: ExitStack) -> None:
-        self.entries: dict[str, dict[str, Entry]] = {}
+        self.entries: dict[str, dict[str, LedgerEntry]] = {}
         self._names = names
         self._fault = ""
         self._built: list[Built] = []
@@ -241,7 +241,7 @@ class _Contents:
             except (TwinbuildError, OSError) as error:
                 self._fault = plain(str(error))
 
-    def choose(self, entries: dict[str, dict[str, Entry]]) -> None:
+    def choose(self, entries: dict[str, dict[str, LedgerEntry]]) -> None:
         """Find these paths in both trees."""
         self.entries = entries
         self._trees = [built.tree(set(entries)) for built in self._built]

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from pipeline.base.errors import TwinbuildError
-from pipeline.compare.ledger import Entry, parse, read_blocks
+from pipeline.compare.ledger import LedgerEntry, parse, read_blocks
 
 NAMES_LEAST = 3
 MANY, SHARE_OF_MANY = 20, 0.3  # so many names are in one folder for a reason: those of files
@@ -65,7 +65,7 @@ class Folders:
         try:
             for line in chain.from_iterable(read_blocks(self._ledger)):
                 record = parse(line)
-                if isinstance(record, Entry):
+                if isinstance(record, LedgerEntry):
                     folder, _, name = record.path.rpartition("/")
                     if not name.startswith("."):
                         found[folder].add(name)

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from pipeline.base.errors import TwinbuildError
 from pipeline.documents.json_form import parse_json
-from pipeline.look.formats.source import Malformed
+from pipeline.look.formats.source import BadFormat
 from pipeline.look.locate import locate_contents, open_file
 
 IMAGES = (".iso", ".img")
@@ -42,7 +42,7 @@ def differs_only_in(paths: Collection[str], name: str, first: Path, second: Path
             return _lists({*paths}, None, first, second)
         if name.endswith(".partition"):
             return _lists(set(), ".squashfs", first, second)
-    except (TwinbuildError, Malformed, OSError, EOFError, ValueError, RecursionError, zlib.error):
+    except (TwinbuildError, BadFormat, OSError, EOFError, ValueError, RecursionError, zlib.error):
         return False
     return False
 

@@ -49,7 +49,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerEntry:
     """A path of the tree as it is after the step; `mode`, `uid` and the rest are None if absent."""
 
     path: str
@@ -66,7 +66,7 @@ class Entry:
     xattrs: Mapping[str, str]
 
 
-Record = Step | Artifact | Entry
+Record = Step | Artifact | LedgerEntry
 
 
 class Unpacking:
@@ -174,7 +174,7 @@ def _record(document: dict[str, Any]) -> Record:
     if kind not in TYPES:
         raise ValueError(kind)
     get = document.get
-    return Entry(
+    return LedgerEntry(
         path=_path(document["path"]),
         type=kind,
         mode=_optional_number(get("mode")),

@@ -21,7 +21,7 @@ from pipeline.compare.ledger import (
     ARTIFACT_START,
     STEP_START,
     Artifact,
-    Entry,
+    LedgerEntry,
     Record,
     Step,
     Unpacking,
@@ -141,7 +141,7 @@ class _Side:
         """Where the line stands in its step: paths, removed paths, artifacts; the next step."""
         if self._order is None:
             match self.record:
-                case Entry(path=path, type=kind):
+                case LedgerEntry(path=path, type=kind):
                     self._order = int(kind == "absent"), path.encode("utf-8", "surrogateescape")
                 case Artifact(name=name):
                     self._order = 2, name.encode("utf-8", "surrogateescape")
@@ -175,7 +175,7 @@ def _parted(left: _Side, right: _Side) -> bool:
 class _Open:
     """A path that differs now: its last entry on each side, and since when each kind differs."""
 
-    sides: list[Entry | None] = field(default_factory=lambda: [None, None])
+    sides: list[LedgerEntry | None] = field(default_factory=lambda: [None, None])
     since: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -222,7 +222,7 @@ class _Trace:
         """One says what the other does not."""
         for index, side in enumerate(sides):
             record = side.record if side else None
-            if side and isinstance(record, Entry):
+            if side and isinstance(record, LedgerEntry):
                 key = _path_bytes(side.line)
                 self.open.setdefault(key, _Open()).sides[index] = record
                 self._touched.add(key)
@@ -256,7 +256,7 @@ class _Trace:
         before = _last_lines(ledger, {key: found.since[UNKNOWN] for key, found in wanted.items()})
         for key, found in wanted.items():
             record = parse(before[key]) if key in before else None
-            earlier = record if isinstance(record, Entry) else None
+            earlier = record if isinstance(record, LedgerEntry) else None
             left, right = (side or earlier for side in found.sides)
             first = found.since[UNKNOWN]
             found.since = dict.fromkeys(_kinds(self.names, left, right), first)
@@ -312,7 +312,7 @@ def _path_bytes(line: bytes) -> bytes:
     return found[1] if found else b""
 
 
-def _kinds(names: Names, left: Entry | None, right: Entry | None) -> list[str]:
+def _kinds(names: Names, left: LedgerEntry | None, right: LedgerEntry | None) -> list[str]:
     """Return in what two entries of a path differ; None is no such path, as absent is."""
     here = left if left and left.type != "absent" else None
     there = right if right and right.type != "absent" else None

@@ -9,7 +9,7 @@ from itertools import chain
 
 from pipeline.base.errors import TwinbuildError
 from pipeline.base.plain import plain
-from pipeline.compare.ledger import Entry, parse, read_blocks
+from pipeline.compare.ledger import LedgerEntry, parse, read_blocks
 from pipeline.farm.run import Run
 from pipeline.look.causes.facts import Pair
 
@@ -25,9 +25,9 @@ class Values:
 
 def read_entries(
     run: Run, names: tuple[str, str], paths: Sequence[str]
-) -> dict[str, dict[str, Entry]]:
+) -> dict[str, dict[str, LedgerEntry]]:
     """Return what the ledgers say last of some paths, by path and environment."""
-    found: dict[str, dict[str, Entry]] = {}
+    found: dict[str, dict[str, LedgerEntry]] = {}
     wanted = {b'"path":' + json.dumps(path).encode() for path in paths}
     for name in names:
         try:
@@ -37,7 +37,7 @@ def read_entries(
                 end = line.find(b'","', begin)
                 if line[begin : end + 1] in wanted:
                     record = parse(line)
-                    if isinstance(record, Entry):
+                    if isinstance(record, LedgerEntry):
                         found.setdefault(record.path, {})[name] = record
         except TwinbuildError:
             continue  # the verdict reports it
@@ -45,7 +45,7 @@ def read_entries(
 
 
 def raw_values(
-    kinds: Sequence[str], entries: Mapping[str, Entry], pair: Pair
+    kinds: Sequence[str], entries: Mapping[str, LedgerEntry], pair: Pair
 ) -> Iterator[tuple[str, object, object]]:
     """Give the properties that differ, as they stand in the ledgers."""
     left, right = (entries.get(facts.name) for facts in pair)
@@ -59,11 +59,11 @@ def raw_values(
             yield "device", _device(left), _device(right)
 
 
-def _device(entry: Entry) -> str:
+def _device(entry: LedgerEntry) -> str:
     return ":".join(map(str, entry.device)) or "none"
 
 
-def _value(kind: str, entry: Entry) -> object:
+def _value(kind: str, entry: LedgerEntry) -> object:
     match kind:
         case "mode":
             return entry.mode
@@ -78,7 +78,9 @@ def _value(kind: str, entry: Entry) -> object:
     return None
 
 
-def values_of(kinds: Sequence[str], entries: Mapping[str, Entry], pair: Pair) -> Iterator[Values]:
+def values_of(
+    kinds: Sequence[str], entries: Mapping[str, LedgerEntry], pair: Pair
+) -> Iterator[Values]:
     """Give the properties that differ, for people."""
     for kind, left, right in raw_values(kinds, entries, pair):
         yield Values(kind, _text(kind, left), _text(kind, right))

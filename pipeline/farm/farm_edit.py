@@ -8,7 +8,7 @@ is written so that this fails is left as it is.
 from collections.abc import Mapping, Sequence
 
 from pipeline.base.errors import UsageError
-from pipeline.base.yaml_reader import Place, places
+from pipeline.base.yaml_reader import ValuePlace, places
 from pipeline.farm.config import Farm, Keys, parse_farm
 
 INDENT = 2
@@ -89,7 +89,7 @@ def _put(text: str, path: str, names: Sequence[str], value: str) -> str:
     return text
 
 
-def _add(text: str, place: Place, parent: Place, names: Sequence[str], value: str) -> str:
+def _add(text: str, place: ValuePlace, parent: ValuePlace, names: Sequence[str], value: str) -> str:
     """Return the text with new keys in a mapping, which may be empty or null."""
     if place.is_flow and place.inner:
         entry = "".join(f"{name}: {{" for name in names[:-1]) + f"{names[-1]}: {value}"

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Document(Generic[T]):
+class RunDocument(Generic[T]):
     """A document of a run: its `content`, or None if the file is missing or unreadable.
 
     `fault` says why a file that is there cannot be read.
@@ -144,7 +144,7 @@ class StatementView:
 
 
 @dataclass(frozen=True)
-class Step:
+class TimedStep:
     """A step of a build; `seconds` is None if it did not end."""
 
     name: str
@@ -171,15 +171,15 @@ class EnvironmentView:
         return "built" if self.statement.exists else "not built"
 
     @cached_property
-    def failure(self) -> Document[FailureView]:
+    def failure(self) -> RunDocument[FailureView]:
         """Why its build failed, if it did."""
         fields = _read(self.folder / "failure.json")
         if fields.content is None:
-            return Document(None, fields.fault)
+            return RunDocument(None, fields.fault)
         status, what, detail, machine = map(
             fields.content.get, ("status", "what", "detail", "machine")
         )
-        return Document(
+        return RunDocument(
             FailureView(
                 whole_number(status),
                 _text(what),
@@ -189,30 +189,30 @@ class EnvironmentView:
         )
 
     @cached_property
-    def statement(self) -> Document[StatementView]:
+    def statement(self) -> RunDocument[StatementView]:
         """What the environment states of its build."""
         path = self.folder / "statement.json"
         envelope = _read(path)
         if envelope.content is None:
-            return Document(None, envelope.fault)
+            return RunDocument(None, envelope.fault)
         try:
             payload = dsse.unverified_payload(envelope.content)
         except SignatureInvalid as error:
-            return Document(None, f"{path}: {error}")
-        return Document(StatementView(payload.get("subject"), mapping(payload.get("predicate"))))
+            return RunDocument(None, f"{path}: {error}")
+        return RunDocument(StatementView(payload.get("subject"), mapping(payload.get("predicate"))))
 
     @cached_property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[TimedStep, ...]:
         """The steps of its build in their order: as timed, or else as far as progress shows."""
         timed = mapping((_read(self.folder / "timings.json").content or {}).get("steps"))
         if timed:
             steps = list(timed.items())[:STEPS_LIMIT]
-            return tuple(Step(name, _seconds(seconds)) for name, seconds in steps)
+            return tuple(TimedStep(name, _seconds(seconds)) for name, seconds in steps)
         found: dict[str, float | None] = {}
         for record in _records(self.folder / "progress.jsonl"):
             if record.get("record") in ("step", "step-done") and len(found) < STEPS_LIMIT:
                 found[_text(record.get("step")) or ""] = _seconds(record.get("seconds"))
-        return tuple(Step(name, seconds) for name, seconds in found.items())
+        return tuple(TimedStep(name, seconds) for name, seconds in found.items())
 
 
 @dataclass(frozen=True)
@@ -222,23 +222,23 @@ class RunView:
     run: Run
 
     @cached_property
-    def request(self) -> Document[Request]:
+    def request(self) -> RunDocument[Request]:
         """What was asked for."""
         try:
-            return Document(self.run.request())
+            return RunDocument(self.run.request())
         except TwinbuildError as error:
-            return Document(None, str(error))
+            return RunDocument(None, str(error))
 
     @cached_property
-    def source(self) -> Document[SourceView]:
+    def source(self) -> RunDocument[SourceView]:
         """What is built."""
         document = _read(self.run.source_json)
         if document.content is None:
-            return Document(None, document.fault)
+            return RunDocument(None, document.fault)
         fields = document.content
         epoch = whole_number(fields.get("epoch"))
         tag = fields.get("tag")
-        return Document(
+        return RunDocument(
             SourceView(
                 _text(fields.get("repository")),
                 _text(fields.get("commit")),
@@ -251,15 +251,15 @@ class RunView:
         )
 
     @cached_property
-    def inputs(self) -> Document[InputsView]:
+    def inputs(self) -> RunDocument[InputsView]:
         """From what it is built."""
         document = _read(self.run.inputs_json)
         if document.content is None:
-            return Document(None, document.fault)
+            return RunDocument(None, document.fault)
         packages = _list(document.content.get("packages"))
         sizes = [whole_number(mapping(package).get("size")) or 0 for package in packages]
         lock = _text(document.content.get("lock_sha256"))
-        return Document(InputsView(len(sizes), sum(sizes), lock))
+        return RunDocument(InputsView(len(sizes), sum(sizes), lock))
 
     @cached_property
     def environments(self) -> Mapping[str, EnvironmentView]:
@@ -268,15 +268,15 @@ class RunView:
         return {name: EnvironmentView(name, self.run.environment(name)) for name in names}
 
     @cached_property
-    def verdict(self) -> Document[VerdictView]:
+    def verdict(self) -> RunDocument[VerdictView]:
         """Whether the builds match."""
         document = _read(self.run.verdict_json)
         if document.content is None:
-            return Document(None, document.fault)
-        return Document(_verdict(document.content))
+            return RunDocument(None, document.fault)
+        return RunDocument(_verdict(document.content))
 
     @cached_property
-    def explanation(self) -> Document[Mapping[str, Any]]:
+    def explanation(self) -> RunDocument[Mapping[str, Any]]:
         """The fields of `explanation.json`: what differs, down to the bytes."""
         return _read(self.run.folder / "explanation.json")
 
@@ -316,18 +316,18 @@ def read_end(path: Path, limit: int) -> bytes:
         return b""
 
 
-def _read(path: Path) -> Document[Mapping[str, Any]]:
+def _read(path: Path) -> RunDocument[Mapping[str, Any]]:
     """Read an object of JSON that has fields."""
     with suppress(OSError):  # a path that cannot be looked at is unreadable, not missing
         if not path.exists():
-            return Document(None)
+            return RunDocument(None)
     try:
         fields = read_json(path, failure=UsageError)
     except UsageError as error:
-        return Document(None, str(error))
+        return RunDocument(None, str(error))
     if not isinstance(fields, dict) or not fields:
-        return Document(None, f"{path} is not a JSON object with fields")
-    return Document(fields)
+        return RunDocument(None, f"{path} is not a JSON object with fields")
+    return RunDocument(fields)
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from debian.deb822 import Deb822
 from pipeline.inputs.tar_members import read_members
 from pipeline.inputs.unpacked import Unreadable, unpacked
 from pipeline.look.formats import ar
-from pipeline.look.formats.source import Malformed
+from pipeline.look.formats.source import BadFormat
 
 PARTS_LIMIT = 10  # debian-binary, control.tar, data.tar, and what others may add
 CONTROL_LIMIT = 4 * 1024 * 1024  # a crate may provide thousands of features
@@ -41,7 +41,7 @@ def _find_control(file: BinaryIO) -> str:
     for _ in range(PARTS_LIMIT):
         try:
             header = ar.read_header(file.read(ar.HEADER))
-        except Malformed:
+        except BadFormat:
             break
         if part := PART.fullmatch(header.name.rstrip(b"/")):
             return (part[1] or b"").decode()

@@ -73,7 +73,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourcePackage:
     """A source package: `needs` is what it takes to build it."""
 
     name: str
@@ -85,7 +85,7 @@ class Source:
     dsc: str | None = None  # the name of the file that names it by hash
 
 
-def read_source(control: bytes, changelog: bytes, architecture: str, folder: str) -> Source:
+def read_source(control: bytes, changelog: bytes, architecture: str, folder: str) -> SourcePackage:
     """Return the source package whose `debian/` in `folder` has these two files.
 
     Raise UsageError that names the file at fault.
@@ -109,7 +109,7 @@ def read_source(control: bytes, changelog: bytes, architecture: str, folder: str
     ]
     if not 0 < len(binaries) <= BINARIES_LIMIT:
         raise UsageError(f"{file} names {len(binaries)} packages for {architecture}")
-    return Source(name, version, epoch, file, tuple(needs), tuple(binaries))
+    return SourcePackage(name, version, epoch, file, tuple(needs), tuple(binaries))
 
 
 def stanza_fields(

@@ -14,7 +14,7 @@ from pipeline.base.errors import UsageError
 from pipeline.base.files import sha256_file
 from pipeline.documents.lock import PACKAGE, VERSION
 from pipeline.inputs.deb_control import read_control
-from pipeline.inputs.debian_source import Binary, Source, read_source, stanza_fields
+from pipeline.inputs.debian_source import Binary, SourcePackage, read_source, stanza_fields
 from pipeline.inputs.fetched_source import FetchedSource, read_dsc
 from pipeline.inputs.unpacked import Unreadable
 
@@ -29,7 +29,7 @@ Fetch = Callable[[FetchedSource, str], Mapping[str, bytes]]  # what is fetched, 
 class LocalPackages:
     """What an image builds and what it has ready-made; most images have neither."""
 
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SourcePackage, ...] = ()
     ready_made: tuple[Binary, ...] = ()
     fetched: tuple[FetchedSource, ...] = ()  # those of the sources that have a .dsc
 
@@ -71,10 +71,10 @@ def read_local(folder: Path, architecture: str, fetch: Fetch | None = None) -> L
 
 def _fetched(
     path: Path, dsc: FetchedSource, architecture: str, shown: str, fetch: Fetch | None
-) -> Source:
+) -> SourcePackage:
     if fetch is None:
         binaries = [Binary(b, dsc.version, "", dsc.name, shown, ()) for b in dsc.binaries]
-        return Source(dsc.name, dsc.version, 0, shown, (), tuple(binaries), path.name)
+        return SourcePackage(dsc.name, dsc.version, 0, shown, (), tuple(binaries), path.name)
     debian = fetch(dsc, shown)
     source = read_source(debian["control"], debian["changelog"], architecture, shown)
     if (source.name, source.version) != (dsc.name, dsc.version):
@@ -89,7 +89,7 @@ def _entries(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _source(path: Path, architecture: str, shown: str) -> Source:
+def _source(path: Path, architecture: str, shown: str) -> SourcePackage:
     if path.suffix == ".deb":
         remedy = f"ready-made packages go into {READY_MADE}/"
         raise UsageError(f"{shown} is no source package", remedy=remedy)

@@ -15,7 +15,7 @@ from pipeline.inputs.history import refuse_changed
 from pipeline.inputs.lock_file import load, read
 from pipeline.inputs.packages_index import catalogue, find_packages
 from pipeline.inputs.request import PackageRequest, read_request
-from pipeline.inputs.resolve import Chosen, check_names, check_needs, private_apt
+from pipeline.inputs.resolve import ChosenPackages, check_names, check_needs, private_apt
 from pipeline.inputs.validity import tell_validity
 
 # What dpkg-buildpackage cannot do without, whatever a source says.
@@ -62,7 +62,7 @@ def _resolve(
     store: Store,
     cache: Path,
     notify: Notify,
-) -> dict[str, Chosen]:
+) -> dict[str, ChosenPackages]:
     """Return what each user of the lock takes; "build" is one only if there is something to build.
 
     The builder knows the farm's archives alone. Raise UsageError for what cannot be met.
@@ -72,7 +72,7 @@ def _resolve(
     found = of_farm.joined(of_image)
     own = {binary.name for binary in request.local.binaries}
     with_own = replace(found, names=found.names | own)
-    chosen: dict[str, Chosen] = {}
+    chosen: dict[str, ChosenPackages] = {}
     with private_apt(cache, store, suites, request) as apt:
         notify("resolving the packages of the builder")
         check_names(request.builder_names, of_farm)
@@ -95,7 +95,7 @@ def _resolve(
     return chosen
 
 
-def _refuse_passed_over(request: PackageRequest, chosen: Chosen) -> None:
+def _refuse_passed_over(request: PackageRequest, chosen: ChosenPackages) -> None:
     """Raise UsageError if apt takes an archive's package where the image brings its own."""
     taken = {PurePosixPath(file).name: archive for archive, _, file in chosen.places}
     for own in request.local.binaries:

@@ -63,7 +63,7 @@ Debug::NoLocking "true";
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenPackages:
     """What apt decided on: places of packages (archive, suite, file name), local ones' names."""
 
     places: tuple[tuple[str, str, str], ...]
@@ -82,7 +82,7 @@ class Resolver:
         preferences: Sequence[tuple[str, str]] = (),
         *,
         for_image: bool = False,
-    ) -> Chosen:
+    ) -> ChosenPackages:
         """Return what it takes to install `names` on an empty system.
 
         `preferences` are apt's pins; the image's own archives and local packages are known only
@@ -96,7 +96,9 @@ class Resolver:
                 options += [*self._all_archives, *self._local]
             return self._chosen(options, ["install", "--", *sorted(names)])
 
-    def packages_to_build(self, names: Collection[str], relations: Collection[str]) -> Chosen:
+    def packages_to_build(
+        self, names: Collection[str], relations: Collection[str]
+    ) -> ChosenPackages:
         """Return what it takes to meet `relations` on an empty system with `names`.
 
         The image's own archives are known, local packages are not. Raise UsageError, with what apt
@@ -106,7 +108,7 @@ class Resolver:
             self._all_archives, ["satisfy", "--", *sorted(names), *sorted(relations)]
         )
 
-    def _chosen(self, options: Sequence[str], action: Sequence[str]) -> Chosen:
+    def _chosen(self, options: Sequence[str], action: Sequence[str]) -> ChosenPackages:
         completed = self._apt("-qq", *options, "--yes", "--print-uris", *action)
         if completed.status:
             # Told to be quiet, apt keeps to itself what does not go with what.
@@ -119,7 +121,7 @@ class Resolver:
             line.removeprefix(site).partition("'")[0] for line in lines if line.startswith(site)
         }
         places = (self._place(line) for line in lines if not line.startswith(site))
-        return Chosen(tuple(places), frozenset(map(unquote, local)))
+        return ChosenPackages(tuple(places), frozenset(map(unquote, local)))
 
     def update(self) -> None:
         """Let apt read the indices."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.inputs.unpacked import Unpacked, Unreadable
-from pipeline.look.formats.source import Malformed
+from pipeline.look.formats.source import BadFormat
 from pipeline.look.formats.tar import read_header
 
 HEADER_LIMIT = 64 * 1024  # bytes of a long name, or of a member's pax records
@@ -82,7 +82,7 @@ def _member(
 def _header(block: bytes) -> tarfile.TarInfo:
     try:
         return read_header(block)
-    except Malformed as error:
+    except BadFormat as error:
         raise Unreadable(str(error)) from error
 
 

@@ -24,7 +24,7 @@ EMPTY = Memory(b"")
 Sides = tuple[Source, Source]
 
 
-class Part(NamedTuple):
+class NamedPart(NamedTuple):
     """A part of a container; `unused` if it belongs to nothing, but lies behind what is named."""
 
     name: str
@@ -61,12 +61,12 @@ class Account:
         return [region for region in clipped if 0 <= region.span[0] <= region.span[1]]
 
     @cached_property
-    def _own(self) -> list[Part]:
+    def _own(self) -> list[NamedPart]:
         """The regions as far as nothing else lies there."""
         covered = _merged(self._told)
-        return [Part(r.name, s) for r in self._regions for s in _uncovered(r.span, covered)]
+        return [NamedPart(r.name, s) for r in self._regions for s in _uncovered(r.span, covered)]
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[NamedPart]:
         """Give the parts in order; together they are the whole container: debugging checks it."""
         covered = 0
         for part in self._parts():
@@ -77,17 +77,17 @@ class Account:
         if __debug__ and covered != self.source.size:
             raise AssertionError(f"the parts end at byte {covered} of {self.source.size}")
 
-    def _parts(self) -> Iterator[Part]:
+    def _parts(self) -> Iterator[NamedPart]:
         own = [(*part.span, part.name) for part in self._own]
         position, last = 0, BEGINNING
         for start, end, name in sorted([*self._told, *own]):
             if start > position:
-                yield Part(last, (position, start), unused=True)
+                yield NamedPart(last, (position, start), unused=True)
             if end > position:
-                yield Part(name, (max(start, position), end))
+                yield NamedPart(name, (max(start, position), end))
                 position, last = end, name
         if position < self.source.size:
-            yield Part(last, (position, self.source.size), unused=True)
+            yield NamedPart(last, (position, self.source.size), unused=True)
 
     @cached_property
     def regions(self) -> dict[str, Source]:

@@ -14,7 +14,7 @@ from pipeline.look.formats.ranges import Ranges, Span
 from pipeline.look.formats.scan import Bytes, describe, exact, scan
 from pipeline.look.formats.source import (
     READ_LIMIT,
-    Malformed,
+    BadFormat,
     Memory,
     NotRead,
     Source,
@@ -83,7 +83,7 @@ class Pair:
     def compare(
         self, here: Format, there: Format, left: Source, right: Source, ranges: Ranges
     ) -> None:
-        """Compare all that the containers hold; raise Malformed if one is not as it should be.
+        """Compare all that the containers hold; raise BadFormat if one is not as it should be.
 
         They have one format, which may have forms of its own, as cpio has.
         """
@@ -104,7 +104,7 @@ class Pair:
             raise NotRead(f"{here.name} {error}") from error
         except REFUSED as error:
             reason = f"{self.descent.names[side]} is no {here.name} that can be read"
-            raise Malformed(f"{reason}: {say_reason(error)}") from error
+            raise BadFormat(f"{reason}: {say_reason(error)}") from error
 
     def _in_place(self, first: Container, left: Source, right: Source, ranges: Ranges) -> None:
         """Compare two sides that say the same and so have everything in the same places."""
@@ -197,10 +197,10 @@ class Pair:
         self, containers: tuple[Container, Container], sides: Sides, ranges: Ranges
     ) -> bool:
         """Compare the entries, and in which order they are; return whether contents differ."""
-        from pipeline.look.orders import Numbers, Order
+        from pipeline.look.orders import Numbers, StorageOrder
 
         first, second = containers
-        numbers, order, differs, count, unlike = Numbers(), Order(), False, -1, ""
+        numbers, order, differs, count, unlike = Numbers(), StorageOrder(), False, -1, ""
         for ours, theirs, wanted in matched(
             *(c.taken_down() if c.taken_down else c.entries() for c in containers)
         ):

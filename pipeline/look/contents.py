@@ -10,7 +10,7 @@ BEFORE = 4096  # bytes that are read before the first that differs, where that i
 
 
 @dataclass(frozen=True)
-class Content:
+class Excerpt:
     """A piece of a content: where it begins, and whether there is more behind it."""
 
     data: bytes
@@ -18,7 +18,7 @@ class Content:
     cut: bool = False
 
 
-def read_contents(sides: tuple[Source, Source], near: int) -> tuple[Content, Content]:
+def read_contents(sides: tuple[Source, Source], near: int) -> tuple[Excerpt, Excerpt]:
     """Return two contents, or of large ones the pieces that begin shortly before `near`."""
     start = 0
     if max(side.size for side in sides) > CONTENT_LIMIT and near > BEFORE:
@@ -26,6 +26,6 @@ def read_contents(sides: tuple[Source, Source], near: int) -> tuple[Content, Con
     return _piece(sides[0], start), _piece(sides[1], start)
 
 
-def _piece(source: Source, start: int) -> Content:
+def _piece(source: Source, start: int) -> Excerpt:
     data = source.read(start, min(CONTENT_LIMIT, source.size - start))
-    return Content(data, start, cut=start + len(data) < source.size)
+    return Excerpt(data, start, cut=start + len(data) < source.size)

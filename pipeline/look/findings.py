@@ -11,7 +11,7 @@ from pipeline.look.causes.headers import in_headers
 from pipeline.look.causes.inside import find_causes_of_place
 from pipeline.look.causes.properties import only_in_one
 from pipeline.look.containers import Sides
-from pipeline.look.contents import Content, read_contents
+from pipeline.look.contents import Excerpt, read_contents
 from pipeline.look.formats.scan import describe, scan
 from pipeline.look.formats.source import Spool, common
 from pipeline.look.locate import locate_contents
@@ -51,7 +51,7 @@ class Leaf:
     """Two contents that no reader goes into: what their file is called, and the bytes."""
 
     name: str
-    sides: tuple[Content, Content]
+    sides: tuple[Excerpt, Excerpt]
 
     @property
     def whole(self) -> bool:
@@ -132,7 +132,7 @@ def _own(place: Place) -> bool:
     return place.path.startswith(NOT_CONTENT)
 
 
-def _shown(contents: tuple[Content, Content]) -> Shown:
+def _shown(contents: tuple[Excerpt, Excerpt]) -> Shown:
     """Show where contents differ, by their offsets in the whole."""
     shown = show(contents[0].data, contents[1].data)
     start = contents[0].start

@@ -20,7 +20,7 @@ from pipeline.look.containers import Pair, Position, Sides
 from pipeline.look.formats.container import Format
 from pipeline.look.formats.ranges import Ranges
 from pipeline.look.formats.scan import describe, scan
-from pipeline.look.formats.source import Alone, File, NotRead, Source, Spool
+from pipeline.look.formats.source import Alone, NotRead, OpenFile, Source, Spool
 from pipeline.look.places import REFUSED, Place, content_place, say_reason
 
 FORMAT = "twinbuild-places/1"
@@ -89,14 +89,14 @@ def locate_contents(
         return Located(not descent.places, tuple(descent.places), complete)
 
 
-def open_file(path: Path, stack: ExitStack) -> File:
+def open_file(path: Path, stack: ExitStack) -> OpenFile:
     """Open a plain file until `stack` ends; raise UsageError if it is none or cannot be read."""
     try:
         file = stack.enter_context(open_plain(path, follow=True))
     except OSError as error:
         what = f"cannot read {path}: {error.strerror}"
         raise UsageError(what, remedy="name two files to compare") from error
-    return File(file.fileno(), os.fstat(file.fileno()).st_size)
+    return OpenFile(file.fileno(), os.fstat(file.fileno()).st_size)
 
 
 class _Enough(Exception):

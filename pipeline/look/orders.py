@@ -73,7 +73,7 @@ def _without_gaps(numbers: "array[int]") -> bool:
     return all(seen)
 
 
-class Order:
+class StorageOrder:
     """Where the contents that are equal on both sides are stored, by class (see `Container`)."""
 
     def __init__(self) -> None:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from pipeline.base.plain import plain
 from pipeline.look.formats.container import Fact, Structure
 from pipeline.look.formats.scan import Bytes
-from pipeline.look.formats.source import Malformed, Source
+from pipeline.look.formats.source import BadFormat, Source
 
 # What a reader raises for a content that does not follow its format.
-REFUSED = (Malformed, struct.error, IndexError, RecursionError)
+REFUSED = (BadFormat, struct.error, IndexError, RecursionError)
 SHOWN_BYTES = 16
 UNUSED = "unused space"
 WEIGHTS = ("type", "target", "device", "mode", "owner", "xattr", "links", "time")
@@ -112,7 +112,7 @@ def weight(fact: str) -> tuple[int, str]:
 
 def say_reason(error: Exception) -> str:
     """Return why a content was refused, in words."""
-    if isinstance(error, Malformed):
+    if isinstance(error, BadFormat):
         return plain(str(error))
     if isinstance(error, RecursionError):
         return "it is nested too deeply"

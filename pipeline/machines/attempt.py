@@ -29,8 +29,8 @@ from pipeline.machines import accelerator, builder, engine, machine, output, rep
 from pipeline.machines import host as hosts
 from pipeline.machines.host import AskMirrors
 from pipeline.machines.machine import Machine, Record
-from pipeline.machines.plan import Plan, guest_files
-from pipeline.machines.trees import Kept, Keys, Trees, TwoValues, read_layers
+from pipeline.machines.plan import BuildPlan, guest_files
+from pipeline.machines.trees import KeptLayer, KeptTrees, TreeKeys, TwoValues, read_layers
 
 Notify = Callable[[Record], None]
 
@@ -46,13 +46,13 @@ class Attempt:
     started: datetime
     done: Record
     digests: dict[str, str]
-    begun: tuple[Kept, ...]
+    begun: tuple[KeptLayer, ...]
     two_values: tuple[TwoValues, ...]
 
 
 def attempt(
     client: DockerClient,
-    plan: Plan,
+    plan: BuildPlan,
     workspace: Workspace,
     ask_mirrors: AskMirrors,
     notify: Notify,
@@ -76,9 +76,9 @@ def attempt(
         if keep:
             notify({"record": "note", "line": f"container and volume {ready.name} will be kept"})
         container = machine.create(client, ready, ready.argv(started))
-        trees = Trees(client, plan.environment, plan.run.id, ready.host_image, workspace.cache)
+        trees = KeptTrees(client, plan.environment, plan.run.id, ready.host_image, workspace.cache)
         keys = tree_keys(plan, ready)
-        begun: list[Kept] = []
+        begun: list[KeptLayer] = []
         with _without_at_worst(notify):
             begun = trees.begin(keys.chain(plan.course.begin), container)
         with tempfile.TemporaryDirectory(prefix="twinbuild-input-") as scratch:
@@ -90,7 +90,7 @@ def attempt(
     return Attempt(ready, started, done, digests, tuple(begun), tuple(two_values))
 
 
-def tree_keys(plan: Plan, ready: Machine) -> Keys:
+def tree_keys(plan: BuildPlan, ready: Machine) -> TreeKeys:
     """Return what the trees of this plan are kept under.
 
     What is drawn anew for each run does not go in: a step that it acts on makes two trees under one
@@ -111,10 +111,10 @@ def tree_keys(plan: Plan, ready: Machine) -> Keys:
         "host_image": ready.host_image,
     }
     of_commit = {n: getattr(job, n) for n in ("version", "commit", "epoch", "source_sha256")}
-    return Keys(*(sha256_bytes(json_bytes(parts)) for parts in (of_bootstrap, of_commit)))
+    return TreeKeys(*(sha256_bytes(json_bytes(parts)) for parts in (of_bootstrap, of_commit)))
 
 
-def _own_packages(plan: Plan) -> dict[str, Any]:
+def _own_packages(plan: BuildPlan) -> dict[str, Any]:
     """Return what decides the packages that the image brings itself; most images have none."""
     local = plan.job.local
     if not local:
@@ -133,11 +133,11 @@ def _without_at_worst(notify: Notify) -> Iterator[None]:
 
 
 def _run(
-    plan: Plan,
+    plan: BuildPlan,
     container: Container,
-    trees: Trees,
-    keys: Keys,
-    begun: Sequence[Kept],
+    trees: KeptTrees,
+    keys: TreeKeys,
+    begun: Sequence[KeptLayer],
     notify: Notify,
     silence_s: float,
 ) -> tuple[Record, list[TwoValues]]:
@@ -173,7 +173,7 @@ def _run(
 
 def _prepare(
     client: DockerClient,
-    plan: Plan,
+    plan: BuildPlan,
     workspace: Workspace,
     ask_mirrors: AskMirrors,
     notify: Notify,
@@ -203,7 +203,9 @@ def _prepare(
     return Machine(plan.run.id, plan.environment, image, ready, chosen, entry, variation, vary)
 
 
-def input_disk(plan: Plan, workspace: Workspace, begun: Sequence[Kept], path: Path) -> Path:
+def input_disk(
+    plan: BuildPlan, workspace: Workspace, begun: Sequence[KeptLayer], path: Path
+) -> Path:
     """Write the input disk: a tar archive that the machine reads straight from the device."""
     files: dict[str, Path | bytes] = {
         **guest_files(),
@@ -233,7 +235,7 @@ def input_disk(plan: Plan, workspace: Workspace, begun: Sequence[Kept], path: Pa
     return path
 
 
-def _trees(plan: Plan, begun: Sequence[Kept]) -> dict[str, Any]:
+def _trees(plan: BuildPlan, begun: Sequence[KeptLayer]) -> dict[str, Any]:
     """Return what machine.json says of kept trees: the layers lie one right after the other."""
     begin, offset = [], 0
     for layer in begun:
@@ -243,7 +245,7 @@ def _trees(plan: Plan, begun: Sequence[Kept]) -> dict[str, Any]:
     return {"begin": begin, "keep": plan.course.keep, "stop": plan.course.stop}
 
 
-def _follow(plan: Plan, container: Any, notify: Notify, silence_s: float) -> Record:
+def _follow(plan: BuildPlan, container: Any, notify: Notify, silence_s: float) -> Record:
     console_log = plan.folder / "console.log"
     with (
         console_log.open("wb", buffering=0) as console,

@@ -45,7 +45,7 @@ USUAL = Course(begin=(BOOTSTRAP,), keep=True)
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """What one environment will do; the trees that it begins with were `kept_with` this choice."""
 
     run: Run
@@ -80,7 +80,7 @@ def make_plan(
     *,
     measure: bool = False,
     fresh: bool = False,
-) -> Plan:
+) -> BuildPlan:
     """Decide what an environment will do for a run.
 
     `measure` and `fresh` are as `run_build` takes them. Raise UsageError if the run is not ready,
@@ -104,7 +104,7 @@ def make_plan(
     compression = run.request().compression
     job = make_job(source, inputs, image, compression=compression, guest_sha256=_guest_sha256())
     limits = output.expected(job.names)
-    return Plan(
+    return BuildPlan(
         run,
         environment,
         choice,

@@ -19,7 +19,7 @@ from pipeline.machines import builder, engine, machine
 from pipeline.machines.attempt import Attempt, attempt
 from pipeline.machines.host import AskMirrors
 from pipeline.machines.machine import Record
-from pipeline.machines.plan import Plan, make_plan
+from pipeline.machines.plan import BuildPlan, make_plan
 from pipeline.machines.trees import FORMAT
 
 TREES_JSON = "trees.json"
@@ -76,7 +76,7 @@ def _refuse(what: str) -> None:
 
 
 @contextmanager
-def _failure_kept(plan: Plan) -> Iterator[None]:
+def _failure_kept(plan: BuildPlan) -> Iterator[None]:
     """Write down how a build failed: one that did states nothing."""
     try:
         yield
@@ -87,14 +87,14 @@ def _failure_kept(plan: Plan) -> Iterator[None]:
         raise
 
 
-def _pinned_key(plan: Plan, workspace: Workspace) -> str | None:
+def _pinned_key(plan: BuildPlan, workspace: Workspace) -> str | None:
     """Return the key that must sign this build: nobody asks by whom a build of no tag is signed."""
     if plan.run.request().tag is None:
         return None
     return workspace.farm.keys.environments.get(plan.environment)
 
 
-def _why_not_signed(plan: Plan, pinned: str | None) -> str | None:
+def _why_not_signed(plan: BuildPlan, pinned: str | None) -> str | None:
     """Return why a complete build is done again: its statement is not by the pinned key."""
     if pinned is None:
         return None
@@ -117,7 +117,7 @@ def _check_key(environment: str, pinned: str | None) -> None:
         )
 
 
-def _reads(plan: Plan, workspace: Workspace) -> dict[str, str]:
+def _reads(plan: BuildPlan, workspace: Workspace) -> dict[str, str]:
     """Return the digests of all that decides what this build is."""
     choice = plan.choice
     environment = choice.entry.model_dump_json() + choice.variation.model_dump_json()
@@ -144,7 +144,7 @@ def disk_failures(environment: str) -> Iterator[None]:
         raise InfrastructureFailed(what, remedy=remedy) from error
 
 
-def _state(plan: Plan, result: Attempt) -> list[Path]:
+def _state(plan: BuildPlan, result: Attempt) -> list[Path]:
     """Sign what was built, from where, on what and with what result; return what was written."""
     begun = [{"step": layer.step, "digest": layer.digest} for layer in result.begun]
     two_values = [asdict(found) for found in result.two_values]

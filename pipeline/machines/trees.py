@@ -64,7 +64,7 @@ class ReportedLayer(_Strict):
         return self
 
 
-class Kept(_Strict):
+class KeptLayer(_Strict):
     """A layer in the volume, in a file named by its key; `used` is when it last was."""
 
     key: Digest
@@ -79,7 +79,7 @@ class Kept(_Strict):
 
 
 @dataclass(frozen=True)
-class Keys:
+class TreeKeys:
     """What layers are kept under: digests of what goes into the bootstrap, and what comes after."""
 
     bootstrap: str
@@ -133,7 +133,7 @@ def read_layers(records: Iterable[Mapping[str, Any]]) -> list[ReportedLayer]:
 
 
 @dataclass(frozen=True)
-class Trees:
+class KeptTrees:
     """The kept trees of one environment."""
 
     client: DockerClient
@@ -147,7 +147,7 @@ class Trees:
         """The volume's name."""
         return f"twinbuild-trees-{self.environment}"
 
-    def begin(self, keys: Sequence[str], machine: Container) -> list[Kept]:
+    def begin(self, keys: Sequence[str], machine: Container) -> list[KeptLayer]:
         """Put as many of the layers as there are, from the first on, on a machine's trees disk.
 
         Return them, in this order; the disk holds one right after the other.
@@ -155,7 +155,7 @@ class Trees:
         engine.put(machine, VOLUME, {f"{WORK.name}/{TREES}": b""})
         with self._alone():
             index = self._read()
-            found: list[Kept] = []
+            found: list[KeptLayer] = []
             for key in keys:
                 if key not in index:
                     break
@@ -194,7 +194,7 @@ class Trees:
                 if key not in copied or (parent and parent not in index):
                     break
                 fields = layer.model_dump(exclude={"record", "offset", "sha256"})
-                index[key] = Kept(key=key, parent=parent, used=now, **fields)
+                index[key] = KeptLayer(key=key, parent=parent, used=now, **fields)
             self._write(index, machine)
         return []
 
@@ -227,7 +227,7 @@ class Trees:
         ]
         return set(self._run(script, arguments, machine).split()) & layers.keys()
 
-    def _read(self) -> dict[str, Kept]:
+    def _read(self) -> dict[str, KeptLayer]:
         """Return the index by key; a damaged one is none."""
         self.client.volumes.create(self.volume, labels={LABEL: "trees"})
         container = self._container(["true"], None)
@@ -240,7 +240,7 @@ class Trees:
         finally:
             engine.remove(container)
 
-    def _write(self, index: Mapping[str, Kept], machine: Container) -> None:
+    def _write(self, index: Mapping[str, KeptLayer], machine: Container) -> None:
         """Write the index of what fits into the limit, and remove all else."""
         kept = fitting(index, LIMIT)
         document = {"format": FORMAT, "layers": [layer.model_dump() for layer in kept]}
@@ -303,10 +303,10 @@ class Trees:
 
 class _Index(_Strict):
     format: str
-    layers: list[Kept]
+    layers: list[KeptLayer]
 
 
-def _without(index: Mapping[str, Kept], key: str) -> dict[str, Kept]:
+def _without(index: Mapping[str, KeptLayer], key: str) -> dict[str, KeptLayer]:
     """Return the index without a layer and all that was made from it."""
     return {
         name: layer
@@ -315,9 +315,9 @@ def _without(index: Mapping[str, Kept], key: str) -> dict[str, Kept]:
     }
 
 
-def fitting(index: Mapping[str, Kept], limit: int) -> list[Kept]:
+def fitting(index: Mapping[str, KeptLayer], limit: int) -> list[KeptLayer]:
     """Return the layers that fit into `limit` bytes: what was used last, with what it rests on."""
-    kept: dict[str, Kept] = {}
+    kept: dict[str, KeptLayer] = {}
     room = limit
     for layer in sorted(index.values(), key=lambda layer: (-layer.used, layer.key)):
         chain = _chain(index, layer)
@@ -329,7 +329,7 @@ def fitting(index: Mapping[str, Kept], limit: int) -> list[Kept]:
     return list(kept.values())
 
 
-def _chain(index: Mapping[str, Kept], layer: Kept) -> list[Kept]:
+def _chain(index: Mapping[str, KeptLayer], layer: KeptLayer) -> list[KeptLayer]:
     """Return a layer and, one after the other, those that it rests on, as far as they are there."""
     chain = [layer]
     while (parent := index.get(chain[-1].parent or "")) and parent not in chain:

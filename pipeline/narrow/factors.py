@@ -17,7 +17,15 @@ from typing import Any
 from pipeline.base.errors import BuildFailed, Differs, InfrastructureFailed, TwinbuildError
 from pipeline.base.files import write_json
 from pipeline.base.plain import plain
-from pipeline.compare.ledger import STEP_START, Artifact, Entry, Record, Step, parse, read_blocks
+from pipeline.compare.ledger import (
+    STEP_START,
+    Artifact,
+    LedgerEntry,
+    Record,
+    Step,
+    parse,
+    read_blocks,
+)
 from pipeline.compare.ledgers import KINDS
 
 FORMAT = "twinbuild-bisect/1"
@@ -237,7 +245,7 @@ def look(ledger: Path, step: str, kinds: Mapping[str, Sequence[str]]) -> Seen:
             inside = parse(line) == Step(step)
         elif inside:
             record = parse(line)
-            name = record.path if isinstance(record, Entry) else getattr(record, "name", "")
+            name = record.path if isinstance(record, LedgerEntry) else getattr(record, "name", "")
             if name in kinds:
                 found[name] = _compared(record, kinds[name])
     return found

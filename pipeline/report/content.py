@@ -12,7 +12,7 @@ from pipeline.farm.run import Request, Run
 from pipeline.farm.run_view import ArtifactView, RunView, VerdictView, mapping, whole_number
 from pipeline.report import parts
 from pipeline.report.advice import read_advice
-from pipeline.report.parts import ITEMS_LIMIT, Part, items, text
+from pipeline.report.parts import ITEMS_LIMIT, Section, items, text
 
 FORMAT = "twinbuild-report/1"
 HEADLINES = {
@@ -31,7 +31,7 @@ REASONS_LIMIT = 50
 NO_VERDICT = VerdictView(None, False, (), (), (), ())  # noqa: FBT003
 
 
-def collect(run: Run) -> Part:
+def collect(run: Run) -> Section:
     """Return all that a run's folder has to show, as far as the run is."""
     seen = RunView(run)
     verdict = seen.verdict.content or NO_VERDICT
@@ -65,7 +65,7 @@ def collect(run: Run) -> Part:
     }
 
 
-def _asked(request: Request | None) -> Part:
+def _asked(request: Request | None) -> Section:
     if request is None:
         return dict.fromkeys(("image", "commit", "tag", "source", "compression"), "")
     return {
@@ -77,7 +77,7 @@ def _asked(request: Request | None) -> Part:
     }
 
 
-def _factors(environments: Sequence[Part]) -> list[Part]:
+def _factors(environments: Sequence[Section]) -> list[Section]:
     """Return the facts side by side; what an environment does not state is not held against it."""
     names = sorted({name for e in environments for name in e["facts"]})
     rows = []
@@ -89,7 +89,7 @@ def _factors(environments: Sequence[Part]) -> list[Part]:
     return rows
 
 
-def _artifact(artifact: ArtifactView) -> Part:
+def _artifact(artifact: ArtifactView) -> Section:
     return {
         "name": text(artifact.name),
         "size": artifact.size,
@@ -98,7 +98,7 @@ def _artifact(artifact: ArtifactView) -> Part:
     }
 
 
-def _differences(explanation: Mapping[str, Any], verdict: VerdictView) -> tuple[list[Part], int]:
+def _differences(explanation: Mapping[str, Any], verdict: VerdictView) -> tuple[list[Section], int]:
     """Return the differences, those that were explained first, and how many are left out."""
     explained = [_explained(mapping(file)) for file in items(explanation.get("files"))]
     seen = {(d["step"], d["path"]) for d in explained}
@@ -118,8 +118,8 @@ def _differences(explanation: Mapping[str, Any], verdict: VerdictView) -> tuple[
     return explained + others, max(0, left_out - len(others))
 
 
-def _unexplained(step: str, path: str, kinds: list[str]) -> Part:
-    empty: Part = {
+def _unexplained(step: str, path: str, kinds: list[str]) -> Section:
+    empty: Section = {
         "offset": None,
         "bytes": None,
         "values": [],
@@ -132,7 +132,7 @@ def _unexplained(step: str, path: str, kinds: list[str]) -> Part:
     return {"step": step, "path": path, "kinds": kinds, "cut": False, "note": "", **empty}
 
 
-def _explained(fields: Mapping[str, Any]) -> Part:
+def _explained(fields: Mapping[str, Any]) -> Section:
     shown = mapping(fields.get("shown"))
     values = [mapping(value) for value in items(fields.get("values"))]
     return {
@@ -150,7 +150,7 @@ def _explained(fields: Mapping[str, Any]) -> Part:
     }
 
 
-def _shown(fields: Mapping[str, Any]) -> Part:
+def _shown(fields: Mapping[str, Any]) -> Section:
     return {
         "lines": [text(line) for line in items(fields.get("lines"))[:LINES_LIMIT]],
         "rows": [_row(mapping(row)) for row in items(fields.get("rows"))[:LINES_LIMIT]],
@@ -158,7 +158,7 @@ def _shown(fields: Mapping[str, Any]) -> Part:
     }
 
 
-def _inside(fields: Mapping[str, Any]) -> Part:
+def _inside(fields: Mapping[str, Any]) -> Section:
     """Return what differs inside a packed content."""
     return {
         **{name: text(fields.get(name)) for name in ("where", "path", "kind", "left", "right")},
@@ -168,7 +168,7 @@ def _inside(fields: Mapping[str, Any]) -> Part:
     }
 
 
-def _causes(fields: Mapping[str, Any]) -> list[Part]:
+def _causes(fields: Mapping[str, Any]) -> list[Section]:
     return [_cause(mapping(c)) for c in items(fields.get("causes"))[:CAUSES_LIMIT]]
 
 
@@ -178,7 +178,7 @@ def _diffoscope(fields: Mapping[str, Any]) -> list[str]:
     return lines or [text(fields["note"])] if fields.get("note") else lines
 
 
-def _row(fields: Mapping[str, Any]) -> Part:
+def _row(fields: Mapping[str, Any]) -> Section:
     return {
         "offset": whole_number(fields.get("offset")) or 0,
         "left": text(fields.get("left"))[:ROW_TEXT],
@@ -187,7 +187,7 @@ def _row(fields: Mapping[str, Any]) -> Part:
     }
 
 
-def _cause(fields: Mapping[str, Any]) -> Part:
+def _cause(fields: Mapping[str, Any]) -> Section:
     weak = fields.get("weak") is True
     return {
         "name": text(fields.get("name")),

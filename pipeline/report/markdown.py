@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from pipeline.report.page import size
-from pipeline.report.parts import Part
+from pipeline.report.parts import Section
 
 DIFFERENCES_LIMIT = 10
 LINES_LIMIT = 30
@@ -17,7 +17,7 @@ INSIDE_LIMIT = 3
 SIGNS = {"match": "✅", "differ": "❌", "failed": "💥", "unfinished": "⏳"}
 
 
-def render(report: Part) -> str:
+def render(report: Section) -> str:
     """Return the report in GitLab's and GitHub's Markdown."""
     return "\n".join(_lines(report)) + "\n"
 
@@ -44,7 +44,7 @@ def _block(lines: list[str], language: str = "") -> Iterator[str]:
     yield fence
 
 
-def _lines(report: Part) -> Iterator[str]:
+def _lines(report: Section) -> Iterator[str]:
     image, source = report["asked"]["image"], report["source"]
     commit = f" at {code(source['commit'][:12])}" if source else ""
     sign = "⚠️" if report["only_expected"] else SIGNS[report["state"]]
@@ -65,12 +65,12 @@ def _lines(report: Part) -> Iterator[str]:
     yield f"Run {code(report['run'])}; all of it is in `report/index.html`."
 
 
-def _why(environment: Part) -> str:
+def _why(environment: Section) -> str:
     failure = environment["failure"]
     return f", {code(failure['what'])}" if failure else ""
 
 
-def _factors(report: Part) -> Iterator[str]:
+def _factors(report: Section) -> Iterator[str]:
     different = [f for f in report["factors"] if f["differs"]]
     if not different:
         return
@@ -83,7 +83,7 @@ def _factors(report: Part) -> Iterator[str]:
     yield "\n</details>"
 
 
-def _artifacts(report: Part) -> Iterator[str]:
+def _artifacts(report: Section) -> Iterator[str]:
     if not report["artifacts"]:
         return
     yield "\n| artifact | size | SHA-256 |"
@@ -95,7 +95,7 @@ def _artifacts(report: Part) -> Iterator[str]:
         yield f"| {_cell(artifact['name'])} | {length} | {digest} |"
 
 
-def _difference(report: Part, difference: Part) -> Iterator[str]:
+def _difference(report: Section, difference: Section) -> Iterator[str]:
     kinds = ", ".join(map(code, difference["kinds"]))
     yield f"\n**Step {code(difference['step'])}: {code(difference['path'])}** ({kinds})"
     if difference["expected"]:
@@ -119,7 +119,7 @@ def _difference(report: Part, difference: Part) -> Iterator[str]:
         yield from _shown(one)
 
 
-def _shown(difference: Part) -> Iterator[str]:
+def _shown(difference: Section) -> Iterator[str]:
     if difference["lines"]:
         yield ""
         yield from _block(difference["lines"][:LINES_LIMIT], "diff")
@@ -129,6 +129,6 @@ def _shown(difference: Part) -> Iterator[str]:
         yield from _block([line for row in rows for line in _row(row)], "diff")
 
 
-def _row(row: Part) -> Iterator[str]:
+def _row(row: Section) -> Iterator[str]:
     yield f"-{row['offset']:>10}  {row['left']}"
     yield f"+{row['offset']:>10}  {row['right']}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from pipeline.report.parts import Part
+from pipeline.report.parts import Section
 
 FOLDER = Path(__file__).parent
 FEW_LETTERS = 40
@@ -24,7 +24,7 @@ PRINTABLE = range(0x20, 0x7F)
 WORDS = {"done": "✓ done", "bad": "✗ failed", "odd": "≠ differs", "open": "– not done"}
 
 
-def render(report: Part) -> str:
+def render(report: Section) -> str:
     """Return the page of a report."""
     css, script = _own("page.css"), _own("page.js")
     return _template().render(
@@ -70,12 +70,12 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _short(factor: Part) -> bool:
+def _short(factor: Section) -> bool:
     """Tell whether a factor is worth its place in a sentence: one of its own, in few words."""
     return ":" not in factor["factor"] and max(map(len, factor["values"])) < FEW_LETTERS
 
 
-def _title(report: Part) -> str:
+def _title(report: Section) -> str:
     version = report["source"]["version"] if report["source"] else report["asked"]["commit"]
     return f"{report['asked']['image'] or 'unknown'} {version}".strip()
 
@@ -91,16 +91,16 @@ def _policy(css: str, script: str) -> str:
     )
 
 
-def _sections(report: Part) -> Iterator[tuple[str, str]]:
+def _sections(report: Section) -> Iterator[tuple[str, str]]:
     if report["state"] == "differ":
         yield "differences", "Differences"
     for name in ("flow", "environments", "artifacts", "logs"):
         yield name, name.capitalize()
 
 
-def _tree(report: Part) -> list[tuple[str, list[Part]]]:
+def _tree(report: Section) -> list[tuple[str, list[Section]]]:
     """Return the differences by step, ready to be shown; the first with a cause is open."""
-    steps: dict[str, list[Part]] = {}
+    steps: dict[str, list[Section]] = {}
     names = [e["name"] for e in report["environments"][:2]]
     caused = [n for n, difference in enumerate(report["differences"]) if difference["causes"]]
     opened = (caused or [0])[0]
@@ -116,7 +116,7 @@ def _tree(report: Part) -> list[tuple[str, list[Part]]]:
     return list(steps.items())
 
 
-def _row(row: Part, names: Sequence[str]) -> Part:
+def _row(row: Section, names: Sequence[str]) -> Section:
     sides = [
         _side(name, row[key], row["marks"])
         for name, key in zip(names, ("left", "right"), strict=False)
@@ -124,7 +124,7 @@ def _row(row: Part, names: Sequence[str]) -> Part:
     return {"offset": row["offset"], "sides": sides}
 
 
-def _side(name: str, text: str, marks: Sequence[int]) -> Part:
+def _side(name: str, text: str, marks: Sequence[int]) -> Section:
     pieces = text.split()
     letters = [_letter(piece) for piece in pieces]
     return {
@@ -153,7 +153,7 @@ def _code(text: str) -> Markup:
     return Markup("").join(marked)
 
 
-def _flow(report: Part) -> Iterator[Part]:
+def _flow(report: Section) -> Iterator[Section]:
     """Give the stages, how far each came and what there is to say of it."""
     source, inputs = report["source"], report["inputs"]
     committed = source["committed"] if source else ""
@@ -172,17 +172,17 @@ def _flow(report: Part) -> Iterator[Part]:
         yield _stage("release", "done" if report["released"] else "open", report["asked"]["tag"])
 
 
-def _timed(report: Part, stage: str, detail: str) -> str:
+def _timed(report: Section, stage: str, detail: str) -> str:
     """Add how long a stage took to what there is to say of it."""
     seconds = report["seconds"][stage]
     return detail if seconds is None else f"{detail} in {_duration(seconds)}".strip()
 
 
-def _stage(name: str, state: str, detail: str) -> Part:
+def _stage(name: str, state: str, detail: str) -> Section:
     return {"name": name, "state": state, "word": WORDS[state], "detail": detail}
 
 
-def _steps(environments: Sequence[Part]) -> list[tuple[str, list[Part]]]:
+def _steps(environments: Sequence[Section]) -> list[tuple[str, list[Section]]]:
     """Return the seconds of each step side by side, with the lengths of their bars."""
     times = [{s["step"]: s["seconds"] for s in e["steps"]} for e in environments]
     names = list(dict.fromkeys(name for side in times for name in side))
@@ -190,7 +190,7 @@ def _steps(environments: Sequence[Part]) -> list[tuple[str, list[Part]]]:
     return [(name, [_cell(side, name, longest) for side in times]) for name in names]
 
 
-def _cell(times: Mapping[str, float | None], name: str, longest: float) -> Part:
+def _cell(times: Mapping[str, float | None], name: str, longest: float) -> Section:
     if name not in times:
         return {"words": "–", "width": 0}
     seconds = times[name]
@@ -199,7 +199,7 @@ def _cell(times: Mapping[str, float | None], name: str, longest: float) -> Part:
     return {"words": _seconds(seconds), "width": round(max(100 * seconds / longest, 0.5), 1)}
 
 
-def _sum(environment: Part) -> float:
+def _sum(environment: Section) -> float:
     return sum(step["seconds"] or 0 for step in environment["steps"])
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from pipeline.base.plain import plain
 from pipeline.farm.run_view import (
-    Document,
     EnvironmentView,
     FailureView,
+    RunDocument,
     RunView,
     StatementView,
     read_end,
@@ -25,7 +25,7 @@ LOG_LINES = 2000
 ITEMS_LIMIT = 1000
 FACTS_LIMIT = 100
 
-Part = dict[str, Any]  # of a report, as report.schema.json describes it
+Section = dict[str, Any]  # of a report, as report.schema.json describes it
 
 
 def text(value: object) -> str:
@@ -38,7 +38,7 @@ def items(value: object) -> list[Any]:
     return value[:ITEMS_LIMIT] if isinstance(value, list) else []
 
 
-def source(run: RunView) -> Part | None:
+def source(run: RunView) -> Section | None:
     """Return what was built."""
     seen = run.source.content
     if seen is None:
@@ -52,7 +52,7 @@ def source(run: RunView) -> Part | None:
     }
 
 
-def inputs(run: RunView) -> Part | None:
+def inputs(run: RunView) -> Section | None:
     """Return from what was built: how many packages, their size in bytes, the lock."""
     seen = run.inputs.content
     if seen is None:
@@ -64,7 +64,7 @@ def inputs(run: RunView) -> Part | None:
     }
 
 
-def environment(seen: EnvironmentView) -> Part:
+def environment(seen: EnvironmentView) -> Section:
     """Return what one environment was, what it did and its log."""
     statement = seen.statement.content
     return {
@@ -79,7 +79,7 @@ def environment(seen: EnvironmentView) -> Part:
     }
 
 
-def _failure(document: Document[FailureView]) -> Part | None:
+def _failure(document: RunDocument[FailureView]) -> Section | None:
     if not document.exists:
         return None
     failure = document.content
@@ -113,7 +113,7 @@ def _flat(
             yield before + words, text(value)
 
 
-def log(path: Path) -> Part:
+def log(path: Path) -> Section:
     """Return the last lines of a log, and whether there were more."""
     content = read_end(path, LOG_BYTES)
     lines = content.decode(errors="replace").splitlines()

@@ -29,7 +29,7 @@ NAMES_LIMIT = 5000
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenCommit:
     """The one commit that a run builds, and the tag that vouches for it in a release."""
 
     ref: str
@@ -110,7 +110,9 @@ def _policy(request: Request, farm: Farm, checkout: Path) -> Iterator[Policy | N
         yield policy
 
 
-def _say_if_dirty(repository: Repository, chosen: Chosen, notify: Callable[[str], None]) -> bool:
+def _say_if_dirty(
+    repository: Repository, chosen: ChosenCommit, notify: Callable[[str], None]
+) -> bool:
     """Say so if the working tree has what is not built; return whether it has."""
     dirty = is_dirty(repository)
     if dirty:
@@ -123,17 +125,17 @@ def _say_if_dirty(repository: Repository, chosen: Chosen, notify: Callable[[str]
 
 def _choose(
     repository: Repository, reader: Path, request: Request, policy: Policy | None, checkout: Path
-) -> Chosen:
+) -> ChosenCommit:
     """Resolve what was asked for, once, to the commit that is built."""
     if request.tag is None or policy is None:
         return _commit(repository, reader, request.commit)
     if _resolve(reader, f"refs/tags/{request.tag}") is None:
         raise _unknown(repository, reader, "tag", request.tag, "refs/tags")
     verified = policies.verify(policy, checkout, repository, reader, request.tag)
-    return Chosen(request.tag, verified.commit, verified.name, verified)
+    return ChosenCommit(request.tag, verified.commit, verified.name, verified)
 
 
-def _commit(repository: Repository, reader: Path, ref: str) -> Chosen:
+def _commit(repository: Repository, reader: Path, ref: str) -> ChosenCommit:
     """Resolve a commit-ish; raise UsageError if it names no commit, or two."""
     if not COMMIT_ISH.fullmatch(ref) or not ref.isprintable():
         raise UsageError(f"{ref!r} is no name of a commit", remedy="give a tag, branch or hash")
@@ -146,7 +148,7 @@ def _commit(repository: Repository, reader: Path, ref: str) -> Chosen:
         raise UsageError(f"{ref} is a tag and a branch", remedy=f"say tags/{ref} or heads/{ref}")
     name = re.sub(r"^(refs/)?tags/", "", ref)
     is_tag = tag.TAG_NAME.fullmatch(name) and _resolve(reader, f"refs/tags/{name}^{{commit}}")
-    return Chosen(ref, commit, name if is_tag == commit else f"0~{commit[:12]}", None)
+    return ChosenCommit(ref, commit, name if is_tag == commit else f"0~{commit[:12]}", None)
 
 
 def _resolve(reader: Path, expression: str) -> str | None:
@@ -170,7 +172,7 @@ def _unknown(repository: Repository, reader: Path, what: str, name: str, *below:
     return UsageError(f"{repository.name} has no {what} {name!r}", remedy=remedy)
 
 
-def _buildable(reader: Path, chosen: Chosen, image: str) -> tuple[str, int]:
+def _buildable(reader: Path, chosen: ChosenCommit, image: str) -> tuple[str, int]:
     """Return the tree and the date of a commit; raise UsageError if it cannot be built."""
     shown = git(reader, "log", "-1", "--format=%T %ct", chosen.commit, failure=UsageError).text
     tree, _, seconds = shown.partition(" ")
@@ -183,7 +185,7 @@ def _buildable(reader: Path, chosen: Chosen, image: str) -> tuple[str, int]:
     return tree, int(seconds)
 
 
-def _check_files(reader: Path, chosen: Chosen, image: str) -> None:
+def _check_files(reader: Path, chosen: ChosenCommit, image: str) -> None:
     """Raise UsageError for a commit with submodules, or without the image."""
     listed = git(reader, "ls-tree", "-r", "-z", "--full-tree", chosen.commit, failure=UsageError)
     paths = {}

@@ -13,19 +13,19 @@ from docker import DockerClient
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.machines import engine, machine, trees
 from pipeline.machines.machine import LAYERS, VOLUME, WORK, Machine
-from pipeline.machines.trees import Keys, ReportedLayer, Trees, TwoValues, read_layers
+from pipeline.machines.trees import KeptTrees, ReportedLayer, TreeKeys, TwoValues, read_layers
 
 pytestmark = pytest.mark.container
 
 STEPS = ["20-bootstrap", "30-includes", "40-hooks/a"]
 CONTENT = {step: step.encode() * 3000 for step in STEPS}
-KEYS = Keys("bootstrap", "commit")
+KEYS = TreeKeys("bootstrap", "commit")
 
 
 @pytest.fixture
-def kept(client: DockerClient, host_image: str, run_id: str, tmp_path: Path) -> Iterator[Trees]:
+def kept(client: DockerClient, host_image: str, run_id: str, tmp_path: Path) -> Iterator[KeptTrees]:
     """The trees of an environment that is this test's alone."""
-    made = Trees(client, run_id, run_id, host_image, tmp_path)
+    made = KeptTrees(client, run_id, run_id, host_image, tmp_path)
     yield made
     engine.sweep(client, run_id, run_id)
     engine.remove_volume(client, made.volume)
@@ -63,12 +63,12 @@ def disk(content: Mapping[str, bytes] = CONTENT) -> bytes:
 
 
 def take(
-    kept: Trees,
+    kept: KeptTrees,
     container: Any,
     layers: Sequence[ReportedLayer],
     content: bytes | None = None,
     steps: Sequence[str] = STEPS,
-    keys: Keys = KEYS,
+    keys: TreeKeys = KEYS,
 ) -> list[TwoValues]:
     engine.put(container, VOLUME, {f"{WORK.name}/{LAYERS}": content or disk()})
     return kept.take(keys.chain(steps), layers, container)
@@ -80,30 +80,30 @@ def on_disk(container: Any) -> bytes:
 
 
 def begin(
-    kept: Trees, container: Any, steps: Sequence[str] = STEPS, keys: Keys = KEYS
+    kept: KeptTrees, container: Any, steps: Sequence[str] = STEPS, keys: TreeKeys = KEYS
 ) -> list[str]:
     found = kept.begin(keys.chain(steps), container)
     assert on_disk(container) == b"".join(CONTENT[layer.step] for layer in found)
     return [layer.step for layer in found]
 
 
-def files(kept: Trees, container: Any) -> list[str]:
+def files(kept: KeptTrees, container: Any) -> list[str]:
     said = kept._run(f"ls {trees.MOUNTED}/{trees.FOLDER}", [], container)
     return sorted(set(said.split()) - {"index.json", "names"})
 
 
-def test_what_is_taken_is_there_to_begin_with(kept: Trees, container: Any) -> None:
+def test_what_is_taken_is_there_to_begin_with(kept: KeptTrees, container: Any) -> None:
     assert begin(kept, container) == []
     assert take(kept, container, told()) == []
     assert begin(kept, container) == STEPS
     assert begin(kept, container, STEPS[:1]) == STEPS[:1]
-    assert begin(kept, container, keys=Keys("bootstrap", "another")) == STEPS[:1]
-    assert begin(kept, container, keys=Keys("another", "commit")) == []
+    assert begin(kept, container, keys=TreeKeys("bootstrap", "another")) == STEPS[:1]
+    assert begin(kept, container, keys=TreeKeys("another", "commit")) == []
     assert take(kept, container, told()) == []  # the same again
     assert files(kept, container) == sorted(KEYS.chain(STEPS))
 
 
-def test_a_build_that_began_later_adds_to_it(kept: Trees, container: Any) -> None:
+def test_a_build_that_began_later_adds_to_it(kept: KeptTrees, container: Any) -> None:
     first = {step: CONTENT[step] for step in STEPS[:1]}
     rest = {step: CONTENT[step] for step in STEPS[1:]}
     assert take(kept, container, told(first), disk(first), STEPS[:1]) == []
@@ -111,7 +111,7 @@ def test_a_build_that_began_later_adds_to_it(kept: Trees, container: Any) -> Non
     assert begin(kept, container) == STEPS
 
 
-def test_what_was_changed_after_it_was_told_is_not_taken(kept: Trees, container: Any) -> None:
+def test_what_was_changed_after_it_was_told_is_not_taken(kept: KeptTrees, container: Any) -> None:
     """A hook that overwrites the disk poisons nothing, nor what it would rest on."""
     changed = bytearray(disk())
     changed[len(CONTENT[STEPS[0]]) + 4096] ^= 1
@@ -120,12 +120,12 @@ def test_what_was_changed_after_it_was_told_is_not_taken(kept: Trees, container:
     assert files(kept, container) == KEYS.chain(STEPS[:1])
 
 
-def test_a_disk_that_is_shorter_than_told(kept: Trees, container: Any) -> None:
+def test_a_disk_that_is_shorter_than_told(kept: KeptTrees, container: Any) -> None:
     assert take(kept, container, told(), disk()[:100]) == []
     assert begin(kept, container) == []
 
 
-def test_two_trees_under_one_key_are_told_and_dropped(kept: Trees, container: Any) -> None:
+def test_two_trees_under_one_key_are_told_and_dropped(kept: KeptTrees, container: Any) -> None:
     take(kept, container, told())
     other = {**CONTENT, STEPS[1]: b"another" * 1000}
     (found,) = take(kept, container, told(other), disk(other))
@@ -139,13 +139,13 @@ def test_two_trees_under_one_key_are_told_and_dropped(kept: Trees, container: An
     assert begin(kept, container) == STEPS
 
 
-def test_a_damaged_layer_goes_with_what_was_made_from_it(kept: Trees, container: Any) -> None:
+def test_a_damaged_layer_goes_with_what_was_made_from_it(kept: KeptTrees, container: Any) -> None:
     take(kept, container, told())
     kept.drop(KEYS.chain(STEPS)[1], container)
     assert begin(kept, container) == STEPS[:1]
 
 
-def test_a_damaged_index_is_none(kept: Trees, container: Any) -> None:
+def test_a_damaged_index_is_none(kept: KeptTrees, container: Any) -> None:
     take(kept, container, told())
     twice = '{"format": "x", "layers": [{"key": "../x"}], "layers": []}'
     for damage in ("{", "{}", json.dumps({"format": "x", "layers": [{"key": "../x"}]}), twice):
@@ -155,15 +155,17 @@ def test_a_damaged_index_is_none(kept: Trees, container: Any) -> None:
     assert begin(kept, container) == STEPS
 
 
-def test_there_is_a_limit(kept: Trees, container: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_a_limit(kept: KeptTrees, container: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(map(len, CONTENT.values()))
     monkeypatch.setattr(trees, "LIMIT", size + 10)
     take(kept, container, told())
-    take(kept, container, told(), keys=Keys("another", "commit"))
+    take(kept, container, told(), keys=TreeKeys("another", "commit"))
     assert len(files(kept, container)) == len(STEPS)
 
 
-def test_a_volume_that_cannot_be_used(kept: Trees, container: Any, client: DockerClient) -> None:
+def test_a_volume_that_cannot_be_used(
+    kept: KeptTrees, container: Any, client: DockerClient
+) -> None:
     """This one forgets what was put there as soon as nobody looks."""
     forgets = {"type": "tmpfs", "device": "tmpfs", "o": "size=64k,mode=755"}
     client.volumes.create(kept.volume, driver_opts=forgets, labels={engine.LABEL: "trees"})
@@ -171,6 +173,6 @@ def test_a_volume_that_cannot_be_used(kept: Trees, container: Any, client: Docke
         take(kept, container, told())
 
 
-def test_invoke_clean_finds_it(kept: Trees, client: DockerClient, container: Any) -> None:
+def test_invoke_clean_finds_it(kept: KeptTrees, client: DockerClient, container: Any) -> None:
     take(kept, container, told())
     assert f"volume {kept.volume}" in engine.everything(client)

@@ -10,7 +10,7 @@ from pipeline import flow
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
 from pipeline.machines import engine
-from pipeline.machines.trees import Trees
+from pipeline.machines.trees import KeptTrees
 from tests.machine.conftest import Tiny, display, start
 
 pytestmark = [pytest.mark.proof, pytest.mark.machine, pytest.mark.timeout(1500)]
@@ -68,4 +68,4 @@ def test_a_build_begins_with_a_kept_tree_and_makes_the_same(
 def _nothing_kept_before() -> None:
     """Trees of earlier tests have other keys, unless this test ran before."""
     with engine.connect(None) as client:
-        engine.remove_volume(client, Trees(client, "alpha", "", "", None).volume)  # type: ignore[arg-type]
+        engine.remove_volume(client, KeptTrees(client, "alpha", "", "", None).volume)  # type: ignore[arg-type]

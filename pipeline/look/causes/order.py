@@ -37,14 +37,14 @@ DIGITS = re.compile(r"\d{1,18}")
 
 
 @dataclass(frozen=True)
-class Order:
+class Reordering:
     """That items are in another order, and what differs besides: contents of further lines."""
 
     cause: Cause | None  # None if the items are sorted by numbers that differ
     rest: tuple[bytes, bytes]
 
 
-def in_order(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Order | None:
+def in_order(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Reordering | None:
     """Find out whether what differs is the order of lines, words, strings or records."""
     if all(map(is_text, contents)):
         found = _lines(contents, pair) or _numbered(contents, pair)
@@ -67,11 +67,11 @@ def _bytes(contents: tuple[bytes, bytes]) -> Cause | None:
     return Cause("hash-order", f"{apart} bytes are the same, in another order")
 
 
-def _alone(cause: Cause | None) -> Order | None:
-    return Order(cause, (b"", b"")) if cause else None
+def _alone(cause: Cause | None) -> Reordering | None:
+    return Reordering(cause, (b"", b"")) if cause else None
 
 
-def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
+def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Reordering | None:
     """Find lines that both sides have, elsewhere; all are compared, not the first that differ."""
     ours, theirs = (_texts(content) for content in contents)
     shared = Counter(ours) & Counter(theirs)
@@ -86,10 +86,12 @@ def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
     rest = ["".join(f"{line}\n" for line in side[1]).encode() for side in (left, right)]
     evidence = _by_locale(left[0], right[0], pair)
     evidence = f"{len(left[0])} items are the same: {evidence}" if evidence else ""
-    return Order(Cause("locale", evidence) if evidence else _name(*moved, pair), (rest[0], rest[1]))
+    return Reordering(
+        Cause("locale", evidence) if evidence else _name(*moved, pair), (rest[0], rest[1])
+    )
 
 
-def _numbered(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
+def _numbered(contents: tuple[bytes, bytes], pair: Pair) -> Reordering | None:
     """Find lines that are in another order but for their numbers; what is left are those."""
     lines = [content.decode(errors="replace").splitlines()[:ITEMS_LIMIT] for content in contents]
     bare = [[NUMBERS.sub("", line) for line in side] for side in lines]
@@ -102,7 +104,7 @@ def _numbered(contents: tuple[bytes, bytes], pair: Pair) -> Order | None:
     cause = None if all(map(_by_number, lines)) else found.cause
     keyed = (sorted(zip(*both, strict=True)) for both in zip(bare, lines, strict=True))
     rest = ["".join(f"{line}\n" for _, line in side).encode() for side in keyed]
-    return Order(cause, (rest[0], rest[1]))
+    return Reordering(cause, (rest[0], rest[1]))
 
 
 def _by_number(lines: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pipeline.look.formats.container import Container, Entry, Fact, Format, Region, listed
 from pipeline.look.formats.rest import without
-from pipeline.look.formats.source import Extents, Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
 
 MAGIC = b"!<arch>\n"
 HEADER = 60
@@ -43,9 +43,9 @@ class ArHeader(NamedTuple):
 
 
 def read_header(raw: bytes) -> ArHeader:
-    """Return what the HEADER bytes before a member say; raise Malformed if they are no header."""
+    """Return what the HEADER bytes before a member say; raise BadFormat if they are no header."""
     if len(raw) != HEADER or raw[58:] != b"`\n":
-        raise Malformed("a member's header is none")
+        raise BadFormat("a member's header is none")
     fields = (raw[16:28], raw[28:34], raw[34:40])
     time, uid, gid = (field.strip().decode("latin-1") for field in fields)
     mode, size = _number(raw[40:48], 8), _number(raw[48:58], 10)
@@ -60,7 +60,7 @@ def _entries(source: Source) -> Iterator[Entry]:
         content = Extents(source, [(start, start + size)])
         if name == b"//":
             if size > NAMES_LIMIT:
-                raise Malformed(f"its names have over {NAMES_LIMIT} bytes")
+                raise BadFormat(f"its names have over {NAMES_LIMIT} bytes")
             names = content.read(0, size)
         facts: dict[str, Fact] = {"time": time, "owner": f"{uid}:{gid}", "mode": mode & 0o7777}
         yield Entry(_name(name, names), facts, content, (at, start))
@@ -71,7 +71,7 @@ def _number(digits: bytes, base: int) -> int:
     """Return the number that a header's field says; an empty one is 0."""
     text = digits.strip()
     if not set(text) <= set(b"0123456789"[:base]):
-        raise Malformed(f"{digits!r} is no number")
+        raise BadFormat(f"{digits!r} is no number")
     return int(text or b"0", base)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Malformed, Spool
+from pipeline.look.formats.source import BadFormat, Spool
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -99,25 +99,25 @@ def new_zstd() -> Unpacker:
 
 
 def unpack_block(new: Callable[[], Unpacker], packed: bytes, limit: int) -> bytes:
-    """Return what a whole block unpacks to; raise Malformed if that is over `limit` bytes."""
+    """Return what a whole block unpacks to; raise BadFormat if that is over `limit` bytes."""
     unpacker = new()
     try:
         content = unpacker.decompress(packed, limit + 1)
     except ERRORS as error:
-        raise Malformed(f"a block cannot be unpacked: {error}") from error
+        raise BadFormat(f"a block cannot be unpacked: {error}") from error
     if len(content) > limit:
-        raise Malformed(f"a block unpacks to over {limit} bytes")
+        raise BadFormat(f"a block unpacks to over {limit} bytes")
     if not unpacker.eof:
-        raise Malformed("a block ends before its data does")
+        raise BadFormat("a block ends before its data does")
     if unpacker.unused_data:
-        raise Malformed("a block goes on behind its data")
+        raise BadFormat("a block goes on behind its data")
     return content
 
 
 def unpack_one(new: Callable[[], Unpacker], packed: Iterable[bytes]) -> Iterator[bytes]:
     """Give what a single stream unpacks to; bytes behind its end are ignored.
 
-    Raise Malformed if the data is damaged or ends too early.
+    Raise BadFormat if the data is damaged or ends too early.
     """
     yield from _unpack(new(), _Feed(packed))
 
@@ -161,7 +161,7 @@ class Streams:
     ) -> Iterator[bytes]:
         """Give what the streams unpack to; add where each lies to `found`, and what it `holds`.
 
-        What follows the last is left alone. Raise Malformed if a stream is damaged or cut short.
+        What follows the last is left alone. Raise BadFormat if a stream is damaged or cut short.
         """
         feed, position = _Feed(packed), 0
         while True:
@@ -194,13 +194,13 @@ class _Feed:
         return self._data[:length]
 
     def skip(self, length: int) -> None:
-        """Go on behind so many bytes; raise Malformed if there are fewer."""
+        """Go on behind so many bytes; raise BadFormat if there are fewer."""
         self.at += length
         while length > len(self._data):
             length -= len(self._data)
             self._data = next(self._source, b"")
             if not self._data:
-                raise Malformed("it ends before its last frame does")
+                raise BadFormat("it ends before its last frame does")
         self._data = self._data[length:]
 
     def take(self) -> bytes:
@@ -223,8 +223,8 @@ def _unpack(unpacker: Unpacker, feed: _Feed) -> Iterator[bytes]:
             data = feed.take() if unpacker.needs_input else b""
             content = unpacker.decompress(data, OUTPUT_PIECE)
             if not (content or data or unpacker.eof):
-                raise Malformed("it ends before its compressed data does")
+                raise BadFormat("it ends before its compressed data does")
             yield content
     except ERRORS as error:
-        raise Malformed(f"it cannot be unpacked: {error}") from error
+        raise BadFormat(f"it cannot be unpacked: {error}") from error
     feed.give_back(unpacker.unused_data)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from pipeline.look.formats.ranges import Ranges, Span
 from pipeline.look.formats.recompress import Compressed
-from pipeline.look.formats.source import Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Source, Spool
 
 ENTRY_LIMIT = 80_000  # entries of a format that is read as a whole
 TEXT_LIMIT = 12 * 1024 * 1024  # characters of their paths and facts
@@ -130,7 +130,7 @@ class Container:
 class Format:
     """A format: its name, whether a content's first bytes look like it, and its reader.
 
-    The reader raises Malformed; what it gives may raise it later. `packs` tells that its bytes
+    The reader raises BadFormat; what it gives may raise it later. `packs` tells that its bytes
     follow from one content: when that differs, they say nothing more.
     """
 
@@ -153,12 +153,12 @@ class Tally:
         self._text = 0
 
     def count(self, entry: Entry) -> Entry:
-        """Return the entry, or raise Malformed if there are too many, or too long ones."""
+        """Return the entry, or raise BadFormat if there are too many, or too long ones."""
         self._entries += 1
         self._text += len(entry.path) + sum(map(_length, entry.facts.values()))
         if self._entries > ENTRY_LIMIT or self._text > TEXT_LIMIT:
             what = f"{self._entries} entries with {self._text} characters"
-            raise Malformed(f"it has at least {what}, which is too much")
+            raise BadFormat(f"it has at least {what}, which is too much")
         return entry
 
 
@@ -171,7 +171,7 @@ def _length(fact: Fact) -> int:
 def listed(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
     """Return entries sorted, and their paths as stored; a path's second entry is named so.
 
-    Raise Malformed if there are too many.
+    Raise BadFormat if there are too many.
     """
     found: dict[str, Entry] = {}
     tally = Tally()
@@ -180,7 +180,7 @@ def listed(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
         while entry.path in found:
             number += 1
             if number > 100:  # each further one would take longer
-                raise Malformed(f"the path {path} is there over 100 times")
+                raise BadFormat(f"the path {path} is there over 100 times")
             entry.path = f"{path} ({number})"
         found[entry.path] = entry
     return sorted(found.values(), key=lambda entry: sort_key(entry.path)), list(found)

@@ -26,7 +26,7 @@ from pipeline.look.formats.container import (
 )
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.rest import without
-from pipeline.look.formats.source import Extents, Malformed, Source, Spool, pieces
+from pipeline.look.formats.source import BadFormat, Extents, Source, Spool, pieces
 
 MAGICS = (b"070701", b"070702")
 HEADER = 110
@@ -95,7 +95,7 @@ def _parts(source: Source, start: int) -> Iterator[Entry]:
         if following is None:
             return
         start = following
-    raise Malformed(f"it has over {PARTS_LIMIT} parts")
+    raise BadFormat(f"it has over {PARTS_LIMIT} parts")
 
 
 def _between(source: Source, end: int, parts: list[Entry]) -> Iterator[Region]:
@@ -133,7 +133,7 @@ def _read_archive(source: Source, entries: list[Entry]) -> int:
         fields = read_header(raw)
         size, length = fields[6], fields[11]
         if not 0 < length <= PATH_LIMIT:
-            raise Malformed(f"a name has {length} bytes")
+            raise BadFormat(f"a name has {length} bytes")
         name = name_of(source.read(at + HEADER, length).rstrip(b"\0"))
         start = aligned(at + HEADER + length)
         if name == TRAILER:
@@ -145,7 +145,7 @@ def _read_archive(source: Source, entries: list[Entry]) -> int:
 
 
 def read_header(raw: bytes) -> tuple[int, ...]:
-    """Return the numbers of a member's header; raise Malformed if it is none.
+    """Return the numbers of a member's header; raise BadFormat if it is none.
 
     In this order: inode, mode, uid, gid, links, time, size, major and minor of the file system and
     of the device, length of the name with its zero, checksum.
@@ -156,7 +156,7 @@ def read_header(raw: bytes) -> tuple[int, ...]:
         or raw[:6] not in MAGICS
         or not set(digits) <= set(b"0123456789abcdefABCDEF")
     ):
-        raise Malformed("a header is none")
+        raise BadFormat("a header is none")
     return tuple(int(digits[at : at + 8], 16) for at in range(0, 104, 8))
 
 

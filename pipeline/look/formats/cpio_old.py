@@ -22,7 +22,7 @@ from pipeline.look.formats.container import (
 )
 from pipeline.look.formats.cpio import TRAILER, closes, ends_oddly, entry_of
 from pipeline.look.formats.rest import without
-from pipeline.look.formats.source import Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Source, Spool
 
 MAGIC = 0o070707
 PORTABLE = b"070707"
@@ -48,7 +48,7 @@ def _binary(order: str, raw: bytes) -> Fields:
 
 def _portable(raw: bytes) -> Fields:
     if not set(raw) <= set(b"01234567"):
-        raise Malformed("a header is none")
+        raise BadFormat("a header is none")
     fields, at = [], 0
     for width in WIDTHS:
         fields.append(int(raw[at : at + width], 8))
@@ -117,7 +117,7 @@ def _entries(source: Source, form: _Form, trailer: list[Region]) -> Iterator[Ent
         fields = form.fields(source.read(at, form.length))
         length, size = fields[9], fields[10]
         if fields[0] != MAGIC or not 0 < length <= PATH_LIMIT:
-            raise Malformed(f"there is no header at byte {at}")
+            raise BadFormat(f"there is no header at byte {at}")
         name = name_of(source.read(at + form.length, length).rstrip(b"\0"))
         start = _aligned(at + form.length + length, form.align)
         if name == TRAILER:

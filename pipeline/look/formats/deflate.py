@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Malformed
+from pipeline.look.formats.source import BadFormat
 
 LEVELS = (6, 9, 1, 5, 7, 8, 4, 3, 2, 0)
 END_OF_BLOCK = 256
@@ -42,7 +42,7 @@ class Taken:
 
 
 def take_apart(packed: bytes) -> Taken:
-    """Take a stream apart; raise Malformed if it is damaged."""
+    """Take a stream apart; raise BadFormat if it is damaged."""
     taken = Taken()
     taken.choices += _blocks(packed, taken)
     return taken
@@ -84,7 +84,7 @@ class _Bits:
         """Have at least 48 bits at hand."""
         if self.count < 48:
             if self.at > len(self.data) + 16:
-                raise Malformed("deflated data has no end")
+                raise BadFormat("deflated data has no end")
             self.held |= int.from_bytes(self.data[self.at : self.at + 8], "little") << self.count
             self.at, self.count = self.at + 8, self.count + 64
 
@@ -123,7 +123,7 @@ class _Code:
         bits.fill()
         symbol, length = self.found[bits.held & self.mask]
         if symbol < 0:
-            raise Malformed("deflated data has bits that mean nothing")
+            raise BadFormat("deflated data has bits that mean nothing")
         bits.held >>= length
         bits.count -= length
         return symbol
@@ -141,7 +141,7 @@ def _blocks(packed: bytes, taken: Taken) -> Iterator[Choice]:
             position = _stored(bits, position, taken)
             continue
         if kind not in (FIXED, DYNAMIC):
-            raise Malformed("deflated data has a block of no kind")
+            raise BadFormat("deflated data has a block of no kind")
         lengths = FIXED_LENGTHS if kind == FIXED else _lengths(bits, taken)
         used: Counter[int] = Counter()
         far: Counter[int] = Counter()

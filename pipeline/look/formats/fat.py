@@ -22,7 +22,7 @@ from pipeline.look.formats.container import (
 )
 from pipeline.look.formats.fat_records import Found, read_records, times_of
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Extents, Malformed, Source, Spool, pieces
+from pipeline.look.formats.source import BadFormat, Extents, Source, Spool, pieces
 
 PARAMETERS = struct.Struct("<3s8sHBHBHHBHHHII")
 NOT_KNOWN = 2**32 - 1
@@ -89,7 +89,7 @@ def _geometry(source: Source) -> Geometry:
     data = root + -(-roots * 32 // size) * size
     clusters = (total * size - data) // (sectors * size)
     if clusters < 1 or total * size > source.size or length * size > FAT_LIMIT:
-        raise Malformed("its boot sector describes more than there is")
+        raise BadFormat("its boot sector describes more than there is")
     bits = 12 if clusters < 4085 else 16 if clusters < 65525 else 32
     return Geometry(
         cluster=sectors * size,
@@ -150,7 +150,7 @@ class _Volume:
         while self._visited < self._geometry.clusters:
             self._visited += 1
             if not 2 <= last < self._geometry.clusters + 2 or last >= len(self._fat):
-                raise Malformed(f"a file has the cluster {last} of {self._geometry.clusters}")
+                raise BadFormat(f"a file has the cluster {last} of {self._geometry.clusters}")
             following = self._fat[last] & 0x0FFFFFFF
             self._used[last] = 1
             if following >= end and following != end | 7:
@@ -158,19 +158,19 @@ class _Volume:
             if following != last + 1:
                 self._extents += 1
                 if self._extents > EXTENTS_LIMIT:
-                    raise Malformed(f"its files lie in over {EXTENTS_LIMIT} pieces")
+                    raise BadFormat(f"its files lie in over {EXTENTS_LIMIT} pieces")
                 yield self._place(first), self._place(last + 1)
                 if following >= end:
                     return
                 first = following
             last = following
-        raise Malformed("a chain of clusters has no end, or two share some")
+        raise BadFormat("a chain of clusters has no end, or two share some")
 
     def _place(self, cluster: int) -> int:
         return self._geometry.data + (cluster - 2) * self._geometry.cluster
 
     def entries(self) -> Iterator[Entry]:
-        """Give every entry; raise Malformed for a folder that contains itself."""
+        """Give every entry; raise BadFormat for a folder that contains itself."""
         root = [self._geometry.root]
         if self._geometry.root_cluster:
             root = [*self._chain(self._geometry.root_cluster)]
@@ -179,7 +179,7 @@ class _Volume:
         while pending:
             path, folder, spans, clusters = pending.pop()
             if spans[0][0] in seen or len(path) > PATH_LIMIT:
-                raise Malformed(f"the folder {path[:80]} contains itself or is in two folders")
+                raise BadFormat(f"the folder {path[:80]} contains itself or is in two folders")
             seen.add(spans[0][0])
             self._folders += spans
             rest = bytearray()
@@ -292,5 +292,5 @@ def _cut(spans: list[Span], size: int) -> tuple[list[Span], list[Span]]:
         wasted += [(start + inside, end)] if start + inside < end else []
         size -= inside
     if size:
-        raise Malformed("a file is longer than its chain of clusters")
+        raise BadFormat("a file is longer than its chain of clusters")
     return used, wasted

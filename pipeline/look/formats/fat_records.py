@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.look.formats.container import Entry
-from pipeline.look.formats.source import Malformed, Source
+from pipeline.look.formats.source import BadFormat, Source
 
 RECORD = struct.Struct("<11sBBBHHHHHHHI")
 FOLDER_LIMIT = 2 * 1024 * 1024  # bytes of a folder's records: FAT allows no more
@@ -34,7 +34,7 @@ def read_records(
     `own` is the folder as an entry, `clusters` where it and its parent begin (0: the root).
     """
     if folder.size > FOLDER_LIMIT:
-        raise Malformed(f"a folder has over {FOLDER_LIMIT} bytes")
+        raise BadFormat(f"a folder has over {FOLDER_LIMIT} bytes")
     raw = folder.read(0, folder.size)
     parts: dict[int, bytes] = {}  # of a long name, by number
     whole = len(raw) // 32 * 32
@@ -112,7 +112,7 @@ def _name(short: bytes, case: int, parts: dict[int, bytes]) -> str:
     extension = extension.lower() if case & SMALL_EXTENSION else extension
     name = long.partition("\0")[0] or (f"{base}.{extension}" if extension else base)
     if "/" in name or name in (".", ".."):
-        raise Malformed(f"a file cannot be named {name!r}")
+        raise BadFormat(f"a file cannot be named {name!r}")
     return name
 
 

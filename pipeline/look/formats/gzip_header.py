@@ -5,7 +5,7 @@ import struct
 from typing import NamedTuple
 
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Malformed
+from pipeline.look.formats.source import BadFormat
 
 MAGIC = b"\x1f\x8b\x08"
 FIXED = 10  # bytes of the fields that are always there
@@ -28,9 +28,9 @@ class GzipHeader(NamedTuple):
 
 
 def read_header(raw: bytes) -> GzipHeader:
-    """Return the header with which a stream begins; raise Malformed if it is cut off."""
+    """Return the header with which a stream begins; raise BadFormat if it is cut off."""
     if len(raw) < FIXED:
-        raise Malformed("a gzip header is cut off")
+        raise BadFormat("a gzip header is cut off")
     (time,) = struct.unpack_from("<I", raw, TIME[0])
     flags, at = raw[FLAGS[0]], FIXED
     extra = None
@@ -41,7 +41,7 @@ def read_header(raw: bytes) -> GzipHeader:
     for flag in (NAME, COMMENT):
         end = raw.find(b"\0", at) + 1 if flags & flag else at
         if end < at or (flags & flag and not end):
-            raise Malformed("a text of a gzip header does not end")
+            raise BadFormat("a text of a gzip header does not end")
         texts.append((at, end) if flags & flag else None)
         at = end
     return GzipHeader(time, flags, extra, texts[0], texts[1], at + 2 * bool(flags & CHECKSUM))

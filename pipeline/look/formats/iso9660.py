@@ -28,7 +28,7 @@ from pipeline.look.formats.iso_partition import (
 from pipeline.look.formats.iso_tree import SECTOR, Tree
 from pipeline.look.formats.partitions import boot_structures, gpt_regions
 from pipeline.look.formats.rock_ridge import both_orders
-from pipeline.look.formats.source import Extents, Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
 
 SYSTEM_AREA = 16 * SECTOR
 DESCRIPTORS_LIMIT = 64
@@ -122,17 +122,17 @@ def _descriptors(source: Source) -> Iterator[Descriptor]:
         start = SYSTEM_AREA + number * SECTOR
         raw = source.read(start, SECTOR)
         if raw[1:6] != b"CD001":
-            raise Malformed(f"volume descriptor {number + 1} is none")
+            raise BadFormat(f"volume descriptor {number + 1} is none")
         if raw[0] == LAST:
             return
         if raw[0] in (BOOT, PRIMARY, SUPPLEMENTARY):
             yield Descriptor(raw[0], raw, start)
-    raise Malformed(f"it has over {DESCRIPTORS_LIMIT} volume descriptors")
+    raise BadFormat(f"it has over {DESCRIPTORS_LIMIT} volume descriptors")
 
 
 def _fields(source: Source, descriptor: Descriptor) -> Iterator[Structure]:
     if descriptor.raw[128:130] != b"\0\x08":
-        raise Malformed("its logical blocks do not have 2048 bytes")
+        raise BadFormat("its logical blocks do not have 2048 bytes")
     for name, first, end, kind in FIELDS:
         content = descriptor.raw[first:end]
         text = None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.look.formats.container import PATH_LIMIT, Entry, Fact, Tally, name_of
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.rock_ridge import Extensions, both_orders, read_extensions, say_time
-from pipeline.look.formats.source import Extents, Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
 
 SECTOR = 2048
 FOLDER_LIMIT = 16 * 1024 * 1024  # bytes of a folder's records
@@ -71,12 +71,12 @@ class Tree:
         self._root = self._record(raw[156:190], skip=0)
 
     def entries(self) -> Iterator[Entry]:
-        """Give every entry; raise Malformed for a folder that contains itself."""
+        """Give every entry; raise BadFormat for a folder that contains itself."""
         pending, seen, tally = [("", "", self._root)], set(), Tally()
         while pending:
             path, parent, record = pending.pop()
             if record.span[0] in seen or len(path) > PATH_LIMIT:
-                raise Malformed(f"the folder {path[:80]} contains itself or is in two folders")
+                raise BadFormat(f"the folder {path[:80]} contains itself or is in two folders")
             seen.add(record.span[0])
             for span, parts in self._members(path, parent, record):
                 name = self._name(parts[0])
@@ -109,7 +109,7 @@ class Tree:
             begin = begin if parts else at[0]
             parts.append(record)
             if len(parts) > PARTS_LIMIT:
-                raise Malformed(f"a file is in over {PARTS_LIMIT} parts")
+                raise BadFormat(f"a file is in over {PARTS_LIMIT} parts")
             if not record.flags & CONTINUES:
                 yield (begin, at[1]), parts
                 parts = []
@@ -119,7 +119,7 @@ class Tree:
     def _records(self, span: Span) -> Iterator[tuple[Span, Record]]:
         """Give the records of a folder, and where they lie."""
         if span[1] - span[0] > FOLDER_LIMIT:
-            raise Malformed(f"a folder has over {FOLDER_LIMIT} bytes")
+            raise BadFormat(f"a folder has over {FOLDER_LIMIT} bytes")
         for start in range(span[0], span[1], SECTOR):
             self._spool.spend(SECTOR)
             sector, at = self.source.read(start, min(SECTOR, span[1] - start)), 0
@@ -131,9 +131,9 @@ class Tree:
     def _record(self, raw: bytes, *, skip: int) -> Record:
         length, _, block, size, time, flags, unit, gap, _, name_length = RECORD.unpack_from(raw)
         if len(raw) < length or RECORD.size + name_length > length:
-            raise Malformed("a directory record is shorter than it says")
+            raise BadFormat("a directory record is shorter than it says")
         if unit or gap:
-            raise Malformed("it has interleaved files")
+            raise BadFormat("it has interleaved files")
         end = RECORD.size + name_length
         name, fill = raw[RECORD.size : end], (name_length + 1) % 2
         use = raw[end + fill : length]
@@ -153,7 +153,7 @@ class Tree:
         else:
             name = name_of(record.rock_ridge.name or record.name.removesuffix(b";1"))
         if "/" in name or "\0" in name or name in ("", ".", ".."):
-            raise Malformed(f"a file cannot be named {name[:80]!r}")
+            raise BadFormat(f"a file cannot be named {name[:80]!r}")
         return name
 
     def _odd_name(self, record: Record) -> bytes:

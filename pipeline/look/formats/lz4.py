@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from functools import cache
 
-from pipeline.look.formats.source import Malformed, NotRead
+from pipeline.look.formats.source import BadFormat, NotRead
 
 LIBRARY = "liblz4.so.1"
 FRAME, LEGACY = b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"
@@ -44,13 +44,13 @@ def _library() -> ctypes.CDLL:
 def unpack(packed: bytes, limit: int) -> bytes:
     """Return what a block unpacks to, `limit` bytes at most.
 
-    Raise Malformed if it is damaged or unpacks to more, NotRead without liblz4.
+    Raise BadFormat if it is damaged or unpacks to more, NotRead without liblz4.
     """
     room = min(limit, RATIO * (len(packed) + 1))
     content = ctypes.create_string_buffer(room)
     size = _library().LZ4_decompress_safe(packed, content, len(packed), room)
     if size < 0:
-        raise Malformed(f"an lz4 block is damaged, or unpacks to over {limit} bytes")
+        raise BadFormat(f"an lz4 block is damaged, or unpacks to over {limit} bytes")
     return bytes(memoryview(content)[:size])
 
 
@@ -106,7 +106,7 @@ class Frame:
         library, context = _library(), ctypes.c_void_p()
         failed = library.LZ4F_createDecompressionContext(ctypes.byref(context), VERSION)
         if library.LZ4F_isError(failed):
-            raise Malformed("there is no memory for an lz4 frame")
+            raise BadFormat("there is no memory for an lz4 frame")
         weakref.finalize(self, library.LZ4F_freeDecompressionContext, context)
         self._context = context
         self._room = ctypes.create_string_buffer(ROOM)
@@ -148,7 +148,7 @@ class Frame:
         )
         if library.LZ4F_isError(left):
             reason = library.LZ4F_getErrorName(left).decode("ascii", "replace")
-            raise Malformed(f"an lz4 frame is damaged: {reason}")
+            raise BadFormat(f"an lz4 frame is damaged: {reason}")
         self._full, self._data = size.value == ROOM, self._data[read.value :]
         self._ended = left == 0
         return bytes(memoryview(self._room)[: size.value])
@@ -175,7 +175,7 @@ class Legacy:
             self._blocks += 1
             self._size += len(content)
             if self._blocks > BLOCKS_FREE and self._size < self._blocks * BLOCK_LEAST:
-                raise Malformed(f"its lz4 blocks have fewer than {BLOCK_LEAST} bytes on average")
+                raise BadFormat(f"its lz4 blocks have fewer than {BLOCK_LEAST} bytes on average")
         if not (data or self.eof):
             self._ends()
         if self.eof:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from pipeline.look.formats.container import Container, Entry, Format, Region, Structure
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Extents, Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
 
 SECTOR = 512
 SIGNATURE = b"\x55\xaa"
@@ -161,7 +161,7 @@ def _gpt_header(source: Source, place: int) -> tuple[bytes, int, int, int] | Non
     if magic != GPT_MAGIC:
         return None
     if count > 4 * GPT_ENTRIES or not 128 <= size <= 4096:
-        raise Malformed(f"its GPT has {count} entries of {size} bytes")
+        raise BadFormat(f"its GPT has {count} entries of {size} bytes")
     return raw, entries * SECTOR, count, size
 
 

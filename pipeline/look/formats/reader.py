@@ -3,7 +3,7 @@
 
 import io
 
-from pipeline.look.formats.source import Malformed, Source
+from pipeline.look.formats.source import BadFormat, Source
 
 # What they ask for of an honest archive before they seek: a name, an extended header with its
 # sparse map, a zip's directory.
@@ -11,7 +11,7 @@ AT_ONCE = 4 * 1024 * 1024
 
 
 class Reader(io.RawIOBase):
-    """Reads a source; raises Malformed when too much is asked for at once."""
+    """Reads a source; raises BadFormat when too much is asked for at once."""
 
     def __init__(self, source: Source) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Reader(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._source.size}[whence]
         if base + offset < 0:
-            raise Malformed("it points to before its beginning")
+            raise BadFormat("it points to before its beginning")
         self._at = base + offset
         self._in_a_row = 0
         return self._at
@@ -41,7 +41,7 @@ class Reader(io.RawIOBase):
         wanted = left if size is None or size < 0 else min(size, left)
         self._in_a_row += wanted
         if self._in_a_row > AT_ONCE:
-            raise Malformed(f"a part of it has {self._in_a_row} bytes, over {AT_ONCE}")
+            raise BadFormat(f"a part of it has {self._in_a_row} bytes, over {AT_ONCE}")
         content = self._source.read(self._at, wanted) if wanted else b""
         self._at += wanted
         return content

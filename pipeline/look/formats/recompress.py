@@ -19,7 +19,7 @@ from pipeline.look.formats import deflate, lz4
 from pipeline.look.formats.deflate import Taken, is_made, take_apart
 from pipeline.look.formats.gzip_header import read_header
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Malformed, Source, Spool, pieces
+from pipeline.look.formats.source import BadFormat, Source, Spool, pieces
 
 DEFLATED = ("gzip", "deflate")  # as a file, and bare as in a zip
 # Of compressing a byte, or of taking it apart, as Spool counts it.
@@ -138,7 +138,7 @@ def tell_encodings(first: Compressed, second: Compressed, spool: Spool) -> tuple
         return None
     try:
         parts = [[*_READ[name](side)] for side in sides]
-    except (Malformed, struct.error, IndexError, ValueError, _Unknown):
+    except (BadFormat, struct.error, IndexError, ValueError, _Unknown):
         return None
     found: tuple[list[int], list[int]] = ([], [])
     for setting in _settings(name, parts[0][:1], found):

@@ -17,7 +17,7 @@ from pipeline.look.formats.container import (
     owner_of,
 )
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Source, Spool
 
 SECTOR = 2048
 CONTINUATIONS = 32  # areas that one record may go on in
@@ -53,7 +53,7 @@ class Extensions:
 
 
 def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
-    """Read a system use area and those that it goes on in; raise Malformed if there is no end."""
+    """Read a system use area and those that it goes on in; raise BadFormat if there is no end."""
     name, target, skip = b"", b"", 0
     separate = False  # whether a component of a link's target is complete
     facts: dict[str, Fact] = {}
@@ -79,7 +79,7 @@ def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
             facts.update(found)
             rest += more if found else len(data).to_bytes(2, "little") + more
         if len(name) > PATH_LIMIT or len(target) > LINK_LIMIT or len(attributes) > XATTRS_LIMIT:
-            raise Malformed("a name, a link's target or the attributes of a file have no end")
+            raise BadFormat("a name, a link's target or the attributes of a file have no end")
     if target:
         facts["target"] = name_of(target)
     if attributes:
@@ -118,7 +118,7 @@ def _fields(
         tail = area[at:]  # a zero makes the length even
         yield b"", b"", tail if len(tail) > 1 else tail.strip(b"\0")
     if waiting:
-        raise Malformed("a directory record goes on and on")
+        raise BadFormat("a directory record goes on and on")
 
 
 def _components(data: bytes) -> Iterator[tuple[bytes, int]]:

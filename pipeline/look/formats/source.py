@@ -19,18 +19,18 @@ PIECE = 128 * 1024  # more at once takes fresh pages from the system each time, 
 Unpack = Callable[[Iterable[bytes]], Iterable[bytes]]
 
 
-class Malformed(Exception):
+class BadFormat(Exception):
     """Something is not what its format demands, or goes beyond a limit; says what."""
 
 
-class NotRead(Malformed):
+class NotRead(BadFormat):
     """Something follows its format in a way that is not read here; says which."""
 
 
 class Source(Protocol):
     """Bytes that can be read at any place.
 
-    `read` gives exactly `length` bytes or raises Malformed. `stored` is where the bytes lie in the
+    `read` gives exactly `length` bytes or raises BadFormat. `stored` is where the bytes lie in the
     source around this one, empty if they do not lie there. `elsewhere` is what lies at the same
     place in another source around it. `against` says where, in this content, it may differ from
     another, judging by `outer`, the ranges in which the sources around both differ.
@@ -50,11 +50,11 @@ def common(first: Source, second: Source) -> Sequence[Span]:
 
 
 def check(source: Source, offset: int, length: int) -> None:
-    """Raise Malformed unless `length` bytes at `offset` can be had, and at once."""
+    """Raise BadFormat unless `length` bytes at `offset` can be had, and at once."""
     if offset < 0 or length < 0 or offset + length > source.size:
-        raise Malformed(f"it ends at byte {source.size}, before byte {offset + length}")
+        raise BadFormat(f"it ends at byte {source.size}, before byte {offset + length}")
     if length > READ_LIMIT:
-        raise Malformed(f"a part of it has {length} bytes, over {READ_LIMIT}")
+        raise BadFormat(f"a part of it has {length} bytes, over {READ_LIMIT}")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class File:
+class OpenFile:
     """An open file."""
 
     descriptor: int
@@ -94,7 +94,7 @@ class File:
         while len(content) < length:
             more = os.pread(self.descriptor, length - len(content), offset + len(content))
             if not more:
-                raise Malformed(f"it became shorter while it was read, at byte {offset}")
+                raise BadFormat(f"it became shorter while it was read, at byte {offset}")
             content += more
         return content
 
@@ -116,7 +116,7 @@ class Extents:
     def __init__(self, around: Source, spans: Sequence[Span]) -> None:
         for start, end in spans:
             if not 0 <= start <= end <= around.size:
-                raise Malformed(f"a content lies at bytes {start} to {end} of {around.size}")
+                raise BadFormat(f"a content lies at bytes {start} to {end} of {around.size}")
         self.around = around
         self.spans = tuple(spans)
         self.size = sum(end - start for start, end in spans)
@@ -234,11 +234,11 @@ class Spool:
     def spend(self, amount: int) -> None:
         """Count work, in bytes that could be compared in its time, about a thousand a microsecond.
 
-        Raise Malformed if there was too much.
+        Raise BadFormat if there was too much.
         """
         self._left[0] -= amount
         if self._left[0] < 0:
-            raise Malformed("it takes more work than a file of this size should")
+            raise BadFormat("it takes more work than a file of this size should")
 
     def affords(self, amount: int) -> bool:
         """Whether so much work leaves as much for what follows."""
@@ -255,7 +255,7 @@ class Spool:
             size += len(piece)
             self.spend(len(piece))
             if limit is not None and size > limit:
-                raise Malformed(f"it unpacks to over {limit} bytes")
+                raise BadFormat(f"it unpacks to over {limit} bytes")
             memory += piece
             if len(memory) > MEMORY_LIMIT:
                 if file is None:
@@ -266,7 +266,7 @@ class Spool:
             return Memory(bytes(memory))
         file.write(memory)
         file.flush()
-        return File(file.fileno(), size)
+        return OpenFile(file.fileno(), size)
 
 
 class Packed:
@@ -284,7 +284,7 @@ class Packed:
     def _plain(self) -> Source:
         plain = self._spool.keep(self._unpack(pieces(self.around, *self.span)), self.size)
         if plain.size != self.size:
-            raise Malformed(f"it unpacks to {plain.size} bytes instead of {self.size}")
+            raise BadFormat(f"it unpacks to {plain.size} bytes instead of {self.size}")
         return plain
 
     def read(self, offset: int, length: int) -> bytes:

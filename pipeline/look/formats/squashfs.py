@@ -11,7 +11,7 @@ from functools import partial
 
 from pipeline.look.formats.container import PATH_LIMIT, Container, Entry, Format, Structure, name_of
 from pipeline.look.formats.ranges import Ranges
-from pipeline.look.formats.source import Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Source, Spool
 from pipeline.look.formats.squashfs_account import Walk, slack
 from pipeline.look.formats.squashfs_file import NO_INDEX, SIZE_BITS, Blocks, SquashFile
 from pipeline.look.formats.squashfs_inode import UNLISTED, Inode, Name, read_inode
@@ -94,11 +94,11 @@ def _walk(tables: Tables, blocks: Blocks, walk: Walk | None = None) -> Iterator[
         names: list[Name] = []
         if listing is not None:
             if position in seen:
-                raise Malformed(f"the folder {path} contains itself or is in two folders")
+                raise BadFormat(f"the folder {path} contains itself or is in two folders")
             seen.add(position)
             names += _names(tables, blocks.spool, *listing)
             if len(path) > PATH_LIMIT:
-                raise Malformed(f"a path is longer than {PATH_LIMIT} characters")
+                raise BadFormat(f"a path is longer than {PATH_LIMIT} characters")
         if walk:
             walk.take_down(position, Inode(*fields), listed, parent, names)
         yield entry
@@ -107,7 +107,7 @@ def _walk(tables: Tables, blocks: Blocks, walk: Walk | None = None) -> Iterator[
             number = header[5]
             pending += [(path, name, place, listed, number) for name, place, listed in names]
             if len(pending) > NAMES_LIMIT:
-                raise Malformed(f"its open folders hold over {NAMES_LIMIT} names")
+                raise BadFormat(f"its open folders hold over {NAMES_LIMIT} names")
 
 
 def _touched(tables: Tables, blocks: Blocks, ranges: Ranges) -> Iterator[Entry]:
@@ -137,14 +137,14 @@ def _names(tables: Tables, spool: Spool, block: int, offset: int, size: int) -> 
         position += LISTING.size
         left -= count
         if left < 0:
-            raise Malformed(f"a folder holds over {NAMES_LIMIT} names")
+            raise BadFormat(f"a folder holds over {NAMES_LIMIT} names")
         spool.spend(count * NAME_WORK)
         for _ in range(count + 1):
             inode, number, kind, length = NAME.unpack_from(content, position)
             position += NAME.size + length + 1
             if position > end:
-                raise Malformed("a folder's list is longer than the folder says")
+                raise BadFormat("a folder's list is longer than the folder says")
             name = name_of(content[position - length - 1 : position])
             if "/" in name or "\0" in name or name in (".", ".."):
-                raise Malformed(f"a file cannot be named {name!r}")
+                raise BadFormat(f"a file cannot be named {name!r}")
             yield name, tables.inodes.position(start, inode), first + number << 16 | kind

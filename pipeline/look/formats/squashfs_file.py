@@ -9,7 +9,7 @@ from functools import cached_property
 
 from pipeline.look.formats import compression
 from pipeline.look.formats.ranges import Ranges, Span
-from pipeline.look.formats.source import Malformed, Source, Spool, check, common
+from pipeline.look.formats.source import BadFormat, Source, Spool, check, common
 from pipeline.look.formats.squashfs_tables import Tables, cut
 
 NO_INDEX = 2**32 - 1
@@ -75,7 +75,7 @@ class Blocks:
         if not size & PLAIN_BLOCK:
             return compression.unpack_block(self.tables.new, stored, limit)
         if len(stored) > limit:
-            raise Malformed(f"a block has over {limit} bytes")
+            raise BadFormat(f"a block has over {limit} bytes")
         return stored
 
 
@@ -105,7 +105,7 @@ class SquashFile:
         if self.tail[0] == NO_INDEX:
             count = -(-self.size // block_size)
         if count > BLOCKS_LIMIT:
-            raise Malformed(f"a file has {count} blocks, over {BLOCKS_LIMIT}")
+            raise BadFormat(f"a file has {count} blocks, over {BLOCKS_LIMIT}")
         self.blocks.spool.spend(count * 16)
         content = self.blocks.tables.inodes.content
         sizes = array("I")
@@ -143,7 +143,7 @@ class SquashFile:
             number, inside = divmod(offset, block_size)
             piece = self._block(number)[inside : inside + length]
             if not piece:
-                raise Malformed(f"block {number} of a file is too short")
+                raise BadFormat(f"block {number} of a file is too short")
             pieces.append(piece)
             offset, length = offset + len(piece), length - len(piece)
         return b"".join(pieces)
@@ -167,7 +167,7 @@ class SquashFile:
 
     def _whole(self, content: bytes, number: int, length: int) -> bytes:
         if len(content) != length:
-            raise Malformed(f"block {number} of a file has {len(content)} bytes, not {length}")
+            raise BadFormat(f"block {number} of a file has {len(content)} bytes, not {length}")
         return content
 
     def against(self, other: Source, outer: Ranges) -> Sequence[Span]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.look.formats.container import LINK_LIMIT, Entry, Fact, name_of, owner_of
-from pipeline.look.formats.source import Malformed
+from pipeline.look.formats.source import BadFormat
 from pipeline.look.formats.squashfs_file import NO_INDEX, Blocks, SquashFile
 from pipeline.look.formats.squashfs_tables import METADATA, Tables, cut
 
@@ -52,12 +52,12 @@ Fields = tuple[Entry, Listing | None, tuple[int, ...], tuple[int, ...], int]  # 
 
 
 def read_inode(tables: Tables, blocks: Blocks, path: str, at: int) -> Fields:
-    """Read an inode, of which there are many; raise Malformed if what it says cannot be."""
+    """Read an inode, of which there are many; raise BadFormat if what it says cannot be."""
     content = tables.inodes.content
     header = HEADER.unpack_from(content, at)
     kind, mode, uid, gid, mtime, _ = header
     if not 1 <= kind <= 2 * LONG:
-        raise Malformed(f"{path} has an inode of type {kind}")
+        raise BadFormat(f"{path} has an inode of type {kind}")
     simple, at = (kind - 1) % LONG + 1, at + HEADER.size
     facts: dict[str, Fact] = {
         "type": TYPES[simple],
@@ -98,7 +98,7 @@ def _read_other(
         body = LINK.unpack_from(content, at)
         facts["links"], length = body
         if length > LINK_LIMIT:
-            raise Malformed(f"a link leads along {length} bytes")
+            raise BadFormat(f"a link leads along {length} bytes")
         facts["target"] = name_of(cut(content, at + LINK.size, length))
         at += LINK.size + length
     elif simple in (4, 5):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipeline.look.formats import compression, lz4
 from pipeline.look.formats.container import Fact, name_of
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Malformed, NotRead, Source, Spool
+from pipeline.look.formats.source import BadFormat, NotRead, Source, Spool
 
 MAGIC = b"hsqs"
 SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
@@ -73,7 +73,7 @@ class Table:
         """Return the place of a reference into the table."""
         found = self.at.get(block)
         if found is None or found + offset >= len(self.content):
-            raise Malformed(f"nothing lies at {block}:{offset} of a table")
+            raise BadFormat(f"nothing lies at {block}:{offset} of a table")
         return found + offset
 
 
@@ -134,7 +134,7 @@ class Xattrs:
             self._read_parts[begin] = position
             size += len(name) + len(value)
             if size > XATTRS_LIMIT:
-                raise Malformed(f"an inode has over {XATTRS_LIMIT} bytes of attributes")
+                raise BadFormat(f"an inode has over {XATTRS_LIMIT} bytes of attributes")
             yield PREFIXES.get(kind & 0xFF, "?.") + name_of(name), value.hex()
 
 
@@ -162,12 +162,12 @@ class Tables:
 def cut(content: bytes, start: int, length: int) -> bytes:
     """Return a part of a table that is all there."""
     if length < 0 or start + length > len(content):
-        raise Malformed(f"a table ends before byte {start + length}")
+        raise BadFormat(f"a table ends before byte {start + length}")
     return content[start : start + length]
 
 
 def read_tables(source: Source, spool: Spool) -> Tables:
-    """Read what says where everything lies; raise Malformed for what is not SquashFS 4.0."""
+    """Read what says where everything lies; raise BadFormat for what is not SquashFS 4.0."""
     head = read_super(source)
     new = UNPACKERS.get(head.compression)
     if new is None:
@@ -192,7 +192,7 @@ def read_tables(source: Source, spool: Spool) -> Tables:
 
 
 def read_super(source: Source) -> Super:
-    """Read the superblock; raise Malformed if what it says cannot be."""
+    """Read the superblock; raise BadFormat if what it says cannot be."""
     magic, *fields = SUPERBLOCK.unpack(source.read(0, SUPERBLOCK.size))
     inodes, time, block_size, fragments, compressor, log, flags, ids, major, minor, *places = fields
     head = Super(
@@ -201,9 +201,9 @@ def read_super(source: Source) -> Super:
     if magic != MAGIC or head.version != (4, 0):
         raise NotRead(f"version {major}.{minor}; only 4.0 is read here")
     if block_size not in BLOCK_SIZES or block_size != 1 << log:
-        raise Malformed(f"its blocks have {block_size} bytes")
+        raise BadFormat(f"its blocks have {block_size} bytes")
     if not SUPERBLOCK.size <= head.inode_table < head.directory_table < head.used <= source.size:
-        raise Malformed("its tables do not lie in it")
+        raise BadFormat("its tables do not lie in it")
     return head
 
 
@@ -222,12 +222,12 @@ class _Reader:
     def table(self, name: str, start: int, end: int) -> Table:
         """Read the blocks from `start` to `end` as one table."""
         if end - start > TABLE_LIMIT:
-            raise Malformed(f"a table has over {TABLE_LIMIT} bytes")
+            raise BadFormat(f"a table has over {TABLE_LIMIT} bytes")
         stored = self.source.read(start, end - start)
         content, at, position = bytearray(), {}, 0
         while position + 2 < len(stored):
             if len(content) % METADATA:  # so small ones cannot be countless
-                raise Malformed("a block of a table is short, and not the last")
+                raise BadFormat("a block of a table is short, and not the last")
             at[position] = len(content)
             position = self._unpack(stored, position, content)
         self.spans.append((name, (start, start + position)))
@@ -243,10 +243,10 @@ class _Reader:
             block = compression.unpack_block(self._new, block, METADATA)
             self.packed[hash(block)] = stored_hash
         if not 0 < len(block) <= METADATA:
-            raise Malformed(f"a block of a table has {len(block)} bytes")
+            raise BadFormat(f"a block of a table has {len(block)} bytes")
         content += block
         if len(content) > TABLE_LIMIT:
-            raise Malformed(f"a table unpacks to over {TABLE_LIMIT} bytes")
+            raise BadFormat(f"a table unpacks to over {TABLE_LIMIT} bytes")
         return end
 
     def first_block(self, place: int) -> int | None:
@@ -261,7 +261,7 @@ class _Reader:
         if not count:
             return b"", None
         if count * size > TABLE_LIMIT:
-            raise Malformed(f"a table has {count} entries")
+            raise BadFormat(f"a table has {count} entries")
         blocks = -(-count * size // METADATA)
         content = bytearray()
         for start in struct.unpack(f"<{blocks}Q", self.source.read(place, blocks * 8)):
@@ -270,7 +270,7 @@ class _Reader:
             self.spans.append((name, (start, start + end)))
         self.spans.append((name, (place, place + blocks * 8)))
         if len(content) > count * size:
-            raise Malformed(f"its {name} is longer than {count} entries")
+            raise BadFormat(f"its {name} is longer than {count} entries")
         return cut(bytes(content), 0, count * size), self.first_block(place)
 
 
@@ -279,10 +279,10 @@ def _read_xattrs(reader: _Reader, head: Super, spool: Spool) -> Xattrs:
         return Xattrs(b"", Table(b"", {}), spool)
     values, count, unused = struct.unpack("<QII", reader.source.read(head.xattr_table, 16))
     if unused:
-        raise Malformed("its table of attributes has a field that is not used")
+        raise BadFormat("its table of attributes has a field that is not used")
     reader.spans.append(("xattr table", (head.xattr_table, head.xattr_table + 16)))
     entries, first = reader.lookup("xattr table", head.xattr_table + 16, count, 16)
     end = head.xattr_table if first is None else first
     if end < values:
-        raise Malformed("its attributes end before they begin")
+        raise BadFormat("its attributes end before they begin")
     return Xattrs(entries, reader.table("xattr table", values, end), spool)

@@ -16,7 +16,7 @@ from pipeline.look.formats.container import (
 )
 from pipeline.look.formats.reader import Reader
 from pipeline.look.formats.rest import behind_end, without, written
-from pipeline.look.formats.source import Extents, Malformed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
 
 TYPES = {
     tarfile.REGTYPE: "file",
@@ -62,7 +62,7 @@ def _read(source: Source, spool: Spool) -> Container:
             ordered, order = listed(_entry(source, member) for member in _members(archive))
             extended = repr(sorted(archive.pax_headers.items())).encode()
     except ERRORS as error:
-        raise Malformed(f"it cannot be read: {error}") from error
+        raise BadFormat(f"it cannot be read: {error}") from error
     structures = [Structure("global extended header", (0, 0), extended)]
     return Container(
         structures,
@@ -78,13 +78,13 @@ TAR = Format("tar", _matches, _read)
 
 
 def read_header(block: bytes) -> tarfile.TarInfo:
-    """Return what a block says of the member behind it; raise Malformed if it is no header."""
+    """Return what a block says of the member behind it; raise BadFormat if it is no header."""
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError, OverflowError) as error:
-        raise Malformed(f"it is no tar archive: {error}") from error
+        raise BadFormat(f"it is no tar archive: {error}") from error
     if header.size < 0:
-        raise Malformed("a member has less than no bytes")
+        raise BadFormat("a member has less than no bytes")
     return header
 
 

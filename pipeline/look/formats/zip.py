@@ -26,7 +26,7 @@ from pipeline.look.formats.container import (
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.reader import Reader
 from pipeline.look.formats.recompress import Compressed
-from pipeline.look.formats.source import Extents, Malformed, Packed, Source, Spool
+from pipeline.look.formats.source import BadFormat, Extents, Packed, Source, Spool
 from pipeline.look.formats.zip_account import regions_of_directory, rest_of_member
 
 LOCAL = struct.Struct("<4s5HIIIHH")
@@ -55,7 +55,7 @@ def _read(source: Source, spool: Spool) -> Container:
             members, comment = archive.infolist(), archive.comment
             start = archive.start_dir
     except ERRORS as error:
-        raise Malformed(f"it cannot be read: {error}") from error
+        raise BadFormat(f"it cannot be read: {error}") from error
     regions: list[Region] = []
     checksums = {member.header_offset: member.CRC for member in members}
     ordered, order = listed(_entry(source, spool, member, regions) for member in members)
@@ -81,7 +81,7 @@ def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo, regions: list[
     start = member.header_offset
     header = LOCAL.unpack(source.read(start, LOCAL.size))
     if header[0] != b"PK\3\4":
-        raise Malformed(f"{member.filename[:80]} is not where the directory says")
+        raise BadFormat(f"{member.filename[:80]} is not where the directory says")
     name, extra = header[-2:]
     data = start + LOCAL.size + name + extra
     local = source.read(data - extra, extra)

@@ -15,7 +15,6 @@ import yaml
 from rich.console import Console
 
 import tasks
-from pipeline import flow
 from pipeline.base import openpgp, places
 from pipeline.base.display import Display
 from pipeline.base.errors import UsageError
@@ -24,6 +23,7 @@ from pipeline.cli.new_image import new_image
 from pipeline.cli.version import version
 from pipeline.farm.config import Keys, load_image, parse_farm
 from pipeline.farm.workspace import Workspace, open_workspace
+from pipeline.inputs import image_lock
 from tests.gpg_home import GpgHome, made_home
 
 ROOT = Path(__file__).parents[3]
@@ -39,13 +39,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GpgHome]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home/.config"))
-    monkeypatch.setattr(flow, "lock", lock)
+    monkeypatch.setattr(image_lock, "lock_image", lock)
     with made_home() as made:
         monkeypatch.setenv("GNUPGHOME", str(made.path))
         yield made
 
 
-def lock(workspace: Workspace, image: str, _display: Display) -> Path:
+def lock(workspace: Workspace, image: str, _notify: image_lock.Notify) -> Path:
     path = workspace.checkout / "images" / "live" / image / "lock"
     path.write_text("the packages of today\n")
     return path
@@ -53,7 +53,7 @@ def lock(workspace: Workspace, image: str, _display: Display) -> Path:
 
 def init(
     folder: Path, key: str | None = None, release: str | None = None
-) -> tuple[keys.Kept, list[str]]:
+) -> tuple[keys.ToBackUp, list[str]]:
     output = StringIO()
     console = Console(file=output, soft_wrap=True)
     kept = begin.begin(folder, "kiosk", key, release, Display(console))
@@ -111,7 +111,7 @@ def test_without_a_network_the_rest_is_made_and_the_next_time_ends_it(
         raise UsageError("no network")
 
     with monkeypatch.context() as patch:
-        patch.setattr(flow, "lock", offline)
+        patch.setattr(image_lock, "lock_image", offline)
         with pytest.raises(UsageError, match="no network"):
             init(tmp_path / "farm")
     kept, _ = init(tmp_path / "farm")

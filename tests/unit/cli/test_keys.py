@@ -51,7 +51,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def set_up(
     checkout: Path, name: str | None = None, release: str | None = None
-) -> tuple[keys.Kept, list[str]]:
+) -> tuple[keys.ToBackUp, list[str]]:
     said: list[str] = []
     return keys.set_up(open_workspace(checkout), name, release, said.append), said
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.base.errors import BuildFailed
 from pipeline.compare import ledger
-from pipeline.compare.ledger import Artifact, Entry, Step, parse, read_blocks
+from pipeline.compare.ledger import Artifact, LedgerEntry, Step, parse, read_blocks
 
 DIGEST = "0" * 64
 FILE: dict[str, Any] = {"path": "etc/x", "type": "file", "mode": 420, "sha256": DIGEST, "size": 1}
@@ -49,7 +49,7 @@ def test_records_are_read(tmp_path: Path) -> None:
     (lines,) = read_blocks(write(tmp_path / "l", content))
     step, file, artifact = map(parse, lines)
     assert step == Step("20-bootstrap")
-    assert isinstance(file, Entry)
+    assert isinstance(file, LedgerEntry)
     assert (file.path, file.links, file.mtime) == ("usr/b\udc80d", "usr/a", -5)
     assert file.xattrs == {"user.x": "AA=="}
     assert artifact == Artifact("a/b.img", 3, DIGEST)

@@ -8,7 +8,7 @@ import pytest
 from pipeline.base import dsse
 from pipeline.base.files import write_json
 from pipeline.farm.run import Request, Run, create
-from pipeline.farm.run_view import InputsView, RunView, Step, read_end
+from pipeline.farm.run_view import InputsView, RunView, TimedStep, read_end
 
 
 @pytest.fixture
@@ -105,10 +105,10 @@ def test_steps_are_as_timed_or_as_far_as_progress_shows(run: Run) -> None:
         '{"record": "step", "step": "40-hooks"}\n{"record": "st'
     )
     shown = RunView(run).environments["alpha"].steps
-    assert shown == (Step("20-bootstrap", 12.5), Step("40-hooks", None))
+    assert shown == (TimedStep("20-bootstrap", 12.5), TimedStep("40-hooks", None))
     write_json(folder / "timings.json", {"steps": {"a": 1.23456, "b": -1, "c": "x"}})
     timed = RunView(run).environments["alpha"].steps
-    assert timed == (Step("a", 1.235), Step("b", None), Step("c", None))
+    assert timed == (TimedStep("a", 1.235), TimedStep("b", None), TimedStep("c", None))
 
 
 def test_the_end_of_a_file_is_read_and_no_link_is_followed(tmp_path: Path) -> None:

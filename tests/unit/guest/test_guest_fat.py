@@ -10,7 +10,7 @@ import pytest
 from pipeline.guest import fat
 from pipeline.guest.serial_port import Report, StepFailed
 from pipeline.look.formats.fat import FAT
-from pipeline.look.formats.source import File, Spool
+from pipeline.look.formats.source import OpenFile, Spool
 
 EPOCH = 1_766_400_001  # odd: FAT keeps even seconds
 OFFSET, SIZE = 2 * 1024 * 1024, 40 * 1024 * 1024
@@ -116,7 +116,7 @@ def test_it_holds_the_files_and_nothing_else(partition: Path, tmp_path: Path) ->
 def test_every_time_is_the_epoch_and_names_are_in_order(partition: Path) -> None:
     descriptor = os.open(partition, os.O_RDONLY)
     try:
-        source = File(descriptor, partition.stat().st_size)
+        source = OpenFile(descriptor, partition.stat().st_size)
         with Spool([1 << 30]).nested() as spool:
             container = FAT.read(source, spool)
             entries = [*container.entries()]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base.errors import UsageError
-from pipeline.inputs.debian_source import Source, names_in, read_source, relations
+from pipeline.inputs.debian_source import SourcePackage, names_in, read_source, relations
 
 CHANGELOG = b"""greeter (1:1.2-3) unstable; urgency=medium
 
@@ -59,7 +59,7 @@ Description: not usually
 """
 
 
-def read(control: bytes = CONTROL, changelog: bytes = CHANGELOG) -> Source:
+def read(control: bytes = CONTROL, changelog: bytes = CHANGELOG) -> SourcePackage:
     return read_source(control, changelog, "amd64", "mini/packages/greeter")
 
 

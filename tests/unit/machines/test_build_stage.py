@@ -32,7 +32,7 @@ from pipeline.machines.accelerator import TCG, Accelerator
 from pipeline.machines.builder import Builder
 from pipeline.machines.host import Mirrors
 from pipeline.machines.machine import Machine
-from pipeline.machines.trees import Kept
+from pipeline.machines.trees import KeptLayer
 from tests.prepared_run import SOURCE, make_farm, make_run
 
 
@@ -302,12 +302,12 @@ def test_the_date_of_the_lock_goes_into_the_key(workspace: Workspace) -> None:
     assert key(b"Format: x\n", EARLIEST) != key(b"Format: x\n", EARLIEST + 1)
 
 
-def made_layers() -> list[Kept]:
+def made_layers() -> list[KeptLayer]:
     """Return the kept trees after the bootstrap and the step after it."""
     made = {"key": "a" * 64, "digest": "b" * 64, "parent": None, "head": 7}
     times = {"started": 1, "ended": 2, "used": 3}
     return [
-        Kept.model_validate({**made, **times, "step": step, "size": size})
+        KeptLayer.model_validate({**made, **times, "step": step, "size": size})
         for step, size in (("20-bootstrap", 1000), ("30-includes", 50))
     ]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.machines import trees
 from pipeline.machines.machine import LAYERS_BYTES
-from pipeline.machines.trees import Kept, Keys, fitting, read_layers
+from pipeline.machines.trees import KeptLayer, TreeKeys, fitting, read_layers
 
 A, B = "a" * 64, "b" * 64
 
@@ -91,19 +91,19 @@ STEPS = ["20-bootstrap", "30-includes", "40-hooks/a", "50-initramfs"]
 
 
 def test_all_keys_depend_on_what_went_in_before() -> None:
-    keys = Keys("bootstrap", "commit").chain(STEPS)
+    keys = TreeKeys("bootstrap", "commit").chain(STEPS)
     assert len(set(keys)) == len(STEPS)
-    assert Keys("another", "commit").chain(STEPS)[0] != keys[0]
-    later = Keys("bootstrap", "another").chain(STEPS)
+    assert TreeKeys("another", "commit").chain(STEPS)[0] != keys[0]
+    later = TreeKeys("bootstrap", "another").chain(STEPS)
     assert later[0] == keys[0]  # a commit that changes only a hook begins after the bootstrap
     assert not set(later[1:]) & set(keys)
-    between = Keys("bootstrap", "commit").chain([*STEPS[:2], "40-hooks/0", *STEPS[2:]])
+    between = TreeKeys("bootstrap", "commit").chain([*STEPS[:2], "40-hooks/0", *STEPS[2:]])
     assert between[:2] == keys[:2]
     assert not set(between[2:]) & set(keys)
 
 
-def kept(key: str, parent: str | None, size: int, used: int) -> Kept:
-    return Kept(
+def kept(key: str, parent: str | None, size: int, used: int) -> KeptLayer:
+    return KeptLayer(
         key=key * 64,
         parent=parent and parent * 64,
         step="x",
@@ -116,11 +116,11 @@ def kept(key: str, parent: str | None, size: int, used: int) -> Kept:
     )
 
 
-def index(*layers: Kept) -> dict[str, Kept]:
+def index(*layers: KeptLayer) -> dict[str, KeptLayer]:
     return {layer.key: layer for layer in layers}
 
 
-def names(layers: list[Kept]) -> str:
+def names(layers: list[KeptLayer]) -> str:
     return "".join(sorted(layer.key[0] for layer in layers))
 
 

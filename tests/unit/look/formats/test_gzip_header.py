@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from pipeline.look.formats.gzip_header import GzipHeader, read_header
-from pipeline.look.formats.source import Malformed
+from pipeline.look.formats.source import BadFormat
 
 FIXED = b"\x1f\x8b\x08\x1e\x07\0\0\0\x02\x03"
 FIELDS = b"\x04\0ABCD" + b"name\0" + b"comment\0" + b"\x12\x34"
@@ -25,5 +25,5 @@ def test_a_header_without_further_fields_has_ten_bytes() -> None:
 
 @pytest.mark.parametrize("length", [0, 3, 9, 12, 17, 25])
 def test_a_header_that_is_cut_off_is_malformed(length: int) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(BadFormat):
         read_header((FIXED + FIELDS)[:length])
