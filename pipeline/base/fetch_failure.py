@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What becomes of a file that no address gave: one error that weighs what each address did."""
+"""The one error for a file that no address gave, by how each address failed."""
 
 from collections.abc import Sequence
 from urllib.parse import unquote

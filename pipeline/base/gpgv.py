@@ -30,7 +30,7 @@ KEY_LIMIT = 1024 * 1024
 
 
 class NoKeyring(Untrusted):
-    """What should be public keys is something else."""
+    """The bytes of a keyring are not OpenPGP public keys."""
 
 
 def public_keys(folder: Path) -> bytes:

@@ -113,7 +113,7 @@ def engine_version(address: str | None) -> str:
 
 
 def accelerator(device: Path = Path("/dev/kvm")) -> str:
-    """Return how machines will run; without KVM they are slow, and that is not an error."""
+    """Return what machines will run on; without KVM they are slow, which is no error."""
     try:
         os.close(os.open(device, os.O_RDWR))
     except OSError:
@@ -122,7 +122,7 @@ def accelerator(device: Path = Path("/dev/kvm")) -> str:
 
 
 def comparison_by_diffoscope() -> str:
-    """Return what part diffoscope will have in explaining differences; none is no error."""
+    """Return whether diffoscope will help to explain differences; its absence is no error."""
     return diffoscope.unusable() or "runs in a sandbox, on what nothing else explains"
 
 

@@ -36,7 +36,7 @@ def check(
     keyring: str | None = None,
     fingerprint: str | None = None,
 ) -> None:
-    """Ask a publish location whether there is an upgrade, and believe only the release key.
+    """Ask a publish location whether there is an upgrade, and trust only the release key.
 
     Status 0 if the answer is known, yes or no; 4 if it is not.
     --from is the release that was installed first, --keyring the exported key that you trust;
@@ -147,7 +147,7 @@ def describe(_c: Context, tag: str) -> None:
 
 @farm_task(ExitStatus.SIGNATURE)
 def renew(_c: Context) -> None:
-    """Let the published upgrade descriptions hold for longer, with the renewal key alone.
+    """Extend how long the published upgrade descriptions are valid, with the renewal key alone.
 
     It extends what the release key has signed, and only as far as that allows.
     """

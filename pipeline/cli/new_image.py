@@ -68,7 +68,7 @@ def _unpack(packed: Path, folder: Path) -> None:
 
 
 def _describe(path: Path, name: str) -> None:
-    """Say of the copy what it is; the rest of the file stays as it was."""
+    """Give the copy a description and volume id of its own; the rest of the file stays."""
     volume_id = name.upper().replace("-", "_")[:32]
     values = {"description": f"{name}, which began as a copy of {PATTERN}", "volume_id": volume_id}
     lines = path.read_text().splitlines()

@@ -40,7 +40,7 @@ def main(namespace: Collection, words: Sequence[str]) -> int:
     except UsageError as error:
         print_plain(f"twinbuild: {error}", error=True)
         return int(error.status)
-    except UnexpectedExit as end:  # a program that a task runs for the user, and that has spoken
+    except UnexpectedExit as end:  # of a program that a task ran, which printed its error
         return int(end.result.exited)
     except Exit as end:
         if end.message:
@@ -90,7 +90,7 @@ def completion(
 
 
 def task_list(namespace: Collection, contexts: Mapping[str, ParserContext]) -> str:
-    """Return all tasks with the first line of what each says of itself."""
+    """Return all tasks, each with the first line of its help."""
     width = max(map(len, contexts)) + 2
     shown = [f"  {name:{width}}{documentation(namespace, name)[0]}" for name in sorted(contexts)]
     usage = f"Usage: {command_line('TASK [--option VALUE …]')}"
@@ -100,7 +100,7 @@ def task_list(namespace: Collection, contexts: Mapping[str, ParserContext]) -> s
 
 
 def task_help(namespace: Collection, context: ParserContext) -> str:
-    """Return how a task is called, what it says of itself, and its options."""
+    """Return the help of a task: how it is called, what it does, and its options."""
     needed = [_option(context, argument) for argument in context.missing_positional_args]
     required = "".join(f" {option} VALUE" for option in needed)
     lines = [f"Usage: {command_line(str(context.name))}{required} [--option VALUE …]", ""]

@@ -50,9 +50,9 @@ def farm_task(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Any]:
                     with plain_output():
                         function(*args, **_whole(kwargs))
                 finally:
-                    sys.stdout.flush()  # not when Python ends: then nobody would say it well
+                    sys.stdout.flush()  # not when Python ends, which would print a traceback
             except BrokenPipeError:
-                # Who reads what is printed has seen enough: there is nobody to tell anything.
+                # The reader of a pipe has closed it: there is nobody to print anything for.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise Exit(code=SIGPIPE_STATUS) from None
             except (TwinbuildError, OSError) as error:

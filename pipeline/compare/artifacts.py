@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.base.files import open_plain
+from pipeline.look.causes.spots import common_prefix
 
 PIECE = 1024 * 1024
 
@@ -40,7 +41,7 @@ def compare_files(first: Path, second: Path) -> ComparedFiles:
         while True:
             a, b = left.read(PIECE), right.read(PIECE)
             if a != b:
-                offset = position + _first_difference(a, b)
+                offset = position + common_prefix(a, b)
                 break
             if not a:
                 return ComparedFiles((position,) * 2, (digest.hexdigest(),) * 2, None)
@@ -59,18 +60,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise InfrastructureFailed(f"cannot read the artifact {path}: {error.strerror}") from error
-
-
-def _first_difference(a: bytes, b: bytes) -> int:
-    """Return the first index at which two different byte strings differ."""
-    low, high = 0, max(len(a), len(b))
-    while high - low > 1:  # everything before `low` is equal, something before `high` is not
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _rest(digest: "hashlib._Hash", piece: bytes, file: BinaryIO) -> tuple[int, str]:

@@ -22,7 +22,7 @@ LIMIT = 100
 
 @dataclass(frozen=True)
 class Expectation:
-    """What was expected of the differences that were found, and what that comes to in words.
+    """Which of the differences that were found are expected, and a summary in words.
 
     `all_met` tells that the ledgers name no other path.
     """

@@ -144,7 +144,7 @@ class _Diffoscope:
 
     @property
     def part(self) -> str:
-        """What it had to do with an explanation."""
+        """How diffoscope was used in an explanation."""
         if self._unusable:
             return self._unusable
         return f"diffoscope looked at {self._asked} of the differences, which had no known cause"

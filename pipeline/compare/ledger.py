@@ -154,14 +154,14 @@ def read_blocks(path: Path) -> Iterator[list[bytes]]:
 
 
 def parse(line: bytes) -> Record:
-    """Return the record of one line; raise BuildFailed if it is none."""
+    """Return the record of one line; raise BuildFailed if it is malformed."""
     if len(line) > LINE_LIMIT:
         raise BuildFailed(f"a line of a ledger is longer than {LINE_LIMIT} bytes")
     try:
         return _record(parse_json(line))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         shown = plain(line[:200].decode(errors="replace"))
-        raise BuildFailed(f"a line of a ledger is none: {shown}") from error
+        raise BuildFailed(f"a line of a ledger is malformed: {shown}") from error
 
 
 def _record(document: dict[str, Any]) -> Record:

@@ -59,7 +59,7 @@ Found = tuple[int, str, str]  # number of the step, path, kind
 
 @dataclass(frozen=True)
 class ComparedLedgers:
-    """The differences, the earliest first, and what they come to in words."""
+    """The differences, the earliest first, and a summary of them in words."""
 
     differences: tuple[Difference, ...]
     reasons: tuple[str, ...]

@@ -36,7 +36,7 @@ class Outcome(Verdict):
     status: ExitStatus = ExitStatus.DONE
 
     def error(self, run_id: str) -> TwinbuildError | None:
-        """Return what a command that compares raises: nothing if all is as it should be."""
+        """Return the error that a command which compares raises; None for status 0."""
         if self.status is ExitStatus.DONE:
             return None
         kinds = (Differs, BuildFailed, InputsUnverified, InfrastructureFailed)
@@ -105,7 +105,7 @@ def _failed(run: Run, names: tuple[str, ...]) -> Outcome | None:
 
 
 def _failure(document: object) -> tuple[ExitStatus, str]:
-    """Return status and description of a `failure.json`; what is odd is an infrastructure's."""
+    """Return status and description of a `failure.json`; a malformed one is of infrastructure."""
     match document:
         case {"status": 3 | 5 as status, "what": str(what)}:
             return ExitStatus(status), what

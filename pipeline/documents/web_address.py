@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Addresses of the web in one form, and where a redirect leads: what a server says is only words.
+"""Addresses of the web in one form, and where a redirect leads: no server is trusted.
 
 An address is taken apart once, and all that is done with it (judged, connected to, asked for,
 printed) uses the same parts, so that no two readers of one string disagree about its host.

@@ -57,7 +57,7 @@ def _ed25519_key(written: object) -> str:
 
 
 def _time_zone(written: str) -> str:
-    # The machine would take UTC for an unknown one without a word, and nothing would be varied.
+    # A machine takes an unknown zone for UTC without a warning, and nothing would be varied.
     try:
         ZoneInfo(written)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -99,7 +99,7 @@ class EnvironmentEntry(_Model):
 
 
 class Archive(_Model):
-    """A Debian archive: its suites, the key that signs them and where it can be had."""
+    """A Debian archive: its suites, the key that signs them and its addresses."""
 
     suites: list[str] = Field(min_length=1)
     components: list[str] = Field(min_length=1)
@@ -141,7 +141,7 @@ class Keys(_Policy):
     """The public halves of the keys that a release rests on."""
 
     release: Fingerprint | None = None
-    renewal: Ed25519Key | None = None  # may say that upgrade descriptions still hold
+    renewal: Ed25519Key | None = None  # may extend how long upgrade descriptions are valid
     environments: dict[Name, Ed25519Key] = {}
     tags: TagPolicy = TagPolicy()
 
@@ -243,7 +243,7 @@ class Upgrades(_Model):
 
 
 class Image(_Model):
-    """`image.yaml`: what the configuration tree beside it does not say."""
+    """`image.yaml`: the settings of an image that its configuration tree has no file for."""
 
     description: str
     architecture: Literal["amd64"] = "amd64"

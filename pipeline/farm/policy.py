@@ -41,7 +41,7 @@ class Policy:
     served: Repository | None  # the farm's own repository as its server has it, if it was asked
 
     def in_force(self, here: Farm) -> str:
-        """Say where the policy is, and whether the farm that is at work says something else."""
+        """Say where the policy is, and whether the `farm.yaml` of the checkout differs from it."""
         if _rules(here) == _rules(self.farm):
             return f"{self.where} decides what may be released, and farm.yaml here agrees"
         differs = "farm.yaml here differs, and where it is laxer it does not count"
@@ -180,7 +180,7 @@ def _copy_keys(served: Repository, folder: Path) -> None:
 
 
 def _of_tag(reader: Path, name: str) -> Rules:
-    """Return what the tagged tree says of releases; the tag is not verified yet."""
+    """Return the rules for releases in the tagged tree; the tag is not verified yet."""
     content = git.blob(reader, f"refs/tags/{name}:farm.yaml", SIZE_LIMIT)
     if content is None:
         return Rules(keys=Keys(tags=TagPolicy(signed=False)))  # it says nothing

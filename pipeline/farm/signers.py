@@ -22,7 +22,7 @@ DEFAULTS = {"gpg.program": "gpg", "gpg.ssh.program": "ssh-keygen"}
 def usable(policy: TagPolicy, keys: Path) -> str:
     """Return how many signers can sign tags; `keys` has OpenPGP's public keys as `*.asc`.
 
-    Raise UsageError that names the first signer whose public key is missing or ends to hold, and
+    Raise UsageError that names the first signer whose public key is missing or expires, and
     the file of a secret key that should not be there.
     """
     for signer in policy.signers:

@@ -35,7 +35,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """What can be had again; shared by all farms of this user."""
+        """What can be fetched or made again; shared by all farms of this user."""
         return default_cache()
 
     @property

@@ -97,7 +97,7 @@ def _text(path: Path) -> str:
         with path.open("rb") as source:
             return source.read(FILE_LIMIT).decode(errors="replace")
     except OSError:
-        return ""  # apt passes over it as well, or has complained
+        return ""  # apt skips it as well, or has reported it
 
 
 def _one_line(text: str) -> Iterator[AptSource]:

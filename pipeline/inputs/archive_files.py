@@ -113,7 +113,7 @@ class Archives:
             )
 
     def offers_package(self, suite: Suite, package: Package) -> bool:
-        """Tell whether a package can be had, without fetching it."""
+        """Tell whether a package is available, without fetching it."""
         return self.client.offers(self._package_urls(suite, package), package.size)
 
     def _package_urls(self, suite: Suite, package: Package) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Source packages that a commit names by hash: a `.dsc`, whose files are had from archives.
+"""Source packages that a commit names by hash: a `.dsc`, whose files archives have.
 
-Where they are is no secret and no matter: the `.dsc` has their sizes and SHA-256. Looked at are the
-pools of the farm's and the image's archives, and first the addresses in a file `.urls` beside it.
+It does not matter where they come from: the `.dsc` has their sizes and SHA-256. They are looked for
+at the addresses in a file `.urls` beside it, then in the pools of the farm's and image's archives.
 """
 
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Making a lock from today's archives, and checking that one still fits and can be had."""
+"""Making a lock from today's archives, and checking that one fits and is still available."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace

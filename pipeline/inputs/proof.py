@@ -118,7 +118,7 @@ def _prove_suite(
 def _judge(
     content: bytes, suite: Suite, keyring: Path, debian_keyring: Path
 ) -> tuple[SignedRelease, bool]:
-    """Verify an InRelease by its archive's keyring, and tell if Debian's own would do, too."""
+    """Verify an InRelease by its archive's keyring; tell if one of Debian's keys signed it, too."""
     release = read_release(content, keyring=keyring, suite=suite.suite, now=suite.date)
     try:
         read_release(content, keyring=debian_keyring, suite=suite.suite, now=suite.date)

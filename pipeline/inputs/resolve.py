@@ -111,7 +111,7 @@ class Resolver:
     def _chosen(self, options: Sequence[str], action: Sequence[str]) -> ChosenPackages:
         completed = self._apt("-qq", *options, "--yes", "--print-uris", *action)
         if completed.status:
-            # Told to be quiet, apt keeps to itself what does not go with what.
+            # With -qq apt does not print which packages conflict.
             loud = self._apt("--simulate", *options, "--yes", *action)
             output = f"{loud.text}\n{loud.tail}".replace(f"{self.root}/", "")
             raise UsageError("apt cannot install these packages together", detail=output)

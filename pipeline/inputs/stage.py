@@ -34,7 +34,7 @@ STAGE = "inputs"
 PIECE = 1024 * 1024
 
 Notify = Callable[[str], None]
-Progress = Callable[[int, int], None]  # bytes that are in the store, and bytes that shall be
+Progress = Callable[[int, int], None]  # bytes in the store so far, and bytes in all
 
 
 def run_inputs(
@@ -135,7 +135,7 @@ def _choose(
 
 
 def _trust(location: Location) -> str:
-    """Return the digest of whom earlier releases are believed: kits are made from these alone."""
+    """Return the digest of the keys that earlier releases must be signed by to have kits."""
     trust = {"fingerprint": location.fingerprint, "keyring": sha256_bytes(location.keyring)}
     return sha256_bytes(json_bytes(trust))
 

@@ -45,7 +45,7 @@ class Member:
 
 
 def read_members(archive: Unpacked) -> Iterator[Member]:
-    """Give the members of a tar archive; raise Unreadable for what is none."""
+    """Give the members of a tar archive; raise Unreadable for anything else."""
     count, name, size = 0, "", None
     while any(block := archive.read(tarfile.BLOCKSIZE)):
         count += 1

@@ -118,7 +118,7 @@ class Account:
         return found
 
     def says_nothing(self, span: Span, other_size: int) -> bool:
-        """Whether these are zeros with which the format's tools fill up, and no more."""
+        """Whether these are only the zeros with which the format's tools pad."""
         (start, end), align, size = span, self._container.align, self.source.size
         expected = end == start + -start % align if align else size == other_size
         if not expected and not self._container.closes(start, end):

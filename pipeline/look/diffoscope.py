@@ -52,7 +52,7 @@ def unusable() -> str:
 
 
 def ask(name: str, contents: tuple[bytes, bytes]) -> Output:
-    """Let diffoscope compare two contents; `name` tells it, by its end, what they may be."""
+    """Let diffoscope compare two contents; the ending of `name` says which format they may have."""
     kept = NAME.search(name)
     limits = [f"--as={MEMORY_LIMIT}", f"--fsize={FILE_LIMIT}", f"--cpu={TIMEOUT_S:.0f}", "--core=0"]
     with tempfile.TemporaryDirectory(prefix="twinbuild-") as folder:

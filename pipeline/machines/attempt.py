@@ -236,7 +236,7 @@ def input_disk(
 
 
 def _trees(plan: BuildPlan, begun: Sequence[KeptLayer]) -> dict[str, Any]:
-    """Return what machine.json says of kept trees: the layers lie one right after the other."""
+    """Return the kept trees for machine.json: the layers lie one right after the other."""
     begin, offset = [], 0
     for layer in begun:
         fields = layer.model_dump(include={"step", "size", "head", "started", "ended", "digest"})

@@ -94,7 +94,7 @@ def watch_boot(iso: Path, log: Path, *, seconds: int | None = None) -> list[tupl
 
 
 def _reads(lines: Iterator[str]) -> Iterator[tuple[int, int]]:
-    """Give what a trace says was read, in bytes; what else it says is left out."""
+    """Give the ranges in bytes that a trace reports as read; its other lines are left out."""
     for line in lines:
         if found := READ.search(line.rstrip()):
             start, count = int(found[1]), int(found[2])

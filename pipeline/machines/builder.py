@@ -139,7 +139,7 @@ def _make(client: DockerClient, recipe: Recipe, store: Store) -> None:
 
 
 def _facts(client: DockerClient, recipe: Recipe) -> dict[str, str] | None:
-    """Return what a complete builder says of itself, or None if there is none."""
+    """Return the facts that a complete builder recorded of itself; None if there is none."""
     try:
         client.volumes.get(recipe.volume)
     except NotFound:

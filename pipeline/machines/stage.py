@@ -77,7 +77,7 @@ def _refuse(what: str) -> None:
 
 @contextmanager
 def _failure_kept(plan: BuildPlan) -> Iterator[None]:
-    """Write down how a build failed: one that did states nothing."""
+    """Record how a build failed; a failed build signs no statement."""
     try:
         yield
     except TwinbuildError as error:
@@ -88,7 +88,7 @@ def _failure_kept(plan: BuildPlan) -> Iterator[None]:
 
 
 def _pinned_key(plan: BuildPlan, workspace: Workspace) -> str | None:
-    """Return the key that must sign this build: nobody asks by whom a build of no tag is signed."""
+    """Return the key that must sign this build; None without a tag: any key may sign then."""
     if plan.run.request().tag is None:
         return None
     return workspace.farm.keys.environments.get(plan.environment)
@@ -132,7 +132,7 @@ def _reads(plan: BuildPlan, workspace: Workspace) -> dict[str, str]:
 
 @contextmanager
 def disk_failures(environment: str) -> Iterator[None]:
-    """Tell a disk of this machine that is full or broken as what it is."""
+    """Turn a full or broken disk of this machine into an InfrastructureFailed."""
     try:
         yield
     except OSError as error:

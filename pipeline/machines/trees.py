@@ -228,7 +228,7 @@ class KeptTrees:
         return set(self._run(script, arguments, machine).split()) & layers.keys()
 
     def _read(self) -> dict[str, KeptLayer]:
-        """Return the index by key; a damaged one is none."""
+        """Return the index by key; a damaged one counts as empty."""
         self.client.volumes.create(self.volume, labels={LABEL: "trees"})
         container = self._container(["true"], None)
         try:
@@ -316,7 +316,7 @@ def _without(index: Mapping[str, KeptLayer], key: str) -> dict[str, KeptLayer]:
 
 
 def fitting(index: Mapping[str, KeptLayer], limit: int) -> list[KeptLayer]:
-    """Return the layers that fit into `limit` bytes: what was used last, with what it rests on."""
+    """Return the layers that fit into `limit` bytes, last used first, with those they build on."""
     kept: dict[str, KeptLayer] = {}
     room = limit
     for layer in sorted(index.values(), key=lambda layer: (-layer.used, layer.key)):

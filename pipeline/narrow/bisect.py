@@ -76,7 +76,7 @@ def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
 
 
 def _choice(workspace: Workspace, run: Run, environment: str) -> Choice:
-    """Return what an environment had in a run; raise UsageError if it would not have that now."""
+    """Return the factors of an environment in a run; raise UsageError if they differ now."""
     plan = make_plan(run, workspace, environment)
     folder = run.environment(environment)
     machine = _predicate(run, environment)["buildDefinition"]["internalParameters"]["machine"]

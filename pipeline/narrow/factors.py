@@ -72,7 +72,7 @@ class Answer:
     trials: tuple[Tried, ...] = ()
 
     def error(self) -> TwinbuildError | None:
-        """Return what a command raises: nothing if a factor was found."""
+        """Return the error that a command raises; None if a factor was found."""
         return None if self.factors else Differs(self.sentence, remedy="see docs/causes.md")
 
 

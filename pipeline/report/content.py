@@ -78,7 +78,7 @@ def _asked(request: Request | None) -> Section:
 
 
 def _factors(environments: Sequence[Section]) -> list[Section]:
-    """Return the facts side by side; what an environment does not state is not held against it."""
+    """Return the facts side by side; what only one environment states counts as equal."""
     names = sorted({name for e in environments for name in e["facts"]})
     rows = []
     for name in names:

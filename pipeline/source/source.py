@@ -101,7 +101,7 @@ def run_source(
 
 @contextmanager
 def _policy(request: Request, farm: Farm, checkout: Path) -> Iterator[Policy | None]:
-    """Give the policy that decides about a tag; another commit is built whoever made it."""
+    """Give the policy that decides about a tag; a commit without a tag needs none."""
     if request.tag is None:
         yield None
         return

@@ -78,7 +78,7 @@ def _apart(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
 
 
 def instant(seconds: float, *, zoned: bool = True) -> Stamp | None:
-    """Return the stamp of one moment; None if it is none that people would write."""
+    """Return the stamp of one moment; None for a year that nobody would write."""
     if not 0 < seconds < 2**33:
         return None
     words = f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%d %H:%M:%S}"

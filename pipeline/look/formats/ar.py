@@ -45,7 +45,7 @@ class ArHeader(NamedTuple):
 def read_header(raw: bytes) -> ArHeader:
     """Return what the HEADER bytes before a member say; raise BadFormat if they are no header."""
     if len(raw) != HEADER or raw[58:] != b"`\n":
-        raise BadFormat("a member's header is none")
+        raise BadFormat("a member's header is malformed")
     fields = (raw[16:28], raw[28:34], raw[34:40])
     time, uid, gid = (field.strip().decode("latin-1") for field in fields)
     mode, size = _number(raw[40:48], 8), _number(raw[48:58], 10)

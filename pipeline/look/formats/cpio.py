@@ -145,7 +145,7 @@ def _read_archive(source: Source, entries: list[Entry]) -> int:
 
 
 def read_header(raw: bytes) -> tuple[int, ...]:
-    """Return the numbers of a member's header; raise BadFormat if it is none.
+    """Return the numbers of a member's header; raise BadFormat if it is malformed.
 
     In this order: inode, mode, uid, gid, links, time, size, major and minor of the file system and
     of the device, length of the name with its zero, checksum.
@@ -156,7 +156,7 @@ def read_header(raw: bytes) -> tuple[int, ...]:
         or raw[:6] not in MAGICS
         or not set(digits) <= set(b"0123456789abcdefABCDEF")
     ):
-        raise BadFormat("a header is none")
+        raise BadFormat("a header is malformed")
     return tuple(int(digits[at : at + 8], 16) for at in range(0, 104, 8))
 
 

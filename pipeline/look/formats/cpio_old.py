@@ -48,7 +48,7 @@ def _binary(order: str, raw: bytes) -> Fields:
 
 def _portable(raw: bytes) -> Fields:
     if not set(raw) <= set(b"01234567"):
-        raise BadFormat("a header is none")
+        raise BadFormat("a header is malformed")
     fields, at = [], 0
     for width in WIDTHS:
         fields.append(int(raw[at : at + width], 8))

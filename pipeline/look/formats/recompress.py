@@ -58,7 +58,7 @@ class Compressed(NamedTuple):
 
 
 class _Piece(Protocol):
-    """A part of the compressed bytes that is made in one go."""
+    """A part of the compressed bytes that is made at once."""
 
     def is_made(self, side: Compressed, setting: int, spool: Spool) -> bool:
         """Whether a compressor with this setting makes these bytes."""

@@ -80,7 +80,7 @@ def _structures(source: Source, head: Super) -> list[Structure]:
 def _walk(tables: Tables, blocks: Blocks, walk: Walk | None = None) -> Iterator[Entry]:
     """Give every entry, folders in the order of their names; a folder that was seen is refused.
 
-    With a `walk`, what is read is taken down.
+    With a `walk`, what is read is recorded in it.
     """
     if walk:
         walk.begin()

@@ -39,7 +39,7 @@ class Walk:
         self._xattrs: set[int] = set()
 
     def begin(self) -> None:
-        """Forget what was taken down: the tree is walked from its root."""
+        """Forget what was recorded: the tree is walked from its root."""
         self.__init__(self.tables, self.blocks)  # type: ignore[misc]
 
     def take_down(

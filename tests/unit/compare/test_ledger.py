@@ -91,7 +91,7 @@ def test_records_are_read(tmp_path: Path) -> None:
 )
 def test_odd_entries_are_refused(change: dict[str, Any]) -> None:
     parse(json.dumps(FILE).encode())
-    with pytest.raises(BuildFailed, match="a line of a ledger is none"):
+    with pytest.raises(BuildFailed, match="a line of a ledger is malformed"):
         parse(json.dumps({**FILE, **change}).encode())
 
 

@@ -157,7 +157,7 @@ def test_an_object_of_many_keys_with_one_twice_takes_no_longer_than_its_length()
 def test_a_line_of_a_ledger_with_two_paths_is_none() -> None:
     """The attacker holds a build's machine: readers of the ledger would see different files."""
     line = b'{"path":"etc/a","type":"dir","mode":493,"path":"etc/b"}'
-    with pytest.raises(BuildFailed, match="a line of a ledger is none"):
+    with pytest.raises(BuildFailed, match="a line of a ledger is malformed"):
         ledger.parse(line)
 
 
