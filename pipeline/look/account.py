@@ -40,7 +40,7 @@ class Account:
         self.source = source
 
     @cached_property
-    def _told(self) -> list[tuple[int, int, str]]:
+    def _named_things(self) -> list[tuple[int, int, str]]:
         """Where structures, records and contents lie, in order, with their names."""
         found = [(*structure.span, structure.name) for structure in self._container.structures]
         for entry in () if self._container.taken_down else self._container.entries():
@@ -63,7 +63,7 @@ class Account:
     @cached_property
     def _own(self) -> list[NamedPart]:
         """The regions as far as nothing else lies there."""
-        covered = _merged(self._told)
+        covered = _merged(self._named_things)
         return [NamedPart(r.name, s) for r in self._regions for s in _uncovered(r.span, covered)]
 
     def parts(self) -> Iterator[NamedPart]:
@@ -80,7 +80,7 @@ class Account:
     def _parts(self) -> Iterator[NamedPart]:
         own = [(*part.span, part.name) for part in self._own]
         position, last = 0, BEGINNING
-        for start, end, name in sorted([*self._told, *own]):
+        for start, end, name in sorted([*self._named_things, *own]):
             if start > position:
                 yield NamedPart(last, (position, start), unused=True)
             if end > position:
@@ -132,7 +132,7 @@ class Account:
         things: list[tuple[int, str]] = []
         reach = 0
         regions = [(*region.span, region.name) for region in self._regions]
-        things_by_place = sorted([*self._told, *regions], key=lambda t: (t[0], -t[1], t[2]))
+        things_by_place = sorted([*self._named_things, *regions], key=lambda t: (t[0], -t[1], t[2]))
         for start, end, name in things_by_place:
             if end > reach:
                 starts.append(start)

@@ -128,16 +128,16 @@ class Pair:
             unused = unused.without([region.span])
         records = [entry.record for entry in first.entries() if entry.record]
         self._in_region(HEADERS, left, right, unused, sorted(records))
-        self._told(UNUSED, left, right, unused.without(records))
+        self._report(UNUSED, left, right, unused.without(records))
 
     def _in_region(
         self, name: str, left: Source, right: Source, remaining: Ranges, spans: Sequence[Span]
     ) -> None:
-        self._told(
+        self._report(
             name, left, right, Ranges([s for span in spans for s in remaining.within(*span)])
         )
 
-    def _told(self, name: str, left: Source, right: Source, spans: Ranges) -> None:
+    def _report(self, name: str, left: Source, right: Source, spans: Ranges) -> None:
         if len(spans):
             sizes = left.size, right.size
             self._differing(Differing(name, sizes, describe(left, right, spans)), (left, right))

@@ -100,7 +100,7 @@ def fact_place(where: str, path: str, name: str, one: Fact | None, other: Fact |
     if isinstance(one, tuple) and isinstance(other, tuple):
         shared = {*one} & {*other}
         one, other = (tuple(v for v in side if v not in shared) for side in (one, other))
-    first, second = (plain(f"{which} {_said(kind, fact)}".strip()) for fact in (one, other))
+    first, second = (plain(f"{which} {_formatted(kind, fact)}".strip()) for fact in (one, other))
     return Place(where, path, kind, first=first, second=second)
 
 
@@ -119,7 +119,7 @@ def say_reason(error: Exception) -> str:
     return "it ends, or points, where nothing is"
 
 
-def _said(kind: str, fact: Fact | None) -> str:
+def _formatted(kind: str, fact: Fact | None) -> str:
     """Return how people write a fact."""
     if fact is None:
         return "–"

@@ -26,7 +26,9 @@ def in_accounts(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause |
         evidence = (
             f"the accounts are the same, their numbers in {pair[0].name} and {pair[1].name} not"
         )
-        numbers = (f"{a} {_said(ours[a][1])} and {_said(theirs[a][1])}" for a in other[:SHOWN])
+        numbers = (
+            f"{a} {_formatted(ours[a][1])} and {_formatted(theirs[a][1])}" for a in other[:SHOWN]
+        )
         return Cause("account-order", f"{evidence}: {', '.join(numbers)}")
     first = next(((a, b) for a, b in zip(ours, theirs, strict=True) if a != b), None)
     if first is None:
@@ -35,7 +37,7 @@ def in_accounts(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause |
     return Cause("account-order", f"the same {len(ours)} accounts in another order: {evidence}")
 
 
-def _said(numbers: tuple[str, ...]) -> str:
+def _formatted(numbers: tuple[str, ...]) -> str:
     return ":".join(numbers)
 
 
