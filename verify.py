@@ -779,6 +779,44 @@ class Malformed(ValueError):
     """A document does not keep to its format; the message names the field."""
 
 
+# --- pipeline/documents/formats.py ----------------------------------------------------------------
+#
+# Names of formats, `twinbuild-NAME/NUMBER`: a later one is refused as what it is.
+#
+# A document that is published never changes its meaning; the number in its format goes up instead. So
+# a reader that meets a higher number is too old, and the document is not at fault.
+
+FORM = re.compile(r"(twinbuild-[a-z]+)/([1-9][0-9]{0,5})")
+
+
+class LaterFormat(Malformed):
+    """A later Twinbuild has written the document; the message says what to do."""
+
+
+def check_format(found: Any, *known: str) -> str:
+    """Return a document's format, one of `known`; raise LaterFormat or Malformed if it is not."""
+    if isinstance(found, str) and found in known:
+        return found
+    refuse_later(found, *known)
+    raise Malformed(f"format is {found!r:.100}, not {' or '.join(known)}")
+
+
+def refuse_later(found: Any, *known: str) -> None:
+    """Raise LaterFormat if `found` is a higher number of one of the formats `known`."""
+    match = FORM.fullmatch(found) if isinstance(found, str) else None
+    numbers = [number for name, number in map(_parts, known) if match and name == match[1]]
+    if match and numbers and int(match[2]) > max(numbers):
+        raise LaterFormat(
+            f"format is {found}, written by a later Twinbuild, and this one reads"
+            f" {' or '.join(known)}; update this one"
+        )
+
+
+def _parts(known: str) -> tuple[str, int]:
+    name, _, number = known.partition("/")
+    return name, int(number)
+
+
 # --- pipeline/documents/json_form.py --------------------------------------------------------------
 #
 # JSON as documents are written, and as they are read: strictly (RFC 8259).
@@ -851,6 +889,10 @@ class Fields:
 
     def __contains__(self, name: str) -> bool:
         return name in self._value
+
+    def format(self, *known: str) -> str:
+        """Return the field `format`, one of `known`; raise LaterFormat for a higher number."""
+        return check_format(self.any("format"), *known)
 
     def any(self, name: str) -> Any:
         """Return a field as it is; raise Malformed if it is missing, as all that follow do."""
@@ -1219,6 +1261,16 @@ def _factors(stated: Statement) -> dict[str, Any]:
 
 def _read(document: Any) -> Statement:
     definition = document["predicate"]["buildDefinition"]
+    for found, known in (
+        (document["_type"], STATEMENT_TYPE),
+        (document["predicateType"], PREDICATE_TYPE),
+        (definition["buildType"], BUILD_TYPE),
+    ):
+        if found != known:
+            raise ValueError(
+                f"it is of the type {found!r:.100}, not {known}; if a later Twinbuild wrote it,"
+                " update this one"
+            )
     details = document["predicate"]["runDetails"]
     external = definition["externalParameters"]
     identity = details["builder"]["id"]
@@ -1333,7 +1385,7 @@ class Verdict:
         `expected` and `only_expected` may be missing: the first farms did not write them.
         """
         found = Fields(document)
-        found.one_of("format", VERDICT_FORMAT)
+        found.format(VERDICT_FORMAT)
         verdict = cls(
             found.one_of("verdict", *VERDICTS),
             found.texts("environments"),

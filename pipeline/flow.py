@@ -197,7 +197,9 @@ def _contradiction(run: Run) -> TwinbuildError | None:
     """Return the error of a build that contradicts an earlier one of the same environment."""
     for name in run.request().environments:
         path = run.environment(name) / TREES_JSON
-        document = read_json(path, failure=InfrastructureFailed) if path.exists() else {}
+        if not path.exists():
+            continue
+        document = read_json(path, failure=InfrastructureFailed, known="twinbuild-trees/1")
         for found in document.get("two_values", []):
             remedy = "docs/causes.md names the usual causes"
             return Differs(f"{name}: {TwoValues(**found)}", remedy=remedy)

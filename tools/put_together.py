@@ -22,6 +22,7 @@ PARTS = (
     "pipeline/documents/signatures.py",
     "pipeline/verify/gpgv.py",
     "pipeline/documents/malformed.py",
+    "pipeline/documents/formats.py",
     "pipeline/documents/json_form.py",
     "pipeline/documents/fields.py",
     "pipeline/documents/dsse.py",

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from pipeline.base.disk_room import cannot_write, no_room
 from pipeline.base.errors import TwinbuildError
+from pipeline.documents.formats import LaterFormat, refuse_later
 from pipeline.documents.json_form import json_bytes, parse_json
 
 DOCUMENT_LIMIT = 64 * 1024 * 1024
@@ -134,15 +135,25 @@ def alone(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]
         os.close(descriptor)
 
 
-def read_json(path: Path, *, failure: type[TwinbuildError], limit: int = DOCUMENT_LIMIT) -> Any:
-    """Read a JSON document of at most `limit` bytes; raise `failure` if it is not one."""
+def read_json(
+    path: Path, *, failure: type[TwinbuildError], limit: int = DOCUMENT_LIMIT, known: str = ""
+) -> Any:
+    """Read a JSON document of at most `limit` bytes; raise `failure` if it is not one.
+
+    Raise it as well if the document is of a later format than `known`, one of this version's.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
         if len(content) > limit:
             raise failure(f"{path} is larger than {limit} bytes")
-        return parse_json(content)
+        document = parse_json(content)
+        if known and isinstance(document, dict):
+            refuse_later(document.get("format"), known)
     except OSError as error:
         raise failure(f"cannot read {path}: {error.strerror}") from error
+    except LaterFormat as error:
+        raise failure(f"cannot read {path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise failure(f"{path} is not a JSON document: {error}") from error
+    return document

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.documents.formats import check_format
 from pipeline.documents.malformed import Malformed
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -32,6 +33,10 @@ class Fields:
 
     def __contains__(self, name: str) -> bool:
         return name in self._value
+
+    def format(self, *known: str) -> str:
+        """Return the field `format`, one of `known`; raise LaterFormat for a higher number."""
+        return check_format(self.any("format"), *known)
 
     def any(self, name: str) -> Any:
         """Return a field as it is; raise Malformed if it is missing, as all that follow do."""

@@ -81,7 +81,7 @@ class Inputs:
     def of(cls, document: Any) -> Inputs:
         """Read `inputs.json`; raise Malformed, which names the field."""
         fields = Fields(document)
-        fields.one_of("format", FORMAT)
+        fields.format(FORMAT)
         inputs = cls(
             image=fields.text("image", NAME),
             lock_sha256=fields.sha256("lock_sha256"),

@@ -228,7 +228,7 @@ class Job:
     def of(cls, document: Any) -> Job:
         """Read `job.json`; raise Malformed, which names the field."""
         fields = Fields(document)
-        fields.one_of("format", FORMAT)
+        fields.format(FORMAT)
         expected = fields.objects("expected_differences", EXPECTED_LIMIT)
         job = cls(
             image=fields.text("image", NAME),

@@ -100,7 +100,7 @@ def read_control(content: bytes) -> Control:
     if len(content) > CONTROL_LIMIT:
         raise Malformed(f"it is larger than {CONTROL_LIMIT} bytes")
     fields = Fields(parse_json(content))
-    fields.one_of("format", KIT_FORMAT)
+    fields.format(KIT_FORMAT)
     base = fields.object("base")
     control = Control(
         name=fields.text("name", IMAGE),

@@ -14,6 +14,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.documents.formats import LaterFormat, check_format
 from pipeline.documents.malformed import Malformed
 
 Read = TypeVar("Read")
@@ -113,6 +114,8 @@ def load(content: bytes) -> Lock:
         raise Malformed(f"the lock is damaged: {error}") from error
     try:
         lock = _lock(_paragraphs(text))
+    except LaterFormat as error:
+        raise LaterFormat(f"the lock cannot be read: {error}") from error
     except Malformed as error:
         raise Malformed(f"the lock is damaged: {error}") from error
     if dump(lock) != content:
@@ -194,8 +197,7 @@ def _paragraphs(text: str) -> Iterator[_Paragraph]:
 
 def _lock(paragraphs: Iterable[_Paragraph]) -> Lock:
     head, *rest = paragraphs
-    if head.text("Format") != FORMAT:
-        raise Malformed(f"unknown format {head.text('Format')[:100]!r}")
+    check_format(head.text("Format"), FORMAT)
     packages = tuple(_parse_package(p) for p in rest if "Package" in p.fields)
     suites = tuple(_parse_suite(p) for p in rest if "Package" not in p.fields)
     known = {(suite.archive, suite.suite) for suite in suites}

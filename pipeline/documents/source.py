@@ -45,7 +45,7 @@ class Source:
     def of(cls, document: Any) -> Source:
         """Read `source.json`; raise Malformed, which names the field."""
         fields = Fields(document)
-        fields.one_of("format", FORMAT)
+        fields.format(FORMAT)
         source = cls(
             repository=fields.line("repository"),
             ref=fields.line("ref"),

@@ -168,6 +168,16 @@ def _factors(stated: Statement) -> dict[str, Any]:
 
 def _read(document: Any) -> Statement:
     definition = document["predicate"]["buildDefinition"]
+    for found, known in (
+        (document["_type"], STATEMENT_TYPE),
+        (document["predicateType"], PREDICATE_TYPE),
+        (definition["buildType"], BUILD_TYPE),
+    ):
+        if found != known:
+            raise ValueError(
+                f"it is of the type {found!r:.100}, not {known}; if a later Twinbuild wrote it,"
+                " update this one"
+            )
     details = document["predicate"]["runDetails"]
     external = definition["externalParameters"]
     identity = details["builder"]["id"]

@@ -147,7 +147,7 @@ def description_bytes(description: Description) -> bytes:
 def read_description(payload: bytes) -> Description:
     """Return the description in a payload, without a renewal; raise Malformed if it is none."""
     fields = Fields(parse_json(payload))
-    if fields.one_of("format", FORMAT, FIRST_FORMAT) == FIRST_FORMAT:
+    if fields.format(FORMAT, FIRST_FORMAT) == FIRST_FORMAT:
         return _read_first(fields)
     start = _start(fields)
     newest = fields.text("newest", RELEASE)

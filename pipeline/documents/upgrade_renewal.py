@@ -60,7 +60,7 @@ def renewal_bytes(renewal: Renewal) -> bytes:
 def read_renewal(payload: bytes) -> Renewal:
     """Return the renewal in a payload; raise Malformed if it is none."""
     fields = Fields(parse_json(payload))
-    fields.one_of("format", RENEWAL_FORMAT)
+    fields.format(RENEWAL_FORMAT)
     renewal = Renewal(
         fields.sha256("description_sha256"),
         read_time(fields, "issued"),

@@ -70,7 +70,7 @@ class Verdict:
         `expected` and `only_expected` may be missing: the first farms did not write them.
         """
         found = Fields(document)
-        found.one_of("format", VERDICT_FORMAT)
+        found.format(VERDICT_FORMAT)
         verdict = cls(
             found.one_of("verdict", *VERDICTS),
             found.texts("environments"),

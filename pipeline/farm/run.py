@@ -42,11 +42,14 @@ from pydantic import (
 from pipeline.base.errors import TwinbuildError, UsageError, command_line
 from pipeline.base.files import alone, read_json, sha256_file, write_json
 from pipeline.base.git import without_password
+from pipeline.documents.formats import check_format
+from pipeline.documents.malformed import Malformed
 from pipeline.farm.config import Name, Vary
 
 # what a run or a release has of its own beside the environments' folders
 TAKEN = frozenset({"bisect", "lock", "release", "report", "stages", "statements"})
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+FORMAT = "twinbuild-run/1"  # of run.json; 0.1 wrote none
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9-]{1,40}-[0-9a-f]{4}")
 
 
@@ -68,7 +71,12 @@ class Request(BaseModel):
     def of(cls, document: object, *, where: str = "what was asked for") -> Self:
         """Check and return what `document` asks for; raise UsageError that names the fault."""
         try:
+            if isinstance(document, dict) and "format" in document:
+                check_format(document["format"], FORMAT)
+                document = {name: document[name] for name in document.keys() - {"format"}}
             return cls.model_validate(document)
+        except Malformed as error:
+            raise UsageError(f"{where} cannot be read: {error}") from error
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             name = ".".join(map(str, fault["loc"]))
@@ -227,7 +235,7 @@ def create(runs: Path, request: Request) -> Run:
     now = datetime.now(UTC).strftime(TIME_FORMAT)
     run = Run(runs / f"{now}-{request.image}-{secrets.token_hex(2)}")
     run.folder.mkdir(parents=True)
-    write_json(run.folder / "run.json", request.model_dump())
+    write_json(run.folder / "run.json", {"format": FORMAT, **request.model_dump()})
     return run
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pipeline.base.errors import InfrastructureFailed, UsageError
 from pipeline.base.files import read_json
 from pipeline.base.plain import plain
+from pipeline.documents.formats import LaterFormat
 from pipeline.documents.inputs import Inputs
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.source import Source
@@ -39,6 +40,8 @@ def _read(read: Callable[[Any], Read], path: Path) -> Read:
     document = read_json(path, failure=UsageError)
     try:
         return read(document)
+    except LaterFormat as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
     except Malformed as error:
         raise InfrastructureFailed(
             plain(f"{path} is damaged: {error}"), remedy="run its stage again"

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.base.errors import InputsUnverified, UsageError, command_line
 from pipeline.base.files import read_plain, sha256_bytes
 from pipeline.documents import lock
+from pipeline.documents.formats import LaterFormat
 from pipeline.documents.lock import FILE_LIMIT, Lock
 from pipeline.documents.malformed import Malformed
 
@@ -14,6 +15,8 @@ def load(content: bytes) -> Lock:
     """Parse a lock; raise InputsUnverified if anything in it is not as `dump` writes it."""
     try:
         return lock.load(content)
+    except LaterFormat as error:
+        raise InputsUnverified(str(error)) from error
     except Malformed as error:
         raise InputsUnverified(str(error), remedy="write it anew") from error
 

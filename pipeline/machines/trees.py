@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from docker import DockerClient
 from docker.errors import NotFound
@@ -228,7 +228,7 @@ class KeptTrees:
         return set(self._run(script, arguments, machine).split()) & layers.keys()
 
     def _read(self) -> dict[str, KeptLayer]:
-        """Return the index by key; a damaged one counts as empty."""
+        """Return the index by key; one that is damaged, or of a later version, counts as empty."""
         self.client.volumes.create(self.volume, labels={LABEL: "trees"})
         container = self._container(["true"], None)
         try:
@@ -302,7 +302,7 @@ class KeptTrees:
 
 
 class _Index(_Strict):
-    format: str
+    format: Literal["twinbuild-trees/1"]
     layers: list[KeptLayer]
 
 

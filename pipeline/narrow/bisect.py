@@ -14,6 +14,7 @@ from pipeline.base.files import read_json
 from pipeline.documents.disks import LEDGER
 from pipeline.documents.statement import TIME
 from pipeline.farm.run import Run
+from pipeline.farm.run_documents import read_verdict
 from pipeline.farm.variation import Choice
 from pipeline.farm.workspace import Workspace
 from pipeline.machines.plan import make_plan
@@ -48,15 +49,15 @@ def ask(workspace: Workspace, run: Run) -> Question:
         raise UsageError(
             f"run {run.id} has no verdict", remedy=command_line(f"stage.compare --run {run.id}")
         )
-    verdict = read_json(run.verdict_json, failure=UsageError)
-    if verdict["verdict"] != "differ" or not verdict["differences"]:
-        what = f"there is nothing to narrow: the verdict of {run.id} is {verdict['verdict']}"
+    verdict = read_verdict(run)
+    if verdict.verdict != "differ" or not verdict.differences:
+        what = f"there is nothing to narrow: the verdict of {run.id} is {verdict.verdict}"
         raise UsageError(what, remedy="a step must differ")
-    step = verdict["differences"][0]["step"]
+    step = verdict.differences[0].step
     kinds: dict[str, tuple[str, ...]] = {}
-    for found in verdict["differences"]:
-        if found["step"] == step and (found["path"] in kinds or len(kinds) < PATHS_LIMIT):
-            kinds[found["path"]] = (*kinds.get(found["path"], ()), found["kind"])
+    for found in verdict.differences:
+        if found.step == step and (found.path in kinds or len(kinds) < PATHS_LIMIT):
+            kinds[found.path] = (*kinds.get(found.path, ()), found.kind)
     names = run.request().environments
     seen = {name: factors.look(_ledger(run, name), step, kinds) for name in names}
     first = names[0]

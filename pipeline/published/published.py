@@ -29,11 +29,14 @@ from pipeline.base.gpgv import public_keys
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
 from pipeline.documents.artifact_names import ArtifactNames, artifact_names
+from pipeline.documents.formats import LaterFormat, refuse_later
+from pipeline.documents.job import FORMAT as JOB_FORMAT
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.statement import FILE_NAME
 from pipeline.farm.config import Name, ReleaseTag
 from pipeline.farm.workspace import Workspace
 
+INDEX_FORMAT = "twinbuild-releases/1"
 INDEX_LIMIT = 16 * 1024 * 1024
 RELEASES_LIMIT = 10_000
 PIECE = 1024 * 1024
@@ -201,16 +204,26 @@ def _listed_there(location: Location) -> tuple[Listed, ...]:
     url = f"{location.address.rstrip('/')}/index.json"
     try:
         with transfer.Client() as client:
-            document = parse_json(client.get([url], limit=INDEX_LIMIT))
-        entries = document["releases"][:RELEASES_LIMIT]
-        return tuple(Listed(_name(e["tag"]), _name(e["image"])) for e in entries)
+            content = client.get([url], limit=INDEX_LIMIT)
     except transfer.Missing as error:
         raise InputsUnverified(
             f"{url} does not exist",
             remedy="correct `published` in farm.yaml; before the first release leave it out",
             detail=error.detail,
         ) from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    return read_index(content, url)
+
+
+def read_index(content: bytes, url: str) -> tuple[Listed, ...]:
+    """Return the releases that an `index.json` lists; raise InputsUnverified if it is none."""
+    try:
+        document = parse_json(content)
+        refuse_later(document.get("format"), INDEX_FORMAT)
+        entries = document["releases"][:RELEASES_LIMIT]
+        return tuple(Listed(_name(e["tag"]), _name(e["image"])) for e in entries)
+    except LaterFormat as error:
+        raise InputsUnverified(f"cannot read {url}: {error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InputsUnverified(plain(f"{url} is no list of releases: {error!r}"[:300])) from error
 
 
@@ -280,7 +293,10 @@ def describe(tag: str, stated: Mapping[str, Any], files: Mapping[str, str]) -> P
     Raise InputsUnverified if the job is malformed or of another release.
     """
     try:
+        refuse_later(stated.get("format"), JOB_FORMAT)
         job = _Job.model_validate(stated)
+    except LaterFormat as error:
+        raise InputsUnverified(f"cannot read the job of the release {tag}: {error}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         what = f"the job of the release {tag} is malformed: {fault['loc']}: {fault['msg']}"

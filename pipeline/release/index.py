@@ -18,10 +18,10 @@ from pipeline.base.files import read_json, sha256_file, write_bytes
 from pipeline.documents.dsse import PAYLOAD_LIMIT
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.statement import FILE_NAME
+from pipeline.published.published import INDEX_FORMAT
 from pipeline.release.assemble import MANIFEST
 from pipeline.release.statements import check_statement
 
-FORMAT = "twinbuild-releases/1"
 KIT = ".iuk"
 SIZE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -50,7 +50,7 @@ def read_entries(public: Path) -> list[Entry]:
 def write_index(public: Path) -> list[Entry]:
     """Write both forms of the index; return the releases, the newest first."""
     found = read_entries(public)
-    document = {"format": FORMAT, "releases": [asdict(release) for release in found]}
+    document = {"format": INDEX_FORMAT, "releases": [asdict(release) for release in found]}
     _replace(public / "index.json", json_bytes(document))
     _replace(public / "index.html", _page(public, found).encode())
     return found

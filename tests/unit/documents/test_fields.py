@@ -26,7 +26,7 @@ def document() -> dict[str, Any]:
 
 def test_what_is_there_is_read() -> None:
     fields = Fields(document())
-    assert fields.one_of("format", "x/1", "x/2") == "x/1"
+    assert fields.format("x/1", "x/2") == "x/1"
     assert fields.texts("names") == ("a", "b")
     assert fields.optional_text("tag") is None
     assert fields.object("at").number("n") == 1

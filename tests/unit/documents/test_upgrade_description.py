@@ -75,7 +75,8 @@ def test_what_is_not_there_is_null() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "where"),
     [
-        (("format",), "twinbuild-upgrade/9", "format is 'twinbuild-upgrade/9'"),
+        (("format",), "twinbuild-upgrade/0", "format is 'twinbuild-upgrade/0'"),
+        (("format",), "twinbuild-upgrade/9", "twinbuild-upgrade/9, written by a later Twinbuild"),
         (("upgrade", "size"), True, "upgrade.size is True"),
         (("upgrade", "kit"), "x", "upgrade.kit is not 3.2/mini-amd64-3.1-to-3.2.iuk"),
         (("upgrade", "from"), "3.1", "upgrade.from does not belong there"),

@@ -16,6 +16,7 @@ from pipeline.base.display import Display
 from pipeline.base.errors import UsageError
 from pipeline.base.files import read_json, write_json
 from pipeline.documents import statement
+from pipeline.documents.verdict import Difference, Verdict
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
 from pipeline.machines.plan import make_plan
@@ -86,8 +87,10 @@ def run(workspace: Workspace) -> Run:
         made.environment(name).mkdir()
         state(made, workspace, name)
         write_ledger(made.environment(name) / "ledger.jsonl.gz", zone)
-    differences = [{"step": STEP, "path": "etc/zone", "kind": "content"}]
-    write_json(made.verdict_json, {"verdict": "differ", "differences": differences})
+    verdict = Verdict(
+        "differ", ("alpha", "beta"), differences=(Difference(STEP, "etc/zone", "content"),)
+    )
+    write_json(made.verdict_json, verdict.document())
     return made
 
 
@@ -148,7 +151,7 @@ def test_the_other_environment_does_the_step_with_factors_of_the_first(
 
 @pytest.mark.parametrize("verdict", ["match", "failed"])
 def test_a_run_without_difference(verdict: str, workspace: Workspace, run: Run) -> None:
-    write_json(run.verdict_json, {"verdict": verdict, "differences": []})
+    write_json(run.verdict_json, Verdict(verdict, ("alpha", "beta")).document())
     with pytest.raises(UsageError, match=f"nothing to narrow: .* is {verdict}"):
         bisect(workspace, run)
 
