@@ -783,8 +783,8 @@ class Malformed(ValueError):
 #
 # Names of formats, `twinbuild-NAME/NUMBER`: a later one is refused as what it is.
 #
-# A document that is published never changes its meaning; the number in its format goes up instead. So
-# a reader that meets a higher number is too old, and the document is not at fault.
+# A document that is published never changes its meaning; the number in its format goes up instead.
+# So a reader that meets a higher number is too old, and the document is not at fault.
 
 FORM = re.compile(r"(twinbuild-[a-z]+)/([1-9][0-9]{0,5})")
 
