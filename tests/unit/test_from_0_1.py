@@ -22,11 +22,11 @@ from pipeline.documents.json_form import json_bytes
 from pipeline.documents.statement import BYPRODUCTS
 from pipeline.farm.config import load_environment, load_farm, load_image
 from pipeline.farm.run import Run, list_runs
+from pipeline.farm.run_documents import read_inputs, read_source, read_verdict
 from pipeline.inputs import lock_file
 from pipeline.kits.install import description
 from pipeline.kits.install.format import open_kit
 from pipeline.published.published import Listed, Location, read_index
-from pipeline.release import documents
 from pipeline.release.statements import check_statement, read_signed
 from pipeline.report.content import collect
 
@@ -73,10 +73,8 @@ def test_a_run_is_as_it_was_asked_for_and_its_stages_stay_complete() -> None:
 
 
 def test_the_documents_of_a_run_are_read_as_the_gate_does() -> None:
-    source, _ = documents.read(documents.Source, MATCHED.source_json)
-    inputs, _ = documents.read(documents.Inputs, MATCHED.inputs_json)
-    matched, _ = documents.read(documents.Verdict, MATCHED.verdict_json)
-    differed, _ = documents.read(documents.Verdict, DIFFERED.verdict_json)
+    source, inputs = read_source(MATCHED), read_inputs(MATCHED)
+    matched, differed = read_verdict(MATCHED), read_verdict(DIFFERED)
     assert source.commit == "71cb83c963e62734b50387884692e223b80fa7b9"
     assert inputs.image == "mini"
     assert (matched.verdict, differed.verdict) == ("match", "differ")
@@ -99,7 +97,7 @@ def test_the_ledger_of_an_environment_is_read(name: str) -> None:
     steps = [record.name for record in records if isinstance(record, ledger.Step)]
     assert steps[0] == "20-bootstrap"
     assert any(isinstance(record, ledger.Artifact) for record in records)
-    assert any(isinstance(record, ledger.Entry) for record in records)
+    assert any(isinstance(record, ledger.LedgerEntry) for record in records)
 
 
 def test_the_report_has_all_of_it() -> None:
