@@ -86,7 +86,10 @@ class Verdict:
     def document(self) -> dict[str, Any]:
         """Return what is written to `verdict.json`."""
         values = asdict(self)
-        return {"format": VERDICT_FORMAT, **{each.name: values[each.name] for each in fields(self)}}
+        return {
+            "format": VERDICT_FORMAT,
+            **{each.name: values[each.name] for each in fields(Verdict)},
+        }
 
 
 def _judged(found: Fields) -> Judged:
