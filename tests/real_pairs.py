@@ -31,10 +31,10 @@ class Maker:
 
 @dataclass(frozen=True)
 class Made:
-    """A change of a tree: as which paths and kinds it must be told, by all that keep it."""
+    """A change of a tree: the paths and kinds that must be reported where a format keeps it."""
 
     change: Change
-    told: frozenset[tuple[str, str]]
+    places: frozenset[tuple[str, str]]
     lost_by: frozenset[str] = frozenset()
 
 
@@ -70,38 +70,40 @@ def _relink(tree: Path) -> None:
     (tree / "etc/alias").symlink_to("machine-id")
 
 
-def _told(*found: tuple[str, str]) -> frozenset[tuple[str, str]]:
+def _places(*found: tuple[str, str]) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
 CHANGES: dict[str, Made] = {
-    "content": Made(_write("usr/bin/tool", b"?", 77), _told(("usr/bin/tool", "content"))),
-    "a late byte": Made(_write("usr/share/text", b"X", 9000), _told(("usr/share/text", "content"))),
+    "content": Made(_write("usr/bin/tool", b"?", 77), _places(("usr/bin/tool", "content"))),
+    "a late byte": Made(
+        _write("usr/share/text", b"X", 9000), _places(("usr/share/text", "content"))
+    ),
     "longer": Made(
         lambda tree: (tree / "usr/share/text").write_bytes(LINES + b"more\n" * 500),
-        _told(("usr/share/text", "content")),
+        _places(("usr/share/text", "content")),
     ),
     "emptied": Made(
-        lambda tree: (tree / "usr/bin/tool").write_bytes(b""), _told(("usr/bin/tool", "content"))
+        lambda tree: (tree / "usr/bin/tool").write_bytes(b""), _places(("usr/bin/tool", "content"))
     ),
     "mode": Made(
         lambda tree: (tree / "usr/bin/tool").chmod(0o700),
-        _told(("usr/bin/tool", "mode")),
+        _places(("usr/bin/tool", "mode")),
         frozenset({FAT}),
     ),
     "time": Made(
         lambda tree: os.utime(tree / "usr/bin/tool", (EPOCH - 2**23,) * 2),
-        _told(("usr/bin/tool", "time")),
+        _places(("usr/bin/tool", "time")),
     ),
     "more": Made(
         lambda tree: (tree / "etc/machine-id").write_bytes(b"7\n"),
-        _told(("etc/machine-id", "only-in-second")),
+        _places(("etc/machine-id", "only-in-second")),
     ),
     "less": Made(
         lambda tree: (tree / "usr/share/doc/copyright").unlink(),
-        _told(("usr/share/doc/copyright", "only-in-first")),
+        _places(("usr/share/doc/copyright", "only-in-first")),
     ),
-    "target": Made(_relink, _told(("etc/alias", "target")), frozenset({FAT})),
+    "target": Made(_relink, _places(("etc/alias", "target")), frozenset({FAT})),
 }
 
 

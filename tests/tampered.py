@@ -10,6 +10,7 @@ from pipeline.look.formats.container import Container
 from pipeline.look.formats.known import recognise
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import Memory, Source, Spool
+from pipeline.look.locate import locate_contents
 from tests import image_pairs as pairs
 from tests import real_pairs
 
@@ -144,7 +145,7 @@ def read(source: Source, spool: Spool) -> Container:
 
 
 def of_the_change(content: bytes) -> list[Span]:
-    """Return where the changed file and what is said of it lie, in the outermost container."""
+    """Return where the changed file and its record lie, in the outermost container."""
     with Spool([WORK]).nested() as spool:
         found: list[Span] = []
         for entry in read(Memory(content), spool).entries():
@@ -154,8 +155,14 @@ def of_the_change(content: bytes) -> list[Span]:
         return found
 
 
+def places(first: bytes, second: bytes) -> set[tuple[str, str, str]]:
+    """Return where two files differ: container, path and kind of each place."""
+    compared = locate_contents((Memory(first), Memory(second)), work=WORK)
+    return {(place.where, place.path, place.kind) for place in compared.places}
+
+
 def tamper(content: bytes, chance: random.Random) -> tuple[int, bytes]:
-    """Flip, write, insert, append, remove or move bytes; return where, and what came of it."""
+    """Flip, write, insert, append, remove or move bytes; return the offset and the result."""
     changed, length = bytearray(content), chance.choice((1, 4, 512, 2048))
     ends = chance.randrange(min(len(content), 3000)), -1 - chance.randrange(min(len(content), 1500))
     at = chance.choice((chance.randrange(len(content)), *ends)) % len(content)

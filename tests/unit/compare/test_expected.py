@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Expected differences are told apart: no error by themselves, no match, and never in a release."""
+"""Expected differences are listed apart: neither an error nor a match, and never in a release."""
 
 import gzip
 import json

@@ -31,11 +31,11 @@ def stamp(name: str) -> bytes:
 
 
 def explained(run: Run) -> tuple[Mapping[str, Any], list[str]]:
-    told: list[str] = []
-    path = explain(run, run_compare(run, notify=lambda _: None), notify=told.append)
+    messages: list[str] = []
+    path = explain(run, run_compare(run, notify=lambda _: None), notify=messages.append)
     assert path == run.folder / "explanation.json"
-    assert all(line.isprintable() for line in told)
-    return read_json(path, failure=UsageError), told
+    assert all(line.isprintable() for line in messages)
+    return read_json(path, failure=UsageError), messages
 
 
 def pair(tmp_path: Path, left: Tree, right: Tree, **boots: Tree) -> Run:
@@ -45,7 +45,7 @@ def pair(tmp_path: Path, left: Tree, right: Tree, **boots: Tree) -> Run:
 def test_a_time_in_a_binary_file(tmp_path: Path) -> None:
     path = "var/cache/fontconfig/x.cache-8"
     run = pair(tmp_path, {path: stamp("alpha")}, {path: stamp("beta")})
-    document, told = explained(run)
+    document, messages = explained(run)
     (file,) = document["files"]
     assert (file["path"], file["step"], file["kinds"]) == (path, "40-hooks/10-stamp", ["content"])
     assert (file["offset"], file["bytes"]) == (12, 4)
@@ -55,8 +55,10 @@ def test_a_time_in_a_binary_file(tmp_path: Path) -> None:
     assert row["left"] == stamp("alpha")[:16].hex(" ")
     assert "clock" in document["factors"]
     assert document["environments"] == ["alpha", "beta"]
-    assert any("4 bytes from byte 12 on; looks like time-binary" in line for line in told)
-    assert any(line.startswith("explain: the environments differ in host name") for line in told)
+    assert any("4 bytes from byte 12 on; looks like time-binary" in line for line in messages)
+    assert any(
+        line.startswith("explain: the environments differ in host name") for line in messages
+    )
 
 
 def test_a_file_that_is_named_by_its_content(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_a_late_difference_of_a_large_file_is_shown(
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "no squashfs"])
-def test_damaged_images_are_told(damage: str, tmp_path: Path) -> None:
+def test_damaged_images_are_reported(damage: str, tmp_path: Path) -> None:
     run = pair(tmp_path, {"etc/x": b"1\n"}, {"etc/x": b"2\n"})
     iso = run.environment("beta") / "artifacts" / "mini-amd64-3.3.iso"
     content = iso.read_bytes()

@@ -165,7 +165,7 @@ def test_an_empty_ledger_has_no_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda good: good[:-1], "is cut off"),
         (lambda good: b"", "is cut off"),
@@ -176,10 +176,10 @@ def test_an_empty_ledger_has_no_lines(tmp_path: Path) -> None:
         (lambda good: zlib.compress(b"x\n"), "is damaged"),
     ],
 )
-def test_damaged_files_are_refused(tmp_path: Path, make: Any, said: str) -> None:
+def test_damaged_files_are_refused(tmp_path: Path, make: Any, message: str) -> None:
     path = tmp_path / "l"
     path.write_bytes(make(gzip.compress(b"x\n")))
-    with pytest.raises(BuildFailed, match=said):
+    with pytest.raises(BuildFailed, match=message):
         lines_of(path)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where builds began to differ, told from two ledgers."""
+"""Where builds began to differ, found from their two ledgers."""
 
 import gzip
 import json
@@ -86,14 +86,14 @@ def test_a_stamp_is_named_with_its_step(tmp_path: Path) -> None:
         ({"type": "absent"}, ["only-in-alpha"]),
     ],
 )
-def test_every_kind_is_told(tmp_path: Path, changed: Document, kinds: list[str]) -> None:
+def test_every_kind_is_reported(tmp_path: Path, changed: Document, kinds: list[str]) -> None:
     left, right = file("etc/x"), {**file("etc/x"), **changed}
     result = found(tmp_path, [HOOK, left], [HOOK, right])
     assert [d.kind for d in result.differences] == kinds
     assert {d.path for d in result.differences} == {"etc/x"}
 
 
-def test_targets_and_devices_are_told(tmp_path: Path) -> None:
+def test_targets_and_devices_are_reported(tmp_path: Path) -> None:
     left = [HOOK, {"path": "a", "type": "char", "device": [1, 3]}]
     right = [HOOK, {"path": "a", "type": "char", "device": [1, 5]}]
     assert found(tmp_path, left, right).differences[0].kind == "content"
@@ -102,7 +102,7 @@ def test_targets_and_devices_are_told(tmp_path: Path) -> None:
     assert found(tmp_path, left, right).differences[0].kind == "target"
 
 
-def test_paths_of_one_side_are_told(tmp_path: Path) -> None:
+def test_paths_of_one_side_are_reported(tmp_path: Path) -> None:
     left = [*BOOT, HOOK, file("a"), file("c"), file("d")]
     right = [*BOOT, HOOK, file("b"), file("c"), file("e")]
     result = found(tmp_path, left, right)
@@ -185,8 +185,8 @@ def test_equal_trees_leave_the_step_that_made_the_file(tmp_path: Path) -> None:
     ]
     result = found(tmp_path, left, right)
     assert result.differences[0] == Difference("70-squashfs", "filesystem.squashfs", "content")
-    told = "the difference arises in 70-squashfs (filesystem.squashfs)"
-    assert result.reasons == (f"the trees are equal after every step: {told}",)
+    expected = "the difference arises in 70-squashfs (filesystem.squashfs)"
+    assert result.reasons == (f"the trees are equal after every step: {expected}",)
 
 
 def test_a_delivered_file_that_differs_is_dated_by_its_step(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_files_made_from_a_tree_that_differs_are_not_the_reason(tmp_path: Path) 
     assert {d.path for d in found(tmp_path, left, right).differences} == {"a"}
 
 
-def test_equal_ledgers_are_told(tmp_path: Path) -> None:
+def test_equal_ledgers_are_reported(tmp_path: Path) -> None:
     result = found(tmp_path, BOOT, BOOT)
     assert result == ComparedLedgers(
         (), ("the ledgers are equal: the difference arises after the last step",)
@@ -241,7 +241,7 @@ def test_a_long_shared_start_is_passed_with_its_steps(tmp_path: Path) -> None:
         )
 
 
-def test_different_steps_are_told(tmp_path: Path) -> None:
+def test_different_steps_are_reported(tmp_path: Path) -> None:
     result = found(tmp_path, [*BOOT, step("30-a"), file("x")], [*BOOT, step("30-b"), file("y")])
     assert result.reasons == ("alpha goes on with the step 30-a where beta does 30-b",)
     result = found(tmp_path, [*BOOT, step("30-a")], BOOT)
@@ -268,7 +268,7 @@ def test_names_from_the_guest_do_not_reach_the_terminal_raw(tmp_path: Path) -> N
     assert all(reason.isprintable() for reason in result.reasons)
 
 
-def test_paths_with_quotes_and_backslashes_are_told_apart(tmp_path: Path) -> None:
+def test_paths_with_quotes_and_backslashes_are_distinct(tmp_path: Path) -> None:
     paths = ['a","b', 'a"', "a\\", 'a\\","c']
     left = [step("1"), *(file(path, "l") for path in sorted(paths)), step("2"), file('a"', "same")]
     right = [step("1"), *(file(path, "r") for path in sorted(paths)), step("2"), file('a"', "same")]
@@ -341,7 +341,7 @@ def written(
 
 @settings(max_examples=40)
 @given(CHANGES, CHANGES, CHANGES, st.sampled_from([3, 50, 300]))
-def test_what_is_told_is_what_differs_in_the_end(
+def test_what_is_reported_is_what_differs_in_the_end(
     tmp_path_factory: pytest.TempPathFactory,
     start: list[dict[str, str | None]],
     left: list[dict[str, str | None]],

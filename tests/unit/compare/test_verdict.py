@@ -45,8 +45,8 @@ def run(tmp_path: Path) -> Run:
 
 
 def compare(run: Run) -> Outcome:
-    told: list[str] = []
-    verdict = run_compare(run, notify=told.append)
+    messages: list[str] = []
+    verdict = run_compare(run, notify=messages.append)
     document = read_json(run.verdict_json, failure=UsageError)
     assert document["format"] == "twinbuild-verdict/1"
     assert document["verdict"] == verdict.verdict
@@ -55,7 +55,7 @@ def compare(run: Run) -> Outcome:
     assert (error.status if error else ExitStatus.DONE) == verdict.status
     assert (error is None) == (verdict.verdict == "match")
     assert json_bytes(document) == run.verdict_json.read_bytes()
-    assert all(line.isprintable() for line in told)
+    assert all(line.isprintable() for line in messages)
     return verdict
 
 
@@ -166,8 +166,8 @@ def test_an_unreadable_ledger_does_not_hide_the_difference(run: Run) -> None:
 def test_a_failed_build_makes_no_match(run: Run, failures: dict[str, Any], status: int) -> None:
     for name in ("alpha", "beta"):
         build(run, name)
-    for name, said in failures.items():
-        failure = {"status": said, "what": "the hook \x1b[2J failed", "detail": "x"}
+    for name, written in failures.items():
+        failure = {"status": written, "what": "the hook \x1b[2J failed", "detail": "x"}
         write_json(run.environment(name) / "failure.json", failure)
     verdict = compare(run)
     assert (verdict.verdict, verdict.status) == ("failed", status)

@@ -226,9 +226,9 @@ def test_a_signature_from_the_future_is_refused(homes: Path) -> None:
 def test_of_two_signers_the_unknown_one_is_named(homes: Path) -> None:
     known, unknown = make_key(homes / "known"), make_key(homes / "unknown")
     both = detached(known) + detached(unknown)
-    said = verdict(both, known.keyring.read_bytes())
-    assert f"{unknown.fingerprint}, which is not in the keyring" in said
-    assert known.fingerprint not in said
+    message = verdict(both, known.keyring.read_bytes())
+    assert f"{unknown.fingerprint}, which is not in the keyring" in message
+    assert known.fingerprint not in message
 
 
 def copies(key: SigningKey) -> dict[str, tuple[bytes, bytes, str]]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The account of every byte: what an attacker hides beside a legitimate change is told.
+"""The account of every byte: what an attacker hides beside a legitimate change is reported.
 
 In every test the attacker holds one of the two files and can write to it what they like; the other
-is honest. A file inside has changed for a good reason, and people expect to be told of it.
+is honest. A file inside has changed for a good reason, and people expect a report of that.
 """
 
 import gzip
@@ -21,12 +21,11 @@ from pipeline.look.formats.source import Memory, Spool
 from pipeline.look.locate import locate_contents
 from tests import image_pairs as pairs
 from tests import tampered
-from tests.tampered import MAKERS
+from tests.tampered import MAKERS, places
 
 pytestmark = pytest.mark.tools
 
 Pair = tuple[bytes, bytes]
-Told = set[tuple[str, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -46,11 +45,6 @@ def lines(first: bytes, second: bytes) -> set[str]:
     return {*locate_contents((Memory(first), Memory(second)), work=tampered.WORK).lines()}
 
 
-def told(first: bytes, second: bytes) -> Told:
-    compared = locate_contents((Memory(first), Memory(second)), work=tampered.WORK)
-    return {(place.where, place.path, place.kind) for place in compared.places}
-
-
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_parts_are_the_whole_file(name: str, pair: Callable[[str], Pair]) -> None:
     for content in pair(name):
@@ -63,17 +57,17 @@ def test_the_parts_are_the_whole_file(name: str, pair: Callable[[str], Pair]) ->
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_change_alone_is_told_alone(name: str, pair: Callable[[str], Pair]) -> None:
-    changes = {(path.removeprefix("it/").lower(), kind) for _, path, kind in told(*pair(name))}
+def test_a_change_alone_is_reported_alone(name: str, pair: Callable[[str], Pair]) -> None:
+    changes = {(path.removeprefix("it/").lower(), kind) for _, path, kind in places(*pair(name))}
     follows = {(tampered.CHANGED, "structure")} if name == "zip" else set()  # packed, now
     assert changes - follows == {(tampered.CHANGED, "content")}
 
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("hidden", [b"EVIL", b"\0", bytes(512), bytes(10240)])
-def test_appended_bytes_are_told(name: str, hidden: bytes, pair: Callable[[str], Pair]) -> None:
+def test_appended_bytes_are_reported(name: str, hidden: bytes, pair: Callable[[str], Pair]) -> None:
     first, second = pair(name)
-    assert told(first, second + hidden) - told(first, second)
+    assert places(first, second + hidden) - places(first, second)
 
 
 IN_AN_ISO = {"system area": (600, 1000, 20_000), "padding": (-1, -5000, -300_000)}
@@ -85,14 +79,14 @@ def test_bytes_of_an_iso_that_belong_to_no_file(offset: int, pair: Callable[[str
     changed = bytearray(second)
     changed[offset % len(second)] ^= 1
     region = "[system area]" if offset > 0 else "[unused space]"
-    assert told(first, bytes(changed)) - told(first, second) == {("iso9660", region, "layout")}
+    assert places(first, bytes(changed)) - places(first, second) == {("iso9660", region, "layout")}
 
 
 @pytest.mark.parametrize("name", MAKERS)
 @given(seed=st.integers(0, 2**64))
 @example(seed=34326)
 @settings(max_examples=25)
-def test_whatever_is_done_beside_a_change_is_told(
+def test_whatever_is_done_beside_a_change_is_reported(
     name: str, seed: int, pair: Callable[[str], Pair]
 ) -> None:
     first, second = pair(name)
@@ -100,7 +94,7 @@ def test_whatever_is_done_beside_a_change_is_told(
     if changed in (first, second):
         return
     if lines(first, changed) <= lines(first, second):
-        # nothing but what the changed file holds now, of which people are told
+        # nothing but what the changed file holds now, which is reported
         assert len(changed) == len(second)
         if name == "zstd" and content_of(changed) == content_of(second):
             return  # another encoding of the same content: docs/reference/locate.md
@@ -164,16 +158,16 @@ def test_what_a_reader_accepts_and_does_not_use(
     changed = bytearray(second)
     changed[at] ^= bit
     assert at > 0
-    assert told(first, bytes(changed)) - told(first, second), means
+    assert places(first, bytes(changed)) - places(first, second), means
 
 
 FLIPS = 64  # of each kind of file, evenly over what it holds
-# Their versions and levels make other bytes of the same: that is not told beside a change.
+# Their versions and levels make other bytes of the same content: no difference beside a change.
 VARIOUS = ("zstd", "squashfs", "squashfs, gzip", "squashfs, without fragments")
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_flipped_bits_are_told(name: str, pair: Callable[[str], Pair]) -> None:
+def test_flipped_bits_are_reported(name: str, pair: Callable[[str], Pair]) -> None:
     """They were all flipped once, in hours; these are some, the same ones each time."""
     first, second = pair(name)
     honest, silent = lines(first, second), []
@@ -183,7 +177,7 @@ def test_flipped_bits_are_told(name: str, pair: Callable[[str], Pair]) -> None:
         changed = bytearray(second)
         changed[at] ^= 1 << number * 5 % 8
         if lines(first, bytes(changed)) <= honest and bytes(changed) != first:
-            kinds = {kind for _, _, kind in told(second, bytes(changed))}
+            kinds = {kind for _, _, kind in places(second, bytes(changed))}
             silent += [] if "content" in kinds or name in VARIOUS else [at]
     assert not silent
 
@@ -226,7 +220,7 @@ PACKED = {
 @pytest.mark.parametrize("hidden", PACKED)
 def test_what_a_packed_file_says_beside_its_content(hidden: str) -> None:
     first, second = PACKED[hidden]
-    found = told(first, second)
+    found = places(first, second)
     assert {kind for _, path, kind in found if path == "content"} == {"content"}
     assert len(found) == 2
 
@@ -253,7 +247,7 @@ def test_a_file_that_is_packed_in_other_bytes(tmp_path: Path) -> None:
         tampered.tree(tree, changed=number == 2)
         (tree / "large").write_bytes(b"".join(b"line %d\n" % n for n in range(40_000)))
 
-    assert told(*packed_by_level(tmp_path, fill)) == {
+    assert places(*packed_by_level(tmp_path, fill)) == {
         ("squashfs", "c", "content"),
         ("squashfs", "[packed data]", "layout"),
     }
@@ -268,13 +262,13 @@ def test_tables_that_are_packed_in_other_bytes(tmp_path: Path) -> None:
             (tree / f"file-{name}").write_bytes(b"%d" % name)
         (tree / "z").write_bytes(b"changed" * (number - 1))
 
-    assert told(*packed_by_level(tmp_path, fill, "-noD", "-noF")) == {
+    assert places(*packed_by_level(tmp_path, fill, "-noD", "-noF")) == {
         ("squashfs", "z", "content"),
         ("squashfs", "[packed data]", "layout"),
     }
 
 
-def test_checksums_that_follow_from_a_change_are_not_told(pair: Callable[[str], Pair]) -> None:
+def test_checksums_that_follow_from_a_change_are_not_reported(pair: Callable[[str], Pair]) -> None:
     first, _ = pair("disk")
     changed = bytearray(first)
     for header, array in ((512, 1024), (len(first) - 512, len(first) - 33 * 512)):
@@ -284,14 +278,14 @@ def test_checksums_that_follow_from_a_change_are_not_told(pair: Callable[[str], 
             changed[place : place + 4] = bytes(4) if place == header + 16 else changed[place:][:4]
             crc = zlib.crc32(changed[start : start + length])
             changed[place : place + 4] = crc.to_bytes(4, "little")
-    assert told(first, bytes(changed)) == {
+    assert places(first, bytes(changed)) == {
         ("disk", "[GPT partition 1]", "structure"),
         ("disk", "[backup GPT partition 1]", "structure"),
     }
 
 
 @pytest.mark.parametrize("name", ["tar", "cpio", "ar", "zip", "iso", "deb"])
-def test_headers_close_to_each_other_are_told_alone(name: str, tmp_path: Path) -> None:
+def test_headers_close_to_each_other_are_reported_alone(name: str, tmp_path: Path) -> None:
     """What lies between two that differ was called unused space, with equal values."""
     made = []
     for number in (1, 2):
@@ -300,5 +294,5 @@ def test_headers_close_to_each_other_are_told_alone(name: str, tmp_path: Path) -
             (tree / path).chmod(0o600 + 0o40 * number)
         made.append(MAKERS[name](tree, tmp_path / f"{number}.image").read_bytes())
     expected = set() if name == "ar" else {("c", "mode"), ("d", "mode")}  # ar -D keeps no modes
-    found = {(path.lower(), kind) for where, path, kind in told(*made) if "control" not in where}
+    found = {(path.lower(), kind) for where, path, kind in places(*made) if "control" not in where}
     assert found == expected

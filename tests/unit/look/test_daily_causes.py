@@ -210,7 +210,7 @@ def test_a_large_list_is_compared_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "left", "right", "cause", "said"),
+    ("kind", "left", "right", "cause", "evidence"),
     [
         ("time", 1_500_000_000, 1_500_000_009, "set-time", "2017-07-14 02:40:00 in alpha"),
         ("links", None, "etc/a", "hard-link", "a file of its own in alpha and one file with etc/a"),
@@ -227,10 +227,12 @@ def test_a_large_list_is_compared_as_a_whole() -> None:
         ("name", "opt/s-LecperxX/file", "opt/s-LmQ01zWt/file", "temporary-name", "mktemp"),
     ],
 )
-def test_a_property_is_named(kind: str, left: object, right: object, cause: str, said: str) -> None:
+def test_a_property_is_named(
+    kind: str, left: object, right: object, cause: str, evidence: str
+) -> None:
     (found,) = find_causes_of_values(kind, (left, right), PAIR)
     assert found.name == cause
-    assert said in found.evidence
+    assert evidence in found.evidence
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_what_is_only_on_one_side_has_its_twin() -> None:
 
 def test_the_hash_of_ext4_is_that_of_e2fsprogs() -> None:
     names = ["zoo", "ant", "cat", "dog", "bee", "a-much-longer-name-than-fits-into-one-block.txt"]
-    said = {}
+    hashes = {}
     for one in names:
         done = subprocess.run(
             ["debugfs", "-R", f"dx_hash -h half_md4 -s {SEED} {one}"],
@@ -267,8 +269,8 @@ def test_the_hash_of_ext4_is_that_of_e2fsprogs() -> None:
             text=True,
             check=True,
         )
-        said[one] = int(done.stdout.partition(" is ")[2].split()[0], 16)
-    names.sort(key=lambda one: said[one])
+        hashes[one] = int(done.stdout.partition(" is ")[2].split()[0], 16)
+    names.sort(key=lambda one: hashes[one])
     assert in_order_of_hashes(names, SEED)
     assert not in_order_of_hashes(names[::-1], SEED)
     assert not in_order_of_hashes(names, "no seed")

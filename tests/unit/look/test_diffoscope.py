@@ -26,10 +26,12 @@ def stand_in(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_it_says_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, f"printf '%b' '{SAYS}'; exit 1", monkeypatch)
-    document, told = explained(make_run(tmp_path, UNKNOWN))
+    document, messages = explained(make_run(tmp_path, UNKNOWN))
     (file,) = document["files"]
     assert file["diffoscope"]["lines"] == ["@@ -1 +1 @@", "-one \\x1b[31m", "+two"]
-    assert "explain: diffoscope looked at 1 of the differences, which had no known cause" in told
+    assert (
+        "explain: diffoscope looked at 1 of the differences, which had no known cause" in messages
+    )
 
 
 def test_what_is_explained_is_not_asked_about(
@@ -38,16 +40,16 @@ def test_what_is_explained_is_not_asked_about(
     stand_in(tmp_path, f"printf '%b' '{SAYS}'; exit 1", monkeypatch)
     hosts = {"alpha": b"\0\1alpha-host\0", "beta": b"\0\1b\0"}
     trees = {name: {"x": host, "text": name.encode()} for name, host in hosts.items()}
-    document, told = explained(make_run(tmp_path, trees))
+    document, messages = explained(make_run(tmp_path, trees))
     assert [file["diffoscope"] for file in document["files"]] == [None, None]
-    assert any("diffoscope looked at 0 of the differences" in line for line in told)
+    assert any("diffoscope looked at 0 of the differences" in line for line in messages)
 
 
 def test_it_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diffoscope, "PROGRAM", "no-such-program")
-    document, told = explained(make_run(tmp_path, UNKNOWN))
+    document, messages = explained(make_run(tmp_path, UNKNOWN))
     assert document["diffoscope"] == "diffoscope is not installed, and not needed"
-    assert f"explain: {document['diffoscope']}" in told
+    assert f"explain: {document['diffoscope']}" in messages
 
 
 def test_one_that_hangs_is_ended_with_all_it_started(
@@ -81,8 +83,8 @@ def test_one_without_bounds_is_bounded(
 
 def test_much_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, "yes | head -1000; exit 1", monkeypatch)
-    said = ask("x", (b"1", b"2"))
-    assert (len(said.lines), said.cut) == (60, True)
+    answer = ask("x", (b"1", b"2"))
+    assert (len(answer.lines), answer.cut) == (60, True)
 
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "-x", "a b\n", "x" * 300, "n\udcff", ""])
@@ -96,8 +98,8 @@ def test_names_of_builds_are_no_paths(
 
 
 def test_the_real_one() -> None:
-    said = ask("x.bin", (b"\0one", b"\0two"))
+    answer = ask("x.bin", (b"\0one", b"\0two"))
     if shutil.which("diffoscope"):
-        assert any(line.startswith("+") for line in said.lines)
+        assert any(line.startswith("+") for line in answer.lines)
     else:
-        assert said.note
+        assert answer.note

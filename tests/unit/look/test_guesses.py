@@ -289,9 +289,9 @@ def test_permissions_types_and_devices() -> None:
     def of(kind: str, left: object, right: object) -> list[str]:
         return [cause.evidence for cause in find_causes_of_values(kind, (left, right), PAIR)]
 
-    (said,) = of("mode", 0o644, 0o600)
+    (evidence,) = of("mode", 0o644, 0o600)
     assert (
-        said
+        evidence
         == "0644 in alpha, 0600 in beta: the umasks 0022 and 0027 do not leave that, so it was set"
     )
     assert of("mode", 0o100644, 0o644) == []
@@ -299,7 +299,7 @@ def test_permissions_types_and_devices() -> None:
     assert of("device", "10:66", "10:97") == ["a device 10:66 in alpha, a device 10:97 in beta"]
 
 
-def test_an_attribute_that_nothing_surely_explains_is_told_as_it_is() -> None:
+def test_an_attribute_that_nothing_surely_explains_is_shown_as_it_is() -> None:
     values = '{"user.x": "N2E="}', '{"user.x": "OGI="}'
     assert [c.name for c in find_causes_of_values("xattr", values, PAIR)] == ["extended-attribute"]
 

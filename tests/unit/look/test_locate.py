@@ -197,7 +197,7 @@ def test_an_extended_attribute_in_an_iso(tmp_path: Path) -> None:
     assert (place.first, place.second) == ("user.note=6f6e65", "user.note=74776f")
 
 
-def test_bytes_and_sizes_are_told(tmp_path: Path) -> None:
+def test_bytes_and_sizes_are_reported(tmp_path: Path) -> None:
     images = [
         pairs.squashfs(tree, tmp_path / tree.name.replace("tree", "image"))
         for tree in pairs.trees(tmp_path, write("usr/lib/big", b"\xff\xff?\xff", 200_000))

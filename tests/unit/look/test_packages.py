@@ -51,8 +51,8 @@ def test_the_build_of_a_package_is_named_before_what_it_was_installed_to(tmp_pat
     verdict = run_compare(run, notify=lambda _: None)
     first = verdict.differences[0]
     assert (first.step, first.path, first.kind) == (STEP, NAME, "content")
-    said = f"the trees are equal until then: the difference arises in {STEP} ({NAME})"
-    assert verdict.reasons[0] == said
+    reason = f"the trees are equal until then: the difference arises in {STEP} ({NAME})"
+    assert verdict.reasons[0] == reason
     path = explain(run, verdict, notify=lambda _: None)
     assert path is not None
     file = json.loads(path.read_text())["files"][0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every known difference in what the real tools make is told as what it is, and nothing else is."""
+"""Each known difference in what the real tools make is reported as what it is, and no other."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_each_change_is_told_and_nothing_else(
+def test_each_change_is_reported_and_nothing_else(
     name: str, trees: dict[str, Path], tmp_path: Path
 ) -> None:
     maker, wrong = MAKERS[name], []
@@ -44,12 +44,12 @@ def test_each_change_is_told_and_nothing_else(
         found = {(p.where, p.path, p.kind) for p in result.places if p.kind not in FOLLOWS}
         if maker.keeps == ZIP:  # Info-ZIP only stores what is empty
             found = {place for place in found if place[2] != "structure"}
-        if found != {(maker.where, *place) for place in made.told} or not result.complete:
+        if found != {(maker.where, *place) for place in made.places} or not result.complete:
             wrong.append((cause, [str(place)[:160] for place in result.places]))
     assert not wrong
 
 
 def test_the_pairs_are_many() -> None:
-    told = sum(m.keeps not in c.lost_by for m in MAKERS.values() for c in CHANGES.values())
-    assert told > 300
+    count = sum(m.keeps not in c.lost_by for m in MAKERS.values() for c in CHANGES.values())
+    assert count > 300
     assert shutil.which("pzstd")

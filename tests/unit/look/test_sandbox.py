@@ -42,11 +42,11 @@ def test_it_cannot_read_what_it_was_not_given(secret: Path, tmp_path: Path) -> N
     given = tmp_path / "given"
     given.write_text("what it was given")
     tried = [secret, "/etc/shadow", "/root", "/home", "/var/lib", "/run", "/proc/1/environ", "/sys"]
-    told = inside(f"cat {given}; cat {' '.join(map(str, tried))}; ls -R /tmp; env; id -u", given)
-    assert told.startswith("what it was given")
-    assert "the key" not in told
-    assert told.count("No such file or directory") == len(tried)
-    assert "65534" in told.splitlines()
+    output = inside(f"cat {given}; cat {' '.join(map(str, tried))}; ls -R /tmp; env; id -u", given)
+    assert output.startswith("what it was given")
+    assert "the key" not in output
+    assert output.count("No such file or directory") == len(tried)
+    assert "65534" in output.splitlines()
 
 
 @pytest.mark.usefixtures("secret")
@@ -55,8 +55,8 @@ def test_it_cannot_write_outside_its_scratch(tmp_path: Path) -> None:
     given.mkdir()
     (given / "input").write_text("as it was")
     tried = [given / "input", given / "new", "/usr/bin/new", "/etc/new", "/new", "/dev/new"]
-    told = inside("; ".join(f"echo evil > {path}" for path in [*tried, tmp_path / "new"]), given)
-    assert told.count("Read-only file system") == len(tried), told
+    output = inside("; ".join(f"echo evil > {path}" for path in [*tried, tmp_path / "new"]), given)
+    assert output.count("Read-only file system") == len(tried), output
     assert (given / "input").read_text() == "as it was"
     assert [path.name for path in given.iterdir()] == ["input"]
     assert not (tmp_path / "new").exists()
@@ -94,15 +94,15 @@ for family, address in (
         print("refused", error.errno)
 """
         )
-        told = inside(f"/usr/bin/python3 -IS {program}", program)
-    assert told.count("refused") == 4, told
+        output = inside(f"/usr/bin/python3 -IS {program}", program)
+    assert output.count("refused") == 4, output
 
 
 def test_it_sees_and_signals_no_process_but_its_own() -> None:
     me = os.getpid()
-    told = inside(f"kill -0 {me}; kill -9 {me}; echo $$; ls /proc; ipcs -m | wc -l")
-    assert told.count("No such process") == 2
-    assert int(told.split()[0]) < 10
+    output = inside(f"kill -0 {me}; kill -9 {me}; echo $$; ls /proc; ipcs -m | wc -l")
+    assert output.count("No such process") == 2
+    assert int(output.split()[0]) < 10
 
 
 def test_it_cannot_gain_privileges(secret: Path, tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_it_cannot_gain_privileges(secret: Path, tmp_path: Path) -> None:
             $way sh -c 'umount -l {given}; umount -l /tmp; cat {secret}; echo evil >{given}/new'
         done
         echo end"""
-    told = inside(script, given)
-    assert "gained" not in told
-    assert "the key" not in told
-    assert told.startswith("end")
+    output = inside(script, given)
+    assert "gained" not in output
+    assert "the key" not in output
+    assert output.startswith("end")
     assert not [*given.iterdir()]
 
 
@@ -142,7 +142,7 @@ def test_it_ends_with_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_without_a_sandbox_it_is_not_run(
     program: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Report and output say so; the program would have said something if it had run."""
+    """Report and output say so; the program would have printed something if it had run."""
     refusing = tmp_path / "refusing-bwrap"
     refusing.write_text(
         "#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1"
@@ -150,9 +150,9 @@ def test_without_a_sandbox_it_is_not_run(
     refusing.chmod(0o755)
     monkeypatch.setattr(sandbox, "PROGRAM", os.fspath(tmp_path / program))
     stand_in(tmp_path, f"touch {tmp_path}/run; printf '1\\n2\\n3\\n'; exit 1", monkeypatch)
-    document, told = explained(make_run(tmp_path, UNKNOWN))
+    document, messages = explained(make_run(tmp_path, UNKNOWN))
     assert document["diffoscope"].startswith("diffoscope was not run: ")
     assert reason in document["diffoscope"]
-    assert f"explain: {document['diffoscope']}" in told
+    assert f"explain: {document['diffoscope']}" in messages
     assert all(file["diffoscope"] is None for file in document["files"])
     assert not (tmp_path / "run").exists()

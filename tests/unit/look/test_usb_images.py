@@ -94,23 +94,23 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_one_byte_of_the_disk(place: str, image: Path, tmp_path: Path) -> None:
-    at, told = PLACES[place]
+    at, expected = PLACES[place]
     (found,) = locate_files(image, changed(image, tmp_path / "x.img", at)).places
-    assert str(found).startswith(told)
+    assert str(found).startswith(expected)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"linux /live/vmlinuz", "fat: live/3.3.cfg: content: 1 bytes from 0 on"),
         (b"set version=3.3", "fat: boot/grub/current.cfg: content: 1 bytes from 0 on"),
         (b"initramfs", "fat live/initrd-0123456789ab.img > cpio: init: content: 1 bytes from 0 on"),
     ],
 )
-def test_one_byte_of_a_file(content: bytes, told: str, image: Path, tmp_path: Path) -> None:
+def test_one_byte_of_a_file(content: bytes, expected: str, image: Path, tmp_path: Path) -> None:
     at = image.read_bytes().index(content)
     (found,) = locate_files(image, changed(image, tmp_path / "x.img", at)).places
-    assert str(found).startswith(f"disk partition 2 > {told}")
+    assert str(found).startswith(f"disk partition 2 > {expected}")
 
 
 @pytest.mark.parametrize("kind", ["img", "iso"])
@@ -126,9 +126,9 @@ def test_a_file_that_is_named_by_its_content(
     else:
         paths = pairs.iso(first, tmp_path / "first.iso"), pairs.iso(second, tmp_path / "second.iso")
         where = "iso9660"
-    told = [str(place) for place in locate_files(*paths).places]
+    places = [str(place) for place in locate_files(*paths).places]
     old, new = "live/initrd-0123456789ab.img", "live/initrd-ba9876543210.img"
-    assert told == [
+    assert places == [
         f"{where}: {old}: name: {old} / {new}",
         f"{where} {old} > cpio: init: content: 1 bytes from 8 on: 73 / 7a",
     ]

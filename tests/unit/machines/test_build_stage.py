@@ -54,13 +54,13 @@ def run(workspace: Workspace) -> Run:
 
 
 def build(run: Run, workspace: Workspace, environment: str = "alpha") -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
 
     def no_mirrors() -> Mirrors:
         pytest.fail("it asked for mirrors")
 
-    stage.run_build(run, workspace, environment, no_mirrors, notify=told.append)
-    return told
+    stage.run_build(run, workspace, environment, no_mirrors, notify=records.append)
+    return records
 
 
 def plan(run: Run, workspace: Workspace, environment: str = "alpha") -> Any:
@@ -322,14 +322,14 @@ def test_a_machine_that_begins_with_a_kept_tree_gets_no_packages(
         assert not [name for name in tar.getnames() if name.startswith(REPOSITORY)]
         file = tar.extractfile("machine.json")
         assert file
-        said = json.loads(file.read())["trees"]
-    assert [(layer["step"], layer["offset"]) for layer in said["begin"]] == [
+        request = json.loads(file.read())["trees"]
+    assert [(layer["step"], layer["offset"]) for layer in request["begin"]] == [
         ("20-bootstrap", 0),
         ("30-includes", 1000),
     ]
-    assert said["keep"] is True
-    assert said["stop"] is None
-    assert cache.layers(said["begin"])[1].head == 7  # as the machine reads it
+    assert request["keep"] is True
+    assert request["stop"] is None
+    assert cache.layers(request["begin"])[1].head == 7  # as the machine reads it
 
 
 def test_both_environments_get_the_same_job(run: Run, workspace: Workspace) -> None:
@@ -389,11 +389,13 @@ def test_a_tag_is_built_again_when_farm_yaml_pins_another_key(
     assert build(run, workspace) == [{"record": "note", "line": "complete, nothing to do"}]
     pinned = pinning(workspace, public)  # by the machine that has built, or by this one
     assert build(run, pinned) == [{"record": "note", "line": "complete, nothing to do"}]
-    told: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     rotated = pinning(workspace, dsse.public_hex(dsse.load_key(new)))
     with pytest.raises(InfrastructureFailed):  # there is no Engine here
-        stage.run_build(run, rotated, "alpha", lambda: pytest.fail("mirrors"), notify=told.append)
-    assert told == [
+        stage.run_build(
+            run, rotated, "alpha", lambda: pytest.fail("mirrors"), notify=records.append
+        )
+    assert records == [
         {"record": "note", "line": "its statement is not by the key that farm.yaml pins"}
     ]
 
@@ -413,7 +415,7 @@ def test_two_processes_do_not_build_one_environment_at_once(run: Run, workspace:
         build(run, workspace)
 
 
-def test_a_full_disk_here_is_told(
+def test_a_full_disk_here_is_reported(
     run: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

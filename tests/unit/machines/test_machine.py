@@ -32,9 +32,9 @@ DONE = {"record": "done", "facts": {"kernel": "6.12"}}
 class Speaker:
     """Stands in for a container, as far as `follow` knows it: its streams and its end."""
 
-    def __init__(self, said: Sequence[tuple[bytes, bytes]], status: int = 0) -> None:
+    def __init__(self, pieces: Sequence[tuple[bytes, bytes]], status: int = 0) -> None:
         self.name = "speaker"
-        self._said = said
+        self._pieces = pieces
         self._status = status
         self._closed = threading.Event()
         self._response = self  # of the SDK's stream
@@ -46,7 +46,7 @@ class Speaker:
         pass
 
     def __iter__(self) -> Iterator[tuple[bytes | None, bytes | None]]:
-        for out, err in self._said:
+        for out, err in self._pieces:
             yield out or None, err or None
         if self._status == HANGS:
             self._closed.wait()
@@ -71,34 +71,34 @@ def line(**record: Any) -> bytes:
 
 
 def follow(
-    *said: bytes | tuple[bytes, bytes], status: int = 0, silence_s: float = 20.0
+    *pieces: bytes | tuple[bytes, bytes], status: int = 0, silence_s: float = 20.0
 ) -> tuple[machine.Record, bytes, bytes, list[machine.Record]]:
     console, records = io.BytesIO(), io.BytesIO()
-    told: list[machine.Record] = []
-    speaker = Speaker([s if isinstance(s, tuple) else (s, b"") for s in said], status)
+    notes: list[machine.Record] = []
+    speaker = Speaker([s if isinstance(s, tuple) else (s, b"") for s in pieces], status)
     before = threading.active_count()
     try:
         done = machine.follow(
             speaker,  # type: ignore[arg-type]
             console,
             records,
-            told.append,
+            notes.append,
             silence_s=silence_s,
         )
     finally:
         assert threading.active_count() == before  # nobody goes on reading
-    return done, console.getvalue(), records.getvalue(), told
+    return done, console.getvalue(), records.getvalue(), notes
 
 
-def test_what_it_says_is_kept_and_told() -> None:
-    said = line(record="step", step="10-inputs") + line(record="log", line="unpacking …")
-    done, console, records, told = follow(
-        (b"", b"booting\r\n"), said[:30], said[30:] + line(**DONE)
+def test_what_it_says_is_kept_and_passed_on() -> None:
+    stream = line(record="step", step="10-inputs") + line(record="log", line="unpacking …")
+    done, console, records, notes = follow(
+        (b"", b"booting\r\n"), stream[:30], stream[30:] + line(**DONE)
     )
     assert done == DONE
     assert console == "booting\r\nunpacking …\n".encode()
-    assert [json.loads(record) for record in records.splitlines()] == told
-    assert [record["record"] for record in told] == ["step", "log", "done"]
+    assert [json.loads(record) for record in records.splitlines()] == notes
+    assert [record["record"] for record in notes] == ["step", "log", "done"]
 
 
 @pytest.mark.parametrize("status", [1, 127, 137])
@@ -136,7 +136,7 @@ def test_a_failure_has_one_of_three_statuses(status: object, kind: type[Twinbuil
     assert caught.value.detail == "d"
 
 
-def test_a_full_scratch_disk_is_told_with_its_size_and_what_to_do() -> None:
+def test_a_full_scratch_disk_is_reported_with_its_size_and_what_to_do() -> None:
     what = "mksquashfs: the scratch disk is full"
     with pytest.raises(InfrastructureFailed) as caught:
         follow(line(record="failed", status=4, step="70-squashfs", what=what))
@@ -185,10 +185,10 @@ MALFORMED = [
 ]
 
 
-@pytest.mark.parametrize("said", MALFORMED)
-def test_what_is_no_record_ends_it(said: bytes) -> None:
+@pytest.mark.parametrize("record", MALFORMED)
+def test_what_is_no_record_ends_it(record: bytes) -> None:
     with pytest.raises(InfrastructureFailed, match="malformed record") as caught:
-        follow(said, line(**DONE))
+        follow(record, line(**DONE))
     assert str(caught.value).isprintable()
 
 
@@ -216,8 +216,8 @@ def test_a_line_that_is_no_text_reaches_the_log() -> None:
 @pytest.mark.parametrize("port", ["console", "records"])
 def test_a_flood_ends_it(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "PORTS_LIMIT", 1024 * 1024)
-    said = line(record="log", line="x" * 1000) * 60
-    flood = [(b"", said) if port == "console" else (said, b"")] * 2000
+    burst = line(record="log", line="x" * 1000) * 60
+    flood = [(b"", burst) if port == "console" else (burst, b"")] * 2000
     with pytest.raises(InfrastructureFailed, match="floods"):
         follow(*flood)
 
@@ -282,8 +282,8 @@ json_values = st.recursive(
     ),
     st.integers(1, 64),
 )
-def test_whatever_it_says_ends_in_a_result_or_an_error_of_ours(said: list[bytes], n: int) -> None:
-    stream = b"".join(said)
+def test_whatever_it_says_ends_in_a_result_or_an_error_of_ours(lines: list[bytes], n: int) -> None:
+    stream = b"".join(lines)
     try:
         done, *_ = follow(*[stream[i : i + n] for i in range(0, len(stream), n)])
         shown = [f"{name}{text}" for name, text in machine.facts(done).items()]
@@ -292,9 +292,9 @@ def test_whatever_it_says_ends_in_a_result_or_an_error_of_ours(said: list[bytes]
     assert all(text.isprintable() for text in shown)
 
 
-@pytest.mark.parametrize("said", [None, "text", 3, ["a", "b"], [["a", "b"]], True])
-def test_facts_of_another_shape_are_none(said: object) -> None:
-    assert machine.facts({"record": "done", "facts": said}) == {}
+@pytest.mark.parametrize("facts", [None, "text", 3, ["a", "b"], [["a", "b"]], True])
+def test_facts_of_another_shape_are_none(facts: object) -> None:
+    assert machine.facts({"record": "done", "facts": facts}) == {}
 
 
 def test_facts_are_few_and_short() -> None:

@@ -14,7 +14,7 @@ from pipeline.machines.trees import KeptLayer, TreeKeys, fitting, read_layers
 A, B = "a" * 64, "b" * 64
 
 
-def told(step: str = "20-bootstrap", **changes: Any) -> dict[str, Any]:
+def layer_record(step: str = "20-bootstrap", **changes: Any) -> dict[str, Any]:
     fine = {
         "record": "layer",
         "step": step,
@@ -29,8 +29,8 @@ def told(step: str = "20-bootstrap", **changes: Any) -> dict[str, Any]:
     return {**fine, **changes}
 
 
-def test_what_is_told_is_read() -> None:
-    first, second = read_layers([told(), told("30-includes", offset=12288)])
+def test_the_record_of_a_layer_is_read() -> None:
+    first, second = read_layers([layer_record(), layer_record("30-includes", offset=12288)])
     assert (first.step, first.offset, first.size) == ("20-bootstrap", 0, 10240)
     assert second.offset == 12288
 
@@ -60,30 +60,30 @@ def test_what_is_told_is_read() -> None:
     ],
 )
 def test_what_cannot_be_ends_it(changes: dict[str, Any]) -> None:
-    good = told("20-bootstrap")
-    bad = told("30-includes", offset=12288) | changes
-    later = told("50-initramfs", offset=24576)
+    good = layer_record("20-bootstrap")
+    bad = layer_record("30-includes", offset=12288) | changes
+    later = layer_record("50-initramfs", offset=24576)
     assert [layer.step for layer in read_layers([good, bad, later])] == ["20-bootstrap"]
 
 
-def test_a_step_is_told_once_and_before_what_follows() -> None:
-    """A hook that has the machine in its hands cannot take back what was told before it ran."""
-    first, second = told(), told("30-includes", offset=12288)
-    again = told(digest=B, sha256=A, offset=24576)
+def test_a_step_is_recorded_once_and_before_what_follows() -> None:
+    """A hook that has the machine in its hands cannot take back what was reported before it ran."""
+    first, second = layer_record(), layer_record("30-includes", offset=12288)
+    again = layer_record(digest=B, sha256=A, offset=24576)
     assert len(read_layers([first, second, again])) == 2
-    over = told("40-hooks/x", offset=0)
+    over = layer_record("40-hooks/x", offset=0)
     assert len(read_layers([first, second, over])) == 2
 
 
 @given(
     st.lists(
         st.dictionaries(
-            st.sampled_from([*told(), "x"]),
+            st.sampled_from([*layer_record(), "x"]),
             st.one_of(st.integers(), st.text(), st.none(), st.lists(st.integers())),
         )
     )
 )
-def test_nothing_told_is_an_error(records: list[dict[str, Any]]) -> None:
+def test_no_record_is_an_error(records: list[dict[str, Any]]) -> None:
     assert len(read_layers(records)) <= len(records)
 
 

@@ -46,12 +46,12 @@ def question(factors: tuple[str, ...] = FACTORS) -> Question:
 
 
 class Farm:
-    """Does the step as told, and counts."""
+    """Does the step as asked, and counts."""
 
     def __init__(self, makes: Callable[[Taken], Seen]) -> None:
         self._makes = makes
         self.trials: list[Taken] = []
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def build(self, taken: Taken) -> Seen:
         assert taken not in self.trials, "the same trial twice"
@@ -59,7 +59,7 @@ class Farm:
         return self._makes(taken)
 
     def ask(self, asked: Question | None = None) -> Answer:
-        return factors.narrow(asked or question(), self.build, self.said.append)
+        return factors.narrow(asked or question(), self.build, self.messages.append)
 
 
 @pytest.mark.parametrize("factor", [name for name in FACTORS if name != HOST])
@@ -155,12 +155,12 @@ def test_a_combination_that_breaks_is_not_the_answer() -> None:
         Farm(always).ask()
 
 
-def test_each_trial_is_told() -> None:
+def test_each_trial_is_reported() -> None:
     farm = Farm(lambda taken: B if "locale" in taken else A)
     answer = farm.ask()
-    assert farm.said[0] == "bisect: trial 1: nothing as in beta …"
-    assert farm.said[1] == "bisect: trial 1: like alpha"
-    assert len(farm.said) == 2 * len(answer.trials) == 2 * len(farm.trials)
+    assert farm.messages[0] == "bisect: trial 1: nothing as in beta …"
+    assert farm.messages[1] == "bisect: trial 1: like alpha"
+    assert len(farm.messages) == 2 * len(answer.trials) == 2 * len(farm.trials)
     assert {tried.like for tried in answer.trials} == {"alpha", "beta"}
 
 

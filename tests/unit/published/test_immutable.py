@@ -84,7 +84,7 @@ def test_another_image_may_not_change_it_either(release: Publish, location: Loca
         ({"addon": "c" * 64}, r"addon_1\.0_all\.deb is published in 3\.3"),
     ],
 )
-def test_a_changed_source_is_told_before_the_build(
+def test_a_changed_source_is_reported_before_the_build(
     location: Location, change: dict[str, str], what: str
 ) -> None:
     refuse_changed(location, "3.4", local())

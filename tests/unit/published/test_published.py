@@ -78,7 +78,7 @@ def test_a_release_is_opened(locate: Locate, public: Path, release_key: str) -> 
     assert [listed.tag for listed in location.releases()] == ["3.3"]
     found = location.open("3.3")
     assert (found.image, found.architecture, found.version) == ("mini", "amd64", "3.3")
-    assert found.upgrade is True  # the job of before said nothing
+    assert found.upgrade is True  # the job of an earlier version did not state it
     assert found.names.ledger == LEDGER
     assert found.names.usb_image in found.files
 
@@ -171,7 +171,7 @@ def test_a_release_by_another_key_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"version": "3.2"}, "says that it is '3.2'"),
         ({"architecture": "../../x"}, "malformed"),
@@ -187,14 +187,14 @@ def test_a_job_of_another_form_is_refused(
     tmp_path: Path,
     locate: Locate,
     change: dict[str, Any],
-    said: str,
+    message: str,
 ) -> None:
     """As by somebody who has all the keys: the gate lets none of these through."""
     fake = make_run("3.3")
     for name in ("alpha", "beta"):
         fake.write_statement(name, job={**fake.job(), **change})
     publish_by_hand(tmp_path / "by-hand", fake, gpg_home, release_key)
-    with pytest.raises(InputsUnverified, match=said):
+    with pytest.raises(InputsUnverified, match=message):
         locate(tmp_path / "by-hand").open("3.3")
 
 
@@ -312,8 +312,8 @@ def test_the_doctor_sees_what_a_release_with_kits_would(
         doctor.earlier_releases(its, its.checkout / "keys")
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/release.asc").write_bytes(gpg_home.export(release_key, "--armor"))
-    said = doctor.earlier_releases(its, its.checkout / "keys")
-    assert said == f"1 at {public}; the last of them, 3.3, verifies"
+    line = doctor.earlier_releases(its, its.checkout / "keys")
+    assert line == f"1 at {public}; the last of them, 3.3, verifies"
     (public / "3.3" / "SHA256SUMS").write_bytes(b"")
     with pytest.raises(SignatureInvalid):
         doctor.earlier_releases(its, its.checkout / "keys")

@@ -52,7 +52,7 @@ def test_blocks_lie_where_it_says(tmp_path: Path) -> None:
     assert [end - start for start, end in layout.files["holes"]] == [128 * KIB, 0, 64 * KIB]
 
 
-def test_files_are_told_in_the_order_of_their_reads(tmp_path: Path) -> None:
+def test_files_are_listed_in_the_order_of_their_reads(tmp_path: Path) -> None:
     layout = read_layout(make_iso(tmp_path, FILES, options=APART))
     found = layout.pieces(read(layout, "holes", "big"))
     assert found == [("holes", 0), ("holes", 2), ("big", 0), ("big", 1), ("big", 2)]
@@ -70,7 +70,7 @@ def test_what_was_not_read_wholly_was_not_wanted(tmp_path: Path) -> None:
     assert layout.pieces([(0, layout.span[0] // 512 * 512)]) == []
 
 
-def test_files_of_a_fragment_cannot_be_told_apart(tmp_path: Path) -> None:
+def test_files_of_a_fragment_cannot_be_distinguished(tmp_path: Path) -> None:
     layout = read_layout(make_iso(tmp_path, FILES))
     assert layout.files["etc/one"] == layout.files["etc/two"]
     found = layout.pieces(read(layout, "etc/one"))

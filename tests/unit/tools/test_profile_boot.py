@@ -94,7 +94,7 @@ def test_more_files_than_priorities_stay_before_the_others() -> None:
     assert min(priorities.values()) == 1
 
 
-def test_what_a_boot_reads_is_said(tmp_path: Path) -> None:
+def test_what_a_boot_reads_is_described(tmp_path: Path) -> None:
     layout = read_layout(make_iso(tmp_path, FILES, options=("-noD", "-no-fragments")))
     first, second = describe(layout, [("usr/bin/big", 0), ("usr/bin/small", 0)])
     assert first == "a boot reads 2 of 9 files"

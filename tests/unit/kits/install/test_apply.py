@@ -61,8 +61,8 @@ def holds(files: Mapping[str, bytes], expected: Mapping[str, bytes]) -> bool:
 
 
 def test_an_upgrade(stick: Stick, to_second: Path) -> None:
-    said = stick.apply(to_second)
-    assert (said.version, said.before, said.changed) == ("3.2", "3.1", True)
+    applied = stick.apply(to_second)
+    assert (applied.version, applied.before, applied.changed) == ("3.2", "3.1", True)
     files = stick.files()
     assert holds(files, KitParts(FIRST, SECOND).partition)
     assert files[SWITCH] == switch("3.2", "3.1")
@@ -74,9 +74,9 @@ def test_an_upgrade(stick: Stick, to_second: Path) -> None:
 def test_twice_says_so_and_writes_nothing(stick: Stick, to_second: Path) -> None:
     stick.apply(to_second)
     with unwritten(stick.path):
-        said = stick.apply(to_second)
-    assert not said.changed
-    assert str(said) == "3.2 is installed already: nothing to do"
+        applied = stick.apply(to_second)
+    assert not applied.changed
+    assert str(applied) == "3.2 is installed already: nothing to do"
 
 
 def test_what_was_damaged_since_is_mended(stick: Stick, to_second: Path) -> None:

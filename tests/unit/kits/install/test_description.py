@@ -40,11 +40,16 @@ def payload(envelope: bytes) -> dict[str, Any]:
 
 def test_what_was_signed_is_read(envelope: bytes, signer: Signer) -> None:
     found = description.check(envelope, signer.trust, NOW)
-    said = found.offer
-    assert said is not None
-    assert (said.image, said.architecture, said.from_, said.to) == ("mini", "amd64", "3.1", "3.2")
-    assert said.kit == "3.2/mini-amd64-3.1-to-3.2.iuk"
-    assert said.size == len(PACKED)
+    offer = found.offer
+    assert offer is not None
+    assert (offer.image, offer.architecture, offer.from_, offer.to) == (
+        "mini",
+        "amd64",
+        "3.1",
+        "3.2",
+    )
+    assert offer.kit == "3.2/mini-amd64-3.1-to-3.2.iuk"
+    assert offer.size == len(PACKED)
     assert (found.from_, found.newest, found.issued, found.as_of) == ("3.1", "3.2", NOW, NOW)
     assert found.expires == datetime(2027, 5, 21, 12, tzinfo=UTC)
 
@@ -272,10 +277,10 @@ def test_no_bit_can_be_changed(envelope: bytes, signer: Signer, at: float, bit: 
     """But for those that say nothing: the key's name, blanks."""
     content = bytearray(envelope)
     content[int(at * len(content))] ^= 1 << bit
-    said = None
+    checked = None
     with suppress(SignatureInvalid, InputsUnverified):
-        said = description.check(bytes(content), signer.trust, NOW)
-    assert said in (None, description.check(envelope, signer.trust, NOW))
+        checked = description.check(bytes(content), signer.trust, NOW)
+    assert checked in (None, description.check(envelope, signer.trust, NOW))
 
 
 def test_keyrings(signer: Signer, tmp_path: Path, gpg_home: GpgHome) -> None:
@@ -289,6 +294,6 @@ def test_keyrings(signer: Signer, tmp_path: Path, gpg_home: GpgHome) -> None:
 
 
 def test_a_key_that_gpg_does_not_have(signer: Signer, gpg_home: GpgHome) -> None:
-    said = description.check(signer.state("3.1", "3.1"), signer.trust, NOW)
+    state = description.check(signer.state("3.1", "3.1"), signer.trust, NOW)
     with pytest.raises(errors.SignatureInvalid, match="is missing"):
-        sign(said, Gpg({"GNUPGHOME": gpg_home.path}), "F" * 40)
+        sign(state, Gpg({"GNUPGHOME": gpg_home.path}), "F" * 40)

@@ -42,8 +42,8 @@ def test_check(server: ArchiveServer, signer: Signer) -> None:
     found = check_upgrade(server.url + "/", "3.1", "mini", signer.trust, NOW)
     assert found.description.offer is not None
     assert found.description.offer.to == "3.2"
-    said = str(found.description)
-    assert said.startswith("3.1 can be upgraded to 3.2: 3.2/mini-amd64-3.1-to-3.2.iuk, 0.0 MiB")
+    text = str(found.description)
+    assert text.startswith("3.1 can be upgraded to 3.2: 3.2/mini-amd64-3.1-to-3.2.iuk, 0.0 MiB")
 
 
 @pytest.mark.parametrize("url", ["file:///srv", "ftp://example.org", "example.org", "http://a b"])
@@ -93,16 +93,16 @@ def upgrade(server: ArchiveServer, signer: Signer) -> Upgrade:
 def fetch(
     server: ArchiveServer, signer: Signer, folder: Path
 ) -> tuple[Path | None, list[tuple[int, int]]]:
-    told: list[tuple[int, int]] = []
-    kit = fetch_kit(server.url, upgrade(server, signer), folder, lambda *now: told.append(now))
-    return kit, told
+    progress: list[tuple[int, int]] = []
+    kit = fetch_kit(server.url, upgrade(server, signer), folder, lambda *now: progress.append(now))
+    return kit, progress
 
 
 def test_fetch(server: ArchiveServer, signer: Signer, tmp_path: Path, public: Path) -> None:
-    kit, told = fetch(server, signer, tmp_path / "new")
+    kit, progress = fetch(server, signer, tmp_path / "new")
     assert kit == tmp_path / "new" / NAME
     assert kit.read_bytes() == KIT.pack()
-    assert told[-1] == (len(KIT.pack()),) * 2
+    assert progress[-1] == (len(KIT.pack()),) * 2
     described = kit.with_name(f"{NAME}.json").read_bytes()
     assert described == (public / "upgrades" / "3.1.json").read_bytes()
     assert len(list(kit.parent.iterdir())) == 2

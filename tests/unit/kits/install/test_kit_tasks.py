@@ -48,9 +48,9 @@ def test_from_check_to_rollback(
     kit_tasks.apply(Context(), str(kit), str(stick.path), keyring=key)
     kit_tasks.apply(Context(), str(kit), str(stick.path), keyring=key)
     kit_tasks.rollback(Context(), str(stick.path))
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("3.1 can be upgraded to 3.2: 3.2/mini-amd64-3.1-to-3.2.iuk")
-    assert said[1:] == [
+    output = capsys.readouterr().out.splitlines()
+    assert output[0].startswith("3.1 can be upgraded to 3.2: 3.2/mini-amd64-3.1-to-3.2.iuk")
+    assert output[1:] == [
         f"fetched: {kit}",
         "3.2 is installed and boots from now on; 3.1 is still there",
         "3.2 is installed already: nothing to do",

@@ -227,13 +227,13 @@ def test_at_every_write(which: str, tmp_path: Path) -> None:
         files = read_partition(image, into=tmp_path / f"files-{count}")
         check_boots(UPGRADES[which], files)
         seen.add(files[SWITCH][:16])
-        said = subprocess.run(
+        fsck = subprocess.run(
             ["fsck.fat", "-n", image], capture_output=True, text=True, check=False
         )
-        assert said.returncode in (0, 1)
-        odd = [line for line in said.stdout.splitlines() if not HARMLESS.fullmatch(line)]
+        assert fsck.returncode in (0, 1)
+        odd = [line for line in fsck.stdout.splitlines() if not HARMLESS.fullmatch(line)]
         assert odd == []
-    assert said.returncode == 0, said.stdout
+    assert fsck.returncode == 0, fsck.stdout
     assert len(seen) == 2
 
 

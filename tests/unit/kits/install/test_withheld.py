@@ -97,7 +97,7 @@ def test_no_answer_is_not_none(server: ArchiveServer, signer: Signer, now: datet
 
 
 def test_a_server_that_is_down(server: ArchiveServer, signer: Signer, now: datetime) -> None:
-    """The attacker holds the network: what is said is since when, and which host."""
+    """The attacker holds the network: the message names the host, and since when."""
     ask(server, signer, now)
     server.faults["3.2.json"] = "500"
     with pytest.raises(InfrastructureFailed, match=r"cannot tell.*127\.0\.0\.1.*last known"):

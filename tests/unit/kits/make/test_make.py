@@ -184,28 +184,28 @@ def public(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Public:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def make(public: Public, tmp_path: Path, said: list[str]) -> Make:
+def make(public: Public, tmp_path: Path, messages: list[str]) -> Make:
     def call(start: str = "3.1", to: str = "3.3", tree: str = "public", **trust: Any) -> Kit:
         location = replace(public.trust, address=str(public.folder / tree), **trust)
         store = Store(tmp_path / "store")  # kit.make makes its folder, as kit.fetch does
-        return make_kit(location, start, to, tmp_path / "out", store, said.append)
+        return make_kit(location, start, to, tmp_path / "out", store, messages.append)
 
     return call
 
 
 def test_an_outsider_makes_the_same_kit(
-    public: Public, make: Make, tmp_path: Path, said: list[str]
+    public: Public, make: Make, tmp_path: Path, messages: list[str]
 ) -> None:
     made = make()
     assert made.path.read_bytes() == public.kit.read_bytes()
     assert made.same is True
     assert [path.name for path in (tmp_path / "out").iterdir()] == [KIT]
-    assert not any("differs" in line for line in said)
+    assert not any("differs" in line for line in messages)
     with made.path.open("rb") as stream:
         assert len(list(open_kit(stream, KIT).files())) == 3
 
@@ -244,12 +244,14 @@ def carried(kit: Path, folder: Path) -> tuple[bytes, bytes]:
     return (folder / "boot.tar").read_bytes(), record(folder / "tree", folder / "l").read_bytes()
 
 
-def test_another_version_of_the_tools_is_said(public: Public, make: Make, said: list[str]) -> None:
+def test_another_version_of_the_tools_is_reported(
+    public: Public, make: Make, messages: list[str]
+) -> None:
     new = public.made["3.3"]
     other = {**new.artifacts, KIT: b"made by another version"}
     public.publish("3.3", other, fact="mksquashfs version 9.9", to="other-tools")
     assert make(tree="other-tools").same is False
-    assert any("here mksquashfs version 4" in s and "version 9.9" in s for s in said)
+    assert any("here mksquashfs version 4" in s and "version 9.9" in s for s in messages)
 
 
 def test_other_bytes_by_the_same_tools_are_an_error(public: Public, make: Make) -> None:

@@ -83,7 +83,7 @@ def test_causes_in_an_archive(maker: str, cause: str, tmp_path: Path, original: 
     assert places(*images) == wanted
 
 
-def test_another_order_is_told_once(tmp_path: Path) -> None:
+def test_another_order_is_reported_once(tmp_path: Path) -> None:
     tree = pairs.make_tree(tmp_path / "tree")
     first = pairs.cpio(tree, tmp_path / "1")
     found = places(first, pairs.cpio(tree, tmp_path / "2", sort=False))
@@ -247,7 +247,7 @@ def test_a_fat_in_a_partition_and_its_serial_number(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_left_over_in_a_cluster_is_told(tmp_path: Path) -> None:
+def test_what_is_left_over_in_a_cluster_is_reported(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "file").write_bytes(b"short")

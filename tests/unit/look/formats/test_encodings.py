@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a content is compressed is told, if a compressor would not do it so.
+"""How a content is compressed is reported, if no compressor would have done it so.
 
 In every test the attacker holds the second file. Its content has changed for a good reason, and
 unpacks as it should: what they write is only in what the compressed bytes say beside that.
@@ -21,7 +21,7 @@ from pipeline.base import command
 from pipeline.look.formats import deflate
 from pipeline.look.formats.source import Memory
 from pipeline.look.locate import locate_contents
-from tests import tampered
+from tests.tampered import WORK, places
 
 pytestmark = pytest.mark.tools
 
@@ -32,11 +32,6 @@ LONG = b"".join(b"line %d, %d\n" % (n, n * n) for n in range(6000))
 BEGINNING = 10  # bytes of a gzip stream before its data
 EMPTY_BLOCK = b"\0\0\0\xff\xff"
 BEST = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 2**23}]
-
-
-def told(first: bytes, second: bytes) -> set[tuple[str, str, str]]:
-    compared = locate_contents((Memory(first), Memory(second)), work=tampered.WORK)
-    return {(place.where, place.path, place.kind) for place in compared.places}
 
 
 def program(*argv: str) -> Callable[[Path, bytes], bytes]:
@@ -77,10 +72,10 @@ FAULTS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.Bad
 
 @pytest.mark.parametrize("name", PACKERS)
 def test_no_bit_is_silent(name: str, tmp_path: Path) -> None:
-    """Each bit is flipped; what then unpacks to the same is told beside the content."""
+    """Each bit is flipped; what then unpacks to the same is reported beside the content."""
     pack, unpack = PACKERS[name]
     first, second = pack(tmp_path, TEXT), pack(tmp_path, CHANGED)
-    honest, same, silent = told(first, second), 0, []
+    honest, same, silent = places(first, second), 0, []
     assert {kind for _, _, kind in honest} == {"content"}
     for at in range(8 * len(second)):
         changed = bytearray(second)
@@ -91,7 +86,7 @@ def test_no_bit_is_silent(name: str, tmp_path: Path) -> None:
             continue
         if unpacked == CHANGED:
             same += 1
-            silent += [at] if told(first, bytes(changed)) <= honest else []
+            silent += [at] if places(first, bytes(changed)) <= honest else []
     assert not silent
     assert same or name in ("xz", "lzma")
 
@@ -101,24 +96,24 @@ def test_no_bit_of_lz4_is_silent(options: tuple[str, ...], tmp_path: Path) -> No
     """Checksums and reserved bits of a frame are verified, and its references are those of lz4."""
     pack = program("lz4", "-qc", *options)
     first, second = pack(tmp_path, TEXT), pack(tmp_path, CHANGED)
-    honest = told(first, second)
+    honest = places(first, second)
     for at in range(len(second)):
         for bit in (1 << at % 8, 1 << (at + 3) % 8):
             changed = bytearray(second)
             changed[at] ^= bit
-            alone = told(second, bytes(changed))
+            alone = places(second, bytes(changed))
             content = any(kind == "content" for _, _, kind in alone)
-            assert content or told(first, bytes(changed)) - honest, (at, bit)
+            assert content or places(first, bytes(changed)) - honest, (at, bit)
 
 
 @pytest.mark.parametrize("name", ["gzip", "gzip -1", "zlib", "zip", "bzip2", "xz", "lzma"])
 @pytest.mark.parametrize("size", [30, 300, 6000, 40_000])
-def test_an_honest_change_is_told_alone(name: str, size: int, tmp_path: Path) -> None:
+def test_an_honest_change_is_reported_alone(name: str, size: int, tmp_path: Path) -> None:
     pack, _ = PACKERS[name]
     noise = random.Random(size).randbytes(size // 3)
     for content in (LONG[:size], noise + LONG[: size // 2] + noise[:40]):
         for changed in (content[:-1] + b"?", content * 2, content[: size // 2] + b"x"):
-            found = told(pack(tmp_path, content), pack(tmp_path, changed))
+            found = places(pack(tmp_path, content), pack(tmp_path, changed))
             assert {kind for _, _, kind in found} == {"content"}
 
 
@@ -153,47 +148,47 @@ OTHERWISE = {
 
 
 @pytest.mark.parametrize("name", OTHERWISE)
-def test_another_encoding_is_told(name: str) -> None:
+def test_another_encoding_is_reported(name: str) -> None:
     first, second = OTHERWISE[name]
     assert gzip.decompress(second) if name.startswith("gzip") else True
-    found = told(first, second)
+    found = places(first, second)
     assert {kind for _, path, kind in found if path == "content"} >= {"content"}
     assert len(found) == 2
 
 
 def test_it_says_what_makes_it() -> None:
     first, second = OTHERWISE["xz, another level"]
-    compared = locate_contents((Memory(first), Memory(second)), work=tampered.WORK)
+    compared = locate_contents((Memory(first), Memory(second)), work=WORK)
     place = next(place for place in compared.places if place.kind == "layout")
     assert str(place) == ("xz: content: layout: what xz -6 makes of it / what xz -6e makes of it")
 
 
-def test_what_no_compressor_makes_is_told_of_both() -> None:
+def test_what_no_compressor_makes_is_reported_of_both() -> None:
     """Neither side's honesty is known: their blocks are laid out as xz never does it."""
     odd = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**23, "lc": 0, "nice_len": 17}]
     first, second = (lzma.compress(text, filters=odd) for text in (LONG[:5000], LONG[:6000]))
-    assert told(first, second) == {("xz", "content", "content"), ("xz", "content", "layout")}
+    assert places(first, second) == {("xz", "content", "content"), ("xz", "content", "layout")}
 
 
-def test_two_other_programs_that_deflate_are_not_told() -> None:
+def test_two_other_programs_that_deflate_are_not_reported() -> None:
     """Many do, each in its way: zlib itself with another strategy stands for them."""
     made = []
     for content in (LONG, LONG + b"more\n"):
         compressor = zlib.compressobj(6, zlib.DEFLATED, 31, 8, zlib.Z_HUFFMAN_ONLY)
         made.append(compressor.compress(content) + compressor.flush())
-    assert told(*made) == {("gzip", "content", "content")}
+    assert places(*made) == {("gzip", "content", "content")}
 
 
 def test_what_stands_around_a_content_that_is_packed_otherwise() -> None:
     """The packing differs on both sides, for a good reason; the attacker appends to one."""
     first = gzip.compress(TEXT, mtime=0)
-    assert told(first, lzma.compress(TEXT)) == {("", "", "structure")}
-    assert told(first, lzma.compress(TEXT) + b"EVIL") == {
+    assert places(first, lzma.compress(TEXT)) == {("", "", "structure")}
+    assert places(first, lzma.compress(TEXT) + b"EVIL") == {
         ("", "", "structure"),
         ("xz", "[outside the streams]", "only-in-second"),
     }
     named = first[:3] + b"\x10" + first[4:BEGINNING] + b"EVIL\0" + first[BEGINNING:]
-    assert told(lzma.compress(TEXT), named) == {
+    assert places(lzma.compress(TEXT), named) == {
         ("", "", "structure"),
         ("gzip", "[header comment]", "only-in-second"),
     }
@@ -206,7 +201,7 @@ def test_the_headers_behind_a_skipped_frame(tmp_path: Path) -> None:
     for at, bit in ((0, 1), (16, 16), (17, 1)):
         changed = bytearray(second)
         changed[at] ^= bit
-        assert told(first, bytes(changed)) - told(first, second)
+        assert places(first, bytes(changed)) - places(first, second)
 
 
 def test_what_is_taken_apart_is_the_whole_content() -> None:

@@ -110,7 +110,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", MAKERS)
 @given(data=st.data())
 @settings(max_examples=15)
-def test_damaged_contents_are_refused_or_told(
+def test_damaged_contents_are_refused_or_reported(
     name: str,
     data: st.DataObject,
     originals: dict[str, bytes],
@@ -133,7 +133,7 @@ def test_damaged_contents_are_refused_or_told(
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_truncated_contents_are_told(
+def test_truncated_contents_are_reported(
     name: str, originals: dict[str, bytes], tmp_path: Path
 ) -> None:
     original = originals[name]

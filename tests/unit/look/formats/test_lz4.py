@@ -102,7 +102,7 @@ def test_what_is_cut_short_is_malformed(cut: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", range(4, 200, 7))
-def test_damage_is_told(at: int, tmp_path: Path) -> None:
+def test_damage_is_reported(at: int, tmp_path: Path) -> None:
     """An attacker made the file: a length or reference in it points anywhere."""
     for way in ("frame", "old"):
         whole = packed(tmp_path / "x", TEXT[:2000], *OPTIONS[way])

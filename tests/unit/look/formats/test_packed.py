@@ -35,7 +35,7 @@ def test_xz_with_padding_between_streams(padding: int, tmp_path: Path) -> None:
     assert (place.where, place.path, place.kind, place.offset) == ("xz", "content", "content", AT)
 
 
-def test_other_padding_of_xz_is_told(tmp_path: Path) -> None:
+def test_other_padding_of_xz_is_reported(tmp_path: Path) -> None:
     first, second = (xz(TEXT[:HALF], TEXT[HALF:], padding=size) for size in (4, 8))
     (place,) = places(tmp_path, first, second)
     assert (place.path, place.sizes) == ("[outside the streams]", (4, 8))
@@ -70,7 +70,7 @@ def test_zstd_with_a_skippable_frame(place_of_frame: str, tmp_path: Path) -> Non
     assert (place.where, place.path, place.kind, place.offset) == ("zstd", "content", "content", AT)
 
 
-def test_what_a_skippable_frame_holds_is_told(tmp_path: Path) -> None:
+def test_what_a_skippable_frame_holds_is_reported(tmp_path: Path) -> None:
     packed = zstd(tmp_path, TEXT)
     (place,) = places(tmp_path, skippable(b"one") + packed, skippable(b"two") + packed)
     assert (place.path, place.kind, place.offset) == ("[outside the streams]", "content", 8)
@@ -85,7 +85,7 @@ def test_what_pzstd_makes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["EVIL", "\0" * 512])
-def test_what_follows_the_last_stream_is_told(what: str, tmp_path: Path) -> None:
+def test_what_follows_the_last_stream_is_reported(what: str, tmp_path: Path) -> None:
     """An attacker has the artifact, and changes what no unpacker reads."""
     packed = {"gzip": gzip.compress(TEXT, mtime=0), "xz": xz(TEXT), "zstd": zstd(tmp_path, TEXT)}
     for name, content in packed.items():
@@ -101,7 +101,7 @@ def test_a_gzip_of_several_members(tmp_path: Path) -> None:
     assert (place.path, place.kind, place.offset) == ("content", "content", AT)
 
 
-def test_a_gzip_with_a_name_is_told_by_its_name_alone(tmp_path: Path) -> None:
+def test_only_the_name_of_a_gzip_that_has_one_is_reported(tmp_path: Path) -> None:
     packed = gzip.compress(TEXT, mtime=0)
     named = packed[:3] + b"\x08" + packed[4:10] + b"name\0" + packed[10:]
     (place,) = places(tmp_path, packed, named)
