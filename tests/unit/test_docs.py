@@ -53,6 +53,19 @@ def test_commands_and_links(document: Path) -> None:
             assert (document.parent / (one or other)).exists(), one or other
 
 
+def anchors(page: Path) -> set[str]:
+    """The names by which GitLab links to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_a_heading(document: Path) -> None:
+    found = re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", document.read_text())
+    pages = [(document.parent / name if name else document, anchor) for name, anchor in found]
+    assert [link for link in pages if link[1] not in anchors(link[0])] == []
+
+
 def known_command(line: str) -> bool:
     """Tell whether a task and its options are there; some that it needs may be left out."""
     if line.endswith("."):

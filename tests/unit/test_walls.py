@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -429,6 +430,38 @@ def test_every_module_is_in_a_room() -> None:
 
 def test_no_arrow_runs_up() -> None:
     assert arrows_that_run_up(project()) == []
+
+
+def test_the_picture_of_the_rooms_is_true() -> None:
+    """Each room has an arrow to each room that it imports, unless longer ways lead there."""
+    below: dict[str, set[str]] = {room: set() for room in ROOMS if room != "tools"}
+    for module in project():
+        if module.room in below:
+            below[module.room] |= {room_of(name) for name in module.imports} - {"", module.room}
+    reached: dict[str, set[str]] = {}
+    for room in reversed(below):
+        reached[room] = below[room].union(*(reached[other] for other in below[room]))
+    needed = {
+        (room, other)
+        for room, others in below.items()
+        for other in others
+        if not any(other in reached[between] for between in others)
+    }
+    assert drawn((ROOT / "docs/explanation/rooms.md").read_text()) == needed
+
+
+def drawn(page: str) -> set[tuple[str, str]]:
+    """Return the arrows of a page's Mermaid picture, without the dashed ones."""
+    picture = page.partition("```mermaid\nflowchart TD\n")[2].partition("```")[0]
+    names = {
+        name: full.replace("/", ".") for name, full in re.findall(r'(\w+)\["(.*?)"\]', picture)
+    }
+    arrows = set()
+    for line in re.sub(r"\[.*?\]", "", picture).splitlines():
+        groups = [part.split(" & ") for part in line.strip().split(" --> ")]
+        for left, right in pairwise(groups):
+            arrows |= {(names.get(a, a), names.get(b, b)) for a in left for b in right}
+    return arrows
 
 
 def test_nothing_is_imported_by_name_at_run_time() -> None:
