@@ -11,12 +11,12 @@ Source: UEFI specification 2.10, chapter 5; GRUB 2.12, `util/setup.c`.
 """
 
 import json
-import struct
 import uuid
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pipeline.documents import gpt
+from pipeline.documents.gpt import SECTOR
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest import grub
 from pipeline.guest.digest import sha256_file
@@ -24,7 +24,6 @@ from pipeline.guest.fat import files_below, make_fat
 from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import Report, StepFailed
 
-SECTOR = 512
 MIB = 1024 * 1024
 CLUSTER = 4096
 CORE_AT, PARTITION_AT = MIB, 2 * MIB  # in bytes
@@ -32,12 +31,6 @@ CORE_AT, PARTITION_AT = MIB, 2 * MIB  # in bytes
 ROOM_MIB, STEP_MIB = 192, 64
 SMALLEST_MIB = 320  # with fewer clusters it would be a FAT16
 NAMESPACE = uuid.UUID("54574230-7477-4e42-8c6b-6d696e692e69")  # any fixed one
-BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
-EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
-GPT_ENTRIES, GPT_ENTRY = 128, struct.Struct("<16s16sQQQ72s")
-GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
-GPT_SECTORS = GPT_ENTRIES * GPT_ENTRY.size // SECTOR
-MBR_ENTRY = struct.Struct("<B3sB3sII")
 # In boot.img: the sector of the core image, and a jump around the check of the BIOS's drive.
 KERNEL_SECTOR, DRIVE_CHECK, NOPS = 0x5C, 0x66, b"\x90\x90"
 # In the core image's first sector: where the rest of it begins.
@@ -103,44 +96,29 @@ def _boot_record(sectors: int) -> bytes:
     code[KERNEL_SECTOR : KERNEL_SECTOR + 8] = (CORE_AT // SECTOR).to_bytes(8, "little")
     code[DRIVE_CHECK : DRIVE_CHECK + 2] = NOPS
     length = min(sectors - 1, 2**32 - 1)
-    protective = MBR_ENTRY.pack(0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", 1, length)
+    protective = gpt.MbrEntry(0, b"\x00\x02\x00", gpt.PROTECTIVE, b"\xff\xff\xff", 1, length)
     # Some BIOSes boot no disk without an active partition: this one is none, by its type.
-    active = MBR_ENTRY.pack(0x80, bytes(3), 0, bytes(3), 0, 1)
-    return bytes(code) + bytes(6) + protective + active + bytes(32) + b"\x55\xaa"
+    active = gpt.MbrEntry(gpt.ACTIVE, bytes(3), 0, bytes(3), 0, 1)
+    record = bytes(code).ljust(gpt.MBR_ENTRIES_AT, b"\0")
+    record += gpt.MBR_ENTRY.pack(*protective) + gpt.MBR_ENTRY.pack(*active)
+    return record.ljust(gpt.SIGNATURE_AT, b"\0") + gpt.SIGNATURE
 
 
 def _gpt(sectors: int, partition: int, identity: str) -> tuple[bytes, bytes]:
     """Return the GPT that follows the boot record, and the backup that ends the disk."""
     first = PARTITION_AT // SECTOR
-    entries = b"".join(
-        GPT_ENTRY.pack(
-            kind.bytes_le,
-            uuid.uuid5(NAMESPACE, f"{identity} {name}").bytes_le,
-            start,
-            end - 1,
-            0,
-            name.encode("utf-16-le"),
+    entries = [
+        gpt.Entry(
+            kind=kind.bytes_le,
+            guid=uuid.uuid5(NAMESPACE, f"{identity} {name}").bytes_le,
+            first=start,
+            last=end - 1,
+            attributes=0,
+            name=name.encode("utf-16-le"),
         )
         for kind, name, start, end in (
-            (BIOS_BOOT, "boot", CORE_AT // SECTOR, first),
-            (EFI_SYSTEM, "system", first, first + partition),
+            (gpt.BIOS_BOOT, "boot", CORE_AT // SECTOR, first),
+            (gpt.EFI_SYSTEM, "system", first, first + partition),
         )
-    ).ljust(GPT_ENTRIES * GPT_ENTRY.size, b"\0")
-    here, there = 1, sectors - 1
-    primary = _gpt_header(here, there, 2, entries, sectors, identity)
-    backup = _gpt_header(there, here, there - GPT_SECTORS, entries, sectors, identity)
-    return primary + entries, entries + backup
-
-
-def _gpt_header(
-    here: int, there: int, entries_at: int, entries: bytes, sectors: int, identity: str
-) -> bytes:
-    usable = 2 + GPT_SECTORS, sectors - GPT_SECTORS - 2
-    disk = uuid.uuid5(NAMESPACE, identity).bytes_le
-    shape = GPT_ENTRIES, GPT_ENTRY.size, zlib.crc32(entries)
-    fields = here, there, *usable, disk, entries_at, *shape
-    checksum = 0
-    for _ in range(2):  # the checksum is made while its own field is zero
-        header = GPT_HEADER.pack(b"EFI PART", 0x10000, GPT_HEADER.size, checksum, 0, *fields)
-        checksum = zlib.crc32(header)
-    return header.ljust(SECTOR, b"\0")
+    ]
+    return gpt.make_gpt(sectors, uuid.uuid5(NAMESPACE, identity), entries)

@@ -7,23 +7,17 @@ root and with the recorder that every build's own tree is recorded with.
 
 import os
 import subprocess
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.documents import gpt
 from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.guest.fat import files_below
 from pipeline.guest.kits.kit import Earlier
 from pipeline.guest.kits.squashfs import unpack
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.serial_port import StepFailed
-from pipeline.guest.usb_image import (
-    EFI_SYSTEM,
-    GPT_ENTRIES,
-    GPT_ENTRY,
-    SECTOR,
-    write_partition_list,
-)
+from pipeline.guest.usb_image import write_partition_list
 
 
 def earlier_from_image(version: str, image: Path, work: Path, env: Mapping[str, str]) -> Earlier:
@@ -51,14 +45,14 @@ def earlier_from_image(version: str, image: Path, work: Path, env: Mapping[str, 
 def _partition_at(image: Path) -> int:
     """Return where the system partition begins, in bytes."""
     with image.open("rb") as file:
-        file.seek(SECTOR)
-        if not file.read(SECTOR).startswith(b"EFI PART"):
+        file.seek(gpt.SECTOR)
+        if not file.read(gpt.SECTOR).startswith(gpt.MAGIC):
             raise _no_image(image, "it has no GPT")
-        entries = file.read(GPT_ENTRIES * GPT_ENTRY.size)
-    if len(entries) == GPT_ENTRIES * GPT_ENTRY.size:
-        for kind, _, first, _, _, _ in GPT_ENTRY.iter_unpack(entries):
-            if uuid.UUID(bytes_le=kind) == EFI_SYSTEM:
-                return int(first) * SECTOR
+        table = file.read(gpt.TABLE_SECTORS * gpt.SECTOR)
+    if len(table) == gpt.TABLE_SECTORS * gpt.SECTOR:
+        for entry in gpt.read_table(table):
+            if entry.kind == gpt.EFI_SYSTEM.bytes_le:
+                return entry.first * gpt.SECTOR
     raise _no_image(image, "it has no system partition")
 
 

@@ -24,16 +24,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from pipeline.documents import fat
+from pipeline.documents.fat import FOLDER_LIMIT, INFO_UNKNOWN, LONG_PART
 from pipeline.kits.install import fat_folder
 from pipeline.kits.install import fat_records as records
-from pipeline.kits.install.fat_layout import RECORD, SECTOR, Damaged, Layout, is_fat32, read_layout
+from pipeline.kits.install.fat_folder import RECORD
+from pipeline.kits.install.fat_layout import SECTOR, Damaged, Layout, is_fat32, read_layout
 from pipeline.kits.install.fat_table import PIECE, Blocks, Run, Table
 
 ENTRIES_LIMIT = 100_000
-FOLDER_LIMIT = 2 * 1024 * 1024  # bytes of a folder's records: FAT allows no more
 DEPTH_LIMIT = 140  # as deep as a path of 255 characters can be, below a folder or two
-NAME_LIMIT = (SECTOR // RECORD - 2) * records.LONG_PART  # its records fit in one sector
-INFO_COUNT, INFO_UNKNOWN = 488, 0xFFFFFFFF
+NAME_LIMIT = (SECTOR // RECORD - 2) * LONG_PART  # its records fit in one sector
 
 
 @dataclass(frozen=True)
@@ -140,16 +141,15 @@ class FileSystem:
         self._shorts[path.lower()] = set()
         inside, long, slots = [], list[bytes](), list[int]()
         for offset, record in self._folder_records(folder):
-            if record[0] == records.END:
+            if record[0] == fat.END:
                 break
-            attributes = record[11]
-            if record[0] == records.DELETED:
+            short = fat.read_record(record)
+            if record[0] == fat.DELETED:
                 long, slots = [], []
-            elif attributes & 0x3F == records.LONG:
+            elif short.attributes & fat.ATTRIBUTES_MASK == fat.LONG:
                 long, slots = [*long, record][-20:], [*slots, offset][-20:]
             else:
-                short = records.parse_short(record)
-                if not attributes & records.VOLUME and short.shown not in (".", ".."):
+                if not short.attributes & fat.VOLUME and short.shown not in (".", ".."):
                     file = self._file(path, short, long, (*slots, offset))
                     inside += [file.path] if file.folder else []
                 long, slots = [], []
@@ -164,14 +164,14 @@ class FileSystem:
                 yield offset + at, content[at : at + RECORD]
 
     def _file(
-        self, parent: str, short: records.Short, long: list[bytes], slots: tuple[int, ...]
+        self, parent: str, short: fat.Record, long: list[bytes], slots: tuple[int, ...]
     ) -> File:
         name = records.parse_long(long, short.name) if long else None
         slots = slots if name else slots[-1:]
         shown = _checked_name(name or short.shown)
         path = _joined(parent, shown)
         runs = self._table.chain(short.cluster) if short.cluster else []
-        is_folder = bool(short.attributes & records.FOLDER)
+        is_folder = bool(short.attributes & fat.FOLDER)
         if is_folder and not runs:
             raise Damaged(f"the folder {path} has no clusters")
         if not is_folder and sum(count for _, count in runs) * self.cluster < short.size:
@@ -180,7 +180,7 @@ class FileSystem:
         self._enter(file, parent, short)
         return file
 
-    def _enter(self, file: File, parent: str, short: records.Short) -> None:
+    def _enter(self, file: File, parent: str, short: fat.Record) -> None:
         names = {file.path.lower(), _joined(parent, short.shown).lower()}
         if names & self._files.keys() or len(self._files) > ENTRIES_LIMIT:
             raise Damaged(f"two files are {file.path}, or there are over {ENTRIES_LIMIT}")
@@ -291,7 +291,7 @@ class FileSystem:
         slots = fat_folder.place(self._blocks, sectors, b"".join(made), grow)
         path = _joined(holder.path, name)
         file = File(path, folder, content.size, content.runs, slots)
-        self._enter(file, holder.path, records.parse_short(made[-1]))
+        self._enter(file, holder.path, fat.read_record(made[-1]))
 
     def _make_folder(self, path: str, epoch: int) -> None:
         parent = path.rpartition("/")[0].lower()
@@ -301,7 +301,7 @@ class FileSystem:
         own = runs[0][0]
         above = self._files[parent].runs[0][0] if parent else 0
         dots = [(b".".ljust(11), own), (b"..".ljust(11), above)]
-        made = [records.make_short(name, records.FOLDER, at, 0, epoch) for name, at in dots]
+        made = [records.make_short(name, fat.FOLDER, at, 0, epoch) for name, at in dots]
         self._blocks.write(self._layout.place(own), b"".join(made).ljust(self.cluster, b"\0"))
         self.settle()
         staged = Staged(0, "", tuple(runs))
@@ -323,8 +323,10 @@ class FileSystem:
         if self._layout.info is None:
             return
         sector = bytearray(self._blocks.read(self._layout.info, SECTOR))
-        if sector[:4] == b"RRaA" and sector[484:488] == b"rrAa":
-            struct.pack_into("<I", sector, INFO_COUNT, free)
+        if sector.startswith(fat.INFO_MAGIC) and sector.startswith(
+            fat.INFO_MAGIC_2, fat.INFO_MAGIC_2_AT
+        ):
+            struct.pack_into("<I", sector, fat.INFO_AT, free)
             self._blocks.write(self._layout.info, bytes(sector))
 
 

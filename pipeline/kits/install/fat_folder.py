@@ -6,10 +6,12 @@ A new file's records always come to lie in a single sector, so that one write gi
 
 from collections.abc import Callable
 
+from pipeline.documents import fat
 from pipeline.kits.install import fat_records as records
-from pipeline.kits.install.fat_layout import RECORD, SECTOR
+from pipeline.kits.install.fat_layout import SECTOR
 from pipeline.kits.install.fat_table import Blocks
 
+RECORD = fat.RECORD.size
 SLOTS = SECTOR // RECORD
 
 
@@ -29,7 +31,7 @@ def place(
             rest = bytes(SECTOR - at - len(made)) if is_end else content[at + len(made) :]
             blocks.write(offset, content[:at] + made + rest)
             return _slots(offset + at, made)
-        if records.END in content[::RECORD]:
+        if fat.END in content[::RECORD]:
             return _place_after(blocks, offset, follows, made, grow)
     return _slots(grow(made), made)
 
@@ -50,7 +52,7 @@ def erase(blocks: Blocks, slots: tuple[int, ...]) -> None:
         content = bytearray(blocks.read(sector * SECTOR, SECTOR))
         for slot in slots:
             if slot // SECTOR == sector:
-                content[slot % SECTOR] = records.DELETED
+                content[slot % SECTOR] = fat.DELETED
         blocks.write(sector * SECTOR, bytes(content))
 
 
@@ -58,9 +60,9 @@ def _gap(sector: bytes, length: int) -> tuple[int | None, bool]:
     """Return where `length` bytes of records fit into a sector, and whether the folder ends."""
     wanted, start = length // RECORD, 0
     for at, mark in enumerate(sector[::RECORD]):
-        if mark == records.END:
+        if mark == fat.END:
             return (start * RECORD if SLOTS - start >= wanted else None), True
-        if mark != records.DELETED:
+        if mark != fat.DELETED:
             start = at + 1
         elif at + 1 - start == wanted:
             return start * RECORD, False
@@ -90,8 +92,8 @@ def _place_after(
     else:
         offset = grow(made)
     content = bytearray(blocks.read(ending, SECTOR))
-    first = content[::RECORD].index(records.END) * RECORD
-    waste = records.FREE + bytes(RECORD - 1)
+    first = content[::RECORD].index(fat.END) * RECORD
+    waste = bytes([fat.DELETED]).ljust(RECORD, b"\0")
     content[first:] = waste * ((SECTOR - first) // RECORD)
     blocks.write(ending, bytes(content))
     return _slots(offset, made)

@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the parts of a FAT32 file system lie: its boot sector, read as a stranger's.
+"""Where the parts of a FAT32 file system lie: its boot sector, checked before anything is used."""
 
-Source: Microsoft's FAT32 File System Specification 1.03.
-"""
-
-import struct
 from dataclasses import dataclass
 
+from pipeline.documents import fat
 from pipeline.documents.plain import plain
 from pipeline.kits.install.failure import InfrastructureFailed
 
 SECTOR = 512
-RECORD = 32  # bytes of a directory record
-PARAMETERS = struct.Struct("<11xHBHBHHBHHHII")
-PARAMETERS_32 = struct.Struct("<IHHIH")  # follows at byte 36
-FAT_LIMIT = 32 * 1024 * 1024  # bytes of one FAT: 8 million clusters
+CLUSTERS = (1, 2, 4, 8, 16, 32, 64, 128)  # sectors
 NO_MIRROR = 0x80
 
 
@@ -50,10 +44,10 @@ class Layout:
 
 def is_fat32(boot: bytes) -> bool:
     """Tell whether a partition's first sector is that of a FAT32 file system."""
-    if len(boot) < SECTOR or boot[510:] != b"\x55\xaa":
+    if len(boot) < SECTOR or boot[fat.SIGNATURE_AT :] != fat.SIGNATURE:
         return False
-    size, _, _, fats, roots, _, _, fat16, *_ = PARAMETERS.unpack_from(boot)
-    return size in (512, 1024, 2048, 4096) and 0 < fats <= 4 and roots == 0 and fat16 == 0
+    head = fat.read_boot(boot)
+    return head.sector in fat.SECTOR_SIZES and 0 < head.fats <= 4 and head.roots == head.fat_16 == 0
 
 
 def read_layout(boot: bytes, start: int, length: int) -> Layout:
@@ -61,28 +55,28 @@ def read_layout(boot: bytes, start: int, length: int) -> Layout:
 
     Raise Damaged where the boot sector `boot` is impossible, or of a kind that nobody makes.
     """
-    size, per, reserved, fats, _, _, _, _, _, _, _, total = PARAMETERS.unpack_from(boot)
-    fat_sectors, flags, version, root, info = PARAMETERS_32.unpack_from(boot, 36)
-    if size != SECTOR or per not in (1, 2, 4, 8, 16, 32, 64, 128):
-        raise Damaged(f"its sectors have {size} bytes, its clusters {per} sectors")
-    if fats not in (1, 2) or flags & NO_MIRROR or version or not reserved:
+    head, more = fat.read_boot(boot), fat.read_boot_32(boot)
+    if head.sector != SECTOR or head.cluster not in CLUSTERS:
+        raise Damaged(f"its sectors have {head.sector} bytes, its clusters {head.cluster} sectors")
+    if head.fats not in (1, 2) or more.flags & NO_MIRROR or more.version or not head.reserved:
         raise Damaged("its boot sector asks for what no common system makes")
-    data = (reserved + fats * fat_sectors) * SECTOR
-    clusters = (total * SECTOR - data) // (per * SECTOR)
-    if total * SECTOR > length or clusters < 1 or fat_sectors * SECTOR > FAT_LIMIT:
+    cluster, fat_size = head.cluster * SECTOR, more.fat * SECTOR
+    data = head.reserved * SECTOR + head.fats * fat_size
+    clusters = (head.total_32 * SECTOR - data) // cluster
+    if head.total_32 * SECTOR > length or clusters < 1 or fat_size > fat.TABLE_LIMIT:
         raise Damaged("its boot sector describes more than there is")
-    if fat_sectors * SECTOR < (clusters + 2) * 4:
+    if fat_size < (clusters + 2) * 4:
         raise Damaged("its table is too short for its clusters")
     layout = Layout(
         start=start,
-        cluster=per * SECTOR,
+        cluster=cluster,
         clusters=clusters,
-        fats=tuple(start + (reserved + n * fat_sectors) * SECTOR for n in range(fats)),
-        fat_size=fat_sectors * SECTOR,
+        fats=tuple(start + head.reserved * SECTOR + n * fat_size for n in range(head.fats)),
+        fat_size=fat_size,
         data=start + data,
-        root=root,
-        info=start + info * SECTOR if 0 < info < reserved else None,
+        root=more.root,
+        info=start + more.info * SECTOR if 0 < more.info < head.reserved else None,
     )
-    if not layout.holds(root):
+    if not layout.holds(more.root):
         raise Damaged("it has no root folder")
     return layout

@@ -1,70 +1,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Directory records of FAT: 32 bytes each, long names before the short one they belong to.
-
-Source: Microsoft's FAT32 File System Specification 1.03.
-"""
+"""Directory records of FAT: 32 bytes each, long names before the short one they belong to."""
 
 import re
-import struct
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-SHORT = struct.Struct("<11sBBBHHHHHHHI")
-READ_ONLY, VOLUME, FOLDER, ARCHIVE, LONG = 0x01, 0x08, 0x10, 0x20, 0x0F
-FREE, DELETED, END = b"\xe5", 0xE5, 0x00
-SMALL_BASE, SMALL_EXTENSION = 0x08, 0x10
-LONG_PART = 13  # characters in one record
+from pipeline.documents import fat
+
 PLAIN_SHORT = re.compile(r"[A-Z0-9!#$%&'()@^_`{}~-]{1,8}(?:\.[A-Z0-9!#$%&'()@^_`{}~-]{1,3})?")
 NOT_SHORT = re.compile(r"[^A-Z0-9!#$%&'()@^_`{}~-]")
 FIRST_YEAR, LAST_YEAR = 1980, 2107
 
 
-@dataclass(frozen=True)
-class Short:
-    """What a short record says; `name` is the 11 bytes of it, `shown` how people read them."""
-
-    name: bytes
-    shown: str
-    attributes: int
-    cluster: int
-    size: int
-
-
-def parse_short(record: bytes) -> Short:
-    """Read a short record."""
-    name, attributes, case, _, _, _, _, high, _, _, low, size = SHORT.unpack(record)
-    raw = b"\xe5" + name[1:] if name[0] == 0x05 else name
-    base = raw[:8].decode("cp437").rstrip()
-    extension = raw[8:].decode("cp437").rstrip()
-    base = base.lower() if case & SMALL_BASE else base
-    extension = extension.lower() if case & SMALL_EXTENSION else extension
-    shown = f"{base}.{extension}" if extension else base
-    return Short(name, shown, attributes, high << 16 | low, size)
-
-
 def parse_long(records: list[bytes], short: bytes) -> str | None:
     """Return the long name that stands before a short record; None if they do not belong together.
 
-    The last part comes first, marked by 0x40; each part holds the checksum of the short name.
+    The last part comes first, marked as such; each part holds the checksum of the short name.
     """
     expected = len(records)
-    units = b""
+    total = fat.name_checksum(short)
     for number, record in enumerate(records):
-        mark = 0x40 if number == 0 else 0
-        if record[0] != (expected - number) | mark or record[13] != checksum(short):
+        mark = fat.LONG_LAST if number == 0 else 0
+        if record[0] != (expected - number) | mark or record[13] != total:
             return None
-        units = record[1:11] + record[14:26] + record[28:32] + units
+    units = fat.long_units(reversed(records))
     name = units.decode("utf-16-le", "surrogatepass").partition("\0")[0]
     return name or None
-
-
-def checksum(short: bytes) -> int:
-    """Return the checksum of a short name that its long name's records hold."""
-    total = 0
-    for byte in short:
-        total = ((total >> 1) + ((total & 1) << 7) + byte) & 0xFF
-    return total
 
 
 def make_records(
@@ -72,36 +33,53 @@ def make_records(
 ) -> list[bytes]:
     """Return the records of a new file or folder; `taken` are the short names beside it."""
     short = _short_name(name, taken)
-    attributes = FOLDER if folder else ARCHIVE
+    attributes = fat.FOLDER if folder else fat.ARCHIVE
     last = make_short(short, attributes, cluster, size, epoch)
     if PLAIN_SHORT.fullmatch(name) and _packed(name) == short:
         return [last]
     units = name.encode("utf-16-le") + b"\0\0"
-    units += b"\xff" * (-len(units) % (2 * LONG_PART))
-    if len(name) % LONG_PART == 0:  # it needs no end mark
+    units += b"\xff" * (-len(units) % (2 * fat.LONG_PART))
+    if len(name) % fat.LONG_PART == 0:  # it needs no end mark
         units = name.encode("utf-16-le")
-    parts = [units[at : at + 2 * LONG_PART] for at in range(0, len(units), 2 * LONG_PART)]
+    parts = [units[at : at + 2 * fat.LONG_PART] for at in range(0, len(units), 2 * fat.LONG_PART)]
     records = []
     for number, part in enumerate(parts, 1):
-        mark = 0x40 if number == len(parts) else 0
-        head = bytes([number | mark]) + part[:10] + bytes([LONG, 0, checksum(short)])
-        records.append(head + part[10:22] + b"\0\0" + part[22:])
+        mark = fat.LONG_LAST if number == len(parts) else 0
+        records.append(fat.long_record(number, mark, short, part))
     return [*reversed(records), last]
 
 
 def make_short(short: bytes, attributes: int, cluster: int, size: int, epoch: int) -> bytes:
     """Return a short record; its times are `epoch`, in UTC."""
     day, time = _stamp(epoch)
-    return SHORT.pack(
-        short, attributes, 0, 0, time, day, day, cluster >> 16, time, day, cluster & 0xFFFF, size
+    record = fat.Record(
+        name=short,
+        attributes=attributes,
+        case=0,
+        created_fine=0,
+        created_time=time,
+        created_day=day,
+        read_day=day,
+        cluster_high=cluster >> 16,
+        written_time=time,
+        written_day=day,
+        cluster_low=cluster & 0xFFFF,
+        size=size,
     )
+    return fat.RECORD.pack(*record)
 
 
 def redirected(record: bytes, cluster: int, size: int, epoch: int) -> bytes:
     """Return a short record that names other content."""
     day, time = _stamp(epoch)
-    head = record[:20] + struct.pack("<HHH", cluster >> 16, time, day)
-    return head + struct.pack("<HI", cluster & 0xFFFF, size)
+    changed = fat.read_record(record)._replace(
+        cluster_high=cluster >> 16,
+        written_time=time,
+        written_day=day,
+        cluster_low=cluster & 0xFFFF,
+        size=size,
+    )
+    return fat.RECORD.pack(*changed)
 
 
 def _stamp(epoch: int) -> tuple[int, int]:

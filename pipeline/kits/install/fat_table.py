@@ -10,11 +10,10 @@ from array import array
 from collections.abc import Iterator
 from typing import Protocol
 
+from pipeline.documents.fat import BAD, CHAIN_END, LAST, MASK
 from pipeline.kits.install.failure import InfrastructureFailed
 from pipeline.kits.install.fat_layout import SECTOR, Damaged, Layout
 
-MASK, BAD, LAST = 0x0FFFFFFF, 0x0FFFFFF7, 0x0FFFFFFF
-END = 0x0FFFFFF8  # and above: the last cluster of a chain
 PER_SECTOR = SECTOR // 4
 PIECE = 1024 * 1024
 
@@ -63,7 +62,7 @@ class Table:
             following = self._entries[cluster] & MASK
             if following != cluster + 1:
                 runs.append((first, count))
-                if following >= END:
+                if following >= CHAIN_END[32]:
                     return runs
                 first, count = following, 0
             cluster = following

@@ -4,18 +4,16 @@
 Source: UEFI specification 2.10, section 5.3.
 """
 
-import struct
 import zlib
 from collections.abc import Iterator
 
+from pipeline.documents import gpt
+from pipeline.documents.gpt import SECTOR
 from pipeline.kits.install.failure import UsageError
-from pipeline.kits.install.fat_layout import SECTOR, is_fat32
+from pipeline.kits.install.fat_layout import is_fat32
 from pipeline.kits.install.fat_table import Blocks
 
-HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
-ENTRY = struct.Struct("<16s16sQQQ72s")
 ENTRIES_LIMIT = 1024
-UNUSED = bytes(16)
 
 Span = tuple[int, int]  # start and length in bytes
 
@@ -34,18 +32,25 @@ def fat_partitions(blocks: Blocks, size: int) -> Iterator[Span]:
 
 
 def _partitions(blocks: Blocks, size: int) -> Iterator[Span]:
-    header = blocks.read(SECTOR, SECTOR) if size >= 2 * SECTOR else bytes(SECTOR)
-    magic, _, length, crc, _, _, _, _, _, _, table, count, each, table_crc = HEADER.unpack_from(
-        header
-    )
-    zeroed = header[:16] + bytes(4) + header[20 : min(length, SECTOR)]
-    if magic != b"EFI PART" or length < HEADER.size or zlib.crc32(zeroed) != crc:
+    sector = blocks.read(SECTOR, SECTOR) if size >= 2 * SECTOR else bytes(SECTOR)
+    header = gpt.read_header(sector)
+    if (
+        header is None
+        or header.length < gpt.HEADER.size
+        or gpt.header_checksum(sector) != header.checksum
+    ):
         raise UsageError("the target has no partition table (GPT)", remedy="write the image to it")
-    if each != ENTRY.size or not count <= ENTRIES_LIMIT or table * SECTOR + count * each > size:
+    start, length = header.table * SECTOR, header.entries * header.entry_size
+    if (
+        header.entry_size != gpt.ENTRY.size
+        or header.entries > ENTRIES_LIMIT
+        or start + length > size
+    ):
         raise UsageError("the target's partition table is of an unknown kind")
-    entries = blocks.read(table * SECTOR, count * each)
-    if zlib.crc32(entries) != table_crc:
+    table = blocks.read(start, length)
+    if zlib.crc32(table) != header.table_checksum:
         raise UsageError("the target's partition table is damaged", remedy="mend it with gdisk")
-    for kind, _, first, last, _, _ in ENTRY.iter_unpack(entries):
-        if kind != UNUSED and 0 < first <= last < size // SECTOR:
-            yield first * SECTOR, (last - first + 1) * SECTOR
+    for entry in gpt.read_table(table):
+        if entry.kind != gpt.UNUSED and 0 < entry.first <= entry.last < size // SECTOR:
+            begin, end = entry.span
+            yield begin, end - begin

@@ -17,7 +17,7 @@ from pipeline.base import places
 NAME = "upgrade.pyz"
 ROOM = "pipeline/kits/install"
 PACKAGES = ("pipeline", "pipeline/kits", ROOM, "pipeline/documents")
-DOCUMENTS = "pipeline.documents."
+DOCUMENTS = "pipeline.documents"
 FIRST_LINE = b"#!/usr/bin/env python3\n"
 TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a ZIP can hold
 MODE = 0o644 << 16
@@ -63,6 +63,11 @@ def _modules(root: Path) -> list[Path]:
 
 
 def _imported(path: Path) -> Iterator[str]:
+    """Give the modules of documents/ that a module imports, or names from."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(DOCUMENTS):
-            yield node.module or ""
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        if node.module == DOCUMENTS:
+            yield from (f"{DOCUMENTS}.{alias.name}" for alias in node.names)
+        elif node.module.startswith(f"{DOCUMENTS}."):
+            yield node.module

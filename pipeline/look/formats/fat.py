@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""FAT12, FAT16 and FAT32, with long names.
+"""FAT12, FAT16 and FAT32, with long names. Their records are in documents/fat.py."""
 
-Source: Microsoft's FAT32 File System Specification 1.03.
-"""
-
-import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from pipeline.documents import fat
+from pipeline.documents.fat import Record
 from pipeline.look.formats.container import (
     PATH_LIMIT,
     Container,
@@ -24,11 +22,7 @@ from pipeline.look.formats.fat_records import Found, read_records, times_of
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import BadFormat, Extents, Source, Spool, pieces
 
-PARAMETERS = struct.Struct("<3s8sHBHBHHBHHHII")
-NOT_KNOWN = 2**32 - 1
-FAT_LIMIT = 32 * 1024 * 1024  # bytes of one FAT: 8 million clusters
 EXTENTS_LIMIT = 200_000
-VOLUME, DIRECTORY = 0x08, 0x10
 
 
 @dataclass(frozen=True)
@@ -49,14 +43,14 @@ def _matches(source: Source) -> bool:
     if source.size < 512:
         return False
     raw = source.read(0, 512)
-    jump, _, size, sectors, reserved, fats, *_ = PARAMETERS.unpack_from(raw)
+    boot = fat.read_boot(raw)
     return (
-        raw[510:] == b"\x55\xaa"
-        and (jump[0] == 0xE9 or (jump[0] == 0xEB and jump[2] == 0x90))
-        and size in (512, 1024, 2048, 4096)
-        and sectors.bit_count() == 1
-        and fats in (1, 2)
-        and reserved > 0
+        raw[fat.SIGNATURE_AT :] == fat.SIGNATURE
+        and (boot.jump[0] == 0xE9 or (boot.jump[0] == 0xEB and boot.jump[2] == 0x90))
+        and boot.sector in fat.SECTOR_SIZES
+        and boot.cluster.bit_count() == 1
+        and boot.fats in (1, 2)
+        and boot.reserved > 0
     )
 
 
@@ -79,27 +73,26 @@ FAT = Format("fat", _matches, _read)
 
 def _geometry(source: Source) -> Geometry:
     raw = source.read(0, 512)
-    _, _, size, sectors, reserved, fats, roots, total16, _, length16, _, _, _, total32 = (
-        PARAMETERS.unpack_from(raw)
-    )
-    length32, _, _, root_cluster = struct.unpack_from("<IHHI", raw, 36)
-    length, total = length16 or length32, total16 or total32
-    starts = [(reserved + number * length) * size for number in range(fats)]
-    root = (reserved + fats * length) * size
-    data = root + -(-roots * 32 // size) * size
-    clusters = (total * size - data) // (sectors * size)
-    if clusters < 1 or total * size > source.size or length * size > FAT_LIMIT:
+    boot, more = fat.read_boot(raw), fat.read_boot_32(raw)
+    size = boot.sector
+    length, total = boot.fat_16 or more.fat, boot.total_16 or boot.total_32
+    starts = [(boot.reserved + number * length) * size for number in range(boot.fats)]
+    root = (boot.reserved + boot.fats * length) * size
+    root_size = boot.roots * fat.RECORD.size
+    data = root + -(-root_size // size) * size
+    clusters = (total * size - data) // (boot.cluster * size)
+    if clusters < 1 or total * size > source.size or length * size > fat.TABLE_LIMIT:
         raise BadFormat("its boot sector describes more than there is")
     bits = 12 if clusters < 4085 else 16 if clusters < 65525 else 32
     return Geometry(
-        cluster=sectors * size,
+        cluster=boot.cluster * size,
         fats=tuple((start, start + length * size) for start in starts),
-        root=(root, root + roots * 32),
+        root=(root, root + root_size),
         data=data,
         end=total * size,
         clusters=clusters,
         bits=bits,
-        root_cluster=root_cluster if bits == 32 else 0,
+        root_cluster=more.root if bits == 32 else 0,
     )
 
 
@@ -145,13 +138,13 @@ class _Volume:
 
     def _chain(self, cluster: int) -> Iterator[Span]:
         """Give the extents of a chain of clusters, neighbours as one; refuse one without end."""
-        end = {12: 0xFF8, 16: 0xFFF8, 32: 0xFFFFFF8}[self._geometry.bits]
+        end = fat.CHAIN_END[self._geometry.bits]
         first = last = cluster
         while self._visited < self._geometry.clusters:
             self._visited += 1
             if not 2 <= last < self._geometry.clusters + 2 or last >= len(self._fat):
                 raise BadFormat(f"a file has the cluster {last} of {self._geometry.clusters}")
-            following = self._fat[last] & 0x0FFFFFFF
+            following = self._fat[last] & fat.MASK
             self._used[last] = 1
             if following >= end and following != end | 7:
                 self._odd_ends.append(following)
@@ -185,40 +178,39 @@ class _Volume:
             rest = bytearray()
             for found in read_records(Extents(self._source, spans), rest, folder, clusters):
                 inside = f"{path}/{found.name}" if path else found.name
-                entry, extents = self._entry(inside, found.fields)
+                entry, extents = self._entry(inside, found.record)
                 self.rests[id(entry)] = found.rest + self._high(found)
                 yield entry
                 if extents:
                     pending.append(
-                        (inside, entry, extents, (self._cluster(found.fields), clusters[0]))
+                        (inside, entry, extents, (self._cluster(found.record), clusters[0]))
                     )
             self.rests[id(folder)] = self.rests.get(id(folder), b"") + rest
         self._root_rest = self.rests.pop(id(top))
 
-    def _cluster(self, fields: tuple[int, ...]) -> int:
-        low, high = fields[9], fields[6]
-        return low | (high << 16 if self._geometry.bits == 32 else 0)
+    def _cluster(self, record: Record) -> int:
+        return record.cluster if self._geometry.bits == 32 else record.cluster_low
 
     def _high(self, found: Found) -> bytes:
         """Return what older FATs have where FAT32 has the upper half of a cluster's number."""
-        high = found.fields[6] if self._geometry.bits != 32 else 0
+        high = found.record.cluster_high if self._geometry.bits != 32 else 0
         return b"%x" % high if high else b""
 
-    def _entry(self, path: str, record: tuple[int, ...]) -> tuple[Entry, list[Span]]:
+    def _entry(self, path: str, record: Record) -> tuple[Entry, list[Span]]:
         """Return an entry, and its extents if it is a folder."""
-        attributes, case, *_, size = record
-        kind = "dir" if attributes & DIRECTORY else "label" if attributes & VOLUME else "file"
+        attributes = record.attributes
+        kind = "dir" if attributes & fat.FOLDER else "label" if attributes & fat.VOLUME else "file"
         facts: dict[str, Fact] = {
             "type": kind,
             "mode attributes": f"{attributes:#04x}",
-            "structure case": case,
+            "structure case": record.case,
             "time": times_of(record),
         }
         cluster = self._cluster(record)
         spans = [*self._chain(cluster)] if cluster and kind != "label" else []
         if kind != "file":
             return Entry(path, facts), spans if kind == "dir" else []
-        used, wasted = _cut(spans, size)
+        used, wasted = _cut(spans, record.size)
         self._slack += wasted
         return Entry(path, facts, Extents(self._source, used)), []
 
@@ -246,22 +238,25 @@ class _Volume:
     def _info(self) -> Span:
         """Return where a FAT32 says which clusters are free; an empty span if it does not."""
         raw = self._source.read(0, 512)
-        at = int.from_bytes(raw[48:50], "little") * int.from_bytes(raw[11:13], "little")
+        at = fat.read_boot_32(raw).info * fat.read_boot(raw).sector
         if self._geometry.bits != 32 or not 512 <= at <= self._geometry.fats[0][0] - 512:
             return (0, 0)
-        return (at + 488, at + 496) if self._source.read(at, 4) == b"RRaA" else (0, 0)
+        start = at + fat.INFO_AT
+        found = self._source.read(at, len(fat.INFO_MAGIC)) == fat.INFO_MAGIC
+        return (start, start + fat.INFO.size) if found else (0, 0)
 
     def _rest_of_info(self) -> bytes:
         """Return how many clusters are free and where, unless that follows from the FAT."""
         start, end = self._info()
         raw = self._source.read(start, end - start)
-        count, following = struct.unpack("<II", raw) if raw else (NOT_KNOWN, NOT_KNOWN)
-        fat = self._fat[2 : self._geometry.clusters + 2]
-        free = fat.count(0)
-        used = max((number for number, value in enumerate(fat, 2) if value), default=1)
-        first = next((number for number, value in enumerate(fat, 2) if not value), used + 1)
-        places = (NOT_KNOWN, used, used + 1, first, first - 1)
-        honest = count in (free, NOT_KNOWN) and following in places
+        unknown = fat.INFO_UNKNOWN
+        count, following = fat.INFO.unpack(raw) if raw else (unknown, unknown)
+        table = self._fat[2 : self._geometry.clusters + 2]
+        free = table.count(0)
+        used = max((number for number, value in enumerate(table, 2) if value), default=1)
+        first = next((number for number, value in enumerate(table, 2) if not value), used + 1)
+        places = (unknown, used, used + 1, first, first - 1)
+        honest = count in (free, unknown) and following in places
         return b"" if honest else raw
 
     def _rest_of_fat(self) -> bytes:

@@ -10,10 +10,11 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from pipeline.documents import gpt
 from pipeline.look.formats.container import Entry, Region
 from pipeline.look.formats.iso_account import PATH_TABLES, path_table
 from pipeline.look.formats.iso_tree import SECTOR, Tree
-from pipeline.look.formats.partitions import partitions
+from pipeline.look.formats.partitions import has_boot_record, partitions
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.rock_ridge import both_orders
 from pipeline.look.formats.source import Extents, Source, Spool
@@ -21,16 +22,16 @@ from pipeline.look.formats.source import Extents, Source, Spool
 SYSTEM_AREA = 16 * SECTOR
 DESCRIPTORS_LIMIT = 64
 PRIMARY, LAST = 1, 255
-FIRST_PARTITION = 446 + 8  # where the MBR says, in sectors of 512 bytes, where it begins
 MAP_ENTRY = 512  # bytes of an entry of an Apple partition map, at least
 MAP_LIMIT = 16
 
 
 def partition_start(source: Source) -> int:
     """Return where the first partition begins, if a volume descriptor lies in it; else 0."""
-    if source.read(510, 2) != b"\x55\xaa":
+    if not has_boot_record(source):
         return 0
-    start: int = struct.unpack("<I", source.read(FIRST_PARTITION, 4))[0] * 512
+    record = source.read(gpt.MBR_ENTRIES_AT, gpt.MBR_ENTRY.size)
+    start = gpt.MbrEntry(*gpt.MBR_ENTRY.unpack(record)).first * gpt.SECTOR
     at = start + SYSTEM_AREA
     found = start > 0 and at + SECTOR <= source.size and source.read(at + 1, 5) == b"CD001"
     return start if found else 0

@@ -3,11 +3,11 @@
 
 from collections.abc import Callable, Iterator
 
+from pipeline.documents import gpt
 from pipeline.look.formats.container import Format
 from pipeline.look.formats.source import Source
 
 HEAD = 512
-BOOT = b"\x55\xaa"  # at the end of a boot record
 ISO9660_MAGIC = 32769, b"CD001"
 CPIO_MAGICS = (b"0707", b"\xc7\x71", b"\x71\xc7")
 # gzip, xz, zstd, lz4 and its older form, bzip2; lzma begins with its usual properties
@@ -91,7 +91,7 @@ def _ar() -> Iterator[Format]:
 KINDS: tuple[tuple[Callable[[Source, bytes], bool], Callable[[], Iterator[Format]]], ...] = (
     (lambda _, head: head.startswith(b"hsqs"), _squashfs),
     (_is_iso9660, _iso9660),
-    (lambda _, head: head[510:] == BOOT, _with_boot_record),
+    (lambda _, head: head[gpt.SIGNATURE_AT :] == gpt.SIGNATURE, _with_boot_record),
     (lambda _, head: head.startswith(CPIO_MAGICS), _cpio),
     (_is_packed, _packed),
     (_is_tar, _tar),

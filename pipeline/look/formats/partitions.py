@@ -1,25 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Boot records and partition tables: MBR and GPT (UEFI specification, chapter 5).
+"""Boot records and partition tables: MBR and GPT, whose records are in documents/gpt.py."""
 
-A logical sector has 512 bytes, as on all that images are made for.
-"""
-
-import struct
 import uuid
 import zlib
 from collections.abc import Iterator
 
+from pipeline.documents import gpt
+from pipeline.documents.gpt import MBR_ENTRIES, MBR_ENTRIES_AT, MBR_ENTRY, SECTOR
 from pipeline.look.formats.container import Container, Entry, Format, Region, Structure
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
 
-SECTOR = 512
-SIGNATURE = b"\x55\xaa"
-GPT_MAGIC = b"EFI PART"
-GPT = struct.Struct("<8sIIIIQQQQ16sQIII")
-GPT_ENTRIES = 128
-PARTITION = struct.Struct("<B3sB3sII")
-PROTECTIVE = 0xEE
+ENTRIES_LIMIT = 4 * gpt.ENTRIES
 GPTS = {"GPT": SECTOR, "backup GPT": -SECTOR}  # where their headers are, from the start or the end
 # Geometries that tools pretend, and what they write of sectors that these cannot say.
 HEADS, SECTORS = (16, 32, 64, 128, 240, 255), (32, 63)
@@ -28,7 +20,7 @@ BEYOND = (b"\xfe\xff\xff", b"\xff\xff\xff", bytes(3))
 
 def _matches(source: Source) -> bool:
     """Whether there is a partition table; a lone boot sector has none."""
-    if source.size < 2 * SECTOR or source.read(510, 2) != SIGNATURE:
+    if source.size < 2 * SECTOR or not has_boot_record(source):
         return False
     table = source.read(446, 64)
     flags = {table[at] for at in range(0, 64, 16)}
@@ -51,9 +43,14 @@ def _read(source: Source, spool: Spool) -> Container:
 DISK = Format("disk", _matches, _read)
 
 
+def has_boot_record(source: Source) -> bool:
+    """Whether the first sector ends as boot records do."""
+    return source.read(gpt.SIGNATURE_AT, 2) == gpt.SIGNATURE
+
+
 def boot_structures(source: Source) -> list[Structure]:
     """Return master boot record, partition table and both GPTs, as far as they are there."""
-    if source.size < SECTOR or source.read(510, 2) != SIGNATURE:
+    if source.size < SECTOR or not has_boot_record(source):
         return []
     raw = source.read(0, SECTOR)
     found = [
@@ -84,9 +81,10 @@ def _code_place(raw: bytes, size: int) -> Structure:
 
 def _mbr_places(raw: bytes) -> tuple[int, ...]:
     """Return where a partition begins and ends, if that is all that its record says of it."""
-    _, first, _, last, start, count = PARTITION.unpack(raw)
-    honest = _says(first, start) and _says(last, start + count - 1)
-    return (start * SECTOR, (start + count) * SECTOR) if honest and count else ()
+    entry = gpt.MbrEntry(*MBR_ENTRY.unpack(raw))
+    start, end = entry.first, entry.first + entry.sectors
+    honest = _says(entry.first_chs, start) and _says(entry.last_chs, end - 1)
+    return (start * SECTOR, end * SECTOR) if honest and entry.sectors else ()
 
 
 def _says(chs: bytes, sector: int) -> bool:
@@ -107,75 +105,86 @@ def gpt_regions(source: Source) -> Iterator[Region]:
     for name, place in GPTS.items():
         header = _gpt_header(source, place % source.size)
         if header is not None:
-            _, entries, count, size = header
             # an entry that is not all zeros is a structure
-            yield Region(f"{name} entries", (entries, entries + count * size), bytes)
+            yield Region(f"{name} entries", _table(header), bytes)
 
 
 def _gpt_structures(source: Source, name: str, place: int) -> Iterator[Structure]:
     header = _gpt_header(source, place)
     if header is None:
         return
-    raw, entries, count, size = header
-    guid = str(uuid.UUID(bytes_le=raw[56:72]))
+    raw = source.read(place, SECTOR)
     yield Structure(f"{name} header", (place, place + 16), raw[:16])
-    length = int.from_bytes(raw[12:16], "little")
-    right = zlib.crc32(raw[:16] + bytes(4) + raw[20:length]).to_bytes(4, "little") == raw[16:20]
+    right = gpt.header_checksum(raw) == header.checksum
     span = place + 16, place + 20
     yield Structure(f"{name} checksum", span, raw[16:20], "layout", follows=right)
     yield Structure(f"{name} reserved", (place + 20, place + 24), raw[20:24])
-    own, other, first, last = struct.unpack_from("<4Q", raw, 24)
-    places = tuple(sector * SECTOR for sector in (own, other, first, last + 1))
+    named = (header.own, header.other, header.first_usable, header.last_usable + 1)
+    places = tuple(sector * SECTOR for sector in named)
     span = place + 24, place + 56
     yield Structure(f"{name} places", span, raw[24:56], "layout", places=places)
-    yield Structure(f"{name} disk GUID", (place + 56, place + 72), raw[56:72], "identifier", guid)
+    span = place + 56, place + 72
+    yield Structure(f"{name} disk GUID", span, header.disk, "identifier", _guid(header.disk))
+    start, end = _table(header)
     span = place + 72, place + 80
-    yield Structure(f"{name} array's place", span, raw[72:80], "layout", places=(entries,))
+    yield Structure(f"{name} array's place", span, raw[72:80], "layout", places=(start,))
     yield Structure(f"{name} entry array", (place + 80, place + 88), raw[80:88])
-    array = source.read(entries, count * size)
-    right = zlib.crc32(array).to_bytes(4, "little") == raw[88:92]
+    table = source.read(start, end - start)
+    right = zlib.crc32(table) == header.table_checksum
     span = place + 88, place + 92
     yield Structure(f"{name} entries' checksum", span, raw[88:92], "layout", follows=right)
-    for number in range(count):
-        start = entries + number * size
-        entry = array[number * size : number * size + size]
+    for number in range(header.entries):
+        at = number * header.entry_size
+        entry = table[at : at + header.entry_size]
         if any(entry):
-            title = f"{name} partition {number + 1}"
-            guid = str(uuid.UUID(bytes_le=entry[16:32]))
-            span = (start + 16, start + 32)
-            yield Structure(f"{title} GUID", span, entry[16:32], "identifier", guid)
-            yield Structure(title, (start, start + size), entry[:16] + entry[48:])
-            begin, end = struct.unpack_from("<QQ", entry, 32)
-            yield Structure(
-                *(f"{title}: its place", (start + 32, start + 48), entry[32:48], "layout"),
-                places=(begin * SECTOR, (end + 1) * SECTOR),
-            )
+            yield from _entry_structures(f"{name} partition {number + 1}", start + at, entry)
 
 
-def _gpt_header(source: Source, place: int) -> tuple[bytes, int, int, int] | None:
-    """Return a GPT header's bytes, where its entries begin, how many there are, and their size."""
+def _entry_structures(title: str, start: int, raw: bytes) -> Iterator[Structure]:
+    entry = gpt.read_entry(raw)
+    span = start + 16, start + 32
+    yield Structure(f"{title} GUID", span, entry.guid, "identifier", _guid(entry.guid))
+    yield Structure(title, (start, start + len(raw)), raw[:16] + raw[48:])
+    span = start + 32, start + 48
+    yield Structure(f"{title}: its place", span, raw[32:48], "layout", places=entry.span)
+
+
+def _guid(raw: bytes) -> str:
+    return str(uuid.UUID(bytes_le=raw))
+
+
+def _table(header: gpt.Header) -> Span:
+    """Return where the array of entries begins and ends."""
+    start = header.table * SECTOR
+    return start, start + header.entries * header.entry_size
+
+
+def _gpt_header(source: Source, place: int) -> gpt.Header | None:
+    """Return the GPT header at `place`, None if there is none; its counts are within limits."""
     if place < SECTOR or place + SECTOR > source.size:
         return None
-    raw = source.read(place, SECTOR)
-    magic, *_, entries, count, size, _ = GPT.unpack_from(raw)
-    if magic != GPT_MAGIC:
+    header = gpt.read_header(source.read(place, SECTOR))
+    if header is None:
         return None
-    if count > 4 * GPT_ENTRIES or not 128 <= size <= 4096:
+    count, size = header.entries, header.entry_size
+    if count > ENTRIES_LIMIT or not gpt.ENTRY.size <= size <= 4096:
         raise BadFormat(f"its GPT has {count} entries of {size} bytes")
-    return raw, entries * SECTOR, count, size
+    return header
 
 
 def partitions(source: Source) -> Iterator[Span]:
     """Give where partitions lie, those beyond the end left out; of a GPT if there is one."""
     header = _gpt_header(source, SECTOR)
     if header is not None:
-        _, entries, count, size = header
-        for number in range(count):
-            first, last = struct.unpack_from("<QQ", source.read(entries + number * size, size), 32)
-            if first and first <= last < source.size // SECTOR:
-                yield first * SECTOR, (last + 1) * SECTOR
+        start, end = _table(header)
+        for at in range(start, end, header.entry_size):
+            entry = gpt.read_entry(source.read(at, header.entry_size))
+            if entry.first and entry.first <= entry.last < source.size // SECTOR:
+                yield entry.span
         return
-    for number in range(4):
-        _, _, kind, _, first, count = PARTITION.unpack_from(source.read(446 + 16 * number, 16))
-        if kind not in (0, PROTECTIVE) and first > 0 and (first + count) * SECTOR <= source.size:
-            yield first * SECTOR, (first + count) * SECTOR
+    for number in range(MBR_ENTRIES):
+        raw = source.read(MBR_ENTRIES_AT + MBR_ENTRY.size * number, MBR_ENTRY.size)
+        part = gpt.MbrEntry(*MBR_ENTRY.unpack(raw))
+        span = part.first * SECTOR, (part.first + part.sectors) * SECTOR
+        if part.kind not in (0, gpt.PROTECTIVE) and part.first > 0 and span[1] <= source.size:
+            yield span

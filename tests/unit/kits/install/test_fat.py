@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.documents import fat
 from pipeline.kits.install import fat_folder
 from pipeline.kits.install import fat_records as records
 from pipeline.kits.install.fat import File, FileSystem, open_files
@@ -169,7 +170,7 @@ def test_records_that_end_where_a_sector_does(used: int) -> None:
     assert slots[0] // SECTOR == slots[-1] // SECTOR
     seen = []
     for at in range(0, len(content), 32):
-        if content[at] == records.END:
+        if content[at] == fat.END:
             break
         seen.append(content[at : at + 32])
     assert waste not in seen
@@ -337,7 +338,7 @@ def test_a_folder_in_itself(image: bytes) -> None:
     (slot,) = (f.slots[-1] for f in files.files() if f.path == "live/3.1.squashfs")
     changed = bytearray(image)
     folder = files._files["live"].runs[0][0]
-    changed[slot + 11] = records.FOLDER
+    changed[slot + 11] = fat.FOLDER
     changed[slot + 26 : slot + 28] = folder.to_bytes(2, "little")
     with pytest.raises(Damaged):
         open_files(Disk(bytes(changed)), 0, len(changed))

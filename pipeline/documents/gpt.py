@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The records of a partition table: GPT, and the boot record (MBR) before it.
+
+Places and lengths are in sectors of 512 bytes, GUIDs are in the byte order of the table. Source:
+UEFI specification 2.10, chapter 5.
+"""
+
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+SECTOR = 512
+SIGNATURE_AT, SIGNATURE = 510, b"\x55\xaa"  # of a boot record
+MBR_ENTRIES_AT, MBR_ENTRIES = 446, 4
+MBR_ENTRY = struct.Struct("<B3sB3sII")
+ACTIVE = 0x80
+PROTECTIVE = 0xEE  # type of the partition that keeps others off a disk with a GPT
+
+MAGIC = b"EFI PART"
+HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
+ENTRY = struct.Struct("<16s16sQQQ72s")
+ENTRIES = 128  # in the table that everybody makes
+TABLE_SECTORS = ENTRIES * ENTRY.size // SECTOR
+UNUSED = bytes(16)  # type of an entry that is no partition
+BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
+EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+
+
+class MbrEntry(NamedTuple):
+    """A partition of a boot record; the addresses by cylinder, head and sector are old ones."""
+
+    flag: int
+    first_chs: bytes
+    kind: int
+    last_chs: bytes
+    first: int
+    sectors: int
+
+
+class Header(NamedTuple):
+    """A header of a GPT; `own` and `other` are where it and the other header are."""
+
+    magic: bytes
+    revision: int
+    length: int  # bytes
+    checksum: int
+    reserved: int
+    own: int
+    other: int
+    first_usable: int
+    last_usable: int
+    disk: bytes
+    table: int
+    entries: int  # in the table
+    entry_size: int  # bytes
+    table_checksum: int
+
+
+class Entry(NamedTuple):
+    """An entry of the table; the partition includes the sector `last`."""
+
+    kind: bytes
+    guid: bytes
+    first: int
+    last: int
+    attributes: int
+    name: bytes  # UTF-16, little-endian, filled up with zeros
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the partition begins and ends, in bytes."""
+        return self.first * SECTOR, (self.last + 1) * SECTOR
+
+
+def read_header(sector: bytes) -> Header | None:
+    """Return the header in a sector; None if there is none. Nothing but its magic is checked."""
+    header = Header(*HEADER.unpack_from(sector))
+    return header if header.magic == MAGIC else None
+
+
+def header_checksum(sector: bytes) -> int:
+    """Return the checksum that the header in a sector must have.
+
+    It covers as many bytes as the header's own length, its own field taken as zero.
+    """
+    length = Header(*HEADER.unpack_from(sector)).length
+    return zlib.crc32(sector[:16] + bytes(4) + sector[20 : min(length, SECTOR)])
+
+
+def read_entry(raw: bytes) -> Entry:
+    """Return an entry from its first 128 bytes."""
+    return Entry(*ENTRY.unpack_from(raw))
+
+
+def read_table(raw: bytes) -> Iterator[Entry]:
+    """Give the entries of a table whose entries have 128 bytes, unused ones too."""
+    return (Entry(*fields) for fields in ENTRY.iter_unpack(raw))
+
+
+def make_gpt(sectors: int, disk: uuid.UUID, entries: list[Entry]) -> tuple[bytes, bytes]:
+    """Return what follows the boot record of a disk of so many sectors, and what ends the disk.
+
+    These are header and table, and table and header.
+    """
+    table = b"".join(ENTRY.pack(*entry) for entry in entries)
+    table = table.ljust(ENTRIES * ENTRY.size, b"\0")
+    here, there = 1, sectors - 1
+    primary = Header(
+        magic=MAGIC,
+        revision=0x10000,
+        length=HEADER.size,
+        checksum=0,
+        reserved=0,
+        own=here,
+        other=there,
+        first_usable=here + 1 + TABLE_SECTORS,
+        last_usable=there - 1 - TABLE_SECTORS,
+        disk=disk.bytes_le,
+        table=here + 1,
+        entries=ENTRIES,
+        entry_size=ENTRY.size,
+        table_checksum=zlib.crc32(table),
+    )
+    backup = primary._replace(own=there, other=here, table=there - TABLE_SECTORS)
+    return _made(primary) + table, table + _made(backup)
+
+
+def _made(header: Header) -> bytes:
+    checksum = header_checksum(HEADER.pack(*header))
+    return HEADER.pack(*header._replace(checksum=checksum)).ljust(SECTOR, b"\0")
