@@ -23,6 +23,7 @@ from pipeline.base.errors import UsageError, command_line
 from pipeline.base.files import read_plain
 from pipeline.base.plain import plain
 from pipeline.base.yaml_reader import SIZE_LIMIT, parse_yaml
+from pipeline.documents.machine import Factors
 from pipeline.documents.statement import DRAWN
 from pipeline.farm import ssh_key
 
@@ -205,6 +206,10 @@ class Variation(_Model):
     processes: int = Field(default=4096, ge=256, le=65536)  # limit of a user
     randomized_addresses: bool = True
     environment_variables: dict[VariableName, VariableValue] = {}  # of every program
+
+    def factors(self) -> Factors:
+        """Return the factors as `machine.json` and the statement have them."""
+        return Factors(**self.model_dump(exclude={"all"}))
 
 
 class Environment(Variation):

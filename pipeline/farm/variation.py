@@ -16,9 +16,9 @@ import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.base.errors import UsageError
+from pipeline.documents.machine import Factor
 from pipeline.farm.config import EnvironmentEntry, Farm, Variation, load_environment
 from pipeline.farm.run import Request
 
@@ -53,12 +53,12 @@ class Choice:
     variation: Variation
 
     @property
-    def factors(self) -> dict[str, Any]:
+    def factors(self) -> dict[str, Factor]:
         """The values of the factors, by name."""
-        varied = self.variation.model_dump(exclude={"description"})
+        varied: dict[str, Factor] = self.variation.model_dump(exclude={"description"})
         return varied | {name: getattr(self.entry, name) for name in OF_ENTRY}
 
-    def with_factors(self, values: Mapping[str, Any]) -> "Choice":
+    def with_factors(self, values: Mapping[str, Factor]) -> "Choice":
         """Return the same with other values of some factors."""
         of_entry = {name: value for name, value in values.items() if name in OF_ENTRY}
         varied = {name: value for name, value in values.items() if name not in OF_ENTRY}

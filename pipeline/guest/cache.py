@@ -14,13 +14,13 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.documents.disks import LAYERS_DISK, TREES_DISK
+from pipeline.documents.machine import Layer
 from pipeline.documents.progress import STATUS_INFRASTRUCTURE
 from pipeline.documents.steps import LAST_KEPT
 from pipeline.guest.job import disk
@@ -35,23 +35,6 @@ EXTRACT = (*TAR, "--extract", "--same-owner", "--same-permissions", "--delay-dir
 ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "TZ": "UTC"}
 PIECE = 1024 * 1024
 ALIGNED = 4096
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A kept layer on the trees disk: where it is, and what it must come to.
-
-    `started` and `ended` are when the build began and when the layer was kept, in seconds by the
-    clock of the machine that did; `digest` is the ledger's after the step.
-    """
-
-    step: str
-    offset: int
-    size: int
-    head: int
-    started: int
-    ended: int
-    digest: str
 
 
 class Trees:
@@ -172,11 +155,6 @@ def with_folders(change: Change) -> set[bytes]:
     removed = set(change.removed) - set(change.changed)
     folders = {os.path.dirname(path) for path in (*change.changed, *removed)}
     return {*change.changed, *(folders - removed)}
-
-
-def layers(documents: Iterable[Mapping[str, Any]]) -> list[Layer]:
-    """Return the layers that machine.json names, in the order of their steps."""
-    return [Layer(**document) for document in documents]
 
 
 def began(begun: Sequence[Layer], now: int) -> int:

@@ -2,15 +2,14 @@
 """The job as the machine sees it: documents, disks, and packages, hashed on their way in."""
 
 import hashlib
-import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.documents.artifact_names import ArtifactNames
 from pipeline.documents.disks import (
@@ -25,9 +24,12 @@ from pipeline.documents.disks import (
 from pipeline.documents.job import Job
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.lock import Lock, Package, load
+from pipeline.documents.machine import Settings
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE, STATUS_INPUTS
 from pipeline.guest.serial_port import StepFailed
+
+Document = TypeVar("Document")
 
 HANDED_OVER = Path("/run/twinbuild")
 PIECE = 1024 * 1024
@@ -49,7 +51,7 @@ class GuestJob:
     """What is built, and how this machine differs from the other one."""
 
     document: Job
-    machine: Mapping[str, Any]  # machine.json
+    machine: Settings
     work: Path  # on the scratch disk
 
     @property
@@ -94,17 +96,19 @@ class GuestJob:
         return self.document.names
 
 
-def read_documents() -> tuple[Job, dict[str, Any]]:
+def read_documents() -> tuple[Job, Settings]:
     """Return job.json and machine.json, which the machine's first program unpacked.
 
-    Raise StepFailed if the job is malformed.
+    Raise StepFailed if one of them is malformed.
     """
+    return _read("job.json", Job.of), _read("machine.json", Settings.of)
+
+
+def _read(name: str, read: Callable[[Any], Document]) -> Document:
     try:
-        job = Job.of(parse_json((HANDED_OVER / "job.json").read_bytes()))
+        return read(parse_json((HANDED_OVER / name).read_bytes()))
     except Malformed as error:
-        raise StepFailed(STATUS_INPUTS, f"job.json: {error}") from error
-    machine = json.loads((HANDED_OVER / "machine.json").read_text())
-    return job, machine
+        raise StepFailed(STATUS_INPUTS, f"{name}: {error}") from error
 
 
 def disk(serial: str) -> Path:

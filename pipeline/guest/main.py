@@ -54,22 +54,23 @@ def _failed(report: Report, status: int, what: str, detail: str) -> None:
 
 def _build(report: Report) -> None:
     document, machine = read_documents()
-    settle(machine)
-    begun = cache.layers(machine["trees"]["begin"])
+    factors, plan = machine.factors, machine.trees
+    begun = plan.begin
+    settle(factors)
     started = cache.began(begun, int(time.time()))
-    env = environment(machine, document.epoch)
+    env = environment(factors, document.epoch)
     with report.step("10-inputs"):
-        job = GuestJob(document, machine, make_scratch(machine))
+        job = GuestJob(document, machine, make_scratch(factors))
         locked = unpack_inputs(job, packages=not begun)
         tree.check_configuration(job)
         job.artifacts.mkdir()
-        locale_data = locales.make(machine["locale"])
-        report.log(f"data of the locale {machine['locale']}: {locale_data}")
-    by_hand = measure(job, report, env, locked) if machine.get("measure_by_hand") else {}
+        locale_data = locales.make(factors.locale)
+        report.log(f"data of the locale {factors.locale}: {locale_data}")
+    by_hand = measure(job, report, env, locked) if machine.measure_by_hand else {}
     times = Times(job.epoch, started)
     ledger = Ledger(job.tree, job.work / LEDGER, times.settled)
-    trees = cache.Trees(job.tree, begun, report, times, keep=machine["trees"]["keep"])
-    stop, packed = machine["trees"]["stop"], False
+    trees = cache.Trees(job.tree, begun, report, times, keep=plan.keep)
+    packed = False
     for name, act in _steps(job, report, env, locked, times, ledger):
         with report.step(name):
             made = {} if trees.restore(name) else act() or {}
@@ -87,18 +88,18 @@ def _build(report: Report) -> None:
                 delivered = artifact in job.names.all() and not before
                 ledger.artifact(artifact, path, delivered=delivered)
         packed = packed or name == SQUASHFS
-        if name == stop:
+        if name == plan.stop:
             break
     with report.step("90-output"):
         ledger.close()
         seconds = round(ledger.seconds, 3)
         timings = Timings(report.seconds, seconds, by_hand)
         (job.work / TIMINGS).write_bytes(json_bytes(timings.document()))
-        names = [f"{ARTIFACTS}/{name}" for name in job.names.all() if not stop]
+        names = [f"{ARTIFACTS}/{name}" for name in job.names.all() if not plan.stop]
         names += [LEDGER, TIMINGS]
-        if locales.are_lent(machine["locale"]) and not tree.takes_locale(job.tree, report, env):
+        if locales.are_lent(factors.locale) and not tree.takes_locale(job.tree, report, env):
             locale_data += ", which the libc in the tree does not take: its programs did as in C"
-            report.log(f"data of the locale {machine['locale']}: {locale_data}")
+            report.log(f"data of the locale {factors.locale}: {locale_data}")
         hand_over(disk(OUTPUT_DISK), job.work, names)
     report.send("done", facts={**_facts(env), "locale_data": locale_data})
 

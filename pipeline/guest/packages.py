@@ -31,7 +31,7 @@ def make_build_root(job: GuestJob, report: Report, env: Mapping[str, str]) -> No
     root = _root(job)
     tree.install(job, report, env, root, locked, [BUILD])
     tree.check_installed(root, locked, locked)
-    user = str(job.machine["user"])
+    user = job.machine.factors.user
     for name, line in (
         ("etc/passwd", f"{user}:x:{USER}:{USER}::/home/{user}:/bin/sh\n"),
         ("etc/group", f"{user}:x:{USER}:\n"),
@@ -51,7 +51,7 @@ def build(
     Raise StepFailed if that fails, or if it makes other packages than the job names.
     """
     name, upstream = source.name, _upstream(source.version)
-    outside = _root(job) / BUILD_FOLDER / str(job.machine["build_path"]).strip("/") / name
+    outside = _root(job) / BUILD_FOLDER / job.machine.factors.build_path.strip("/") / name
     folder = outside / f"{name}-{upstream}"
     outside.mkdir(parents=True)
     for above in (outside, *outside.parents):

@@ -8,8 +8,8 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from pipeline.documents.machine import Factors
 from pipeline.documents.progress import SCRATCH_FULL, STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE
 from pipeline.guest.serial_port import Report, StepFailed
 
@@ -102,20 +102,20 @@ def output_of(argv: Sequence[str], env: Mapping[str, str]) -> str:
     return lines[0].strip() if lines else ""
 
 
-def environment(machine: Mapping[str, Any], epoch: int) -> dict[str, str]:
+def environment(factors: Factors, epoch: int) -> dict[str, str]:
     """Return the environment of every program: what is varied, and SOURCE_DATE_EPOCH."""
-    home = f"/home/{machine['user']}"
+    home = f"/home/{factors.user}"
     os.makedirs(home, exist_ok=True)
     return {
-        **machine["environment_variables"],
+        **factors.environment_variables,
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "DEBIAN_FRONTEND": "noninteractive",
         "DEBCONF_NONINTERACTIVE_SEEN": "true",
         "SOURCE_DATE_EPOCH": str(epoch),
         "HOME": home,
-        "USER": machine["user"],
-        "LOGNAME": machine["user"],
-        "TZ": machine["time_zone"],
-        "LANG": machine["locale"],
-        "LC_ALL": machine["locale"],
+        "USER": factors.user,
+        "LOGNAME": factors.user,
+        "TZ": factors.time_zone,
+        "LANG": factors.locale,
+        "LC_ALL": factors.locale,
     }

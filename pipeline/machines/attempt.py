@@ -23,6 +23,7 @@ from pipeline.documents.disks import (
     SOURCE_TAR,
 )
 from pipeline.documents.json_form import json_bytes
+from pipeline.documents.machine import Settings, TreePlan
 from pipeline.documents.statement import DRAWN
 from pipeline.farm.workspace import Workspace
 from pipeline.machines import accelerator, builder, engine, machine, output, repository
@@ -209,10 +210,7 @@ def input_disk(
     """Write the input disk: a tar archive that the machine reads straight from the device."""
     files: dict[str, Path | bytes] = {
         **guest_files(),
-        "machine.json": json_bytes(
-            plan.choice.variation.model_dump()
-            | {"measure_by_hand": plan.measure, "trees": _trees(plan, begun)}
-        ),
+        "machine.json": json_bytes(settings(plan, begun).document()),
         "job.json": json_bytes(plan.job.document()),
         LOCK: plan.lock,
         SOURCE_TAR: plan.run.source_tar,
@@ -235,14 +233,14 @@ def input_disk(
     return path
 
 
-def _trees(plan: BuildPlan, begun: Sequence[KeptLayer]) -> dict[str, Any]:
-    """Return the kept trees for machine.json: the layers lie one right after the other."""
+def settings(plan: BuildPlan, begun: Sequence[KeptLayer]) -> Settings:
+    """Return what `machine.json` says; the kept layers lie one right after the other."""
     begin, offset = [], 0
     for layer in begun:
-        fields = layer.model_dump(include={"step", "size", "head", "started", "ended", "digest"})
-        begin.append({**fields, "offset": offset})
+        begin.append(layer.at(offset))
         offset += layer.size
-    return {"begin": begin, "keep": plan.course.keep, "stop": plan.course.stop}
+    trees = TreePlan(tuple(begin), plan.course.keep, plan.course.stop)
+    return Settings(plan.choice.variation.factors(), plan.measure, trees)
 
 
 def _follow(plan: BuildPlan, container: Any, notify: Notify, silence_s: float) -> Record:

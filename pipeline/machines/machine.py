@@ -158,7 +158,7 @@ class Machine:
             "cpus": self.entry.cpus,
             "host_image": self.host_image,
             "memory_mib": self.entry.memory_mib,
-            "varied": self.variation.model_dump(),
+            "varied": self.variation.factors().document(),
             "vary": self.vary,
         }
 

@@ -22,6 +22,7 @@ from pipeline.base.errors import InfrastructureFailed
 from pipeline.base.files import alone, sha256_bytes
 from pipeline.base.plain import plain
 from pipeline.documents.json_form import json_bytes, parse_json
+from pipeline.documents.machine import Layer
 from pipeline.machines import engine
 from pipeline.machines.engine import BUILDER_USER, LABEL, RUN_LABEL
 from pipeline.machines.machine import LAYERS, LAYERS_BYTES, TREES, VOLUME, WORK
@@ -76,6 +77,11 @@ class KeptLayer(_Strict):
     ended: Seconds
     digest: Digest
     used: int
+
+    def at(self, offset: int) -> Layer:
+        """Return what a machine is given of it, which lies so many bytes into the trees disk."""
+        numbers = self.size, self.head, self.started, self.ended
+        return Layer(self.step, offset, *numbers, self.digest)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.documents.disks import LEDGER, TIMINGS
+from pipeline.documents.machine import Factor
 from pipeline.documents.steps import BOOTSTRAP, LAST_KEPT
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
@@ -29,7 +29,7 @@ class Trial:
     """
 
     environment: str
-    factors: Mapping[str, Any]
+    factors: Mapping[str, Factor]
     before: Sequence[str]
     step: str
     at: datetime

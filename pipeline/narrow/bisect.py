@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `./farm bisect` does: asks a run that differs which factor decides, answers by trials."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipeline import flow
@@ -12,6 +13,7 @@ from pipeline.base.display import Display
 from pipeline.base.errors import UsageError, command_line
 from pipeline.base.files import read_json
 from pipeline.documents.disks import LEDGER
+from pipeline.documents.machine import Factor
 from pipeline.documents.statement import TIME
 from pipeline.farm.run import Run
 from pipeline.farm.run_documents import read_verdict
@@ -70,7 +72,9 @@ def ask(workspace: Workspace, run: Run) -> Question:
     return Question((first, second), step, before, kinds, sides, values)
 
 
-def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _differing(
+    ours: Mapping[str, Factor], theirs: Mapping[str, Factor]
+) -> dict[str, tuple[Factor, Factor]]:
     """Return the factors that differ, with both values, that of the container host last."""
     names = sorted((name for name in ours if ours[name] != theirs[name]), key=HOST.__eq__)
     return {name: (ours[name], theirs[name]) for name in names}
@@ -97,7 +101,7 @@ def _predicate(run: Run, environment: str) -> Mapping[str, Any]:
     return predicate
 
 
-def _ledger(run: Run, environment: str) -> Any:
+def _ledger(run: Run, environment: str) -> Path:
     return run.environment(environment) / LEDGER
 
 
@@ -106,7 +110,7 @@ def _build(
     run: Run,
     question: Question,
     display: Display,
-    numbers: Any,
+    numbers: Iterator[int],
     taken: Taken,
 ) -> Seen:
     """Do the step in the first environment with some factors of the second, or the other way."""

@@ -27,6 +27,7 @@ from pipeline.compare.ledger import (
     read_blocks,
 )
 from pipeline.compare.ledgers import KINDS
+from pipeline.documents.machine import Factor
 
 FORMAT = "twinbuild-bisect/1"
 HOST = "suite"  # the factor that stands for a container host with its QEMU and its kernel
@@ -52,7 +53,7 @@ class Question:
     before: tuple[str, ...]
     kinds: Mapping[str, tuple[str, ...]]
     seen: tuple[Seen, Seen]
-    values: Mapping[str, tuple[Any, Any]]
+    values: Mapping[str, tuple[Factor, Factor]]
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _sentence(question: Question, found: Sequence[str]) -> str:
     return f"{names} {verb}: {', '.join(sides)}"
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return plain(str(value), limit=TEXT_LIMIT)
 
 

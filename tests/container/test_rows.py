@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +21,7 @@ import pytest
 from docker import DockerClient
 
 from pipeline import flow
+from pipeline.documents.machine import Settings, TreePlan
 from pipeline.farm import variation
 from pipeline.farm.run import Request
 from pipeline.farm.workspace import open_workspace
@@ -82,7 +83,11 @@ def _play(
     document = {
         "name": name,
         "job": {**jobs.DOCUMENT, "image": "rows", "epoch": epoch},
-        "machine": varied.model_dump() | {"environment_variables": variables},
+        "machine": Settings(
+            replace(varied.factors(), environment_variables=variables),
+            measure_by_hand=False,
+            trees=TreePlan((), keep=False, stop=None),
+        ).document(),
         "backwards": in_memory,
         "in_memory": in_memory,
         "rows": [asdict(row) for row in ROWS],

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.documents.job import Job
+from pipeline.documents.machine import Settings
 from pipeline.guest import locales, programs, serial_port, tree
 from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import Report
@@ -42,12 +43,13 @@ STRANGE = {
 
 def main() -> None:
     play = json.loads((HERE / "play.json").read_text())
-    os.umask(int(play["machine"]["umask"], 8))
-    job = GuestJob(Job.of(play["job"]), play["machine"], scratch(play))
+    machine = Settings.of(play["machine"])
+    os.umask(int(machine.factors.umask, 8))
+    job = GuestJob(Job.of(play["job"]), machine, scratch(play))
     started = int(time.time())
     copy(job.tree, backwards=play["backwards"], given=play["given"])
     serial_port._find_port = lambda: Path("/dev/stderr")
-    locales.make(job.machine["locale"])
+    locales.make(job.machine.factors.locale)
     factors = {**witness(job.tree), "sorting": sorted_inside(job)}
     alone = {}
     for row in play["rows"]:
@@ -72,7 +74,7 @@ def scratch(play: dict[str, Any]) -> Path:
 
 def build(job: GuestJob, play: dict[str, Any], log: Report, times: Times) -> None:
     """Run the generators as hooks, then the shared hooks, the initramfs and the cleaning."""
-    env = programs.environment(job.machine, job.epoch)
+    env = programs.environment(job.machine.factors, job.epoch)
     rows = [row for row in play["rows"] if row["hook"]]
     scripts = {row["name"]: f"#!/bin/sh\nset -e\n{row['does']}\n" for row in rows}
     for name, does in {**scripts, **play["hooks"]}.items():
@@ -132,7 +134,7 @@ def sorted_inside(job: GuestJob) -> list[str]:
     """Tell how a hook sorts, with its own locale and with one that it asks for."""
     sort = "printf '%s\\n' b A a B"
     does = f"{sort} | sort >/sorted; {sort} | LC_ALL=C.UTF-8 sort >>/sorted"
-    env = programs.environment(job.machine, job.epoch)
+    env = programs.environment(job.machine.factors, job.epoch)
     tree.in_chroot(job.tree, Report(), env, ["sh", "-ec", does], blame="sort")
     found = (job.tree / "sorted").read_text().splitlines()
     (job.tree / "sorted").unlink()

@@ -10,9 +10,11 @@ import pytest
 from pipeline.documents.inputs import Inputs
 from pipeline.documents.job import Job
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.machine import Settings
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.source import Source
 from pipeline.documents.timings import Timings
+from tests import machine_settings
 from tests.unit.farm.test_job import INPUTS, SOURCE, WRITTEN
 
 JOB = parse_json(WRITTEN)
@@ -27,6 +29,7 @@ PACKAGE: dict[str, object] = {
 }
 WHOLE = {**INPUTS, "packages": [PACKAGE]}
 TIMINGS: dict[str, Any] = {"steps": {"20-bootstrap": 98.2}, "ledger": 1.4, "by_hand": {}}
+MAY_BE_NEGATIVE = ("clock_offset_days", "clock_offset_minutes")
 READERS: list[tuple[Callable[[Any], Any], dict[str, Any]]] = [
     (Source.of, SOURCE),
     (Source.of, {**SOURCE, "tag": None}),
@@ -35,6 +38,7 @@ READERS: list[tuple[Callable[[Any], Any], dict[str, Any]]] = [
     (Job.of, JOB),
     (Job.of, {**JOB, "local": None}),
     (Timings.of, TIMINGS),
+    (Settings.of, machine_settings.DOCUMENT),
 ]
 
 
@@ -52,7 +56,8 @@ def test_every_field_is_needed_and_checked(
     for name in document:
         with pytest.raises(Malformed, match=f"{name} is missing"):
             read({key: value for key, value in document.items() if key != name})
-        for odd in (-1, "\x00", ["\x00"], {"x": "y"}):
+        negative = -(2**20) if name in MAY_BE_NEGATIVE else -1
+        for odd in (negative, "\x00", ["\x00"], {"x": "y"}):
             with pytest.raises(Malformed, match=f"^{name}"):
                 read({**document, name: odd})
 

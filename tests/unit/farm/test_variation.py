@@ -3,6 +3,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_the_variables_mean_nothing_and_do_no_harm(
             variables = choice.variation.environment_variables
             assert len(variables) == VARIABLES
             assert all(re.fullmatch("[A-Z]{8,24}", name) for name in variables)
-            machine = {**choice.variation.model_dump(), "user": "ada"}
+            machine = replace(choice.variation.factors(), user="ada")
             environment = programs.environment(machine, 1)
             assert environment.items() >= variables.items()
             assert environment["PATH"].startswith("/usr/local/sbin")

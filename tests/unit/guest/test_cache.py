@@ -18,9 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.documents.machine import Layer
 from pipeline.documents.progress import STATUS_INFRASTRUCTURE
 from pipeline.guest import cache
-from pipeline.guest.cache import Keeper, Layer
+from pipeline.guest.cache import Keeper
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.times import SECOND

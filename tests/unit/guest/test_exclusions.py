@@ -13,6 +13,7 @@ from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
 from tests.jobs import make_document
+from tests.machine_settings import make_settings
 
 NAME = "images/live/mini/exclude"
 ROOT = Path(__file__).parents[3]
@@ -31,7 +32,7 @@ class Log:
 
 @pytest.fixture
 def job(tmp_path: Path) -> GuestJob:
-    made = GuestJob(make_document(), {}, tmp_path / "work")
+    made = GuestJob(make_document(), make_settings(), tmp_path / "work")
     made.image_folder.mkdir(parents=True)
     made.tree.mkdir()
     return made

@@ -10,11 +10,14 @@ from pipeline.documents.system_partition import SWITCH, switch
 from pipeline.guest import grub
 from pipeline.guest.job import GuestJob
 from tests.jobs import make_document
+from tests.machine_settings import make_settings
 
 
 def job(folder: Path, version: str, parameters: str = "") -> GuestJob:
     (folder / "binary/live").mkdir(parents=True)
-    return GuestJob(make_document(version=version, kernel_parameters=parameters), {}, folder)
+    return GuestJob(
+        make_document(version=version, kernel_parameters=parameters), make_settings(), folder
+    )
 
 
 @pytest.mark.parametrize("version", ["3.3", "0~abcdef123456", "3.3-rc1+really_3", "x" * 80])

@@ -13,6 +13,7 @@ from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
 from tests.jobs import make_document
+from tests.machine_settings import make_settings
 
 SHARED = "../../../../../hooks/chroot/50-shared.hook.chroot"
 HOOK = "images/live/mini/hooks/normal/10-a.hook.chroot"
@@ -20,7 +21,7 @@ HOOK = "images/live/mini/hooks/normal/10-a.hook.chroot"
 
 @pytest.fixture
 def job(tmp_path: Path) -> GuestJob:
-    made = GuestJob(make_document(), {}, tmp_path / "work")
+    made = GuestJob(make_document(), make_settings(), tmp_path / "work")
     (made.image_folder / "hooks/normal").mkdir(parents=True)
     shared = made.work / "source/hooks/chroot/50-shared.hook.chroot"
     shared.parent.mkdir(parents=True)

@@ -24,6 +24,7 @@ from pipeline.guest.serial_port import StepFailed
 from pipeline.machines import engine
 from tests import jobs
 from tests.jobs import make_document
+from tests.machine_settings import WRITTEN, make_settings
 
 CONTENT = {"one_1.0_all.deb": b"one", "two_1%3a2_amd64.deb": b"two" * 1000}
 Members = dict[str, bytes | Path]
@@ -127,7 +128,7 @@ def job(tmp_path: Path) -> GuestJob:
         "kits": [KIT, KIT_OF_IMAGE],
     }
     (tmp_path / "work").mkdir()
-    return GuestJob(make_document(**document), {}, tmp_path / "work")
+    return GuestJob(make_document(**document), make_settings(), tmp_path / "work")
 
 
 def write(disk: Path, files: Members, *more: tarfile.TarInfo) -> None:
@@ -326,7 +327,7 @@ packages = st.builds(
 def test_any_lock_is_read_as_it_was_written(found: list[lock.Package]) -> None:
     with TemporaryDirectory() as folder:
         (Path(folder) / "lock").write_bytes(lock.dump(make_lock(*found)))
-        of_machine = GuestJob(make_document(), {}, Path(folder))
+        of_machine = GuestJob(make_document(), make_settings(), Path(folder))
         for user in ("image", "build"):
             used = [p for p in sorted(found, key=lambda p: p.name) if user in p.used_by]
             assert list(lock_of(of_machine, user)) == used
@@ -342,11 +343,32 @@ def test_the_lock_is_read_once(job: GuestJob) -> None:
 
 def test_a_malformed_job_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_of_guest, "HANDED_OVER", tmp_path)
-    (tmp_path / "machine.json").write_text("{}")
+    (tmp_path / "machine.json").write_bytes(WRITTEN)
     (tmp_path / "job.json").write_text(json.dumps(jobs.DOCUMENT))
-    assert read_documents() == (make_document(), {})
+    assert read_documents() == (make_document(), make_settings())
     (tmp_path / "job.json").write_text(json.dumps({**jobs.DOCUMENT, "epoch": "1"}))
     with pytest.raises(StepFailed, match=r"job\.json: epoch is '1'") as caught:
+        read_documents()
+    assert caught.value.status == STATUS_INPUTS
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (b"{}", "description is missing"),
+        (WRITTEN.replace(b'"0022"', b"18"), "umask is 18"),
+        (WRITTEN.replace(b'"head": 7', b'"head": -7'), r"trees\.begin\[0\]\.head is -7"),
+        (WRITTEN.replace(b'"open_files": 1024', b'"user": "x"'), "the key 'user' twice"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_malformed_settings_are_refused(
+    content: bytes, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_of_guest, "HANDED_OVER", tmp_path)
+    (tmp_path / "job.json").write_text(json.dumps(jobs.DOCUMENT))
+    (tmp_path / "machine.json").write_bytes(content)
+    with pytest.raises(StepFailed, match=rf"machine\.json: .*{shown}") as caught:
         read_documents()
     assert caught.value.status == STATUS_INPUTS
 

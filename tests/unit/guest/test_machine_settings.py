@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.guest import machine
-
-SEED = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
+from tests.machine_settings import SEED, make_factors
 
 
 def test_limits_are_inherited_by_programs() -> None:
     script = (
         "from pipeline.guest.machine import set_limits; import subprocess;"
-        "set_limits({'open_files': 512, 'processes': 700});"
+        "from tests.machine_settings import make_factors;"
+        "set_limits(make_factors(open_files=512, processes=700));"
         "subprocess.run(['cat', '/proc/self/limits'], check=True)"
     )
     done = subprocess.run(
@@ -31,7 +31,7 @@ def test_ext4_has_the_seed_of_its_order(tmp_path: Path) -> None:
     disk = tmp_path / "scratch.raw"
     with disk.open("wb") as file:
         file.truncate(8 * 1024 * 1024)
-    settings = {"scratch_filesystem": "ext4", "directory_seed": SEED}
+    settings = make_factors(scratch_filesystem="ext4", directory_seed=SEED)
     env = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
     subprocess.run(machine.mkfs(settings, os.fspath(disk)), env=env, check=True)
     said = subprocess.run(
@@ -42,5 +42,5 @@ def test_ext4_has_the_seed_of_its_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_the_others_have_no_seed(kind: str) -> None:
-    settings = {"scratch_filesystem": kind, "directory_seed": SEED}
+    settings = make_factors(scratch_filesystem=kind, directory_seed=SEED)
     assert machine.mkfs(settings, "/dev/vdc") == [f"mkfs.{kind}", "-qf", "/dev/vdc"]

@@ -17,6 +17,7 @@ from pipeline.guest.job import GuestJob
 from pipeline.guest.output_disk import hand_over
 from pipeline.guest.serial_port import Report, StepFailed
 from tests.jobs import make_document
+from tests.machine_settings import make_settings
 
 EPOCH = 1_766_400_000
 MIB = 1024 * 1024
@@ -93,7 +94,7 @@ def _older_squashfs_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def make_job(work: Path) -> GuestJob:
-    job = GuestJob(make_document(**DOCUMENT), {}, work)
+    job = GuestJob(make_document(**DOCUMENT), make_settings(), work)
     (job.tree / "boot").mkdir(parents=True)
     (job.tree / "boot/vmlinuz-6.12").write_text("kernel")
     (job.tree / "boot/initrd.img-6.12").write_text("initramfs")

@@ -23,6 +23,7 @@ from pipeline.guest import local_archive, main, packages, tree
 from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
 from tests.jobs import make_document
+from tests.machine_settings import make_settings
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can hand files to others")
 
@@ -65,7 +66,7 @@ def make_job(work: Path, *more: dict[str, Any]) -> GuestJob:
         "suite": "trixie",
         "local": {"sources": [SOURCE], "packages": local},
     }
-    made = GuestJob(make_document(**document), {"user": "ada", "build_path": "/srv/work"}, work)
+    made = GuestJob(make_document(**document), make_settings(build_path="/srv/work"), work)
     made.artifacts.mkdir(parents=True)
     folder = made.image_folder / "packages/greeter/debian"
     folder.mkdir(parents=True)

@@ -18,6 +18,7 @@ from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.squashfs_sort import options, parse
 from pipeline.guest.tree import check_configuration
 from tests.jobs import make_document
+from tests.machine_settings import make_settings
 
 NAME = "images/live/mini/squashfs.sort"
 EPOCH = 1_766_400_000
@@ -36,7 +37,7 @@ class Log:
 
 def make_job(work: Path, names: Iterable[str] = (), sort: str | None = None) -> GuestJob:
     """Make a tree of files, filled in the given order; each says its name first."""
-    job = GuestJob(make_document(), {}, work)
+    job = GuestJob(make_document(), make_settings(), work)
     job.image_folder.mkdir(parents=True)
     job.tree.mkdir()
     for name in names:

@@ -14,6 +14,7 @@ from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.times import Times
 from tests.jobs import make_document
+from tests.machine_settings import make_settings
 
 EPOCH = 1_700_000_000
 TIMES = Times(EPOCH, EPOCH)
@@ -21,7 +22,7 @@ TIMES = Times(EPOCH, EPOCH)
 
 @pytest.fixture
 def job(tmp_path: Path) -> GuestJob:
-    made = GuestJob(make_document(epoch=EPOCH), {}, tmp_path / "work")
+    made = GuestJob(make_document(epoch=EPOCH), make_settings(), tmp_path / "work")
     made.image_folder.mkdir(parents=True)
     made.tree.mkdir()
     return made

@@ -21,10 +21,10 @@ from pipeline.base.errors import (
 )
 from pipeline.base.files import alone, read_json, write_json
 from pipeline.documents.disks import LOCK, REPOSITORY, SOURCE_TAR
+from pipeline.documents.machine import Factor, Settings
 from pipeline.documents.source import EARLIEST
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
-from pipeline.guest import cache
 from pipeline.machines import attempt as attempts
 from pipeline.machines import engine, machine, stage
 from pipeline.machines import plan as plans
@@ -33,6 +33,7 @@ from pipeline.machines.builder import Builder
 from pipeline.machines.host import Mirrors
 from pipeline.machines.machine import Machine
 from pipeline.machines.trees import KeptLayer
+from tests.machine_settings import SEED, WRITTEN
 from tests.prepared_run import SOURCE, make_farm, make_run
 
 
@@ -312,6 +313,26 @@ def made_layers() -> list[KeptLayer]:
     ]
 
 
+def machine_json(made: Any, workspace: Workspace, begun: list[KeptLayer], folder: Path) -> bytes:
+    """Return `machine.json` of an input disk."""
+    with tarfile.open(attempts.input_disk(made, workspace, begun, folder / "input.tar")) as tar:
+        file = tar.extractfile("machine.json")
+        assert file
+        return file.read()
+
+
+def test_the_form_of_machine_json_stays(run: Run, workspace: Workspace, tmp_path: Path) -> None:
+    """The machine, which another version may have carried in, is given these bytes."""
+    made = plans.make_plan(run, workspace, "alpha", measure=True)
+    varied: dict[str, Factor] = {
+        "environment_variables": {"ABCDEFGH": " ~"},
+        "directory_seed": SEED,
+    }
+    course = plans.Course(keep=True, stop="30-includes")
+    made = replace(made, choice=made.choice.with_factors(varied), course=course)
+    assert machine_json(made, workspace, made_layers(), tmp_path) == WRITTEN
+
+
 def test_a_machine_that_begins_with_a_kept_tree_gets_no_packages(
     run: Run, workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -322,14 +343,14 @@ def test_a_machine_that_begins_with_a_kept_tree_gets_no_packages(
         assert not [name for name in tar.getnames() if name.startswith(REPOSITORY)]
         file = tar.extractfile("machine.json")
         assert file
-        request = json.loads(file.read())["trees"]
-    assert [(layer["step"], layer["offset"]) for layer in request["begin"]] == [
+        trees = Settings.of(json.loads(file.read())).trees  # as the machine reads it
+    assert [(layer.step, layer.offset) for layer in trees.begin] == [
         ("20-bootstrap", 0),
         ("30-includes", 1000),
     ]
-    assert request["keep"] is True
-    assert request["stop"] is None
-    assert cache.layers(request["begin"])[1].head == 7  # as the machine reads it
+    assert trees.keep is True
+    assert trees.stop is None
+    assert trees.begin[1].head == 7
 
 
 def test_both_environments_get_the_same_job(run: Run, workspace: Workspace) -> None:

@@ -20,6 +20,7 @@ from pipeline.guest.kits import stage
 from pipeline.guest.media import SQUASHFS_OPTIONS
 from pipeline.guest.serial_port import StepFailed
 from tests.jobs import make_document
+from tests.machine_settings import make_settings
 
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"}
 NEW = b"new\n"
@@ -89,7 +90,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GuestJob:
         "compression": "fast",
         "kits": [{"from": version, **OF_LEDGER} for version in ("3.1", "3.2")],
     }
-    job = GuestJob(make_document(**document), {}, tmp_path)
+    job = GuestJob(make_document(**document), make_settings(), tmp_path)
     for folder in (job.tree, job.binary / "live", job.artifacts):
         folder.mkdir(parents=True)
     job.tree.chmod(0o755)
