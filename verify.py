@@ -915,10 +915,13 @@ class Fields:
 
     def line(self, name: str, limit: int = TEXT_LIMIT) -> str:
         """Return a text of one line, which may be empty, with all but control characters."""
-        value = self.any(name)
-        if not isinstance(value, str) or len(value) > limit or CONTROL.search(value):
-            raise Malformed(f"{self.path(name)} is {value!r:.100}, not a line of text")
-        return value
+        return self._line(self.path(name), self.any(name), limit)
+
+    def lines(self, name: str, limit: int = LIST_LIMIT) -> tuple[str, ...]:
+        """Return a list of texts as `line` reads them."""
+        return tuple(
+            self._line(place, value, TEXT_LIMIT) for place, value in self._elements(name, limit)
+        )
 
     def one_of(self, name: str, *values: str) -> str:
         """Return a text that is one of `values`."""
@@ -937,12 +940,16 @@ class Fields:
 
     def number(self, name: str, low: int = 0, high: int = NUMBER_LIMIT) -> int:
         """Return an integer from `low` to `high`."""
-        value = self.any(name)
-        if type(value) is not int or not low <= value <= high:
-            raise Malformed(
-                f"{self.path(name)} is {value!r:.40}, not a number from {low} to {high}"
-            )
-        return value
+        return self._number(self.path(name), self.any(name), low, high)
+
+    def optional_number(self, name: str) -> int | None:
+        """Return a number, or None if the field is null."""
+        return None if self.is_null(name) else self.number(name)
+
+    def numbers(self, name: str, limit: int = LIST_LIMIT) -> tuple[int, ...]:
+        """Return a list of numbers."""
+        elements = self._elements(name, limit)
+        return tuple(self._number(place, value, 0, NUMBER_LIMIT) for place, value in elements)
 
     def real(self, name: str, low: float = 0.0, high: float = float(NUMBER_LIMIT)) -> float:
         """Return a number from `low` to `high`, which may have a fraction."""
@@ -1001,6 +1008,18 @@ class Fields:
             raise Malformed(f"{self.path(name)} has over {limit} elements")
         for number, value in enumerate(values):
             yield f"{self.path(name)}[{number}]", value
+
+    @staticmethod
+    def _line(place: str, value: Any, limit: int) -> str:
+        if not isinstance(value, str) or len(value) > limit or CONTROL.search(value):
+            raise Malformed(f"{place} is {value!r:.100}, not a line of text")
+        return value
+
+    @staticmethod
+    def _number(place: str, value: Any, low: int, high: int) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise Malformed(f"{place} is {value!r:.40}, not a number from {low} to {high}")
+        return value
 
     @staticmethod
     def _text(place: str, value: Any, pattern: re.Pattern[str] | None) -> str:

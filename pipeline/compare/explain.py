@@ -9,7 +9,7 @@ left unexplained.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.base.errors import TwinbuildError
@@ -19,76 +19,28 @@ from pipeline.compare.built import Built, open_built
 from pipeline.compare.environments import read_facts
 from pipeline.compare.folders import Folders
 from pipeline.compare.ledger import LedgerEntry
-from pipeline.compare.properties import Values, raw_values, read_entries, values_of
+from pipeline.compare.properties import raw_values, read_entries, values_of
+from pipeline.documents.explanation import DiffoscopeOutput, Explained, Explanation
 from pipeline.documents.verdict import Difference, Verdict
 from pipeline.farm.run import Run
 from pipeline.farm.run_view import RunView
 from pipeline.look import diffoscope
 from pipeline.look.causes.classify import distinct, find_causes_of_values, known_factors
-from pipeline.look.causes.facts import Cause, Pair
+from pipeline.look.causes.facts import Pair
 from pipeline.look.causes.properties import only_in_one
 from pipeline.look.causes.spots import is_text
 from pipeline.look.containers import Sides
-from pipeline.look.diffoscope import Output
-from pipeline.look.findings import EQUAL, Findings, Inside, Leaf, look_into, shortened
+from pipeline.look.findings import EQUAL, Findings, Leaf, look_into, shortened
 from pipeline.look.formats.source import Source
 from pipeline.look.places import REFUSED, say_reason
-from pipeline.look.shown import Shown
 from pipeline.look.twins import find_twins
 
-FORMAT = "twinbuild-explanation/1"
 FILES_LIMIT = 40
 NOTIFIED = 3  # differences
 TIME_LIMIT_S = 30.0
 ASKED_LIMIT = 3  # what diffoscope is asked about
 ARTIFACTS = "the artifacts"  # instead of a step, where no ledger names anything
 IN_CONTENT = frozenset({"content", "size"})
-
-
-@dataclass(frozen=True)
-class Explained:
-    """A path that differs: since which step, in what, how it looks, and what usually makes it.
-
-    `offset` is the first byte that differs, `bytes` how many do. `inside` goes on within an image,
-    an archive or what is packed. `diffoscope` is its output. `note` says why there is nothing
-    to look at, or less than all.
-    """
-
-    path: str
-    step: str
-    kinds: tuple[str, ...]
-    offset: int | None = None
-    bytes: int | None = None
-    values: tuple[Values, ...] = ()
-    shown: Shown | None = None
-    causes: tuple[Cause, ...] = ()
-    inside: tuple[Inside, ...] = ()
-    note: str = ""
-    diffoscope: Output | None = None
-
-    def sentence(self) -> str:
-        """Say the most important of it in a line."""
-        what = f"{self.path} differs in {', '.join(self.kinds)}"
-        if self.kinds[0].startswith("only-in-"):
-            what = f"{self.path} is {self.kinds[0].replace('-', ' ')}"
-        where = f", {self.bytes} bytes from byte {self.offset} on" if self.bytes else ""
-        inside = "".join(f", in {i.where} {i.path} ({i.kind})" for i in self.inside[:1])
-        looks = "".join(f"; looks like {c.name}: {c.evidence}" for c in self.causes[:1])
-        return plain(f"step {self.step}: {what}{where}{inside}{looks}")
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """All that was explained of a run: `factors` are those in which the environments differ.
-
-    `diffoscope` says what part it had.
-    """
-
-    environments: tuple[str, str]
-    factors: tuple[str, ...]
-    files: tuple[Explained, ...]
-    left_out: int
-    diffoscope: str = ""
 
 
 def explain(run: Run, verdict: Verdict, *, notify: Callable[[str], None]) -> Path | None:
@@ -102,14 +54,26 @@ def explain(run: Run, verdict: Verdict, *, notify: Callable[[str], None]) -> Pat
         return None
     begin = time.monotonic()
     found = _explain(run, verdict, begin + TIME_LIMIT_S)
-    write_json(path, {"format": FORMAT, **asdict(found)})
+    write_json(path, found.document())
     notify(f"explain: {len(found.files)} of the differences in {time.monotonic() - begin:.1f} s")
     for file in found.files[:NOTIFIED]:
-        notify(f"explain: {file.sentence()}")
+        notify(f"explain: {_sentence(file)}")
     notify(f"explain: {found.diffoscope}")
     if found.factors:
         notify(f"explain: the environments differ in {', '.join(found.factors)}")
     return path
+
+
+def _sentence(explained: Explained) -> str:
+    """Say the most important of it in a line."""
+    what = f"{explained.path} differs in {', '.join(explained.kinds)}"
+    if explained.kinds[0].startswith("only-in-"):
+        what = f"{explained.path} is {explained.kinds[0].replace('-', ' ')}"
+    count, inside = explained.bytes, explained.inside[:1]
+    where = f", {count} bytes from byte {explained.offset} on" if count else ""
+    deeper = "".join(f", in {i.where} {i.path} ({i.kind})" for i in inside)
+    looks = "".join(f"; looks like {c.name}: {c.evidence}" for c in explained.causes[:1])
+    return plain(f"step {explained.step}: {what}{where}{deeper}{looks}")
 
 
 def _explain(run: Run, verdict: Verdict, deadline: float) -> Explanation:
@@ -149,7 +113,7 @@ class _Diffoscope:
             return self._unusable
         return f"diffoscope looked at {self._asked} of the differences, which had no known cause"
 
-    def say(self, found: Explained, leaf: Leaf | None) -> Output | None:
+    def say(self, found: Explained, leaf: Leaf | None) -> DiffoscopeOutput | None:
         known = any(not cause.weak for cause in found.causes)
         if self._unusable or known or leaf is None or not leaf.whole:
             return None

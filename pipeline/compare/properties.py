@@ -3,24 +3,15 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
 from pipeline.base.errors import TwinbuildError
 from pipeline.base.plain import plain
 from pipeline.compare.ledger import LedgerEntry, parse, read_blocks
+from pipeline.documents.explanation import Values
 from pipeline.farm.run import Run
 from pipeline.look.causes.facts import Pair
-
-
-@dataclass(frozen=True)
-class Values:
-    """What a property of a path is on each side, as text."""
-
-    kind: str
-    left: str
-    right: str
 
 
 def read_entries(

@@ -3,7 +3,8 @@
 
 Its documents may be missing, damaged or hostile, on any run and most of all on one that failed. So
 nothing is raised here: a document is there, missing, or unreadable with the reason, and malformed
-fields become None. Texts are as a build wrote them: who shows them makes them safe.
+fields become None. Texts are as a build wrote them: who shows them makes them safe. A malformed
+explanation is unreadable as a whole: it is the farm's own, and can be made again.
 """
 
 import os
@@ -17,7 +18,9 @@ from typing import Any, Generic, Literal, TypeVar
 from pipeline.base import dsse
 from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError
 from pipeline.base.files import open_plain, read_json
+from pipeline.documents.explanation import Explanation
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.malformed import Malformed
 from pipeline.farm.run import Request, Run
 
 PROGRESS_BYTES = 16 * 1024 * 1024
@@ -276,9 +279,16 @@ class RunView:
         return RunDocument(_verdict(document.content))
 
     @cached_property
-    def explanation(self) -> RunDocument[Mapping[str, Any]]:
-        """The fields of `explanation.json`: what differs, down to the bytes."""
-        return _read(self.run.folder / "explanation.json")
+    def explanation(self) -> RunDocument[Explanation]:
+        """What differs, down to the bytes; unreadable if one field is malformed."""
+        path = self.run.folder / "explanation.json"
+        document = _read(path)
+        if document.content is None:
+            return RunDocument(None, document.fault)
+        try:
+            return RunDocument(Explanation.of(document.content))
+        except Malformed as error:
+            return RunDocument(None, f"{path}: {error}")
 
     @property
     def page(self) -> Path:

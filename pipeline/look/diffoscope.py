@@ -8,12 +8,12 @@ of them end with it. Where there can be no sandbox it is not run.
 
 import re
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.base import command
 from pipeline.base.errors import InfrastructureFailed, UsageError
 from pipeline.base.plain import plain
+from pipeline.documents.explanation import DiffoscopeOutput
 from pipeline.look import sandbox
 
 PROGRAM = "diffoscope"
@@ -32,15 +32,6 @@ MISSING = "diffoscope is not installed, and not needed"
 DIFFERENT = 1
 
 
-@dataclass(frozen=True)
-class Output:
-    """What diffoscope printed, safe for a terminal; `note` is why that is nothing."""
-
-    lines: tuple[str, ...] = ()
-    cut: bool = False
-    note: str = ""
-
-
 def unusable() -> str:
     """Return why diffoscope cannot be asked, in a sentence; nothing if it can."""
     try:
@@ -51,7 +42,7 @@ def unusable() -> str:
     return plain(f"diffoscope was not run: {refusal}") if refusal else ""
 
 
-def ask(name: str, contents: tuple[bytes, bytes]) -> Output:
+def ask(name: str, contents: tuple[bytes, bytes]) -> DiffoscopeOutput:
     """Let diffoscope compare two contents; the ending of `name` says which format they may have."""
     kept = NAME.search(name)
     limits = [f"--as={MEMORY_LIMIT}", f"--fsize={FILE_LIMIT}", f"--cpu={TIMEOUT_S:.0f}", "--core=0"]
@@ -77,15 +68,16 @@ def ask(name: str, contents: tuple[bytes, bytes]) -> Output:
                 accept=(DIFFERENT,),
             )
         except (InfrastructureFailed, UsageError) as error:
-            return Output(note=plain(f"diffoscope failed: {error.what.partition(': ')[0]}"))
+            what = error.what.partition(": ")[0]
+            return DiffoscopeOutput(note=plain(f"diffoscope failed: {what}"))
         return _lines(out)
 
 
-def _lines(out: Path) -> Output:
+def _lines(out: Path) -> DiffoscopeOutput:
     with out.open("rb") as file:
         content = file.read(FILE_LIMIT // 64)
     lines = content.decode(errors="replace").splitlines()[2:]  # the names of both files
     if not lines:  # a program that dies of its limits may have the status of a difference
-        return Output(note="diffoscope failed: it printed nothing")
+        return DiffoscopeOutput(note="diffoscope failed: it printed nothing")
     shown = tuple(plain(line.expandtabs(4), limit=LINE_LIMIT) for line in lines[:LINES_LIMIT])
-    return Output(shown, cut=len(lines) > LINES_LIMIT)
+    return DiffoscopeOutput(shown, cut=len(lines) > LINES_LIMIT)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.base.plain import plain
+from pipeline.documents.explanation import Cause, Inside, Shown
 from pipeline.look.causes.classify import distinct, find_causes_of_values
-from pipeline.look.causes.facts import Cause, Pair
+from pipeline.look.causes.facts import Pair
 from pipeline.look.causes.headers import in_headers
 from pipeline.look.causes.inside import find_causes_of_place
 from pipeline.look.causes.properties import only_in_one
@@ -16,7 +17,7 @@ from pipeline.look.formats.scan import describe, scan
 from pipeline.look.formats.source import Spool, common
 from pipeline.look.locate import locate_contents
 from pipeline.look.places import Place
-from pipeline.look.shown import Shown, show
+from pipeline.look.shown import show
 from pipeline.look.twins import find_twins
 
 WORK = 1024**3  # as Spool counts it, for one pair
@@ -25,25 +26,6 @@ EVIDENCE_LIMIT = 400
 EQUAL = "the contents are equal"
 ONLY = "only-in-"
 NOT_CONTENT = "["  # structures and regions of a format are named in brackets
-
-
-@dataclass(frozen=True)
-class Inside:
-    """What differs in a content that is an image, an archive or packed.
-
-    `where`, `path`, `kind`, `offset` and `bytes` are those of locate's places; `left` and `right`
-    are the values that differ, where that is not bytes.
-    """
-
-    where: str
-    path: str
-    kind: str
-    offset: int | None = None
-    bytes: int | None = None
-    left: str = ""
-    right: str = ""
-    shown: Shown | None = None
-    causes: tuple[Cause, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 """Two contents as people look at them: texts line by line, anything else as bytes. Bounded."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from difflib import unified_diff
 
 from pipeline.base.plain import plain
+from pipeline.documents.explanation import Row, Shown
 from pipeline.look.causes.spots import common_prefix, differing_runs, is_text
 
 LINES_LIMIT = 60
@@ -14,25 +14,6 @@ LINE_LIMIT = 300
 WINDOW = 400  # lines from the first that differs on, among which they are compared
 CONTEXT = 3
 ROW = 16
-
-
-@dataclass(frozen=True)
-class Row:
-    """Sixteen bytes of each side from `offset` on, in hexadecimal; `marks` number what differs."""
-
-    offset: int
-    left: str
-    right: str
-    marks: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A difference to look at: the `lines` of a unified diff, or `rows` of bytes; `cut` if more."""
-
-    lines: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
-    cut: bool = False
 
 
 def show(left: bytes, right: bytes) -> Shown:

@@ -5,14 +5,22 @@
 and of limited length; each form escapes them for itself.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from pipeline.documents.explanation import (
+    Cause,
+    DiffoscopeOutput,
+    Explained,
+    Explanation,
+    Inside,
+    Row,
+    Shown,
+)
 from pipeline.farm.run import Request, Run
-from pipeline.farm.run_view import ArtifactView, RunView, VerdictView, mapping, whole_number
+from pipeline.farm.run_view import ArtifactView, RunView, VerdictView
 from pipeline.report import parts
 from pipeline.report.advice import read_advice
-from pipeline.report.parts import ITEMS_LIMIT, Section, items, text
+from pipeline.report.parts import ITEMS_LIMIT, Section, text
 
 FORMAT = "twinbuild-report/1"
 HEADLINES = {
@@ -28,6 +36,8 @@ CAUSES_LIMIT = 20
 INSIDE_LIMIT = 20
 ROW_TEXT = 80
 REASONS_LIMIT = 50
+NO_EXPLANATION = Explanation((), (), (), 0)
+NOTHING_SHOWN, NO_OUTPUT = Shown(), DiffoscopeOutput()
 NO_VERDICT = VerdictView(None, False, (), (), (), ())  # noqa: FBT003
 
 
@@ -38,7 +48,7 @@ def collect(run: Run) -> Section:
     state = verdict.verdict if verdict.verdict in STATES else "unfinished"
     only = state == "differ" and verdict.only_expected
     environments = [parts.environment(environment) for environment in seen.environments.values()]
-    explanation = seen.explanation.content or {}
+    explanation = seen.explanation.content or NO_EXPLANATION
     differences, left_out = _differences(explanation, verdict)
     found = sorted({cause["name"] for d in differences for cause in d["causes"]})
     advice = read_advice()
@@ -59,7 +69,7 @@ def collect(run: Run) -> Section:
         "artifacts": [_artifact(one) for one in verdict.artifacts[:ITEMS_LIMIT]],
         "differences": differences,
         "left_out": left_out,
-        "diffoscope": text(explanation.get("diffoscope")),
+        "diffoscope": text(explanation.diffoscope),
         "advice": {name: advice[name] for name in found if name in advice},
         "released": seen.released,
     }
@@ -98,9 +108,9 @@ def _artifact(artifact: ArtifactView) -> Section:
     }
 
 
-def _differences(explanation: Mapping[str, Any], verdict: VerdictView) -> tuple[list[Section], int]:
+def _differences(explanation: Explanation, verdict: VerdictView) -> tuple[list[Section], int]:
     """Return the differences, those that were explained first, and how many are left out."""
-    explained = [_explained(mapping(file)) for file in items(explanation.get("files"))]
+    explained = [_explained(file) for file in explanation.files[:ITEMS_LIMIT]]
     seen = {(d["step"], d["path"]) for d in explained}
     more: dict[tuple[str, str], list[str]] = {}
     for difference in verdict.differences[:ITEMS_LIMIT]:
@@ -114,8 +124,7 @@ def _differences(explanation: Mapping[str, Any], verdict: VerdictView) -> tuple[
     others = [_unexplained(step, path, kinds) for (step, path), kinds in more.items()]
     for shown in explained + others:
         shown["expected"] = expected.get(shown["path"], "")
-    left_out = whole_number(explanation.get("left_out")) or 0
-    return explained + others, max(0, left_out - len(others))
+    return explained + others, max(0, explanation.left_out - len(others))
 
 
 def _unexplained(step: str, path: str, kinds: list[str]) -> Section:
@@ -132,65 +141,65 @@ def _unexplained(step: str, path: str, kinds: list[str]) -> Section:
     return {"step": step, "path": path, "kinds": kinds, "cut": False, "note": "", **empty}
 
 
-def _explained(fields: Mapping[str, Any]) -> Section:
-    shown = mapping(fields.get("shown"))
-    values = [mapping(value) for value in items(fields.get("values"))]
+def _explained(file: Explained) -> Section:
     return {
-        "step": text(fields.get("step")),
-        "path": text(fields.get("path")),
-        "kinds": [text(kind) for kind in items(fields.get("kinds"))],
-        "offset": whole_number(fields.get("offset")),
-        "bytes": whole_number(fields.get("bytes")),
-        "values": [{k: text(v.get(k)) for k in ("kind", "left", "right")} for v in values],
-        **_shown(shown),
-        "causes": _causes(fields),
-        "inside": [_inside(mapping(one)) for one in items(fields.get("inside"))[:INSIDE_LIMIT]],
-        "diffoscope": _diffoscope(mapping(fields.get("diffoscope"))),
-        "note": text(fields.get("note")),
+        "step": text(file.step),
+        "path": text(file.path),
+        "kinds": [text(kind) for kind in file.kinds],
+        "offset": file.offset,
+        "bytes": file.bytes,
+        "values": [
+            {"kind": text(one.kind), "left": text(one.left), "right": text(one.right)}
+            for one in file.values
+        ],
+        **_shown(file.shown or NOTHING_SHOWN),
+        "causes": _causes(file.causes),
+        "inside": [_inside(one) for one in file.inside[:INSIDE_LIMIT]],
+        "diffoscope": _diffoscope(file.diffoscope or NO_OUTPUT),
+        "note": text(file.note),
     }
 
 
-def _shown(fields: Mapping[str, Any]) -> Section:
+def _shown(shown: Shown) -> Section:
     return {
-        "lines": [text(line) for line in items(fields.get("lines"))[:LINES_LIMIT]],
-        "rows": [_row(mapping(row)) for row in items(fields.get("rows"))[:LINES_LIMIT]],
-        "cut": fields.get("cut") is True,
+        "lines": [text(line) for line in shown.lines[:LINES_LIMIT]],
+        "rows": [_row(row) for row in shown.rows[:LINES_LIMIT]],
+        "cut": shown.cut,
     }
 
 
-def _inside(fields: Mapping[str, Any]) -> Section:
+def _inside(inside: Inside) -> Section:
     """Return what differs inside a packed content."""
     return {
-        **{name: text(fields.get(name)) for name in ("where", "path", "kind", "left", "right")},
-        **{name: whole_number(fields.get(name)) for name in ("offset", "bytes")},
-        **_shown(mapping(fields.get("shown"))),
-        "causes": _causes(fields),
+        "where": text(inside.where),
+        "path": text(inside.path),
+        "kind": text(inside.kind),
+        "left": text(inside.left),
+        "right": text(inside.right),
+        "offset": inside.offset,
+        "bytes": inside.bytes,
+        **_shown(inside.shown or NOTHING_SHOWN),
+        "causes": _causes(inside.causes),
     }
 
 
-def _causes(fields: Mapping[str, Any]) -> list[Section]:
-    return [_cause(mapping(c)) for c in items(fields.get("causes"))[:CAUSES_LIMIT]]
+def _causes(causes: Sequence[Cause]) -> list[Section]:
+    return [
+        {"name": text(cause.name), "evidence": text(cause.evidence), "weak": cause.weak}
+        for cause in causes[:CAUSES_LIMIT]
+    ]
 
 
-def _diffoscope(fields: Mapping[str, Any]) -> list[str]:
+def _diffoscope(output: DiffoscopeOutput) -> list[str]:
     """Return the output of diffoscope, or why there is none."""
-    lines = [text(line) for line in items(fields.get("lines"))[:LINES_LIMIT]]
-    return lines or [text(fields["note"])] if fields.get("note") else lines
+    lines = [text(line) for line in output.lines[:LINES_LIMIT]]
+    return lines or [text(output.note)] if output.note else lines
 
 
-def _row(fields: Mapping[str, Any]) -> Section:
+def _row(row: Row) -> Section:
     return {
-        "offset": whole_number(fields.get("offset")) or 0,
-        "left": text(fields.get("left"))[:ROW_TEXT],
-        "right": text(fields.get("right"))[:ROW_TEXT],
-        "marks": [mark for mark in items(fields.get("marks")) if whole_number(mark) is not None],
-    }
-
-
-def _cause(fields: Mapping[str, Any]) -> Section:
-    weak = fields.get("weak") is True
-    return {
-        "name": text(fields.get("name")),
-        "evidence": text(fields.get("evidence")),
-        "weak": weak,
+        "offset": row.offset,
+        "left": text(row.left)[:ROW_TEXT],
+        "right": text(row.right)[:ROW_TEXT],
+        "marks": list(row.marks[:ITEMS_LIMIT]),
     }

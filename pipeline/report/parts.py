@@ -33,11 +33,6 @@ def text(value: object) -> str:
     return plain(str(value)) if isinstance(value, str | int | float) else ""
 
 
-def items(value: object) -> list[Any]:
-    """Return the first entries of a list, or none."""
-    return value[:ITEMS_LIMIT] if isinstance(value, list) else []
-
-
 def source(run: RunView) -> Section | None:
     """Return what was built."""
     seen = run.source.content

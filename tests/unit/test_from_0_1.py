@@ -18,7 +18,8 @@ from pipeline.base.files import read_json, sha256_bytes, sha256_file
 from pipeline.base.gpgv import public_keys
 from pipeline.cli import overview
 from pipeline.compare import ledger
-from pipeline.documents.json_form import json_bytes
+from pipeline.documents.explanation import Explanation
+from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.statement import BYPRODUCTS
 from pipeline.farm.config import load_environment, load_farm, load_image
 from pipeline.farm.run import Run, list_runs
@@ -107,6 +108,11 @@ def test_the_report_has_all_of_it() -> None:
     report = collect(DIFFERED)
     assert [file["path"] for file in report["differences"]] == ["x.bin"]
     assert report["differences"][0]["offset"] == 2
+
+
+def test_the_explanation_is_read_and_written_alike() -> None:
+    content = (DIFFERED.folder / "explanation.json").read_bytes()
+    assert json_bytes(Explanation.of(parse_json(content)).document()) == content
 
 
 def location() -> Location:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Accounts made in another order: in passwd(5), group(5), their shadows, subuid(5), subgid(5)."""
 
-from pipeline.look.causes.facts import Cause, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import Pair
 
 # The fields with numbers that are given out, by the file's name; shadows have none.
 NUMBERS = {"passwd": (2, 3), "group": (2,), "shadow": (), "gshadow": (), "subuid": (1,)}

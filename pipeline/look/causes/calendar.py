@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from pipeline.look.causes.facts import MARGIN_S, Cause, Facts, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import MARGIN_S, Facts, Pair
 from pipeline.look.causes.languages import number_of
 from pipeline.look.causes.spots import Spot, differing_words
 from pipeline.look.causes.times import Stamp, judge

@@ -9,11 +9,12 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 
+from pipeline.documents.explanation import Cause
 from pipeline.look.causes.accounts import in_accounts
 from pipeline.look.causes.calendar import in_parts
 from pipeline.look.causes.digests import in_digests
 from pipeline.look.causes.drawn import in_random_bytes
-from pipeline.look.causes.facts import Cause, Facts, Pair
+from pipeline.look.causes.facts import Facts, Pair
 from pipeline.look.causes.headers import in_headers
 from pipeline.look.causes.identifiers import in_identifiers
 from pipeline.look.causes.letters import in_letters, in_locale

@@ -5,7 +5,8 @@ import hashlib
 import re
 from functools import lru_cache
 
-from pipeline.look.causes.facts import Cause, Facts, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import Facts, Pair
 from pipeline.look.causes.spots import Spot
 
 HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F][0-9a-fA-F-]{6,}[0-9a-fA-F](?![0-9A-Za-z])")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from math import log2
 
-from pipeline.look.causes.facts import Cause
+from pipeline.documents.explanation import Cause
 from pipeline.look.causes.spots import Spot, common_prefix
 
 LEAST = 16  # bytes that can be judged random by their distribution

@@ -50,15 +50,3 @@ class Facts:
 
 
 Pair = tuple[Facts, Facts]
-
-
-@dataclass(frozen=True)
-class Cause:
-    """A usual cause, by its name in `docs/causes.md`, and what speaks for it in this case.
-
-    `weak` is a guess: nothing else explains it, and little speaks for this.
-    """
-
-    name: str
-    evidence: str
-    weak: bool = False

@@ -6,7 +6,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.look.causes.facts import Cause, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import Pair
 from pipeline.look.causes.times import DAY_S, Stamp, dos_time, instant, judge, moment, read_dates
 from pipeline.look.formats import ar, cpio, gzip_header, tar, zip_account
 from pipeline.look.places import REFUSED

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from math import log2
 
-from pipeline.look.causes.facts import Cause
+from pipeline.documents.explanation import Cause
 from pipeline.look.causes.spots import Spot, is_text
 
 UUID = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")

@@ -3,8 +3,9 @@
 
 import re
 
+from pipeline.documents.explanation import Cause
 from pipeline.look.causes.classify import find_causes, find_causes_of_values
-from pipeline.look.causes.facts import Cause, Pair
+from pipeline.look.causes.facts import Pair
 from pipeline.look.causes.spots import Spot, common_prefix
 from pipeline.look.causes.times import in_text, instant, judge
 from pipeline.look.places import Place

@@ -3,7 +3,8 @@
 
 import re
 
-from pipeline.look.causes.facts import Cause, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import Pair
 from pipeline.look.causes.languages import translated
 from pipeline.look.causes.spots import Spot, differing_words
 

@@ -8,7 +8,8 @@ out, the two places must be the same.
 import re
 from collections.abc import Iterator
 
-from pipeline.look.causes.facts import Cause, Facts, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import Facts, Pair
 from pipeline.look.causes.languages import UNTRANSLATED
 from pipeline.look.causes.spots import Spot, differing_words
 from pipeline.look.causes.zones import zone_names

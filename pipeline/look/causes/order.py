@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pipeline.documents.explanation import Cause
 from pipeline.look.causes.ext4_order import in_order_of_hashes
-from pipeline.look.causes.facts import Cause, Facts, Pair
+from pipeline.look.causes.facts import Facts, Pair
 from pipeline.look.causes.spots import STRINGS, Spot, is_text
 
 ITEMS_LIMIT = 100_000

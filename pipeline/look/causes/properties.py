@@ -5,8 +5,9 @@ import base64
 import re
 from collections.abc import Sequence
 
+from pipeline.documents.explanation import Cause
 from pipeline.documents.json_form import parse_json
-from pipeline.look.causes.facts import Cause, Pair
+from pipeline.look.causes.facts import Pair
 from pipeline.look.causes.times import instant, judge
 
 SHOWN = 60  # characters of a value

@@ -8,7 +8,8 @@ in one machine would show others, too.
 import re
 from collections.abc import Iterator, Sequence
 
-from pipeline.look.causes.facts import MARGIN_S, Cause, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import MARGIN_S, Pair
 from pipeline.look.causes.known_lines import FOLDER, FORMS, NUMBERS
 from pipeline.look.causes.spots import Spot
 

@@ -4,7 +4,7 @@
 import struct
 from collections.abc import Callable, Iterator
 
-from pipeline.look.causes.facts import Cause
+from pipeline.documents.explanation import Cause
 
 ENTRIES_LIMIT = 100_000
 AUX_CACHE = b"glibc-ld.so.auxcache"

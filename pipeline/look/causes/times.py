@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipeline.look.causes.facts import Cause, Facts, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import Facts, Pair
 from pipeline.look.causes.spots import Spot
 from pipeline.look.causes.zones import zone_offset
 

@@ -7,7 +7,8 @@ These are guesses, and are made only where nothing else was found in a content.
 import re
 from collections.abc import Iterator, Sequence
 
-from pipeline.look.causes.facts import Cause, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import Pair
 from pipeline.look.causes.spots import Spot, differing_words
 from pipeline.look.causes.times import CLOCKS, read_dates
 

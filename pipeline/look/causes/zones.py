@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pipeline.look.causes.facts import Cause, Facts, Pair
+from pipeline.documents.explanation import Cause
+from pipeline.look.causes.facts import Facts, Pair
 from pipeline.look.causes.spots import Spot, differing_words
 
 WORD = re.compile(r"[A-Za-z][\w/+-]*\w|[+-]?\d[\d:]*(?:\.\d+)?")

@@ -67,6 +67,13 @@ def test_malformed_fields_are_none(run: Run) -> None:
     ]
 
 
+def test_a_malformed_explanation_is_unreadable(run: Run) -> None:
+    write_json(run.folder / "explanation.json", {"format": "twinbuild-explanation/1"})
+    explanation = RunView(run).explanation
+    assert explanation.content is None
+    assert "explanation.json: environments is missing" in explanation.fault
+
+
 def test_a_document_is_read_once(run: Run) -> None:
     seen = RunView(run)
     write_json(run.source_json, {"version": "3.3"})

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline.documents.explanation import Cause
 from pipeline.look.causes.classify import NAMES, find_causes, find_causes_of_values
-from pipeline.look.causes.facts import Cause
 from pipeline.look.causes.inside import find_causes_of_place
 from pipeline.look.places import Place
 from tests.unit.look.test_causes import (

@@ -261,7 +261,7 @@ def hostile(run: Run, evil: str) -> None:
     cause = {"name": evil, "evidence": evil, "weak": False}
     shown = {
         "lines": [f"-{evil}", f"+{evil}"],
-        "rows": [{"offset": 0, "left": evil, "right": evil, "marks": [0, evil]}],
+        "rows": [{"offset": 0, "left": evil, "right": evil, "marks": [0]}],
         "cut": True,
     }
     values = [{"kind": evil, "left": evil, "right": evil}]
@@ -271,8 +271,10 @@ def hostile(run: Run, evil: str) -> None:
     inside: dict[str, object]
     inside = {"where": evil, "path": evil, "kind": evil, "left": evil, "right": evil}
     inside |= {"offset": 1, "bytes": 2, "shown": shown, "causes": [cause]}
-    file |= {"inside": [inside, evil], "diffoscope": {"lines": [evil], "cut": True, "note": evil}}
-    explanation = {"files": [file, file], "left_out": 3, "diffoscope": evil}
+    file |= {"inside": [inside], "diffoscope": {"lines": [evil], "cut": True, "note": evil}}
+    explanation: dict[str, object]
+    explanation = {"format": "twinbuild-explanation/1", "environments": ["alpha", "beta"]}
+    explanation |= {"factors": [], "files": [file, file], "left_out": 3, "diffoscope": evil}
     write_json(run.folder / "explanation.json", explanation)
     write_json(run.folder / "stages" / "source.json", {"seconds": evil})
     difference = {"step": evil, "path": f"{evil}2", "kind": evil}
