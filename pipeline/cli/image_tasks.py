@@ -99,8 +99,9 @@ def _print_proof(proof: Proof) -> None:
         when = f"{suite.signed:%Y-%m-%d %H:%M} UTC"
         print(f"{suite.archive} {suite.suite}: signed by {whose} {when}; {suite.packages} packages")
         print(f"{suite.archive} {suite.suite}: {days_left(suite.valid_until)}")
-    for package in proof.foreign:
-        print(f"not Debian's: {package.name} {package.version} ({package.archive})")
+    for locked in proof.foreign:
+        package, archive = locked.package, locked.place.archive
+        print(f"not Debian's: {package.name} {package.version} ({archive})")
 
 
 def _print_own(packages: Sequence[Binary]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.documents.fields import Fields
-from pipeline.documents.job import FILE, KITS_LIMIT, Kit, Local
+from pipeline.documents.job import KITS_LIMIT, Kit, Local
 from pipeline.documents.lock import NAME, PACKAGE, SIZE_LIMIT, VERSION, Package
 
 FORMAT = "twinbuild-inputs/1"
@@ -16,54 +16,8 @@ USER = re.compile(r"build|builder|image")
 
 
 @dataclass(frozen=True)
-class InputPackage:
-    """A package of the lock as a build needs it: its bytes are in the store."""
-
-    name: str
-    version: str
-    architecture: str
-    file_name: str  # `file` in the document
-    size: int
-    sha256: str
-    used_by: tuple[str, ...]
-
-    @classmethod
-    def of(cls, fields: Fields) -> InputPackage:
-        """Read an entry of `packages`; raise Malformed."""
-        package = cls(
-            name=fields.text("name", PACKAGE),
-            version=fields.text("version", VERSION),
-            architecture=fields.text("architecture", NAME),
-            file_name=fields.text("file", FILE),
-            size=fields.number("size", 0, SIZE_LIMIT),
-            sha256=fields.sha256("sha256"),
-            used_by=fields.texts("used_by", USER),
-        )
-        fields.end()
-        return package
-
-    @classmethod
-    def from_lock(cls, package: Package) -> InputPackage:
-        """Return a package of the lock without where an archive keeps it."""
-        return cls(
-            package.name,
-            package.version,
-            package.architecture,
-            package.file_name,
-            package.size,
-            package.sha256,
-            package.used_by,
-        )
-
-    def document(self) -> dict[str, Any]:
-        """Return the entry of `packages`."""
-        document = {**asdict(self), "used_by": list(self.used_by)}
-        return {"file": document.pop("file_name"), **document}
-
-
-@dataclass(frozen=True)
 class Inputs:
-    """The packages of a lock, by the fields that a build needs, and what else goes into the job.
+    """The packages of a lock, whose bytes are in the store, and what else goes into the job.
 
     `snapshot` is the tagged snapshot that they were taken from; `index_sha256` is that of the
     packages' own index, which lies in the store, too.
@@ -72,7 +26,7 @@ class Inputs:
     image: str
     lock_sha256: str
     snapshot: str | None
-    packages: tuple[InputPackage, ...]
+    packages: tuple[Package, ...]
     index_sha256: str
     kits: tuple[Kit, ...]
     local: Local | None
@@ -86,7 +40,7 @@ class Inputs:
             image=fields.text("image", NAME),
             lock_sha256=fields.sha256("lock_sha256"),
             snapshot=fields.optional_text("snapshot"),
-            packages=tuple(map(InputPackage.of, fields.objects("packages"))),
+            packages=tuple(map(_package, fields.objects("packages"))),
             index_sha256=fields.sha256("index_sha256"),
             kits=tuple(map(Kit.of, fields.objects("kits", KITS_LIMIT))),
             local=None if fields.is_null("local") else Local.of(fields.object("local")),
@@ -101,13 +55,13 @@ class Inputs:
             "image": self.image,
             "lock_sha256": self.lock_sha256,
             "snapshot": self.snapshot,
-            "packages": [package.document() for package in self.packages],
+            "packages": list(map(_package_document, self.packages)),
             "index_sha256": self.index_sha256,
             "kits": [kit.document() for kit in self.kits],
             "local": self.local and self.local.document(),
         }
 
-    def used_by(self, user: str) -> tuple[InputPackage, ...]:
+    def used_by(self, user: str) -> tuple[Package, ...]:
         """Return the packages of the "image", the "builder" or the "build" of local packages."""
         return tuple(package for package in self.packages if user in package.used_by)
 
@@ -120,3 +74,22 @@ class Inputs:
         if self.local:
             wanted |= dict.fromkeys(self.local.source_files().values())
         return wanted
+
+
+def _package(fields: Fields) -> Package:
+    """Read an entry of `packages`; raise Malformed."""
+    package = Package(
+        name=fields.text("name", PACKAGE),
+        version=fields.text("version", VERSION),
+        architecture=fields.text("architecture", NAME),
+        size=fields.number("size", 0, SIZE_LIMIT),
+        sha256=fields.sha256("sha256"),
+        used_by=fields.texts("used_by", USER),
+    )
+    fields.one_of("file", package.file_name)
+    fields.end()
+    return package
+
+
+def _package_document(package: Package) -> dict[str, Any]:
+    return {**asdict(package), "used_by": list(package.used_by), "file": package.file_name}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pipeline.documents.formats import LaterFormat, check_format
 from pipeline.documents.malformed import Malformed
@@ -55,14 +55,11 @@ class Suite:
 
 @dataclass(frozen=True)
 class Package:
-    """A binary package: what it is, where an archive keeps it and what its bytes must be."""
+    """A binary package, from the lock to the build: what it is and what its bytes must be."""
 
     name: str
     version: str
     architecture: str
-    archive: str
-    suite: str
-    filename: str
     size: int
     sha256: str
     used_by: tuple[str, ...]  # of "build", "builder", "image", in this order
@@ -73,6 +70,27 @@ class Package:
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
 
 
+class Place(NamedTuple):
+    """Where a package is: the archive, the suite whose index names it, the file below its root."""
+
+    archive: str
+    suite: str
+    filename: str
+
+    @property
+    def path(self) -> str:
+        """Where a snapshot has the file, below its own root."""
+        return f"{self.archive}/{self.filename}"
+
+
+@dataclass(frozen=True)
+class LockedPackage:
+    """A package and where it was found."""
+
+    package: Package
+    place: Place
+
+
 @dataclass(frozen=True)
 class Lock:
     """All of a lock; `request_sha256` is the digest of what was asked for (`inputs/request.py`)."""
@@ -81,7 +99,12 @@ class Lock:
     architecture: str
     request_sha256: str
     suites: tuple[Suite, ...]
-    packages: tuple[Package, ...]
+    locked: tuple[LockedPackage, ...]
+
+    @property
+    def packages(self) -> tuple[Package, ...]:
+        """The packages by themselves: where they were found matters only until they are here."""
+        return tuple(locked.package for locked in self.locked)
 
     def used_by(self, user: str) -> tuple[Package, ...]:
         """Return the packages of the "image", the "builder" or the "build" of local packages."""
@@ -95,14 +118,15 @@ def lock_path(images: Path, image: str) -> Path:
 
 def in_lock_order(packages: Iterable[Package]) -> list[Package]:
     """Return packages in the order of a lock."""
-    return sorted(packages, key=lambda p: (p.name, p.architecture, p.version))
+    return sorted(packages, key=_order)
 
 
 def dump(lock: Lock) -> bytes:
     """Return the one form of a lock: paragraphs and fields in a fixed order, UTF-8."""
     paragraphs = [_head(lock)]
     paragraphs += [_suite(s) for s in sorted(lock.suites, key=lambda s: (s.archive, s.suite))]
-    paragraphs += [_package(package) for package in in_lock_order(lock.packages)]
+    in_order = sorted(lock.locked, key=lambda locked: _order(locked.package))
+    paragraphs += [_package(locked.package, locked.place) for locked in in_order]
     return "\n".join(paragraphs).encode()
 
 
@@ -123,6 +147,10 @@ def load(content: bytes) -> Lock:
     return lock
 
 
+def _order(package: Package) -> tuple[str, str, str]:
+    return package.name, package.architecture, package.version
+
+
 def _head(lock: Lock) -> str:
     return (
         f"Format: {FORMAT}\nImage: {lock.image}\nArchitecture: {lock.architecture}\n"
@@ -141,11 +169,11 @@ def _suite(suite: Suite) -> str:
     )
 
 
-def _package(package: Package) -> str:
+def _package(package: Package, place: Place) -> str:
     return (
         f"Package: {package.name}\nVersion: {package.version}\n"
         f"Architecture: {package.architecture}\n"
-        f"Archive: {package.archive}\nSuite: {package.suite}\nFilename: {package.filename}\n"
+        f"Archive: {place.archive}\nSuite: {place.suite}\nFilename: {place.filename}\n"
         f"Size: {package.size}\nSHA256: {package.sha256}\nUsed-By: {' '.join(package.used_by)}\n"
     )
 
@@ -201,10 +229,11 @@ def _lock(paragraphs: Iterable[_Paragraph]) -> Lock:
     packages = tuple(_parse_package(p) for p in rest if "Package" in p.fields)
     suites = tuple(_parse_suite(p) for p in rest if "Package" not in p.fields)
     known = {(suite.archive, suite.suite) for suite in suites}
-    strays = [p.name for p in packages if (p.archive, p.suite) not in known]
+    strays = [p.package.name for p in packages if p.place[:2] not in known]
     if strays:
         raise Malformed(f"no signed index vouches for {strays[0]}")
-    uses = [(user, p.name, p.architecture) for p in packages for user in p.used_by]
+    names = [(p.package.name, p.package.architecture, p.package.used_by) for p in packages]
+    uses = [(user, *name) for *name, users in names for user in users]
     if len(set(uses)) != len(uses):
         raise Malformed("a package stands in it twice")
     return Lock(
@@ -226,18 +255,21 @@ def _parse_suite(paragraph: _Paragraph) -> Suite:
     )
 
 
-def _parse_package(paragraph: _Paragraph) -> Package:
-    return Package(
+def _parse_package(paragraph: _Paragraph) -> LockedPackage:
+    package = Package(
         paragraph.matching("Package", PACKAGE),
         paragraph.matching("Version", VERSION),
         paragraph.matching("Architecture", NAME),
-        paragraph.matching("Archive", NAME),
-        paragraph.matching("Suite", SUITE),
-        paragraph.matching("Filename", POOL_PATH),
         paragraph.size("Size"),
         paragraph.matching("SHA256", SHA256),
         tuple(paragraph.matching("Used-By", USED_BY).split()),
     )
+    place = Place(
+        paragraph.matching("Archive", NAME),
+        paragraph.matching("Suite", SUITE),
+        paragraph.matching("Filename", POOL_PATH),
+    )
+    return LockedPackage(package, place)
 
 
 def matching(pattern: re.Pattern[str], value: str) -> str:

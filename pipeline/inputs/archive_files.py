@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, TwinbuildError
 from pipeline.base.store import Store
 from pipeline.base.transfer import Client, Missing
-from pipeline.documents.lock import Index, Lock, Package, Suite
+from pipeline.documents.lock import Index, Lock, LockedPackage, Place, Suite
 from pipeline.farm.config import Archive
 from pipeline.inputs.addresses import (
     SNAPSHOT_TIME,
@@ -100,11 +100,12 @@ class Archives:
         for index in suite.indices:
             self._fetch_index(suite.suite, index, found)
 
-    def keep_package(self, suite: Suite, package: Package, advance: Advance) -> None:
+    def keep_package(self, suite: Suite, locked: LockedPackage, advance: Advance) -> None:
         """Have a package in the store, from the archive or from where dropped files are kept."""
+        package = locked.package
         with self.store.receiving(package.sha256) as file:
             self.client.download(
-                self._package_urls(suite, package),
+                self._package_urls(suite, locked.place),
                 file,
                 size=package.size,
                 sha256=package.sha256,
@@ -112,12 +113,12 @@ class Archives:
                 advance=advance,
             )
 
-    def offers_package(self, suite: Suite, package: Package) -> bool:
+    def offers_package(self, suite: Suite, locked: LockedPackage) -> bool:
         """Tell whether a package is available, without fetching it."""
-        return self.client.offers(self._package_urls(suite, package), package.size)
+        return self.client.offers(self._package_urls(suite, locked.place), locked.package.size)
 
-    def _package_urls(self, suite: Suite, package: Package) -> tuple[str, ...]:
-        return join(self._all_bases(package.archive, suite.date), package.filename)
+    def _package_urls(self, suite: Suite, place: Place) -> tuple[str, ...]:
+        return join(self._all_bases(place.archive, suite.date), place.filename)
 
     def _all_bases(self, name: str, date: datetime) -> tuple[str, ...]:
         archive = self.entries[name]
@@ -160,9 +161,9 @@ def open_archives(entries: Mapping[str, Archive], store: Store) -> Iterator[Arch
         yield Archives(entries, bases, client, store)
 
 
-def suite_of(lock: Lock, package: Package) -> Suite:
+def suite_of(lock: Lock, place: Place) -> Suite:
     """Return the suite that a package of a lock comes from."""
-    return next(s for s in lock.suites if (s.archive, s.suite) == (package.archive, package.suite))
+    return next(s for s in lock.suites if (s.archive, s.suite) == place[:2])
 
 
 def _wanted_indices(release: SignedRelease, archive: Archive, architecture: str) -> Iterator[Index]:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from pipeline.base import git
 from pipeline.base.errors import InputsUnverified
-from pipeline.documents.lock import Lock, Package
+from pipeline.documents.lock import Lock, LockedPackage
 
 LOCKS = "images/live/*/lock"
 FIELDS = ("Package", "Version", "Architecture", "Archive", "SHA256")
@@ -21,7 +21,7 @@ Identity = tuple[str, str, str, str]  # name, version, architecture, archive
 
 def refuse_changed(tree: Path, lock: Lock) -> None:
     """Raise InputsUnverified if a package of `lock` was ever locked in `tree` with another hash."""
-    now = {_identity(package): package.sha256 for package in lock.packages}
+    now = {_identity(locked): locked.package.sha256 for locked in lock.locked}
     for identity, sha256 in _locked_before(tree):
         if now.get(identity, sha256) != sha256:
             name, version, architecture, archive = identity
@@ -32,8 +32,9 @@ def refuse_changed(tree: Path, lock: Lock) -> None:
             )
 
 
-def _identity(package: Package) -> Identity:
-    return package.name, package.version, package.architecture, package.archive
+def _identity(locked: LockedPackage) -> Identity:
+    package = locked.package
+    return package.name, package.version, package.architecture, locked.place.archive
 
 
 def _locked_before(tree: Path) -> Iterator[tuple[Identity, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError, command_line
 from pipeline.base.files import write_bytes
 from pipeline.base.store import Store
-from pipeline.documents.lock import Lock, Package, Suite, dump, lock_path
+from pipeline.documents.lock import Lock, LockedPackage, Package, Place, Suite, dump, lock_path
 from pipeline.farm.config import Farm
 from pipeline.inputs.archive_files import Archives, open_archives, suite_of
 from pipeline.inputs.history import refuse_changed
@@ -22,7 +22,6 @@ from pipeline.inputs.validity import tell_validity
 BUILD_ALWAYS = "build-essential"
 
 Notify = Callable[[str], None]
-Place = tuple[str, str, str]
 
 
 def make_lock(
@@ -135,13 +134,13 @@ def check_lock(
     lock, _ = read(lock_path(tree / "images" / "live", image))
     refuse_stale(lock, request)
     refuse_changed(tree, lock)
-    absent = [p for p in lock.packages if not store.has(p.sha256, p.size)]
-    notify(f"{len(lock.packages) - len(absent)} packages are in the store, asking for the rest")
+    absent = [p for p in lock.locked if not store.has(p.package.sha256, p.package.size)]
+    notify(f"{len(lock.locked) - len(absent)} packages are in the store, asking for the rest")
     gone: list[str] = []
 
-    def ask(package: Package) -> None:
-        if not archives.offers_package(suite_of(lock, package), package):
-            gone.append(package.file_name)
+    def ask(locked: LockedPackage) -> None:
+        if not archives.offers_package(suite_of(lock, locked.place), locked):
+            gone.append(locked.package.file_name)
 
     with open_archives(request.archives, store) as archives:
         archives.client.in_parallel(absent, ask)
@@ -170,9 +169,10 @@ def refuse_stale(lock: Lock, request: PackageRequest) -> None:
             f"the lock of {request.image} is stale: packages, pins or archives changed since",
             remedy=remedy,
         )
-    for package in lock.used_by("builder"):
-        if package.archive in request.own_keys:
-            what = f"the lock's builder has {package.name} of the image's archive {package.archive}"
+    for locked in lock.locked:
+        name, archive = locked.package.name, locked.place.archive
+        if "builder" in locked.package.used_by and archive in request.own_keys:
+            what = f"the lock's builder has {name} of the image's archive {archive}"
             raise InputsUnverified(what, remedy=remedy)
 
 
@@ -194,18 +194,20 @@ def _read_suites(
 
 def _merge(
     places: dict[str, tuple[Place, ...]], found: dict[Place, Package]
-) -> tuple[Package, ...]:
+) -> tuple[LockedPackage, ...]:
     """Return each package once, with all who use it."""
-    merged: dict[tuple[str, str, str], Package] = {}
+    merged: dict[tuple[str, str, str], LockedPackage] = {}
     for user, chosen in sorted(places.items()):
         for place in chosen:
             package = found[place]
             identity = (package.name, package.version, package.architecture)
-            known = merged.setdefault(identity, package)
+            first = merged.setdefault(identity, LockedPackage(package, place))
+            known = first.package
             if known.sha256 != package.sha256:
                 raise InputsUnverified(
-                    f"{package.name} {package.version} is one thing in {known.archive} and another"
-                    f" in {package.archive}"
+                    f"{package.name} {package.version} is one thing in {first.place.archive} and"
+                    f" another in {place.archive}"
                 )
-            merged[identity] = replace(known, used_by=(*known.used_by, user))
+            used = replace(known, used_by=(*known.used_by, user))
+            merged[identity] = LockedPackage(used, first.place)
     return tuple(merged.values())

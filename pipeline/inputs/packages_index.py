@@ -19,6 +19,7 @@ from pipeline.documents.lock import (
     Index,
     Lock,
     Package,
+    Place,
     Suite,
     matching,
 )
@@ -86,33 +87,34 @@ def catalogue(store: Store, suites: Collection[Suite]) -> Catalogue:
 
 
 def find_packages(
-    store: Store, suites: Collection[Suite], wanted: Collection[tuple[str, str, str]]
-) -> dict[tuple[str, str, str], Package]:
-    """Return the packages at these places (archive, suite, file name), used by nobody yet.
+    store: Store, suites: Collection[Suite], wanted: Collection[Place]
+) -> dict[Place, Package]:
+    """Return the packages at these places, used by nobody yet.
 
     Raise InputsUnverified if a place is missing, stands there twice with different packages, or
     its paragraph is not as it should be.
     """
-    found: dict[tuple[str, str, str], Package] = {}
+    found: dict[Place, Package] = {}
     for suite, index in _packages_of(suites):
         for paragraph in paragraphs(store, index):
             match = FILENAME.search(paragraph)
             if not match:
                 continue
-            place = (suite.archive, suite.suite, match[1].strip().decode(errors="replace"))
+            filename = match[1].strip().decode(errors="replace")
+            place = Place(suite.archive, suite.suite, filename)
             if place in wanted:
-                package = _package(paragraph, suite)
-                if package.filename != place[2] or found.setdefault(place, package) != package:
-                    raise InputsUnverified(f"{index.path} names {place[2]} twice")
+                named, package = _package(paragraph, suite)
+                if named != filename or found.setdefault(place, package) != package:
+                    raise InputsUnverified(f"{index.path} names {filename} twice")
     missing = sorted(set(wanted) - set(found))
     if missing:
-        raise InputsUnverified(f"no index names {missing[0][2]}")
+        raise InputsUnverified(f"no index names {missing[0].filename}")
     return found
 
 
 def refuse_forged(store: Store, lock: Lock) -> None:
     """Raise InputsUnverified unless the lock's indices, in the store, name each package just so."""
-    locked = {(p.archive, p.suite, p.filename): replace(p, used_by=()) for p in lock.packages}
+    locked = {p.place: replace(p.package, used_by=()) for p in lock.locked}
     for place, package in find_packages(store, lock.suites, locked.keys()).items():
         if package != locked[place]:
             raise InputsUnverified(f"{package.file_name} is not what its signed index says")
@@ -125,16 +127,14 @@ def _packages_of(suites: Collection[Suite]) -> Iterator[tuple[Suite, Index]]:
                 yield suite, index
 
 
-def _package(paragraph: bytes, suite: Suite) -> Package:
+def _package(paragraph: bytes, suite: Suite) -> tuple[str, Package]:
+    """Return the file name that a paragraph gives a package, and the package."""
     try:
         fields = Deb822(paragraph.decode())
-        return Package(
+        return matching(POOL_PATH, fields["Filename"]), Package(
             matching(PACKAGE, fields["Package"]),
             matching(VERSION, fields["Version"]),
             matching(NAME, fields["Architecture"]),
-            suite.archive,
-            suite.suite,
-            matching(POOL_PATH, fields["Filename"]),
             int(fields["Size"]),
             matching(SHA256, fields["SHA256"]),
             (),

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.base.errors import InputsUnverified, UsageError, command_line
 from pipeline.base.files import sha256_file
 from pipeline.base.store import Store
-from pipeline.documents.lock import Lock, Package, Suite
+from pipeline.documents.lock import Lock, LockedPackage, Suite
 from pipeline.farm.config import Archive
 from pipeline.inputs.packages_index import refuse_forged
 from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
@@ -41,7 +41,7 @@ class Proof:
     """All that was proven; `foreign` are the packages that are not Debian's."""
 
     suites: tuple[ProvenSuite, ...]
-    foreign: tuple[Package, ...]
+    foreign: tuple[LockedPackage, ...]
 
 
 def prove(
@@ -68,19 +68,20 @@ def prove(
             for suite in lock.suites
         }
         refuse_forged(store, lock)
-    for package in lock.packages:
-        _check_file(snapshot / package.archive / package.filename, package.size, package.sha256)
+    for locked in lock.locked:
+        package = locked.package
+        _check_file(snapshot / locked.place.path, package.size, package.sha256)
     suites = tuple(
         ProvenSuite(
             suite.archive,
             suite.suite,
             suite.date,
             *judged[suite.archive, suite.suite],
-            sum((p.archive, p.suite) == (suite.archive, suite.suite) for p in lock.packages),
+            sum(p.place[:2] == (suite.archive, suite.suite) for p in lock.locked),
         )
         for suite in lock.suites
     )
-    foreign = tuple(p for p in lock.packages if not judged[p.archive, p.suite][1])
+    foreign = tuple(p for p in lock.locked if not judged[p.place[:2]][1])
     return Proof(suites, foreign)
 
 

@@ -59,9 +59,9 @@ def _have_all(lock: Lock, farm: Farm, store: Store) -> None:
     with open_archives(farm.archives, store) as archives:
         for suite in lock.suites:
             archives.keep_indices(suite)
-        absent = [p for p in lock.packages if not store.has(p.sha256, p.size)]
+        absent = [p for p in lock.locked if not store.has(p.package.sha256, p.package.size)]
         archives.client.in_parallel(
-            absent, lambda p: archives.keep_package(suite_of(lock, p), p, lambda _: None)
+            absent, lambda p: archives.keep_package(suite_of(lock, p.place), p, lambda _: None)
         )
     refuse_forged(store, lock)
 
@@ -73,8 +73,8 @@ def _files(lock: Lock) -> Iterator[tuple[str, str]]:
         yield f"{dists}/InRelease", suite.inrelease_sha256
         for index in suite.indices:
             yield f"{dists}/{index.path}", index.sha256
-    for package in lock.packages:
-        yield f"{package.archive}/{package.filename}", package.sha256
+    for locked in lock.locked:
+        yield locked.place.path, locked.package.sha256
 
 
 def _refuse_other(final: Path, wanted: dict[str, str]) -> None:

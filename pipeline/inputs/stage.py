@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from pipeline.base.errors import InputsUnverified, UsageError, command_line
 from pipeline.base.files import read_json, sha256_bytes, sha256_file, write_json
 from pipeline.base.store import Store
-from pipeline.documents.inputs import InputPackage, Inputs
+from pipeline.documents.inputs import Inputs
 from pipeline.documents.job import Kit, Local, LocalPackage, LocalSource
 from pipeline.documents.json_form import json_bytes
-from pipeline.documents.lock import Lock, Package, in_lock_order, lock_path
+from pipeline.documents.lock import Lock, LockedPackage, Package, in_lock_order, lock_path
 from pipeline.documents.malformed import Malformed
 from pipeline.farm.config import Farm, Image, load_image
 from pipeline.farm.run import Run
@@ -88,7 +88,7 @@ def run_inputs(
         image=lock.image,
         lock_sha256=lock_sha256,
         snapshot=snapshot.name if snapshot else None,
-        packages=tuple(map(InputPackage.from_lock, in_lock_order(lock.packages))),
+        packages=tuple(in_lock_order(lock.packages)),
         index_sha256=index_sha256,
         kits=tuple(kits),
         local=local,
@@ -205,16 +205,17 @@ def _fill(
     counter = _Counter(sum(package.size for package in lock.packages), progress)
     with open_archives(request.archives, store) as archives:
 
-        def keep(package: Package) -> None:
+        def keep(locked: LockedPackage) -> None:
+            package, place = locked.package, locked.place
             if store.has(package.sha256, package.size) and not store.damaged(package.sha256):
                 counter.add(package.size)
-            elif snapshot and (snapshot / package.archive / package.filename).is_file():
-                _copy(store, package, snapshot / package.archive / package.filename)
+            elif snapshot and (snapshot / place.path).is_file():
+                _copy(store, package, snapshot / place.path)
                 counter.add(package.size)
             else:
-                archives.keep_package(suite_of(lock, package), package, counter.add)
+                archives.keep_package(suite_of(lock, place), locked, counter.add)
 
-        archives.client.in_parallel(lock.packages, keep)
+        archives.client.in_parallel(lock.locked, keep)
 
 
 class _Counter:

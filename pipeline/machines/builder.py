@@ -20,7 +20,7 @@ from pipeline.base.files import alone, sha256_bytes, sha256_file
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
 from pipeline.documents.disks import MAIN
-from pipeline.documents.inputs import InputPackage
+from pipeline.documents.lock import Package
 from pipeline.machines import engine, repository
 from pipeline.machines.engine import LABEL, RUN_LABEL
 
@@ -54,7 +54,7 @@ class Recipe:
     host_image: str  # its id
     suite: str
     folder: Path  # images/builder, of which SCRIPTS go in
-    packages: tuple[InputPackage, ...]
+    packages: tuple[Package, ...]
     index: bytes  # the Packages paragraphs of these
     fresh: bool  # made for this run alone, and gone with it
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from pipeline.base import places
 from pipeline.base.errors import UsageError, command_line
 from pipeline.base.files import sha256_bytes, sha256_file
-from pipeline.documents.inputs import InputPackage, Inputs
+from pipeline.documents.inputs import Inputs
 from pipeline.documents.job import Job
+from pipeline.documents.lock import Package
 from pipeline.documents.source import Source
 from pipeline.documents.steps import BOOTSTRAP
 from pipeline.farm.config import Image, parse_image
@@ -68,7 +69,7 @@ class BuildPlan:
         """The image's lock, as it is in the commit."""
         return committed(self.run.source_tar, f"images/live/{self.job.image}/lock")
 
-    def packages(self, user: str) -> tuple[InputPackage, ...]:
+    def packages(self, user: str) -> tuple[Package, ...]:
         """Return the packages of the "image", the "builder" or the "build" of local packages."""
         return self.inputs.used_by(user)
 

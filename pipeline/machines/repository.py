@@ -9,10 +9,10 @@ from debian.deb822 import Deb822
 from pipeline.base.files import sha256_bytes
 from pipeline.base.store import Store
 from pipeline.documents.apt_release import release_file
-from pipeline.documents.inputs import InputPackage
+from pipeline.documents.lock import Package
 
 
-def select(index: bytes, packages: Iterable[InputPackage]) -> bytes:
+def select(index: bytes, packages: Iterable[Package]) -> bytes:
     """Return the paragraphs of an index that speak of these packages, in their order there."""
     wanted = {package.sha256 for package in packages}
     paragraphs = [
@@ -24,7 +24,7 @@ def select(index: bytes, packages: Iterable[InputPackage]) -> bytes:
 
 
 def files(
-    suite: str, indices: Mapping[str, bytes], packages: Iterable[InputPackage], store: Store
+    suite: str, indices: Mapping[str, bytes], packages: Iterable[Package], store: Store
 ) -> dict[str, Path | bytes]:
     """Return the archive's files by their paths below its root; `indices` are by component."""
     paths = {f"{name}/binary-amd64/Packages": index for name, index in indices.items()}

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base.errors import InputsUnverified, UsageError
-from pipeline.documents.lock import Index, Lock, Package, Suite, dump, load, lock_path
+from pipeline.documents.lock import (
+    Index,
+    Lock,
+    LockedPackage,
+    Package,
+    Place,
+    Suite,
+    dump,
+    load,
+    lock_path,
+)
 from pipeline.documents.malformed import Malformed
 from pipeline.inputs.lock_file import read
 
@@ -17,13 +27,11 @@ PACKAGE = Package(
     name="adduser",
     version="1:3.152+b1~x",
     architecture="all",
-    archive="debian",
-    suite="trixie",
-    filename="pool/main/a/adduser/adduser_3.152+b1~x_all.deb",
     size=191048,
     sha256="a" * 64,
     used_by=("builder", "image"),
 )
+PLACE = Place("debian", "trixie", "pool/main/a/adduser/adduser_3.152+b1~x_all.deb")
 LOCK = Lock(
     image="mini",
     architecture="amd64",
@@ -37,7 +45,7 @@ LOCK = Lock(
             indices=(Index("main/binary-amd64/Packages.xz", 9678380, "d" * 64),),
         ),
     ),
-    packages=(PACKAGE,),
+    locked=(LockedPackage(PACKAGE, PLACE),),
 )
 
 
@@ -48,8 +56,9 @@ def test_a_lock_is_read_as_it_was_written() -> None:
 
 def test_the_order_of_things_does_not_matter() -> None:
     other = replace(PACKAGE, name="zlib1g", used_by=("image",))
-    one = replace(LOCK, packages=(PACKAGE, other))
-    two = replace(LOCK, packages=(other, PACKAGE))
+    both = LockedPackage(PACKAGE, PLACE), LockedPackage(other, PLACE)
+    one = replace(LOCK, locked=both)
+    two = replace(LOCK, locked=both[::-1])
     assert dump(one) == dump(two)
     assert load(dump(one)).used_by("builder") == (PACKAGE,)
 
@@ -97,11 +106,13 @@ def test_anything_else_is_refused(old: str, new: str) -> None:
 
 def test_a_package_of_an_unlocked_suite_is_refused() -> None:
     with pytest.raises(Malformed):
-        load(dump(replace(LOCK, packages=(replace(PACKAGE, suite="sid"),))))
+        load(dump(replace(LOCK, locked=(LockedPackage(PACKAGE, PLACE._replace(suite="sid")),))))
 
 
 def test_a_package_stands_in_it_once() -> None:
-    twice = replace(LOCK, packages=(PACKAGE, replace(PACKAGE, version="4", used_by=("image",))))
+    again = replace(PACKAGE, version="4", used_by=("image",))
+    both = LockedPackage(PACKAGE, PLACE), LockedPackage(again, PLACE)
+    twice = replace(LOCK, locked=both)
     with pytest.raises(Malformed, match="twice"):
         load(dump(twice))
 

@@ -97,6 +97,8 @@ def test_the_field_of_a_job_is_named(path: tuple[Any, ...], odd: object, where: 
 def test_the_field_of_a_package_is_named() -> None:
     with pytest.raises(Malformed, match=r"^packages\[0\]\.used_by\[1\] is malformed"):
         Inputs.of(changed(WHOLE, ["image", "nobody"], "packages", 0, "used_by"))
+    with pytest.raises(Malformed, match=r"^packages\[0\]\.file is 'xz.deb', not xz_1%3a2_all"):
+        Inputs.of(changed(WHOLE, "xz.deb", "packages", 0, "file"))
 
 
 def test_the_store_must_have_all_that_the_inputs_name() -> None:

@@ -34,23 +34,19 @@ def digest(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
-def package(file_name: str, used_by: tuple[str, ...] = ("image",)) -> lock.Package:
+def package(file_name: str, used_by: tuple[str, ...] = ("image",)) -> lock.LockedPackage:
     name, version, architecture = file_name.removesuffix(".deb").split("_")
     content = CONTENT.get(file_name, b"of the builder")
-    return lock.Package(
-        name,
-        version.replace("%3a", ":"),
-        architecture,
-        "debian",
-        "trixie",
-        f"pool/main/{file_name.replace('%3a', ':')}",
-        len(content),
-        digest(content),
-        used_by,
-    )
+    version = version.replace("%3a", ":")
+    found = lock.Package(name, version, architecture, len(content), digest(content), used_by)
+    return lock.LockedPackage(found, place(f"pool/main/{file_name.replace('%3a', ':')}"))
 
 
-def make_lock(*packages: lock.Package) -> lock.Lock:
+def place(filename: str) -> lock.Place:
+    return lock.Place("debian", "trixie", filename)
+
+
+def make_lock(*packages: lock.LockedPackage) -> lock.Lock:
     index = lock.Index("main/binary-amd64/Packages.xz", 9, "e" * 64)
     date = datetime(2026, 1, 1, tzinfo=UTC)
     suite = lock.Suite("debian", "trixie", date, "d" * 64, (index,))
@@ -311,9 +307,6 @@ packages = st.builds(
     names,
     versions,
     st.sampled_from(["amd64", "all"]),
-    st.just("debian"),
-    st.just("trixie"),
-    st.just("pool/main/x.deb"),
     st.integers(1, lock.SIZE_LIMIT),
     st.text("0123456789abcdef", min_size=64, max_size=64),
     st.sampled_from(
@@ -325,8 +318,9 @@ packages = st.builds(
 @settings(max_examples=40)
 @given(st.lists(packages, max_size=5, unique_by=lambda p: p.name))
 def test_any_lock_is_read_as_it_was_written(found: list[lock.Package]) -> None:
+    locked = [lock.LockedPackage(package, place("pool/main/x.deb")) for package in found]
     with TemporaryDirectory() as folder:
-        (Path(folder) / "lock").write_bytes(lock.dump(make_lock(*found)))
+        (Path(folder) / "lock").write_bytes(lock.dump(make_lock(*locked)))
         of_machine = GuestJob(make_document(), make_settings(), Path(folder))
         for user in ("image", "build"):
             used = [p for p in sorted(found, key=lambda p: p.name) if user in p.used_by]

@@ -272,7 +272,11 @@ def name_it(workshop: Workshop, key: SigningKey, name: str = "own") -> Path:
 
 
 def used_by(lock: Lock, user: str) -> dict[str, tuple[str, str]]:
-    return {p.name: (p.version, p.archive) for p in lock.used_by(user)}
+    return {
+        p.package.name: (p.package.version, p.place.archive)
+        for p in lock.locked
+        if user in p.package.used_by
+    }
 
 
 @pytest.mark.usefixtures("own")
@@ -341,7 +345,7 @@ def test_such_a_lock_is_checked_built_from_kept_and_proven(
         ("debian", True),
         ("own", False),
     ]
-    assert sorted(package.name for package in proven.foreign) == ["kiosk", "odd-tool"]
+    assert sorted(locked.package.name for locked in proven.foreign) == ["kiosk", "odd-tool"]
     with pytest.raises(UsageError, match=r"neither farm\.yaml nor the image has the archive own"):
         prove(lock, path, workshop.farm.archives)
 
@@ -423,10 +427,12 @@ def test_another_key_makes_the_lock_stale(workshop: Workshop, keys: dict[str, Si
 @pytest.mark.usefixtures("own")
 def test_a_lock_that_gives_such_packages_to_the_builder_is_refused(workshop: Workshop) -> None:
     lock = workshop.lock()
-    packages = [
-        replace(p, used_by=("builder", "image")) if p.archive == "own" else p for p in lock.packages
+    of_both = ("builder", "image")
+    locked = [
+        replace(p, package=replace(p.package, used_by=of_both)) if p.place.archive == "own" else p
+        for p in lock.locked
     ]
-    write_lock(workshop.tree, replace(lock, packages=tuple(packages)))
+    write_lock(workshop.tree, replace(lock, locked=tuple(locked)))
     with pytest.raises(InputsUnverified, match=r"builder has (kiosk|odd-tool) of the image's"):
         workshop.stage(workshop.run())
 
@@ -442,7 +448,7 @@ def test_a_tag_brings_its_own_key(
     workspace = Workspace(workshop.tree, workshop.farm)
     assert write_tagged_snapshot(workspace, "3.3", "mini").is_dir()
     proven = prove_tagged_lock(workspace, "3.3", "mini")
-    assert {package.archive for package in lock.packages} == {s.archive for s in proven.suites}
+    assert {locked.place.archive for locked in lock.locked} == {s.archive for s in proven.suites}
     commit_and_tag(workshop.tree, "3.4")
     shutil.copytree(workspace.snapshots / "3.3", workspace.snapshots / "3.4")
     with pytest.raises(InputsUnverified, match=r"known key; .*archives/own\.key\.chroot"):

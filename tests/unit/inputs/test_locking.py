@@ -35,8 +35,8 @@ def test_a_lock_names_what_is_needed_and_nothing_else(workshop: Workshop) -> Non
     assert names(lock, "image") == essential | {"live-boot", "live-tools"}
     assert names(lock, "builder") == essential | {"apt", "mmdebstrap"}
     assert read(workshop.lock_file)[0] == lock
-    libc6 = next(package for package in lock.packages if package.name == "libc6")
-    deb = (workshop.archive.root / libc6.filename).read_bytes()
+    libc6, place = next((p.package, p.place) for p in lock.locked if p.package.name == "libc6")
+    deb = (workshop.archive.root / place.filename).read_bytes()
     assert (libc6.version, libc6.size, libc6.sha256) == ("1:2.41+b1", len(deb), sha256(deb))
     assert libc6.used_by == ("builder", "image")
 

@@ -54,14 +54,14 @@ def test_packages_of_another_archive_are_named(
 ) -> None:
     proven = proof(workshop, lock, snapshot, keys["stranger"])
     assert not proven.suites[0].is_debian
-    assert proven.foreign == lock.packages
+    assert proven.foreign == lock.locked
 
 
 def test_a_machine_without_debians_keyring_calls_nothing_debians(
     workshop: Workshop, lock: Lock, snapshot: Path
 ) -> None:
     proven = prove(lock, snapshot, workshop.farm.archives, Path("/nonexistent"))
-    assert proven.foreign == lock.packages
+    assert proven.foreign == lock.locked
 
 
 def test_a_stranger_proves_nothing(
@@ -80,7 +80,7 @@ def test_a_stranger_proves_nothing(
 def test_what_is_damaged_or_missing_is_named(
     workshop: Workshop, lock: Lock, snapshot: Path, name: str, how: str
 ) -> None:
-    path = snapshot / "debian" / (lock.packages[0].filename if name == "pool" else name)
+    path = snapshot / "debian" / (lock.locked[0].place.filename if name == "pool" else name)
     content = path.read_bytes()
     path.unlink()
     if how == "changed":
@@ -106,8 +106,9 @@ def test_a_date_that_is_not_the_signed_one_is_refused(
 def test_a_package_that_no_index_names_so_is_refused(
     workshop: Workshop, lock: Lock, snapshot: Path
 ) -> None:
-    first, *others = lock.packages
-    forged = replace(lock, packages=(replace(first, version="9.9"), *others))
+    first, *others = lock.locked
+    other = replace(first, package=replace(first.package, version="9.9"))
+    forged = replace(lock, locked=(other, *others))
     with pytest.raises(InputsUnverified, match="not what its signed index says"):
         proof(workshop, forged, snapshot)
 

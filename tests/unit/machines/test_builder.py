@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.documents.inputs import InputPackage
+from pipeline.documents.lock import Package
 from pipeline.machines.builder import SCRIPTS, Recipe
 
-PACKAGE = InputPackage("bash", "5.2", "amd64", "bash_5.2_amd64.deb", 1, "a" * 64, ())
+PACKAGE = Package("bash", "5.2", "amd64", 1, "a" * 64, ())
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.base.files import sha256_file
 from pipeline.base.store import Store
-from pipeline.documents.inputs import InputPackage
+from pipeline.documents.lock import Package
 from pipeline.machines import repository
 from tests.debian_archive import DebianArchive, SigningKey
 
@@ -31,7 +31,7 @@ class Locked:
     """Packages in a store, and the paragraphs that speak of them."""
 
     store: Store
-    packages: tuple[InputPackage, ...]
+    packages: tuple[Package, ...]
     index: bytes
 
 
@@ -45,8 +45,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Locked:
         path = archive.add(name, version, **({} if name == "one" else {"Depends": "one"}))
         sha256, size = sha256_file(path), path.stat().st_size
         store.add(sha256, size, [path.read_bytes()])
-        file_name = f"{name}_{version.replace(':', '%3a')}_all.deb"
-        package = InputPackage(name, version, "all", file_name, size, sha256, ())
+        package = Package(name, version, "all", size, sha256, ())
         packages.append(package)
         paragraph = archive.paragraphs[f"{name} {version}"]
         paragraphs.append(re.sub("(?<=Filename: ).*", f"pool/{package.file_name}", paragraph))
@@ -120,5 +119,5 @@ def test_only_the_wanted_paragraphs_are_selected(locked: Locked) -> None:
 
 
 def test_a_package_of_another_content_is_not_selected(locked: Locked) -> None:
-    other = InputPackage("one", "1.0", "all", "one_1.0_all.deb", 1, "0" * 64, ())
+    other = Package("one", "1.0", "all", 1, "0" * 64, ())
     assert b"Package" not in repository.select(locked.index, [other])

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.tools
 
 ROOT = Path(__file__).parents[3]
 HOOKS = ROOT / "hooks/source"
-LOCK = Lock("mini", "amd64", "0" * 64, suites=(), packages=())
+LOCK = Lock("mini", "amd64", "0" * 64, suites=(), locked=())
 FARM = Farm.model_validate(
     {
         "environments": {name: {"memory_mib": 1024, "cpus": 1} for name in ("alpha", "beta")},
