@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real HTTP server over a folder, on this machine alone, that can be told to break."""
+"""A real HTTP server over a folder, on this machine alone, that a test can make fail."""
 
 import threading
 import time

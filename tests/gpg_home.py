@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Speaks the Assuan protocol of pinentry: answers as the file `answer` says, and notes down what it
-# is told, and its environment.
+# is asked for, and its environment.
 PINENTRY = """#!{python}
 import json, os, sys
 from pathlib import Path
 home = Path("{home}")
 answer = json.loads((home / "answer").read_text())
-told = []
+requests = []
 print("OK at your service", flush=True)
 for line in sys.stdin:
-    told.append(line.rstrip())
-    (home / "told").write_text(json.dumps([told, dict(os.environ)]))
+    requests.append(line.rstrip())
+    (home / "requests").write_text(json.dumps([requests, dict(os.environ)]))
     if line.startswith(("GETPIN", "CONFIRM")):
         if answer is None:
             sys.exit()

@@ -9,7 +9,7 @@ OWN = f"{os.getpid()}"  # in the arguments of what a test starts: other tests ma
 
 
 def all_gone(word: str, *, within_s: float = 10) -> bool:
-    """Wait until no process has `word` in its arguments; return whether that came true."""
+    """Wait until no process has `word` in its arguments; return whether that happened in time."""
     end = time.monotonic() + within_s
     while _runs(word.encode()):
         if time.monotonic() > end:

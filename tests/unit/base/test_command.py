@@ -50,10 +50,10 @@ def test_the_environment_is_made_from_scratch(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    said = dict(line.split("=", 1) for line in run(["env"], timeout_s=10).text.splitlines())
-    assert not {"LD_PRELOAD", "GIT_DIR"} & said.keys()
-    assert (said["LC_ALL"], said["TZ"]) == ("C.UTF-8", "UTC")
-    assert said["https_proxy"] == "http://127.0.0.1:9"
+    variables = dict(line.split("=", 1) for line in run(["env"], timeout_s=10).text.splitlines())
+    assert not {"LD_PRELOAD", "GIT_DIR"} & variables.keys()
+    assert (variables["LC_ALL"], variables["TZ"]) == ("C.UTF-8", "UTC")
+    assert variables["https_proxy"] == "http://127.0.0.1:9"
     assert run(["sh", "-c", "echo $X"], env={"X": "y"}, timeout_s=10).text == "y"
 
 
@@ -63,11 +63,11 @@ def test_a_proxy_reaches_programs_in_both_spellings(
 ) -> None:
     monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(name.upper(), "large")
-    said = clean_environment()
-    assert (said[name], said[name.upper()]) == ("large", "large")
+    variables = clean_environment()
+    assert (variables[name], variables[name.upper()]) == ("large", "large")
     monkeypatch.setenv(name, "small")
-    said = clean_environment()
-    assert (said[name], said[name.upper()]) == ("small", "small")
+    variables = clean_environment()
+    assert (variables[name], variables[name.upper()]) == ("small", "small")
 
 
 def test_no_proxy_is_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,14 +98,14 @@ def test_input_and_output_are_bytes(tmp_path: Path) -> None:
 
 def test_large_output_goes_to_files(tmp_path: Path) -> None:
     out, err = tmp_path / "out", tmp_path / "err"
-    argv = ["sh", "-c", "head -c 3000000 /dev/zero; echo said >&2"]
+    argv = ["sh", "-c", "head -c 3000000 /dev/zero; echo error >&2"]
     done = run(argv, stdout_to=out, stderr_to=err, timeout_s=10)
     assert (done.stdout, done.stderr) == (b"", b"")
     assert out.stat().st_size == 3_000_000
-    assert err.read_text() == "said\n"
+    assert err.read_text() == "error\n"
 
 
-def test_a_failure_tells_how_to_run_it_again_and_what_was_said(tmp_path: Path) -> None:
+def test_a_failure_shows_how_to_run_it_again_and_the_output(tmp_path: Path) -> None:
     script = "for i in $(seq 100); do echo line $i >&2; done; exit 7"
     for stderr_to in (None, tmp_path / "err"):
         with pytest.raises(BuildFailed) as caught:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a full disk is said to be: the path, its file system, what fills it; on real small disks."""
+"""How a full disk is reported: the path, its file system, what fills it; on real small disks."""
 
 import os
 import re
@@ -84,16 +84,18 @@ def _by_a_program(disk: Path) -> None:
         pytest.param(_by_a_program, "", id="program"),
     ],
 )
-def test_a_full_disk_is_told_with_what_fills_it(
+def test_a_full_disk_is_reported_with_what_fills_it(
     write: Callable[[Path], None], path: str, small: Path
 ) -> None:
     with pytest.raises(InfrastructureFailed) as raised:
         write(small)
-    told = str(raised.value)
-    assert f"{small}/{path}" in told if path else told.startswith("dd: ")
-    assert "No space left on device" in told
-    assert re.search(f"[01] of 4 MiB are free on {small}; {small}/cache/store has [34] MiB", told)
-    assert f"remove {small}/cache/store, as what is needed of it is had again" in told
+    message = str(raised.value)
+    assert f"{small}/{path}" in message if path else message.startswith("dd: ")
+    assert "No space left on device" in message
+    assert re.search(
+        f"[01] of 4 MiB are free on {small}; {small}/cache/store has [34] MiB", message
+    )
+    assert f"remove {small}/cache/store, as what is needed of it is had again" in message
 
 
 @as_root
@@ -113,9 +115,9 @@ def test_a_disk_without_inodes_says_so(tmp_path: Path) -> None:
         (disk / "one").touch()
         with pytest.raises(OSError, match="No space left") as raised:
             (disk / "two").touch()
-        told = str(disk_room.cannot_write(raised.value))
-        assert told.startswith(f"cannot write {disk}/two: No space left on device: 4 of 4 MiB")
-        assert "no inode is" in told
+        message = str(disk_room.cannot_write(raised.value))
+        assert message.startswith(f"cannot write {disk}/two: No space left on device: 4 of 4 MiB")
+        assert "no inode is" in message
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)
 
@@ -139,9 +141,9 @@ def test_any_task_ends_with_status_4_and_the_path() -> None:
         "    fail()\n"
         "except OSError as error:\n"
         "    error.filename = '/dev/full'\n"
-        "    told = exit_of(error)\n"
-        "    print(told.message)\n"
-        "    sys.exit(told.code)\n"
+        "    ended = exit_of(error)\n"
+        "    print(ended.message)\n"
+        "    sys.exit(ended.code)\n"
     )
     argv = [sys.executable, "-c", program]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -87,7 +87,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J[red]x[/red]\r\u202e"
 
 
 @pytest.mark.parametrize("make", [log, terminal])
-def test_nothing_that_is_told_steers_the_terminal(make: Any) -> None:
+def test_nothing_that_is_shown_steers_the_terminal(make: Any) -> None:
     display = make()
     take = display.tell("alpha")
     with display.watch():

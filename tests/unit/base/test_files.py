@@ -88,7 +88,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, error: type[BaseExcepti
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"old")
     with file_size_limit(4096), pytest.raises(InfrastructureFailed, match="its limits"):
@@ -131,7 +131,7 @@ def test_every_text_survives(document: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "not a JSON document"),
         (b"{", "not a JSON document"),
@@ -141,10 +141,10 @@ def test_every_text_survives(document: dict[str, str]) -> None:
         (b'"' + b"x" * 300_000 + b'"', "is larger than 250000 bytes"),
     ],
 )
-def test_what_is_no_document_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_what_is_no_document_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         read_json(path, failure=UsageError, limit=250_000)
 
 

@@ -116,7 +116,9 @@ def test_a_redirect_that_leads_nowhere_is_one_line(answer: bytes) -> None:
     with hostile_server(answering(answer)) as server, pytest.raises(InfrastructureFailed) as caught:
         get(f"{server.url}/")
     assert len(server.asked) <= 6
-    assert type(caught.value) is InfrastructureFailed  # not Missing: nobody said that there is none
+    assert (
+        type(caught.value) is InfrastructureFailed
+    )  # not Missing: no server answered that there is none
     assert "\n" not in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
 
@@ -285,7 +287,7 @@ def test_the_servers_own_words_are_not_repeated() -> None:
     assert "404" in caught.value.detail
 
 
-def test_a_proxy_that_refuses_is_told() -> None:
+def test_a_proxy_that_refuses_is_reported() -> None:
     with (
         hostile_server(answering(b"HTTP/1.1 407 \x1b[31m\r\n\r\n")) as server,
         pytest.raises(InfrastructureFailed) as caught,

@@ -112,17 +112,17 @@ def test_memory_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory = [path for path in key_home.places() if key_home.lies_in_memory(path)]
     on_disk = [path for path in key_home.places() if path not in in_memory]
     monkeypatch.setattr(key_home, "places", lambda: on_disk + in_memory)
-    said: list[str] = []
-    with key_home.made(said.append) as home:
+    messages: list[str] = []
+    with key_home.made(messages.append) as home:
         assert key_home.lies_in_memory(home) is bool(in_memory)
-    assert bool(said) is not bool(in_memory)
+    assert bool(messages) is not bool(in_memory)
 
 
-def test_without_memory_it_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_outside_memory_is_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_home, "lies_in_memory", lambda _: False)
-    said: list[str] = []
-    with key_home.made(said.append) as home:
-        assert said == [
+    messages: list[str] = []
+    with key_home.made(messages.append) as home:
+        assert messages == [
             f"no memory file system here: while it signs, the secret key lies in {home}"
         ]
     monkeypatch.setattr(key_home, "places", lambda: [place / "none"])
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_neither_key_nor_agent(
     assert wait_until(lambda: not is_alive(agent))
 
 
-def test_what_is_left_all_the_same_is_removed_and_said_at_the_next_start(
+def test_what_is_left_all_the_same_is_removed_and_reported_at_the_next_start(
     holder: tuple[subprocess.Popen[str], Path, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything was killed at once, as by the end of a container or for want of memory."""
@@ -161,18 +161,20 @@ def test_what_is_left_all_the_same_is_removed_and_said_at_the_next_start(
     process.wait()
     assert (home / "private-keys-v1.d").is_dir()
     monkeypatch.delenv("TWINBUILD_RELEASE_KEY")
-    said: list[str] = []
-    with openpgp.open_gpg(said.append):  # whichever key it uses
-        assert said == [f"removed {home}: a release that was killed had left its secret key there"]
+    messages: list[str] = []
+    with openpgp.open_gpg(messages.append):  # whichever key it uses
+        assert messages == [
+            f"removed {home}: a release that was killed had left its secret key there"
+        ]
         assert not home.exists()
         assert wait_until(lambda: not is_alive(agent))
 
 
 def test_a_key_in_use_is_left_alone(holder: tuple[subprocess.Popen[str], Path, int]) -> None:
     _, home, agent = holder
-    said: list[str] = []
-    key_home.remove_leftovers(said.append)
-    assert said == []
+    messages: list[str] = []
+    key_home.remove_leftovers(messages.append)
+    assert messages == []
     assert is_alive(agent)
     assert (home / "private-keys-v1.d").is_dir()
 

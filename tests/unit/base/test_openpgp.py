@@ -87,7 +87,7 @@ def test_each_answer_of_pinentry_has_its_message(
     assert not (tmp_path / "SHA256SUMS.asc").exists()
 
 
-def test_pinentry_is_told_where_it_can_ask(
+def test_pinentry_learns_where_it_can_ask(
     caller: GpgHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main, terminal = pty.openpty()
@@ -98,9 +98,9 @@ def test_pinentry_is_told_where_it_can_ask(
         monkeypatch.setenv("XAUTHORITY", "/home/me/.Xauthority")
         monkeypatch.setenv("PINENTRY_USER_DATA", "mine")
         sign(caller.fingerprint(KEY), tmp_path)
-        told, environment = json.loads((caller.path / "told").read_text())
-        assert f"OPTION ttyname={os.ttyname(terminal)}" in told
-        assert "OPTION ttytype=xterm-256color" in told
+        requests, environment = json.loads((caller.path / "requests").read_text())
+        assert f"OPTION ttyname={os.ttyname(terminal)}" in requests
+        assert "OPTION ttytype=xterm-256color" in requests
         assert environment["DISPLAY"] == ":77"
         assert environment["XAUTHORITY"] == "/home/me/.Xauthority"
         assert environment["PINENTRY_USER_DATA"] == "mine"

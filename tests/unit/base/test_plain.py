@@ -127,7 +127,7 @@ def test_what_a_task_fails_with(error: Exception) -> None:
 
 
 def test_what_a_program_prints_before_it_fails(tmp_path: Path) -> None:
-    """git repeats what a server said to it, apt what an archive did."""
+    """git repeats the messages of a server, apt those of an archive."""
     program = ["sh", "-c", f"printf '%s' '{EVIL}' >&2; exit 9"]
 
     @task

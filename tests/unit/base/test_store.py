@@ -42,7 +42,7 @@ def test_wrong_bytes_never_enter(store: Store, wrong: bytes) -> None:
     assert not everything_in(store)
 
 
-def test_what_came_so_far_is_the_beginning_next_time(store: Store) -> None:
+def test_a_partial_download_is_the_beginning_next_time(store: Store) -> None:
     with contextlib.suppress(ConnectionError), store.receiving(DIGEST) as file:
         file.write(CONTENT[:100])
         raise ConnectionError

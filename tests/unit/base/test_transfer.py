@@ -185,7 +185,7 @@ class _FullDisk(io.BytesIO):
             return full.write(content)  # type: ignore[arg-type]
 
 
-def test_a_full_disk_is_told(server: ArchiveServer, client: Client) -> None:
+def test_a_full_disk_is_reported(server: ArchiveServer, client: Client) -> None:
     with pytest.raises(InfrastructureFailed, match="No space left"):
         client.download([f"{server.url}/file"], _FullDisk(), sha256=DIGEST, limit=10**6)
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
-    ("kvm", "cores", "said"),
+    ("kvm", "cores", "estimate"),
     [
         (False, 2, "about 24 minutes on 2 cores without KVM (6 with KVM is an estimate)"),
         (False, 1, "about 48 minutes on 1 cores"),
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
     ],
 )
 def test_it_says_before_what_it_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kvm: bool, cores: int, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kvm: bool, cores: int, estimate: str
 ) -> None:
     monkeypatch.setenv("TWINBUILD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ready, "FREE_DISK_GIB", 0)
@@ -36,11 +36,11 @@ def test_it_says_before_what_it_takes(
     workspace = open_workspace(tmp_path)
     device = tmp_path / "farm.yaml" if kvm else tmp_path / "nothing"
     time, disk = demo.what_it_takes(workspace, kvm=device, cores=cores)
-    assert said in time
+    assert estimate in time
     assert re.search(r"about 5 GiB, .*[0-9.]+ GiB free at ", disk)
-    told: list[str] = []
-    monkeypatch.setattr(Display, "say", lambda _, line: told.append(line))
-    monkeypatch.setattr(demo, "prepare", lambda *_: pytest.fail(told[0]))
+    messages: list[str] = []
+    monkeypatch.setattr(Display, "say", lambda _, line: messages.append(line))
+    monkeypatch.setattr(demo, "prepare", lambda *_: pytest.fail(messages[0]))
     with pytest.raises(pytest.fail.Exception, match="this takes about"):
         demo.run_demo(workspace, Display(Console(file=StringIO())))
 

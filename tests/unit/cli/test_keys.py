@@ -52,8 +52,8 @@ def git(folder: Path, *arguments: str) -> str:
 def set_up(
     checkout: Path, name: str | None = None, release: str | None = None
 ) -> tuple[keys.ToBackUp, list[str]]:
-    said: list[str] = []
-    return keys.set_up(open_workspace(checkout), name, release, said.append), said
+    messages: list[str] = []
+    return keys.set_up(open_workspace(checkout), name, release, messages.append), messages
 
 
 def snapshot(*folders: Path) -> dict[Path, bytes]:
@@ -64,7 +64,7 @@ def snapshot(*folders: Path) -> dict[Path, bytes]:
 def test_from_nothing_to_a_release_key_and_again(
     home: GpgHome, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, said = set_up(checkout, NAME)
+    kept, messages = set_up(checkout, NAME)
     workspace = open_workspace(checkout)
     pinned = workspace.farm.keys
     assert pinned.release == kept.release == home.fingerprint(NAME)
@@ -73,16 +73,16 @@ def test_from_nothing_to_a_release_key_and_again(
         pinned.environments
     )
     assert git(checkout, "config", "--local", "user.signingKey") == kept.release
-    assert any("a trial signature is good" in line for line in said)
-    assert "git signs tags as" in said[-1]
+    assert any("a trial signature is good" in line for line in messages)
+    assert "git signs tags as" in messages[-1]
 
     # what it claims is what doctor and a release find
     monkeypatch.setattr(ready, "FREE_DISK_GIB", 0)
     ready.check_release(workspace, tag="3.3", notify=lambda _: None)
     signers.usable(pinned.tags, checkout / "keys")
-    told = "\n".join(keys.what_to_back_up(kept))
+    advice = "\n".join(keys.what_to_back_up(kept))
     for part in (f"--export-secret-keys {kept.release}", f"{kept.release}.rev", "alpha.pem"):
-        assert part in told
+        assert part in advice
 
     before = snapshot(checkout, tmp_path / "home")
     again, _ = set_up(checkout, NAME)
@@ -116,10 +116,10 @@ def test_a_passphrase_protects_the_new_key(
     path.write_text("correct horse\n")
     monkeypatch.setenv("TWINBUILD_RELEASE_PASSPHRASE_FILE", str(path))
     workspace = open_workspace(checkout)
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(SignatureInvalid, match="git cannot sign tags"):  # nobody to ask here
-        keys.set_up(workspace, NAME, None, said.append)
-    assert any("release key" in line and "trial signature is good" in line for line in said)
+        keys.set_up(workspace, NAME, None, messages.append)
+    assert any("release key" in line and "trial signature is good" in line for line in messages)
     monkeypatch.delenv("TWINBUILD_RELEASE_PASSPHRASE_FILE")
     with pytest.raises(SignatureInvalid, match="no terminal or screen"):
         set_up(checkout)
@@ -175,8 +175,8 @@ def test_nothing_is_replaced(home: GpgHome, checkout: Path) -> None:
 def test_a_renewed_key_is_published_again(home: GpgHome, checkout: Path) -> None:
     kept, _ = set_up(checkout, release=home.make("Mine"))
     home.gpg("--quick-set-expire", kept.release, "3y")
-    _, said = set_up(checkout)
-    assert f"{checkout}/keys/release.asc: brought up to date" in said
+    _, messages = set_up(checkout)
+    assert f"{checkout}/keys/release.asc: brought up to date" in messages
 
 
 def test_signers_and_settings_of_others_stay(home: GpgHome, checkout: Path) -> None:
@@ -185,13 +185,13 @@ def test_signers_and_settings_of_others_stay(home: GpgHome, checkout: Path) -> N
     (checkout / "keys/other.asc").write_text(home.gpg("--armor", "--export", other))
     farm = (checkout / "farm.yaml").read_text()
     (checkout / "farm.yaml").write_text(farm.replace("signers: []", f"signers: [{other}]"))
-    _, said = set_up(checkout, release=release)
+    _, messages = set_up(checkout, release=release)
     assert open_workspace(checkout).farm.keys.tags.signers == [other]
-    assert "tags are signed elsewhere" in said[-1]
+    assert "tags are signed elsewhere" in messages[-1]
     assert "signingkey" not in (checkout / ".git/config").read_text().lower()
     git(checkout, "config", "user.signingKey", other)
-    _, said = set_up(checkout)
-    assert said[-1] == f"git signs tags as {other}; a trial signature is good"
+    _, messages = set_up(checkout)
+    assert messages[-1] == f"git signs tags as {other}; a trial signature is good"
 
 
 def test_a_signer_without_a_key_does_not_stand_in_the_way(home: GpgHome, checkout: Path) -> None:
@@ -212,9 +212,9 @@ def test_who_signs_by_ssh_goes_on_to(home: GpgHome, checkout: Path, tmp_path: Pa
     (checkout / "farm.yaml").write_text(farm.replace("signers: []", listed))
     git(checkout, "config", "gpg.format", "ssh")
     git(checkout, "config", "user.signingKey", f"{path}.pub")
-    _, said = set_up(checkout, release=home.make("Mine"))
+    _, messages = set_up(checkout, release=home.make("Mine"))
     assert open_workspace(checkout).farm.keys.tags.signers == []
-    assert "git signs tags as SHA256:" in said[-1]
+    assert "git signs tags as SHA256:" in messages[-1]
 
 
 def test_a_key_in_a_file_is_taken_and_git_left_alone(
@@ -229,9 +229,9 @@ def test_a_key_in_a_file_is_taken_and_git_left_alone(
         monkeypatch.setenv("TWINBUILD_RELEASE_KEY", str(path))
         with pytest.raises(UsageError, match="so none is made"):
             set_up(checkout, NAME)
-        kept, said = set_up(checkout, release=fingerprint)
+        kept, messages = set_up(checkout, release=fingerprint)
         assert kept.release == fingerprint
-        assert "the release key is not there" in said[-1]
+        assert "the release key is not there" in messages[-1]
         assert "signingkey" not in (checkout / ".git/config").read_text().lower()
 
 

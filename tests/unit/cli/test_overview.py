@@ -32,26 +32,26 @@ def test_no_runs_are_no_lines() -> None:
     assert list_lines([]) == []
 
 
-def test_each_state_is_told(tmp_path: Path) -> None:
+def test_each_state_is_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path)
 
-    def told() -> str:
+    def line() -> str:
         return list_lines([run], now=NOW)[0]
 
-    assert told() == f"{run.id}  main  started  1 KiB  3 hours ago"
+    assert line() == f"{run.id}  main  started  1 KiB  3 hours ago"
     write_json(run.source_json, {})
-    assert "source complete" in told()
+    assert "source complete" in line()
     write_json(run.inputs_json, {})
-    assert "inputs complete" in told()
+    assert "inputs complete" in line()
     build(run, "alpha")
-    assert "alpha built, beta not built" in told()
+    assert "alpha built, beta not built" in line()
     write_json(run.environment("beta") / "failure.json", {"status": 3, "what": "a hook"})
-    assert "alpha built, beta failed  1.0 MiB" in told()
+    assert "alpha built, beta failed  1.0 MiB" in line()
     write_json(run.verdict_json, {"verdict": "differ"})
-    assert "differ" in told()
+    assert "differ" in line()
     run.release.mkdir()
     (run.release / "SHA256SUMS.asc").touch()
-    assert "released" in told()
+    assert "released" in line()
 
 
 def test_columns_stand_below_each_other(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_run_is_described(tmp_path: Path) -> None:
     reasons = ["step 40: etc/stamp differs in content"]
     write_json(run.verdict_json, {"verdict": "differ", "reasons": reasons, "differences": [{}, {}]})
     text = "\n".join(describe(run, now=NOW))
-    for said in (
+    for part in (
         "mini, main of https://example.org/x.git, fast, in alpha and beta",
         "source     3.3, commit c0ffeec0ffee of https://example.org/x.git",
         "committed 2025-12-22 10:40 UTC",
@@ -98,7 +98,7 @@ def test_a_run_is_described(tmp_path: Path) -> None:
         "release    not made",
         f"folder     {run.folder}, 2.0 MiB",
     ):
-        assert said in text
+        assert part in text
 
 
 def test_a_failed_build_is_shown_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -74,9 +74,9 @@ def test_help_anywhere_after_a_task_shows_it_and_does_nothing(
 ) -> None:
     words = filled(name)
     places = {0, len(words) // 2, len(words)}
-    said = {main(name, *words[:place], asked, *words[place:]) for place in places}
-    said |= {main(name, asked, "--nonsense"), main(asked, name), main("help", name)}
-    ((status, out, err),) = said
+    answers = {main(name, *words[:place], asked, *words[place:]) for place in places}
+    answers |= {main(name, asked, "--nonsense"), main(asked, name), main("help", name)}
+    ((status, out, err),) = answers
     assert (status, err) == (ExitStatus.DONE, "")
     assert out.startswith(f"Usage: ./farm {name}")
     assert all(word in out for word in words if word.startswith("--"))
@@ -202,7 +202,7 @@ def test_a_task_that_fails_ends_the_row_with_its_status(
 
 
 @pytest.mark.parametrize(
-    ("started_as", "program", "said"),
+    ("started_as", "program", "command"),
     [
         ("./farm", "/farm/tasks.py", "./farm show ID"),
         ("/opt/a b/farm", "/opt/a b/tasks.py", "'/opt/a b/farm' show ID"),
@@ -212,13 +212,13 @@ def test_a_task_that_fails_ends_the_row_with_its_status(
     ],
 )
 def test_messages_begin_a_command_as_this_one_was(
-    started_as: str | None, program: str, said: str, monkeypatch: pytest.MonkeyPatch
+    started_as: str | None, program: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(errors.STARTED_AS, raising=False)
     if started_as:
         monkeypatch.setenv(errors.STARTED_AS, started_as)
     monkeypatch.setattr(sys, "argv", [program])
-    assert errors.command_line("show ID") == said
+    assert errors.command_line("show ID") == command
 
 
 def test_it_runs_as_a_program_anywhere(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_scripts_background_job_ends_well_on_sigterm(tmp_path: Path) -> None:
             assert job.poll() is None
             time.sleep(0.05)
         job.terminate()
-        _, said = job.communicate(timeout=30)
+        _, output = job.communicate(timeout=30)
     assert job.returncode == 130
-    assert "interrupted; nothing is left running" in said
+    assert "interrupted; nothing is left running" in output
     assert processes.all_gone(f"600.{processes.OWN}")

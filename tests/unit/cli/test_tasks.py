@@ -71,9 +71,9 @@ def test_an_unknown_run_is_wrong_usage_in_one_line() -> None:
 
 
 def test_an_environment_that_is_not_there_is_wrong_usage(typed: Typed, tmp_path: Path) -> None:
-    status, said = typed("build", "--environment=gamma", cwd=tmp_path)
+    status, output = typed("build", "--environment=gamma", cwd=tmp_path)
     assert status == ExitStatus.USAGE
-    assert "there is no environment 'gamma'; farm.yaml has alpha, beta" in said
+    assert "there is no environment 'gamma'; farm.yaml has alpha, beta" in output
 
 
 @pytest.mark.parametrize("kind", ERRORS)
@@ -126,9 +126,9 @@ def test_a_relative_source_is_locked_and_snapshotted_alike(
     subprocess.run(["git", "init", "--quiet", kiosk], check=True)
     (tmp_path / "here").mkdir()
     for arguments in (("snapshot", "--tag=3.3"), ("lock", "--check", "--tag=3.3")):
-        status, said = typed(*arguments, "--source=../kiosk", cwd=tmp_path / "here")
-        assert status == ExitStatus.USAGE, said
-        assert "git repository" not in said
+        status, output = typed(*arguments, "--source=../kiosk", cwd=tmp_path / "here")
+        assert status == ExitStatus.USAGE, output
+        assert "git repository" not in output
 
 
 def test_a_full_disk_is_the_infrastructures_fault() -> None:
@@ -198,8 +198,8 @@ def test_a_usage_error_leaves_no_run(
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "add", "images", "farm.yaml"], check=True)
     subprocess.run([*git, "commit", "--quiet", "-m", "begin"], check=True)
-    status, said = typed(*words.split(), cwd=tmp_path)
-    assert status == ExitStatus.USAGE, said
+    status, output = typed(*words.split(), cwd=tmp_path)
+    assert status == ExitStatus.USAGE, output
     assert list((tmp_path / "runs").glob("*")) == []
 
 
@@ -267,9 +267,9 @@ def test_a_release_varies_all_that_can_be(
 
 
 def test_a_level_that_is_not_there_is_wrong_usage(typed: Typed) -> None:
-    status, said = typed("build", "--vary=everything", cwd=ROOT)
+    status, output = typed("build", "--vary=everything", cwd=ROOT)
     assert status == ExitStatus.USAGE
-    assert "vary: Input should be 'none', 'default' or 'all'" in said
+    assert "vary: Input should be 'none', 'default' or 'all'" in output
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_keys_are_made_only_for_what_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    status, said = typed(*arguments, cwd=ROOT)
+    status, output = typed(*arguments, cwd=ROOT)
     assert status == ExitStatus.USAGE
-    assert error in said
+    assert error in output
     assert list(tmp_path.iterdir()) == []

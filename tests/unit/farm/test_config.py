@@ -42,7 +42,7 @@ def test_defaults_are_the_careful_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"environments": {"alpha": ENVIRONMENT}}, "environments: "),
         ({"environments": {"alpha": ENVIRONMENT, "../x": ENVIRONMENT}}, "environments.../x"),
@@ -59,16 +59,16 @@ def test_defaults_are_the_careful_ones(tmp_path: Path) -> None:
         ({"key": {}}, "key: Extra inputs"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_mistakes_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = write(tmp_path / "farm.yaml", {**FARM, **change})
     with pytest.raises(UsageError) as caught:
         load_farm(path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"a: [", "is not YAML"),
         (b"\xff", "is not YAML"),
@@ -79,13 +79,13 @@ def test_mistakes_are_named(tmp_path: Path, change: dict[str, Any], said: str) -
         (b"#" * (2 * 1024 * 1024), "is larger than"),
     ],
 )
-def test_what_is_no_configuration_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_what_is_no_configuration_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "image.yaml"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=said) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         load_image(path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         parse_image(content, "image.yaml")
 
 

@@ -83,7 +83,7 @@ def test_what_is_set_stays() -> None:
     assert edited == text
 
 
-def test_what_cannot_be_edited_is_told_and_stays() -> None:
+def test_what_cannot_be_edited_is_reported_and_stays() -> None:
     with pytest.raises(UsageError, match=f"stays as it is; put this under keys: release: {A}"):
         pinned(HEAD + "keys: &k\n  release: null\n")
 

@@ -78,17 +78,17 @@ def with_keys(workspace: Workspace, **changes: object) -> Workspace:
 
 
 def check(workspace: Workspace, tag: str | None = "3.3") -> list[str]:
-    said: list[str] = []
-    ready.check_release(workspace, tag=tag, notify=said.append)
-    return said
+    messages: list[str] = []
+    ready.check_release(workspace, tag=tag, notify=messages.append)
+    return messages
 
 
-def test_a_farm_that_can_release_is_told_what_was_found(workspace: Workspace) -> None:
-    said = check(workspace)
-    assert [line.partition(":")[0] for line in said] == [
+def test_a_farm_that_can_release_is_shown_what_was_found(workspace: Workspace) -> None:
+    messages = check(workspace)
+    assert [line.partition(":")[0] for line in messages] == [
         *("disk", "tags", "key alpha", "key beta", "tag", "release key")
     ]
-    assert said[-1].endswith("expires 2099-12-31; a trial signature is good")
+    assert messages[-1].endswith("expires 2099-12-31; a trial signature is good")
 
 
 def refused(workspace: Workspace, kind: type[TwinbuildError], what: str) -> None:
@@ -143,7 +143,7 @@ def test_what_is_published_already(workspace: Workspace) -> None:
     assert check(workspace, tag=None)  # a run that is resumed
 
 
-def test_all_that_is_missing_is_told_at_once(
+def test_all_that_is_missing_is_reported_at_once(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ready, "FREE_DISK_GIB", 10**9)

@@ -76,7 +76,7 @@ def test_no_password_is_kept(typed: str, kept: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b'{"image": 5}'])
-def test_a_damaged_request_is_told(run: Run, content: bytes) -> None:
+def test_a_damaged_request_is_reported(run: Run, content: bytes) -> None:
     (run.folder / "run.json").write_bytes(content)
     with pytest.raises(UsageError, match=r"run\.json"):
         run.request()
@@ -101,8 +101,8 @@ def test_a_stage_runs_again_when_what_it_reads_changes(run: Run) -> None:
 def test_a_stage_runs_again_when_what_it_wrote_is_not_there(run: Run) -> None:
     path = complete(run)
     path.write_bytes(b"other")
-    said = "alpha/artifacts/x.iso was changed after it was written"
-    assert run.why_again("build-alpha", READS) == said
+    reason = "alpha/artifacts/x.iso was changed after it was written"
+    assert run.why_again("build-alpha", READS) == reason
     path.unlink()
     assert run.why_again("build-alpha", READS) == "alpha/artifacts/x.iso is missing"
 

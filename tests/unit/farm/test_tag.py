@@ -41,7 +41,7 @@ class Repository:
         return done.stdout.decode().strip()
 
     def verify(self, name: str, **policy: object) -> str | None:
-        """Return who is said to have signed a tag."""
+        """Return the signer of a tag, as it is verified."""
         object_id = self.git("rev-parse", f"refs/tags/{name}")
         rules = TagPolicy.model_validate(policy)
         return tag.verify(self.path / ".git", object_id, name, rules, self.keys).signer
@@ -121,11 +121,11 @@ def test_a_tag_by_an_ssh_key_that_is_not_listed_names_it(
 ) -> None:
     """The attacker signs a tag with a key of their own."""
     repository.sign_by_ssh("3.3", ssh_keys["stranger"])
-    said = repository.refused("3.3", ssh=[public(ssh_keys["ed25519"])])
-    assert fingerprint(ssh_keys["stranger"]) in said
-    assert "keys.tags.ssh" in said
-    said = repository.refused("3.3", signers=[gpg_keys["signer"].fingerprint])
-    assert fingerprint(ssh_keys["stranger"]) in said
+    message = repository.refused("3.3", ssh=[public(ssh_keys["ed25519"])])
+    assert fingerprint(ssh_keys["stranger"]) in message
+    assert "keys.tags.ssh" in message
+    message = repository.refused("3.3", signers=[gpg_keys["signer"].fingerprint])
+    assert fingerprint(ssh_keys["stranger"]) in message
 
 
 def test_what_the_repository_configures_allows_nobody(

@@ -40,8 +40,8 @@ def test_under_all_every_factor_differs(farm: Farm) -> None:
     made = choices(farm, "all")
     assert same(made.values()) == []
     count = len(Variation.model_fields) + 1  # CPUs and memory too, the description not
-    said = summary(made.values())
-    assert said == f"the environments differ in {count} of {count} factors"
+    text = summary(made.values())
+    assert text == f"the environments differ in {count} of {count} factors"
 
 
 def test_the_comparison_knows_every_factor(farm: Farm) -> None:
@@ -123,7 +123,7 @@ def test_a_level_that_is_not_there_is_refused(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"all": {"suite": "sid"}}, "suite cannot be set in all"),
         ({"all": {"description": "x"}}, "description cannot be set in all"),
@@ -145,10 +145,10 @@ def test_a_level_that_is_not_there_is_refused(farm: Farm) -> None:
     ],
 )
 def test_mistakes_in_an_environment_are_named(
-    change: dict[str, Any], said: str, tmp_path: Path
+    change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     document = yaml.safe_load((HOSTS / "alpha/environment.yaml").read_text())
     path = tmp_path / "environment.yaml"
     path.write_text(yaml.safe_dump(document | change))
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         load_environment(path)

@@ -40,7 +40,7 @@ def test_a_folder_without_a_farm_is_no_workspace(tmp_path: Path) -> None:
         open_workspace(tmp_path)
 
 
-def test_a_farm_that_is_not_valid_is_told(tmp_path: Path) -> None:
+def test_a_farm_that_is_not_valid_is_reported(tmp_path: Path) -> None:
     (tmp_path / "farm.yaml").write_text("environments: {}\n")
     with pytest.raises(UsageError, match=r"farm\.yaml: environments"):
         open_workspace(tmp_path)
