@@ -1036,6 +1036,43 @@ class Fields:
         return value
 
 
+# --- pipeline/documents/manifest.py ---------------------------------------------------------------
+#
+# `SHA256SUMS`, the manifest of a release: the SHA-256 of each of its files.
+#
+# It has the form of sha256sum, so that `sha256sum -c` does as well: digest, two spaces, path.
+
+NAMES_LIMIT = 10_000
+PART = r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}"
+NAME = re.compile(rf"{PART}(?:/{PART}){{0,3}}")
+MANIFEST_LINE = re.compile(rf"([0-9a-f]{{64}})  ({NAME.pattern})")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The digests of a release's files, by their paths in it."""
+
+    digests: Mapping[str, str]
+
+    @classmethod
+    def of(cls, content: bytes) -> Manifest:
+        """Read a SHA256SUMS; raise Malformed if one line is not as expected, or names one twice."""
+        digests: dict[str, str] = {}
+        lines = content.decode("ascii", "replace").split("\n")
+        if lines.pop() or not 0 < len(lines) <= NAMES_LIMIT:
+            raise Malformed("the manifest is empty, too long or cut off")
+        for line in lines:
+            match = MANIFEST_LINE.fullmatch(line)
+            if not match or match[2] in digests:
+                raise Malformed(f"the manifest has a bad line: {line[:100]!r}")
+            digests[match[2]] = match[1]
+        return cls(digests)
+
+    def content(self) -> bytes:
+        """Return it as it is written and signed: sorted by path."""
+        return "".join(f"{self.digests[name]}  {name}\n" for name in sorted(self.digests)).encode()
+
+
 # --- pipeline/documents/dsse.py -------------------------------------------------------------------
 #
 # DSSE envelopes (https://github.com/secure-systems-lab/dsse): a payload, its type, signatures.
@@ -1580,30 +1617,20 @@ BASE = (BASE_X, BASE_Y, 1, BASE_X * BASE_Y % P)
 # The manifest, and whether what the environments state makes a release.
 
 STATEMENT_LIMIT = 8 * 1024 * 1024
-NAMES_LIMIT = 10_000
 CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm and this one, at most
 EARLIEST, LATEST = 315532800, 2**32 - 1  # what an image can be dated: the years 1980 to 2105
 
-PART = r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}"
-NAME = re.compile(rf"{PART}(?:/{PART}){{0,3}}")
-MANIFEST_LINE = re.compile(rf"([0-9a-f]{{64}})  ({NAME.pattern})")
 STATEMENT_NAME = re.compile(r"statements/([a-z][a-z0-9-]{0,39})\.json")
 
 Read = Callable[[str, int], bytes]  # gives a file of the release by its name, of so many bytes
 
 
-def parse_manifest(content: bytes) -> dict[str, str]:
+def parse_manifest(content: bytes) -> Mapping[str, str]:
     """Return the digests in a SHA256SUMS by name; refuse it all if one line is not as expected."""
-    digests: dict[str, str] = {}
-    lines = content.decode("ascii", "replace").split("\n")
-    if lines.pop() or not 0 < len(lines) <= NAMES_LIMIT:
-        raise Refused(SIGNATURE, "the manifest is empty, too long or cut off")
-    for line in lines:
-        match = MANIFEST_LINE.fullmatch(line)
-        if not match or match[2] in digests:
-            raise Refused(SIGNATURE, f"the manifest has a bad line: {line[:100]!r}")
-        digests[match[2]] = match[1]
-    return digests
+    try:
+        return Manifest.of(content).digests
+    except Malformed as error:
+        raise Refused(SIGNATURE, str(error)) from error
 
 
 @dataclass(frozen=True)

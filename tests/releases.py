@@ -26,12 +26,12 @@ from pipeline.base import dsse
 from pipeline.base.files import write_json
 from pipeline.documents import statement
 from pipeline.documents.artifact_names import artifact_names
+from pipeline.documents.manifest import Manifest
 from pipeline.farm.config import Farm, parse_image
 from pipeline.farm.job import make_job
 from pipeline.farm.run import Request, create
 from pipeline.farm.run_documents import read_inputs, read_source
 from pipeline.farm.tag import VerifiedTag
-from pipeline.release.assemble import manifest_bytes
 from pipeline.release.stage import run_release
 
 COMMIT = "c0ffee" * 6 + "cafe"
@@ -331,7 +331,7 @@ def publish_by_hand(public: Path, fake: FakeRun, gpg_home: GpgHome, fingerprint:
         files |= {f"{name}/{file}": (built / file).read_bytes() for file in statement.BYPRODUCTS}
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    manifest = manifest_bytes({name: sha256(content) for name, content in files.items()})
+    manifest = Manifest({name: sha256(content) for name, content in files.items()}).content()
     (folder / "SHA256SUMS").write_bytes(manifest)
     signature = gpg_home.sign(manifest, fingerprint, "--detach-sign")
     (folder / "SHA256SUMS.asc").write_bytes(signature)

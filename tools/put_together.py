@@ -25,6 +25,7 @@ PARTS = (
     "pipeline/documents/formats.py",
     "pipeline/documents/json_form.py",
     "pipeline/documents/fields.py",
+    "pipeline/documents/manifest.py",
     "pipeline/documents/dsse.py",
     "pipeline/documents/statement.py",
     "pipeline/documents/verdict.py",

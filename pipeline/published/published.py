@@ -32,13 +32,13 @@ from pipeline.documents.artifact_names import ArtifactNames, artifact_names
 from pipeline.documents.formats import LaterFormat, refuse_later
 from pipeline.documents.job import FORMAT as JOB_FORMAT
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.malformed import Malformed
+from pipeline.documents.release_index import ReleaseIndex
 from pipeline.documents.statement import FILE_NAME
 from pipeline.farm.config import Name, ReleaseTag
 from pipeline.farm.workspace import Workspace
 
-INDEX_FORMAT = "twinbuild-releases/1"
 INDEX_LIMIT = 16 * 1024 * 1024
-RELEASES_LIMIT = 10_000
 PIECE = 1024 * 1024
 FAILURES: Mapping[int, type[TwinbuildError]] = {
     verify.DIFFERS: InputsUnverified,
@@ -217,20 +217,12 @@ def _listed_there(location: Location) -> tuple[Listed, ...]:
 def read_index(content: bytes, url: str) -> tuple[Listed, ...]:
     """Return the releases that an `index.json` lists; raise InputsUnverified if it is none."""
     try:
-        document = parse_json(content)
-        refuse_later(document.get("format"), INDEX_FORMAT)
-        entries = document["releases"][:RELEASES_LIMIT]
-        return tuple(Listed(_name(e["tag"]), _name(e["image"])) for e in entries)
+        index = ReleaseIndex.of(parse_json(content))
     except LaterFormat as error:
         raise InputsUnverified(f"cannot read {url}: {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise InputsUnverified(plain(f"{url} is no list of releases: {error!r}"[:300])) from error
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not FILE_NAME.fullmatch(value):
-        raise ValueError(f"bad name {value!r:.100}")
-    return value
+    except Malformed as error:
+        raise InputsUnverified(plain(f"{url} is no list of releases: {error}"[:300])) from error
+    return tuple(Listed(entry.tag, entry.image) for entry in index.releases)
 
 
 def _folders(public: Path) -> tuple[Listed, ...]:

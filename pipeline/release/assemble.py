@@ -4,13 +4,13 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.base import openpgp
 from pipeline.base.errors import Differs
 from pipeline.base.files import sha256_bytes, write_bytes
 from pipeline.base.openpgp import Gpg
+from pipeline.documents.manifest import Manifest
 from pipeline.farm.run import Run
 from pipeline.release.checks import Checked
 from pipeline.release.statements import is_plain_file
@@ -27,7 +27,7 @@ def assemble(run: Run, checked: Checked, gpg: Gpg, fingerprint: str) -> list[Pat
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=run.folder))
     try:
         digests = _collect(run, checked, staging)
-        write_bytes(staging / MANIFEST, manifest_bytes(digests))
+        write_bytes(staging / MANIFEST, Manifest(digests).content())
         openpgp.sign(gpg, fingerprint, staging / MANIFEST)
         staging.chmod(0o755)
         if run.release.exists():
@@ -37,17 +37,6 @@ def assemble(run: Run, checked: Checked, gpg: Gpg, fingerprint: str) -> list[Pat
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return [run.release / name for name in (*digests, MANIFEST, SIGNATURE)]
-
-
-def manifest_bytes(digests: Mapping[str, str]) -> bytes:
-    """Return a manifest in the form of sha256sum: digest, two spaces, relative path; sorted."""
-    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
-
-
-def manifest_digests(manifest: bytes) -> dict[str, str]:
-    """Return the digests by path in a manifest that `manifest_bytes` has made."""
-    lines = (line.partition("  ") for line in manifest.decode().splitlines())
-    return {name: digest for digest, _, name in lines}
 
 
 def _collect(run: Run, checked: Checked, staging: Path) -> dict[str, str]:

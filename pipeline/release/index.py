@@ -7,7 +7,6 @@ Nothing rests on them: `verify.py` reads neither.
 
 import html
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -17,25 +16,13 @@ from pipeline.base.errors import InfrastructureFailed, TwinbuildError
 from pipeline.base.files import read_json, sha256_file, write_bytes
 from pipeline.documents.dsse import PAYLOAD_LIMIT
 from pipeline.documents.json_form import json_bytes
+from pipeline.documents.release_index import Entry, ReleaseIndex
 from pipeline.documents.statement import FILE_NAME
-from pipeline.published.published import INDEX_FORMAT
 from pipeline.release.assemble import MANIFEST
 from pipeline.release.statements import check_statement
 
 KIT = ".iuk"
 SIZE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A release in the public tree, as its own statements describe it."""
-
-    tag: str
-    image: str
-    commit: str
-    epoch: int
-    manifest_sha256: str
-    kits: tuple[str, ...]  # names of files
 
 
 def read_entries(public: Path) -> list[Entry]:
@@ -50,8 +37,7 @@ def read_entries(public: Path) -> list[Entry]:
 def write_index(public: Path) -> list[Entry]:
     """Write both forms of the index; return the releases, the newest first."""
     found = read_entries(public)
-    document = {"format": INDEX_FORMAT, "releases": [asdict(release) for release in found]}
-    _replace(public / "index.json", json_bytes(document))
+    _replace(public / "index.json", json_bytes(ReleaseIndex(tuple(found)).document()))
     _replace(public / "index.html", _page(public, found).encode())
     return found
 

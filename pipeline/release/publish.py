@@ -27,10 +27,12 @@ from pipeline.base.errors import (
 )
 from pipeline.base.files import alone, new_file, open_plain, write_bytes, write_pieces
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.malformed import Malformed
+from pipeline.documents.manifest import Manifest
 from pipeline.kits.make import client
 from pipeline.published.immutable import refuse_changed
 from pipeline.published.published import Location
-from pipeline.release.assemble import MANIFEST, SIGNATURE, manifest_digests
+from pipeline.release.assemble import MANIFEST, SIGNATURE
 from pipeline.release.index import read_entries, write_index
 from pipeline.release.upgrades import FOLDER
 
@@ -152,10 +154,12 @@ def _files(release: Path) -> dict[str, str | None]:
     What the manifest names has its digest there.
     """
     try:
-        manifest = (release / MANIFEST).read_bytes()
+        manifest = Manifest.of((release / MANIFEST).read_bytes())
     except OSError as error:
         raise InfrastructureFailed(f"cannot read {release}: {error.strerror}") from error
-    return {MANIFEST: None, SIGNATURE: None, **manifest_digests(manifest)}
+    except Malformed as error:
+        raise SignatureInvalid(f"{release} cannot be published: {error}") from error
+    return {MANIFEST: None, SIGNATURE: None, **manifest.digests}
 
 
 def _copy(source: Path, target: Path, digest: str | None) -> None:

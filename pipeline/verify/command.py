@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline.documents.manifest import PART
 from pipeline.documents.signatures import FINGERPRINT, read_keyring
 from pipeline.documents.statement import Statement
 from pipeline.verify.files import check_file, download
@@ -27,7 +28,6 @@ from pipeline.verify.report import (
     printable,
 )
 from pipeline.verify.statements import (
-    PART,
     check_job,
     check_statements,
     check_verdict,

@@ -16,6 +16,8 @@ from pipeline.documents.artifact_names import artifact_names
 from pipeline.documents.dsse import IN_TOTO, Envelope, read_envelope, signed_bytes
 from pipeline.documents.ed25519 import ed25519_holds
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.malformed import Malformed
+from pipeline.documents.manifest import Manifest
 from pipeline.documents.statement import (
     Statement,
     check_whole,
@@ -27,30 +29,20 @@ from pipeline.documents.verdict import Verdict
 from pipeline.verify.report import DIFFERS, SIGNATURE, Refused
 
 STATEMENT_LIMIT = 8 * 1024 * 1024
-NAMES_LIMIT = 10_000
 CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm and this one, at most
 EARLIEST, LATEST = 315532800, 2**32 - 1  # what an image can be dated: the years 1980 to 2105
 
-PART = r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}"
-NAME = re.compile(rf"{PART}(?:/{PART}){{0,3}}")
-MANIFEST_LINE = re.compile(rf"([0-9a-f]{{64}})  ({NAME.pattern})")
 STATEMENT_NAME = re.compile(r"statements/([a-z][a-z0-9-]{0,39})\.json")
 
 Read = Callable[[str, int], bytes]  # gives a file of the release by its name, of so many bytes
 
 
-def parse_manifest(content: bytes) -> dict[str, str]:
+def parse_manifest(content: bytes) -> Mapping[str, str]:
     """Return the digests in a SHA256SUMS by name; refuse it all if one line is not as expected."""
-    digests: dict[str, str] = {}
-    lines = content.decode("ascii", "replace").split("\n")
-    if lines.pop() or not 0 < len(lines) <= NAMES_LIMIT:
-        raise Refused(SIGNATURE, "the manifest is empty, too long or cut off")
-    for line in lines:
-        match = MANIFEST_LINE.fullmatch(line)
-        if not match or match[2] in digests:
-            raise Refused(SIGNATURE, f"the manifest has a bad line: {line[:100]!r}")
-        digests[match[2]] = match[1]
-    return digests
+    try:
+        return Manifest.of(content).digests
+    except Malformed as error:
+        raise Refused(SIGNATURE, str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from pipeline.cli import overview
 from pipeline.compare import ledger
 from pipeline.documents.explanation import Explanation
 from pipeline.documents.json_form import json_bytes, parse_json
+from pipeline.documents.manifest import Manifest
+from pipeline.documents.release_index import ReleaseIndex
 from pipeline.documents.statement import BYPRODUCTS
 from pipeline.farm.config import load_environment, load_farm, load_image
 from pipeline.farm.run import Run, list_runs
@@ -123,6 +125,12 @@ def location() -> Location:
 def test_the_list_of_releases_is_read() -> None:
     content = (PUBLIC / "index.json").read_bytes()
     assert read_index(content, "x") == (Listed("3.2", "mini"), Listed("3.1", "mini"))
+    assert json_bytes(ReleaseIndex.of(parse_json(content)).document()) == content
+
+
+def test_the_manifest_is_read_and_written_alike() -> None:
+    content = (PUBLIC / "3.2" / "SHA256SUMS").read_bytes()
+    assert Manifest.of(content).content() == content
 
 
 @pytest.mark.tools
