@@ -1081,7 +1081,7 @@ class Manifest:
 # another. Nothing is verified here. Base64 is the standard alphabet, padded: one spelling.
 
 IN_TOTO = "application/vnd.in-toto+json"
-PAYLOAD_LIMIT = 4 * 1024 * 1024
+PAYLOAD_LIMIT = 4 * 1024 * 1024  # bytes
 ENVELOPE_SIGNATURES_LIMIT = 16
 KEYID_LIMIT = 200
 
@@ -1102,7 +1102,12 @@ class Envelope:
     signatures: tuple[EnvelopeSignature, ...]
 
 
-def read_envelope(document: Any, kind: str, limit: int = PAYLOAD_LIMIT) -> Envelope:
+def read_envelope(
+    document: Any,
+    kind: str,
+    limit: int = PAYLOAD_LIMIT,
+    signatures_limit: int = ENVELOPE_SIGNATURES_LIMIT,
+) -> Envelope:
     """Return the envelope of a payload of the type `kind` and at most `limit` bytes.
 
     Raise Malformed if it is none, has no signature or too many, or a key id twice.
@@ -1113,14 +1118,15 @@ def read_envelope(document: Any, kind: str, limit: int = PAYLOAD_LIMIT) -> Envel
             raise Malformed(f"payloadType is {document['payloadType']!r:.100}, not {kind!r}")
         if len(content) > limit * 4 // 3 + 4:
             raise Malformed(f"payload is larger than {limit} bytes")
-        if not 1 <= len(listed) <= ENVELOPE_SIGNATURES_LIMIT:
-            raise Malformed(f"it has {len(listed)} signatures")
+        if not 1 <= len(listed) <= signatures_limit:
+            many = ", which is too many" if listed else ""
+            raise Malformed(f"it has {len(listed)} signatures{many}")
         signatures = tuple(
             EnvelopeSignature(_keyid(each.get("keyid", "")), _base64("sig", each["sig"]))
             for each in listed
         )
         payload = _base64("payload", content)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Malformed(f"it is no DSSE envelope: {error!r:.200}") from error
     named = [each.keyid for each in signatures if each.keyid]
     if len(set(named)) != len(named):

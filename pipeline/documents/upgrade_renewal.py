@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.documents.fields import Fields
 from pipeline.documents.json_form import json_bytes, parse_json
-from pipeline.documents.upgrade_envelope import read_time, time_text
+from pipeline.documents.upgrade_times import read_time, time_text
 
 if TYPE_CHECKING:
     from pipeline.documents.upgrade_description import Renewable

@@ -15,7 +15,8 @@ from securesystemslib.signer import CryptoSigner
 from pipeline.base import dsse
 from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError, command_line
 from pipeline.base.files import alone, write_bytes
-from pipeline.documents.upgrade_envelope import LIMIT, time_text
+from pipeline.documents.upgrade_description import DESCRIPTION_LIMIT
+from pipeline.documents.upgrade_times import time_text
 from pipeline.farm.config import Farm
 from pipeline.kits.install import description, known
 from pipeline.kits.install.description import CLOCKS_APART, Trust
@@ -75,7 +76,7 @@ def _key(farm: Farm) -> CryptoSigner:
 
 def _renew(path: Path, key: CryptoSigner, trust: Trust, now: datetime) -> None:
     with path.open("rb") as file:
-        content = file.read(LIMIT + 1)
+        content = file.read(DESCRIPTION_LIMIT + 1)
     found = description.read(content, trust)
     if path.name != f"{found.from_}.json":
         raise SignatureInvalid(f"{path} is the description of {found.from_}")

@@ -10,25 +10,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pipeline.documents.dsse import Envelope, EnvelopeSignature, read_envelope, signed_bytes
 from pipeline.documents.ed25519 import ed25519_holds
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.plain import plain
 from pipeline.documents.signatures import Untrusted, dearmour, read_keyring
 from pipeline.documents.upgrade_description import (
+    DESCRIPTION_LIMIT,
+    DESCRIPTION_SIGNATURES,
     DESCRIPTION_TYPE,
     Description,
     Renewable,
     read_description,
 )
-from pipeline.documents.upgrade_envelope import (
-    LIMIT,
-    Envelope,
-    encoded,
-    read_envelope,
-    time_text,
-)
 from pipeline.documents.upgrade_renewal import RENEWAL_TYPE, Renewal, read_renewal
+from pipeline.documents.upgrade_times import time_text
 from pipeline.documents.version import is_older
 from pipeline.kits.install import programs
 from pipeline.kits.install.failure import InputsUnverified, SignatureInvalid
@@ -91,7 +88,7 @@ def read(content: bytes, trust: Trust) -> Description:
     Raise what `check` raises but for the times.
     """
     document, parsed = open_file(content)
-    _check_signatures(encoded(DESCRIPTION_TYPE, parsed.payload), parsed.signatures, trust)
+    _check_signatures(signed_bytes(DESCRIPTION_TYPE, parsed.payload), parsed.signatures, trust)
     try:
         found = read_description(parsed.payload)
     except Malformed as error:
@@ -115,14 +112,18 @@ def open_file(content: bytes) -> tuple[dict[str, Any], Envelope]:
     Raise SignatureInvalid if it is no DSSE envelope.
     """
     try:
-        if len(content) > LIMIT:
-            raise Malformed(f"it is larger than {LIMIT} bytes")  # noqa: TRY301
+        if len(content) > DESCRIPTION_LIMIT:
+            raise Malformed(f"it is larger than {DESCRIPTION_LIMIT} bytes")  # noqa: TRY301
         document = parse_json(content)
         if not isinstance(document, dict):
             raise Malformed("it is not a JSON object")  # noqa: TRY301
-        return document, read_envelope(document, DESCRIPTION_TYPE)
+        return document, _envelope(document, DESCRIPTION_TYPE)
     except Malformed as error:
         raise SignatureInvalid(plain(f"{WHAT} is no DSSE envelope: {error}")) from error
+
+
+def _envelope(document: Any, kind: str) -> Envelope:
+    return read_envelope(document, kind, DESCRIPTION_LIMIT, DESCRIPTION_SIGNATURES)
 
 
 def _read_renewal(
@@ -134,11 +135,11 @@ def _read_renewal(
     `description` (issued then), and within what it may.
     """
     try:
-        parsed = read_envelope(document, RENEWAL_TYPE)
+        parsed = _envelope(document, RENEWAL_TYPE)
     except Malformed as error:
         raise SignatureInvalid(plain(f"{RENEWAL} is no DSSE envelope: {error}")) from error
-    signed, public = encoded(RENEWAL_TYPE, parsed.payload), bytes.fromhex(renewable.key)
-    if not any(ed25519_holds(public, signed, signature) for signature in parsed.signatures):
+    signed, public = signed_bytes(RENEWAL_TYPE, parsed.payload), bytes.fromhex(renewable.key)
+    if not any(ed25519_holds(public, signed, each.signature) for each in parsed.signatures):
         raise SignatureInvalid(
             f"{RENEWAL} is not by the key that may renew it", remedy=SERVER_REMEDY
         )
@@ -153,13 +154,15 @@ def _read_renewal(
     return renewal
 
 
-def _check_signatures(signed: bytes, signatures: tuple[bytes, ...], trust: Trust) -> None:
+def _check_signatures(
+    signed: bytes, signatures: tuple[EnvelopeSignature, ...], trust: Trust
+) -> None:
     """Raise SignatureInvalid unless one of the signatures is good and by a trusted key."""
     refusals = []
-    for signature in signatures:
+    for each in signatures:
         try:
-            made = programs.check_detached(signed, signature, trust.keyring)
-            if any(each.is_by(trust.fingerprint) for each in made):
+            made = programs.check_detached(signed, each.signature, trust.keyring)
+            if any(signer.is_by(trust.fingerprint) for signer in made):
                 return
             refusals.append(f"the signature is by {made[0].primary}, not by {trust.fingerprint}")
         except Untrusted as error:

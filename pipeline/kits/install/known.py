@@ -8,8 +8,8 @@ while that still holds. It is signed, so it is believed no further than what a s
 import os
 from pathlib import Path
 
-from pipeline.documents.upgrade_description import Description
-from pipeline.documents.upgrade_envelope import LIMIT, time_text
+from pipeline.documents.upgrade_description import DESCRIPTION_LIMIT, Description
+from pipeline.documents.upgrade_times import time_text
 from pipeline.kits.install import description as descriptions
 from pipeline.kits.install.description import Trust
 from pipeline.kits.install.failure import Failure, InfrastructureFailed, SignatureInvalid
@@ -26,7 +26,7 @@ def recall(image: str, start: str, trust: Trust) -> Description | None:
     """Return what was known last; None if nothing was, or nothing that `trust` believes."""
     try:
         with _path(image, start, trust).open("rb") as file:
-            found = descriptions.read(file.read(LIMIT + 1), trust)
+            found = descriptions.read(file.read(DESCRIPTION_LIMIT + 1), trust)
     except (OSError, Failure):
         return None
     return found if (found.image, found.from_) == (image, start) else None

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.base import openpgp
+from pipeline.documents.dsse import make_envelope, signed_bytes
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.signatures import dearmour
 from pipeline.documents.upgrade_description import (
@@ -16,7 +17,6 @@ from pipeline.documents.upgrade_description import (
     Renewable,
     description_bytes,
 )
-from pipeline.documents.upgrade_envelope import encoded, make_envelope
 from pipeline.documents.upgrade_renewal import RENEWAL_TYPE, renew, renewal_bytes
 from pipeline.kits.install.description import open_file
 
@@ -32,7 +32,7 @@ def sign_payload(payload: bytes, gpg: openpgp.Gpg, fingerprint: str) -> bytes:
     """Return the signed envelope of a payload."""
     with tempfile.TemporaryDirectory(prefix="twinbuild-") as folder:
         document = Path(folder, "description")
-        document.write_bytes(encoded(DESCRIPTION_TYPE, payload))
+        document.write_bytes(signed_bytes(DESCRIPTION_TYPE, payload))
         openpgp.sign(gpg, fingerprint, document)
         signature = dearmour(document.with_name("description.asc").read_bytes())
     return json_bytes(make_envelope(DESCRIPTION_TYPE, payload, fingerprint, signature))
@@ -46,6 +46,6 @@ def with_renewal(content: bytes, renewable: Renewable, now: datetime, sign: Sign
     document, parsed = open_file(content)
     payload = renewal_bytes(renew(parsed.payload, renewable, now))
     keyid = hashlib.sha256(bytes.fromhex(renewable.key)).hexdigest()
-    signature = sign(encoded(RENEWAL_TYPE, payload))
+    signature = sign(signed_bytes(RENEWAL_TYPE, payload))
     renewal = make_envelope(RENEWAL_TYPE, payload, keyid, signature)
     return json_bytes({**document, "renewal": renewal})

@@ -51,6 +51,7 @@ def test_a_key_id_is_optional() -> None:
         ({"payload": ["e30="]}, "payload is no text"),
         ({"payload": "A" * 2000}, "payload is larger than 1000 bytes"),
         ({"payloadType": KIND}, "payloadType is"),
+        ({"payloadType": "application/vnd.in-toto"}, "payloadType is"),
         ({"payloadType": None}, "payloadType is None"),
         ({"signatures": None}, "DSSE"),
         ({"signatures": {}}, "it has 0 signatures"),
@@ -70,6 +71,13 @@ def test_damage_is_named(change: dict[str, Any], field: str) -> None:
     assert read_envelope(whole, IN_TOTO, 1000).payload == base64.b64decode("e30=")
     with pytest.raises(Malformed, match=field):
         read_envelope({**whole, **change}, IN_TOTO, 1000)
+
+
+def test_a_caller_may_allow_fewer_signatures() -> None:
+    made = {**make_envelope(IN_TOTO, PAYLOAD, "", b"x"), "signatures": [{"sig": "eA=="}] * 5}
+    assert len(read_envelope(made, IN_TOTO).signatures) == 5
+    with pytest.raises(Malformed, match="it has 5 signatures, which is too many"):
+        read_envelope(made, IN_TOTO, signatures_limit=4)
 
 
 @pytest.mark.parametrize("document", [None, 1, "x", [], {}, {"payload": "e30="}])

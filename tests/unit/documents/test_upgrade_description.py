@@ -15,7 +15,6 @@ from pipeline.documents.upgrade_description import (
     description_bytes,
     read_description,
 )
-from pipeline.documents.upgrade_envelope import encoded, make_envelope, read_envelope
 from pipeline.documents.upgrade_renewal import read_renewal, renew, renewal_bytes
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -105,11 +104,3 @@ def test_a_renewal_is_written_and_read_in_one_form() -> None:
     assert renewal.exceeds(DESCRIPTION.renewable, NOW + timedelta(days=2))
     with pytest.raises(Malformed, match="more does not belong there"):
         read_renewal(json_bytes(json.loads(RENEWAL) | {"more": 1}))
-
-
-def test_an_envelope_is_of_one_type() -> None:
-    made = make_envelope("a/b", b"payload", "key", b"signature")
-    assert read_envelope(made, "a/b").payload == b"payload"
-    assert encoded("a/b", b"payload") == b"DSSEv1 3 a/b 7 payload"
-    with pytest.raises(Malformed, match="another type"):
-        read_envelope(made, "a/c")

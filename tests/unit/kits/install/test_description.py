@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from pipeline.base import errors
 from pipeline.base.openpgp import Gpg
+from pipeline.documents.dsse import signed_bytes
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.upgrade_description import DESCRIPTION_TYPE
-from pipeline.documents.upgrade_envelope import encoded
 from pipeline.kits.install import description
 from pipeline.kits.install.description import Trust, load_trust
 from pipeline.kits.install.failure import InputsUnverified, SignatureInvalid
@@ -258,7 +258,7 @@ def test_a_signed_message_in_the_place_of_a_signature(
     content = base64.b64decode(json.loads(envelope)["payload"])
     message = gpg_home.gpg(
         *("--local-user", signer.fingerprint, "--sign"),
-        stdin=encoded(DESCRIPTION_TYPE, content),
+        stdin=signed_bytes(DESCRIPTION_TYPE, content),
     )
     forged = [{"sig": base64.b64encode(message).decode()}]
     with pytest.raises(SignatureInvalid, match="what should be a signature is none"):

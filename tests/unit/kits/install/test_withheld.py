@@ -14,11 +14,12 @@ from securesystemslib.signer import CryptoSigner
 
 from pipeline.base import dsse
 from pipeline.base.errors import ExitStatus
+from pipeline.documents.dsse import make_envelope, signed_bytes
 from pipeline.documents.fields import Fields
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.upgrade_description import DESCRIPTION_TYPE, Description, Renewable
-from pipeline.documents.upgrade_envelope import encoded, make_envelope, read_time
 from pipeline.documents.upgrade_renewal import RENEWAL_TYPE
+from pipeline.documents.upgrade_times import read_time
 from pipeline.kits.install import description, known
 from pipeline.kits.install.check import check_upgrade
 from pipeline.kits.install.failure import InfrastructureFailed, SignatureInvalid
@@ -169,7 +170,7 @@ def forge(newest: bytes, key: CryptoSigner, /, **fields: object) -> bytes:
 
 
 def seal(newest: bytes, key: CryptoSigner, payload: bytes) -> bytes:
-    signature = signs(key)(encoded(RENEWAL_TYPE, payload))
+    signature = signs(key)(signed_bytes(RENEWAL_TYPE, payload))
     made = make_envelope(RENEWAL_TYPE, payload, "x", signature)
     return json_bytes({**json.loads(newest), "renewal": made})
 
@@ -266,7 +267,7 @@ def test_the_renewal_key_signs_no_description(signer: Signer, keys: Keys, now: d
     """The attacker holds the renewal key, and signs in the place of the release key."""
     content = json.loads(signer.state("3.2", "3.2", now=now))
     payload = base64.b64decode(content["payload"]).replace(b'"3.2"', b'"9.9"')
-    made = signs(keys["own"])(encoded(DESCRIPTION_TYPE, payload))
+    made = signs(keys["own"])(signed_bytes(DESCRIPTION_TYPE, payload))
     forged = make_envelope(DESCRIPTION_TYPE, payload, signer.fingerprint, made)
     with pytest.raises(SignatureInvalid, match="not signed by a trusted key"):
         description.check(json_bytes(forged), signer.trust, now)
