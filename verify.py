@@ -45,6 +45,10 @@ from typing import Any, NoReturn, TypeVar
 #
 # What a verification found: an exit status, lines for people, one JSON object for programs.
 
+if sys.version_info < (3, 9):  # noqa: UP036  it would fail below, with a status that means "differs"
+    sys.stderr.write("error: verify.py needs Python 3.9 or later\n")
+    sys.exit(2)
+
 DONE, DIFFERS, USAGE, INFRASTRUCTURE, SIGNATURE = 0, 1, 2, 4, 6
 LINES = 10  # of the report for people
 

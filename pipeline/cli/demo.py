@@ -19,11 +19,12 @@ from pathlib import Path
 
 import verify
 from pipeline import flow
-from pipeline.base import command, dsse, git
+from pipeline.base import command, dsse, git, places
 from pipeline.base.display import Display
-from pipeline.base.errors import ExitStatus, InfrastructureFailed, UsageError
+from pipeline.base.errors import ExitStatus, InfrastructureFailed, UsageError, command_line
 from pipeline.base.files import write_bytes, write_json
 from pipeline.base.yaml_reader import parse_yaml
+from pipeline.cli.new_image import new_image
 from pipeline.farm import policy, ready
 from pipeline.farm.run import Request
 from pipeline.farm.workspace import Workspace, open_workspace
@@ -78,7 +79,7 @@ def run_demo(workspace: Workspace, display: Display) -> None:
         f"released   {demo.farm}/public/{TAG}/",
         f"downloaded {demo.iso}",
         f"booted     {announced.image} {announced.version}, commit {announced.commit[:12]}",
-        f"run folder {demo.farm}/runs/ ({sys.executable} {demo.farm}/tasks.py runs)",
+        f"run folder {demo.farm}/runs/ ({list_runs(demo)})",
         f"took       {minutes} min {seconds} s; rm -r {demo.folder} removes all of it",
     ]
     for line in lines:
@@ -118,6 +119,11 @@ def prepare(workspace: Workspace, folder: Path, display: Display) -> Demo:
         keys = {name: dsse.make_key(folder / f"{name}.pem") for name in workspace.farm.environments}
         demo = Demo(folder, fingerprint, keys)
         _pin_keys(demo)
+        if not (farm / "images" / "live" / IMAGE).is_dir():
+            display.say(
+                f"the image {IMAGE} is Twinbuild's own: there is none in {workspace.checkout}"
+            )
+            new_image(farm / "images" / "live", IMAGE)
         lock_image(open_workspace(farm), IMAGE, display.say)
         identity = {"GNUPGHOME": os.fspath(home)}
         _git(farm, "add", "--all", env=identity)
@@ -172,6 +178,13 @@ def boot(demo: Demo, display: Display) -> Announcement:
     return announced
 
 
+def list_runs(demo: Demo) -> str:
+    """Return the command that lists the clone's runs, with the Twinbuild that made them."""
+    if places.farm == places.PROGRAM:  # the clone's own `./farm` would first set up a .venv
+        return f"{sys.executable} {demo.farm}/tasks.py runs"
+    return f"cd {demo.farm} && {command_line('runs')}"
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Serve a folder over HTTP on this machine; yield its address."""
@@ -193,7 +206,11 @@ def _clone(checkout: Path, farm: Path) -> None:
     """Make a clone of what is committed; it has no remote, so it is where its farm lives."""
     farm.mkdir()
     _git(farm, "init", "--quiet", "--initial-branch=main")
-    with git.opened(git.open_checkout(checkout)) as reader:
+    repository = git.open_checkout(checkout)
+    with git.opened(repository) as reader:
+        head = ("rev-parse", "--verify", "--quiet", "HEAD")
+        if git.git(reader, *head, accept=range(256)).status:
+            raise UsageError(f"nothing is committed in {checkout}", remedy="git commit, then again")
         options = ("--quiet", "--depth=1", "--update-shallow")
         _git(farm, "fetch", *options, reader, "+HEAD:refs/remotes/checkout/main")
     _git(farm, "checkout", "--quiet", "--no-track", "-B", "main", "refs/remotes/checkout/main")

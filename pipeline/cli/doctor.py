@@ -19,8 +19,8 @@ from pipeline.base.transfer import Client, Patience
 from pipeline.documents.version import in_order
 from pipeline.farm import policy as policies
 from pipeline.farm import ready, signers
-from pipeline.farm.config import Archive, Farm, load_farm
-from pipeline.farm.workspace import Workspace
+from pipeline.farm.config import Archive, Farm
+from pipeline.farm.workspace import Workspace, open_workspace
 from pipeline.inputs import addresses
 from pipeline.look import diffoscope
 from pipeline.machines import engine
@@ -49,10 +49,11 @@ class Finding:
 def examine(checkout: Path) -> Iterator[Finding]:
     """Give the findings about this machine and the farm in `checkout`, each once it is made."""
     try:
-        farm = load_farm(checkout / "farm.yaml")
+        workspace = open_workspace(checkout)
     except TwinbuildError as error:
         yield _broken("farm.yaml", error)
         return
+    farm = workspace.farm
     engines = sorted({entry.engine or "" for entry in farm.environments.values()})
     for address in engines:
         yield _look(f"engine {address}".strip(), partial(engine_version, address or None))
@@ -61,7 +62,7 @@ def examine(checkout: Path) -> Iterator[Finding]:
     yield _look("diffoscope", comparison_by_diffoscope)
     yield _look("memory", partial(memory, farm))
     yield _look("git", partial(repository, checkout))
-    yield from _release(Workspace(checkout, farm))
+    yield from _release(workspace)
     try:
         proxies = addresses.read_proxies()
     except TwinbuildError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.base import places
 from pipeline.base.cache_folder import default_cache
-from pipeline.base.errors import UsageError
+from pipeline.base.errors import UsageError, command_line
 from pipeline.base.store import Store
 from pipeline.farm.config import Farm, load_farm
 
@@ -57,6 +57,6 @@ class Workspace:
 def open_workspace(checkout: Path) -> Workspace:
     """Return the farm of a checkout; raise UsageError if it has no valid `farm.yaml`."""
     if not (checkout / "farm.yaml").is_file():
-        remedy = "run this in a farm's repository; init NAME begins one"
+        remedy = f"run this in a farm's repository; {command_line('init NAME')} begins one"
         raise UsageError(f"{checkout} has no farm.yaml", remedy=remedy)
     return Workspace(checkout, load_farm(checkout / "farm.yaml"))

@@ -136,5 +136,6 @@ def _ask_tag(
     with git.opened(repository) as reader:
         answer = git.git(reader, *question, f"refs/tags/{tag}:{path}", accept=range(256))
     if answer.status:
-        raise UsageError(f"there is no {path} in a tag {tag!r}", detail=answer.tail)
+        remedy = "git tag lists the tags, and --image names an image of that one"
+        raise UsageError(f"there is no {path} in a tag {tag!r}", remedy=remedy, detail=answer.tail)
     return answer.stdout

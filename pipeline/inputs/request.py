@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pipeline.base.errors import UsageError
+from pipeline.base.errors import UsageError, command_line
 from pipeline.base.files import sha256_bytes
 from pipeline.base.store import Store
 from pipeline.documents.lock import NAME, PACKAGE, SUITE, Lock
@@ -95,7 +95,7 @@ def read_request(
     """
     folder = tree / "images" / "live" / image
     if not NAME.fullmatch(image) or not folder.is_dir():
-        raise UsageError(f"there is no image {image!r}", remedy=f"make images/live/{image}/")
+        raise UsageError(f"there is no image {image!r}", remedy=_other_images(tree))
     refuse_unsupported(image, files_in(folder))
     described = load_image(folder / "image.yaml")
     _check_archives(farm.archives)
@@ -118,6 +118,14 @@ def read_request(
         read_local_of(tree, image, partial(_fetch, archives, store)),
         {name: one.key_sha256 for name, one in own.items()},
     )
+
+
+def _other_images(tree: Path) -> str:
+    """Return what to do where `tree` lacks the image that was asked for."""
+    names = sorted(path.parent.name for path in tree.glob("images/live/*/image.yaml"))
+    if names:
+        return f"--image names one of {', '.join(names)}"
+    return f"{command_line('new-image NAME')} makes one"
 
 
 def with_own_archives(tree: Path, lock: Lock, farm: Farm) -> Farm:

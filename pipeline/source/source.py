@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.base.cache_folder import default_cache
-from pipeline.base.errors import UsageError
+from pipeline.base.errors import UsageError, command_line
 from pipeline.base.files import put_in_place, sha256_bytes, sha256_file, write_json
 from pipeline.base.git import OBJECT_ID, Repository, fetch, git, is_dirty, open_checkout, opened
 from pipeline.documents.json_form import json_bytes
@@ -165,6 +165,8 @@ def _unknown(repository: Repository, reader: Path, what: str, name: str, *below:
     near = difflib.get_close_matches(name, listed.text.splitlines(), n=3, cutoff=0.5)
     if near:
         remedy = f"did you mean {' or '.join(near)}?"
+    elif _resolve(reader, f"{repository.head}^{{commit}}") is None:
+        remedy = "nothing is committed there yet: git commit"
     elif repository.layout.shallow:
         remedy = "its history is cut: git fetch --unshallow brings the rest"
     else:
@@ -206,7 +208,9 @@ def _check_files(reader: Path, chosen: ChosenCommit, image: str) -> None:
         ]
         raise UsageError(
             f"{chosen.ref} has no image {image!r}",
-            remedy=f"it has {', '.join(map(repr, sorted(images)))}" if images else "",
+            remedy=f"it has {', '.join(map(repr, sorted(images)))}: --image names one of them"
+            if images
+            else f"{command_line('new-image NAME')} makes one; then commit it",
         )
 
 

@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
+
+if sys.version_info < (3, 9):  # noqa: UP036  it would fail below, with a status that means "differs"
+    sys.stderr.write("error: verify.py needs Python 3.9 or later\n")
+    sys.exit(2)
 
 DONE, DIFFERS, USAGE, INFRASTRUCTURE, SIGNATURE = 0, 1, 2, 4, 6
 LINES = 10  # of the report for people

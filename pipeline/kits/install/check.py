@@ -43,8 +43,10 @@ def check_upgrade(url: str, start: str, image: str, trust: Trust, now: datetime)
     SignatureInvalid if no trusted key has signed it, it has expired, is from the future or is older
     than one that was known; InputsUnverified if it is for something else.
     """
-    if not ADDRESS.fullmatch(url) or not RELEASE.fullmatch(start):
-        raise UsageError(f"{plain(url)} is no http(s) address, or {plain(start)} no release")
+    if not ADDRESS.fullmatch(url):
+        raise UsageError(f"{plain(url)} is no http or https address")
+    if not RELEASE.fullmatch(start):
+        raise UsageError(f"{plain(start)} cannot be the name of a release")
     before = known.recall(image, start, trust)
     _check_clock(before, now)
     address = f"{url.rstrip('/')}/upgrades/{quote(start)}.json"

@@ -41,6 +41,12 @@ def test_a_broken_farm_yaml_is_the_only_finding(tmp_path: Path) -> None:
     assert "environments" in finding.text
 
 
+def test_without_a_farm_yaml_it_says_what_begins_a_farm(tmp_path: Path) -> None:
+    (finding,) = doctor.examine(tmp_path)
+    assert finding.status == 2
+    assert "init NAME begins one" in finding.remedy
+
+
 # The docker library leaves the socket open that could not connect.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -98,8 +98,14 @@ def test_a_list_must_be_a_plain_file_and_text(image: Path) -> None:
 
 @pytest.mark.parametrize("name", ["none", "../mini", "", "Mini"])
 def test_an_image_that_is_not_there_is_told(image: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="there is no image"):
+    with pytest.raises(UsageError, match=r"there is no image .*; --image names one of mini"):
         request_of(image, name)
+
+
+def test_where_there_is_no_image_at_all_the_task_that_makes_one_is_named(image: Path) -> None:
+    (image / "image.yaml").unlink()
+    with pytest.raises(UsageError, match=r"there is no image .*; .* new-image NAME makes one"):
+        request_of(image, "none")
 
 
 @pytest.mark.parametrize(

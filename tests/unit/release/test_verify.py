@@ -230,6 +230,16 @@ def test_as_a_program_of_its_own(server: Server, keyrings: Path, public: Path) -
     assert done.stderr == ""
 
 
+def test_an_older_python_ends_with_one_line() -> None:
+    """Not with a traceback, and not with status 1, which says that something differs."""
+    code = "import sys; sys.version_info = (3, 8); exec(open(sys.argv[1]).read())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, verify.__file__], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: verify.py needs Python 3.9 or later\n"
+
+
 def test_with_gpg_where_there_is_no_gpgv(
     check: Check, sign: Sign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_key: str
 ) -> None:

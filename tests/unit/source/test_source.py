@@ -210,6 +210,20 @@ def test_a_commit_without_the_image_is_refused(repo: Repo) -> None:
         repo.run(FARM, image="other")
 
 
+def test_a_commit_without_any_image_names_the_task_that_makes_one(repo: Repo) -> None:
+    repo.git("rm", "--quiet", "-r", "images")
+    repo.commit()
+    with pytest.raises(UsageError, match=r"no image 'mini'; .* new-image NAME makes one"):
+        repo.run(FARM)
+
+
+def test_a_repository_without_a_commit(repo: Repo) -> None:
+    shutil.rmtree(repo.path / ".git")
+    repo.git("init", "--quiet")
+    with pytest.raises(UsageError, match="no commit 'HEAD'; nothing is committed there yet"):
+        repo.run(FARM)
+
+
 def test_submodules_are_refused(repo: Repo) -> None:
     commit = repo.git("rev-parse", "HEAD")
     repo.git("update-index", "--add", "--cacheinfo", f"160000,{commit},vendor/thing")

@@ -159,7 +159,9 @@ print(plan._guest_sha256(), len(read_advice()), VERIFIER.is_file())"""
 
 
 def test_without_a_farm_it_says_so(program: Path, tmp_path: Path) -> None:
-    assert "has no farm.yaml; run this in" in run([program, "runs"], tmp_path, status=2).stderr
+    error = run([program, "runs"], tmp_path, status=2).stderr
+    assert "has no farm.yaml; run this in" in error
+    assert error.endswith("twinbuild init NAME begins one\n")
 
 
 def test_a_farm_without_checks_has_twinbuilds(program: Path, farm: Path) -> None:
