@@ -137,16 +137,16 @@ class Workshop:
         return run
 
     def stage(self, run: Run, **more: object) -> list[str]:
-        """Run the stage; return what it said."""
-        said: list[str] = []
+        """Run the stage; return its messages."""
+        messages: list[str] = []
         usual: dict[str, Any] = {
             "builder_lists": self.builder_lists,
             "snapshots": self.tree.parent / "snapshots",
             "locate": lambda: Location(str(self.tree.parent / "public"), b""),
-            "notify": said.append,
+            "notify": messages.append,
         }
         run_inputs(run, self.farm, self.store, **{**usual, **more})
-        return said
+        return messages
 
     def stored(self) -> set[str]:
         """Return the digests of all that the store holds."""

@@ -89,14 +89,14 @@ def test_what_is_not_supported_is_named_before_any_download(
     assert not workshop.server.asked
 
 
-def test_all_of_it_is_told_at_once_but_each_part_only_once() -> None:
+def test_all_of_it_is_reported_at_once_but_each_part_only_once() -> None:
     paths = ["auto/build", "auto/config", "archives/b.deb", "archives/a.sources"]
     with pytest.raises(UsageError) as caught:
         refuse_unsupported("mini", paths)
-    told = [
+    names = [
         line.partition(" ")[0].rpartition("mini/")[2] for line in caught.value.detail.split("\n")
     ]
-    assert told == ["archives/a.sources", "archives/b.deb", "auto/build"]
+    assert names == ["archives/a.sources", "archives/b.deb", "auto/build"]
 
 
 @pytest.mark.parametrize("part", sorted(REMEDIES))

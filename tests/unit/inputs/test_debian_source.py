@@ -77,7 +77,7 @@ def test_what_a_source_package_says() -> None:
     ]
 
 
-def test_apt_is_told_what_is_known_before_the_build() -> None:
+def test_apt_learns_what_is_known_before_the_build() -> None:
     lines = read().binaries[0].stanza.splitlines()
     assert "Version: 1:1.2-3" in lines
     assert "Depends: greeter-data (= 1:1.2-3), python3" in lines
@@ -122,7 +122,9 @@ def test_the_names_in_a_relation() -> None:
         (CONTROL, b" " * 5_000_000, "is larger than"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_file(control: bytes, changelog: bytes, what: str) -> None:
+def test_what_is_wrong_is_reported_with_its_file(
+    control: bytes, changelog: bytes, what: str
+) -> None:
     with pytest.raises(UsageError, match=what) as caught:
         read(control, changelog)
     assert "mini/packages/greeter/debian/" in str(caught.value)

@@ -106,10 +106,10 @@ def image(upgrades: object) -> Image:
 def choose(
     location: Location, upgrades: object, version: str = "3.10", name: str = "mini"
 ) -> tuple[list[str], list[str]]:
-    """Return the releases that were chosen, and what was said."""
-    said: list[str] = []
-    kits = earlier.choose(location, name, image(upgrades), version, said.append)
-    return [kit.start for kit in kits], said
+    """Return the releases that were chosen, and the messages."""
+    messages: list[str] = []
+    kits = earlier.choose(location, name, image(upgrades), version, messages.append)
+    return [kit.start for kit in kits], messages
 
 
 def test_no_kits_are_the_default(location: Location) -> None:
@@ -117,9 +117,9 @@ def test_no_kits_are_the_default(location: Location) -> None:
 
 
 def test_those_of_the_same_major_version(location: Location) -> None:
-    chosen, said = choose(location, "same-major")
+    chosen, messages = choose(location, "same-major")
     assert chosen == ["3.1", "3.3", "3.5"]
-    assert said == [
+    assert messages == [
         "no kit from 3.0: it has no USB image",
         "a kit from 3.1",
         "no kit from 3.2: it asked not to be upgraded",
@@ -211,9 +211,7 @@ def test_a_release_with_a_bad_manifest_is_refused(
         choose(location, upgrades)
 
 
-def test_a_release_that_is_said_to_be_there_and_is_not(
-    location: Location, releases: Releases
-) -> None:
+def test_a_release_that_is_listed_and_is_not_there(location: Location, releases: Releases) -> None:
     (releases.public / "3.1" / "lock").unlink()  # which nobody needs here
     assert "3.1" in choose(location, "same-major")[0]
     (releases.public / "3.1" / "statements" / "beta.json").unlink()
@@ -260,8 +258,8 @@ def kits_of(run: Any) -> list[str]:
 def test_the_stage_settles_kits_once(workshop: Workshop, releases: Releases) -> None:
     run = tagged(workshop, "3.10", "same-major")
     shutil.move(releases.public / "3.5", releases.public.parent / "kept")
-    said = workshop.stage(run, locate=lambda: releases.at(releases.public))
-    assert "a kit from 3.1" in said
+    messages = workshop.stage(run, locate=lambda: releases.at(releases.public))
+    assert "a kit from 3.1" in messages
     assert kits_of(run) == ["3.1", "3.3"]
     shutil.move(releases.public.parent / "kept", releases.public / "3.5")
     for _ in range(2):
@@ -307,6 +305,6 @@ def test_a_record_from_before_there_were_kits(workshop: Workshop, releases: Rele
     run.inputs_json.write_text(json.dumps(document))
     record = json.loads((run.folder / "stages/inputs.json").read_text())
     run.complete("inputs", record["reads"], [run.inputs_json])
-    said = workshop.stage(run, locate=lambda: releases.at(releases.public))
-    assert said[0] == "inputs: it says nothing of kits"
+    messages = workshop.stage(run, locate=lambda: releases.at(releases.public))
+    assert messages[0] == "inputs: it says nothing of kits"
     assert kits_of(run) == ["3.1"]

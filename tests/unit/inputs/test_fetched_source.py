@@ -140,7 +140,7 @@ def test_what_is_not_what_the_dsc_says_never_enters_the_store(shop: Workshop) ->
         (b"no archive", "cannot be read"),
     ],
 )
-def test_what_is_no_source_package_is_told(shop: Workshop, content: bytes, what: str) -> None:
+def test_what_is_no_source_package_is_reported(shop: Workshop, content: bytes, what: str) -> None:
     offer(shop, content)
     with pytest.raises((UsageError, InputsUnverified), match=what):
         ask(shop)

@@ -311,7 +311,7 @@ def test_a_snapshot_has_a_plain_name(workshop: Workshop, tag: str) -> None:
         write_snapshot(snapshots(workshop), tag, lock, workshop.farm, workshop.store)
 
 
-def test_indices_that_are_gone_are_told(workshop: Workshop) -> None:
+def test_indices_that_are_gone_are_reported(workshop: Workshop) -> None:
     lock = workshop.locked()
     shutil.rmtree(workshop.store.root)
     workshop.archive.add("newcomer")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Packages that an image brings itself: what is locked for them, and what a build is told."""
+"""Packages that an image brings itself: what is locked for them, and what a build is given."""
 
 import json
 import shutil
@@ -112,7 +112,7 @@ def test_what_stands_there(image: Path) -> None:
     assert addon.fields == (("Depends", "dash"),)
 
 
-def test_two_packages_of_one_version_are_told_with_both_files(image: Path) -> None:
+def test_two_packages_of_one_version_are_reported_with_both_files(image: Path) -> None:
     deb(image, "addon", file="a.deb")
     deb(image, "addon", file="b.deb")
     with pytest.raises(UsageError) as caught:
@@ -242,11 +242,11 @@ def test_an_older_one_can_be_pinned(shop: Workshop) -> None:
     assert "greeter" not in {package.name for package in shop.make().used_by("image")}
 
 
-def test_a_build_is_told_what_to_make(shop: Workshop) -> None:
+def test_a_build_is_given_what_to_make(shop: Workshop) -> None:
     deb(image_of(shop), "addon")
     shop.lock()
     run = shop.run()
-    said = shop.stage(run)
+    messages = shop.stage(run)
     local = json.loads(run.inputs_json.read_text())["local"]
     digest = local["sources"][0].pop("sha256")
     greeter = {"name": "greeter", "version": "1.2", "epoch": 1_700_000_000}
@@ -258,7 +258,9 @@ def test_a_build_is_told_what_to_make(shop: Workshop) -> None:
         ("greeter-unused", "all", False),
     ]
     assert local["packages"][0]["file"] == "addon_1.0_all.deb"
-    assert any("addon_1.0_all.deb is ready-made: not built from source" in line for line in said)
+    assert any(
+        "addon_1.0_all.deb is ready-made: not built from source" in line for line in messages
+    )
     for change in (_edit, _make_executable, _add_link):
         change(image_of(shop) / "packages/greeter")
         run = shop.run()

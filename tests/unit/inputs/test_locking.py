@@ -89,7 +89,7 @@ def test_nothing_of_this_machines_packages_counts(workshop: Workshop) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_an_unknown_name_is_told_with_its_line_and_neighbours(workshop: Workshop) -> None:
+def test_an_unknown_name_is_reported_with_its_line_and_neighbours(workshop: Workshop) -> None:
     workshop.ask_for("live-boot", "live-tool")
     with pytest.raises(UsageError, match=r"mini\.list\.chroot:2: .*live-tool; did.*live-tools"):
         workshop.make()
@@ -380,11 +380,11 @@ def test_a_fresh_lock_passes_the_check(workshop: Workshop) -> None:
     assert check(workshop) == lock
 
 
-def told(workshop: Workshop) -> str:
-    said: list[str] = []
+def checked_archive(workshop: Workshop) -> str:
+    messages: list[str] = []
     lists = workshop.builder_lists
-    check_lock(workshop.tree, "mini", workshop.farm, workshop.store, lists, said.append)
-    (line,) = [line for line in said if line.startswith("debian trixie: ")]
+    check_lock(workshop.tree, "mini", workshop.farm, workshop.store, lists, messages.append)
+    (line,) = [line for line in messages if line.startswith("debian trixie: ")]
     return line
 
 
@@ -393,20 +393,20 @@ def test_the_check_tells_how_long_the_signed_index_is_valid(workshop: Workshop) 
     workshop.archive.publish(date=now - DAY, valid_for=7 * DAY)
     workshop.lock()
     until = f"{now + 6 * DAY:%Y-%m-%d %H:%M} UTC"
-    assert told(workshop).endswith(f", valid until {until}: 5 days left")
+    assert checked_archive(workshop).endswith(f", valid until {until}: 5 days left")
     workshop.archive.publish(date=now, valid_for=None)
     workshop.lock()
-    assert told(workshop).endswith(", valid without end")
+    assert checked_archive(workshop).endswith(", valid without end")
 
 
 def test_the_check_tells_that_a_signed_index_is_gone(workshop: Workshop) -> None:
     workshop.locked()
     shutil.rmtree(workshop.store.root)
     workshop.archive.publish(date=datetime.now(UTC) + timedelta(seconds=5))
-    assert "is gone, and no snapshot can be made; lock anew" in told(workshop)
+    assert "is gone, and no snapshot can be made; lock anew" in checked_archive(workshop)
 
 
-def test_an_index_that_has_expired_is_told() -> None:
+def test_an_index_that_has_expired_is_reported() -> None:
     now = datetime(2026, 11, 22, tzinfo=UTC)
     assert "expired, so lock anew" in days_left(now - timedelta(seconds=1), now)
     assert days_left(now + timedelta(seconds=1), now).endswith(": 0 days left")

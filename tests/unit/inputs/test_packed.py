@@ -207,7 +207,7 @@ def test_a_control_file_that_is_none(tmp_path: Path, control: bytes) -> None:
         read_control(path)
 
 
-def test_a_broken_index_is_told(tmp_path: Path) -> None:
+def test_a_broken_index_is_reported(tmp_path: Path) -> None:
     """zlib's own error is neither of the operating system nor the end of the file."""
     store = Store(tmp_path / "store")
     broken = bytearray(gzip.compress(b"Package: x\n" * 1000))

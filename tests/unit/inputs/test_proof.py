@@ -113,6 +113,6 @@ def test_a_package_that_no_index_names_so_is_refused(
         proof(workshop, forged, snapshot)
 
 
-def test_no_snapshot_is_told_with_what_makes_one(workshop: Workshop, lock: Lock) -> None:
+def test_a_missing_snapshot_is_reported_with_what_makes_one(workshop: Workshop, lock: Lock) -> None:
     with pytest.raises(UsageError, match=r"\./farm snapshot --tag 3\.4"):
         proof(workshop, lock, workshop.tree.parent / "snapshots" / "3.4")

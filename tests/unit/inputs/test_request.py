@@ -61,7 +61,7 @@ def test_anything_but_names_is_refused_with_its_line(image: Path, line: str) -> 
 
 
 @pytest.mark.parametrize("name", ["b.list.binary", "b.txt"])
-def test_an_unknown_kind_of_list_is_told(image: Path, name: str) -> None:
+def test_an_unknown_kind_of_list_is_reported(image: Path, name: str) -> None:
     (image / "package-lists" / name).write_text("dash\n")
     with pytest.raises(UsageError, match=f"package-lists/{name} is not supported"):
         request_of(image)
@@ -97,7 +97,7 @@ def test_a_list_must_be_a_plain_file_and_text(image: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "../mini", "", "Mini"])
-def test_an_image_that_is_not_there_is_told(image: Path, name: str) -> None:
+def test_an_image_that_is_not_there_is_reported(image: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"there is no image .*; --image names one of mini"):
         request_of(image, name)
 
@@ -111,12 +111,12 @@ def test_where_there_is_no_image_at_all_the_task_that_makes_one_is_named(image: 
 @pytest.mark.parametrize(
     "archive", [{"suites": ["../x"]}, {"components": ["main x"]}, {"suites": ["sid"]}]
 )
-def test_archives_that_cannot_serve_are_told(image: Path, archive: dict[str, object]) -> None:
+def test_archives_that_cannot_serve_are_reported(image: Path, archive: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=r"farm\.yaml"):
         request_of(image, "mini", **archive)
 
 
-def test_an_image_without_packages_is_told(image: Path) -> None:
+def test_an_image_without_packages_is_reported(image: Path) -> None:
     (image / "package-lists/a.list.chroot").write_text("# nothing\n")
     with pytest.raises(UsageError, match="has no packages"):
         request_of(image)

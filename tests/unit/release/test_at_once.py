@@ -57,14 +57,14 @@ def in_a_process(action: Callable[[], object]) -> tuple[int, BinaryIO]:
     reads, writes = os.pipe()
     child = os.fork()
     if child == 0:
-        said = "broke down"
+        outcome = "broke down"
         try:
             os.close(reads)
-            said = str(action())
+            outcome = str(action())
         except TwinbuildError as error:
-            said = f"refused: {error}"
+            outcome = f"refused: {error}"
         finally:  # nothing of the child may reach the test runner
-            os.write(writes, said.encode())
+            os.write(writes, outcome.encode())
             os._exit(0)
     os.close(writes)
     return child, os.fdopen(reads, "rb")
@@ -72,23 +72,23 @@ def in_a_process(action: Callable[[], object]) -> tuple[int, BinaryIO]:
 
 def end(child: int, words: BinaryIO) -> str:
     with words:
-        said = words.read().decode()
+        outcome = words.read().decode()
     os.waitpid(child, 0)
-    return said
+    return outcome
 
 
 def at_once(actions: Iterable[Callable[[], object]]) -> list[str]:
-    """Do all of `actions`, each in a process of its own; return what each said."""
+    """Do all of `actions`, each in a process of its own; return the outcome of each."""
     return [end(*started) for started in [in_a_process(action) for action in actions]]
 
 
 def test_three_release_one_run(make_run: MakeRun, workspace: Workspace) -> None:
     fake = make_run()
     for _ in range(2):
-        said = at_once([lambda: release(workspace, fake.run)] * 3)
-        assert sum("3.3 is published" in words for words in said) <= 1
-        assert not [w for w in said if "broke down" in w or "refused" in w]
-        assert all("waiting until it has ended" in w or "checking both" in w for w in said)
+        outcomes = at_once([lambda: release(workspace, fake.run)] * 3)
+        assert sum("3.3 is published" in outcome for outcome in outcomes) <= 1
+        assert not [w for w in outcomes if "broke down" in w or "refused" in w]
+        assert all("waiting until it has ended" in w or "checking both" in w for w in outcomes)
     assert sorted(path.name for path in workspace.public.iterdir()) == [
         "3.3",
         "index.html",
@@ -102,8 +102,8 @@ def test_three_release_one_run(make_run: MakeRun, workspace: Workspace) -> None:
 
 def test_three_release_three_tags(make_run: MakeRun, workspace: Workspace) -> None:
     fakes = [make_run(tag) for tag in ("3.1", "3.2", "3.3")]
-    said = at_once([partial(release, workspace, fake.run) for fake in fakes])
-    assert all("is published" in words for words in said)
+    outcomes = at_once([partial(release, workspace, fake.run) for fake in fakes])
+    assert all("is published" in outcome for outcome in outcomes)
     index = json.loads((workspace.public / "index.json").read_bytes())
     assert sorted(entry["tag"] for entry in index["releases"]) == ["3.1", "3.2", "3.3"]
 
@@ -128,7 +128,7 @@ def test_what_a_killed_process_held_is_free_again(
     assert os.read(ready, 1) == b"x"
     for descriptor in (ready, ends):
         os.close(descriptor)
-    waiting, told = in_a_process(lambda: release(workspace, fake.run))
+    waiting, outcome = in_a_process(lambda: release(workspace, fake.run))
     os.kill(child, signal.SIGKILL)
     end(child, words)
-    assert "is published" in end(waiting, told)
+    assert "is published" in end(waiting, outcome)

@@ -68,11 +68,11 @@ class Refused(Protocol):
 
 @pytest.fixture
 def release(farm: Farm, public: Path) -> DoRelease:
-    """Release a run; returns the result and what was told."""
+    """Release a run; returns the result and the messages."""
 
     def run(fake: FakeRun, farm: Farm = farm) -> tuple[Release, list[str]]:
-        told: list[str] = []
-        return run_release(fake.run, farm, public, fake.verified, notify=told.append), told
+        messages: list[str] = []
+        return run_release(fake.run, farm, public, fake.verified, notify=messages.append), messages
 
     return run
 
@@ -145,10 +145,10 @@ def test_the_second_time_nothing_is_signed_and_nothing_changes(
     fake = make_run()
     release(fake)
     before = listing(public)
-    result, told = release(fake)
+    result, messages = release(fake)
     assert not result.new
-    assert "nothing to sign" in " ".join(told)
-    assert "already" in told[-1]
+    assert "nothing to sign" in " ".join(messages)
+    assert "already" in messages[-1]
     assert listing(public) == before
 
 
@@ -176,7 +176,7 @@ def test_another_release_of_the_same_tag_is_refused(
     refused(other, Differs, "published already and differs in SHA256SUMS;")
 
 
-def test_a_published_release_that_was_damaged_is_told(
+def test_a_published_release_that_was_damaged_is_reported(
     make_run: MakeRun, release: DoRelease, refused: Refused, public: Path
 ) -> None:
     fake = make_run()
@@ -201,8 +201,8 @@ def test_several_tags_and_images(make_run: MakeRun, release: DoRelease, public: 
         ("3.3", "mini"),
         ("3.2", "mini"),
     ]
-    told = {"tag", "image", "commit", "epoch", "manifest_sha256", "kits"}
-    assert set(index["releases"][0]) == told
+    fields = {"tag", "image", "commit", "epoch", "manifest_sha256", "kits"}
+    assert set(index["releases"][0]) == fields
     page = (public / "index.html").read_text()
     assert 'href="full-1/full-amd64-full-1.iso"' in page
     assert "<script" not in page
@@ -217,8 +217,8 @@ def test_kits_are_published_and_listed(make_run: MakeRun, release: DoRelease, pu
     (entry,) = json.loads((public / "index.json").read_text())["releases"]
     assert entry["kits"] == sorted(kits)
     page = (public / "index.html").read_text()
-    iso, told = page.index("3.3/mini-amd64-3.3.iso"), page.index("Upgrade kits")
-    assert iso < told < page.index('href="3.3/mini-amd64-3.1-to-3.3.iuk"')
+    iso, heading = page.index("3.3/mini-amd64-3.3.iso"), page.index("Upgrade kits")
+    assert iso < heading < page.index('href="3.3/mini-amd64-3.1-to-3.3.iuk"')
     assert page.count("3.1-to-3.3.iuk") == 2  # as address and as name
 
 
@@ -509,7 +509,7 @@ def test_a_release_that_no_index_could_list_stops_the_next_one(
     refused(make_run("3.3"), InfrastructureFailed, r"3\.2 is damaged")
 
 
-def test_a_disk_that_fails_is_told(make_run: MakeRun, refused: Refused) -> None:
+def test_a_disk_that_fails_is_reported(make_run: MakeRun, refused: Refused) -> None:
     fake = make_run()
     fake.run.release.write_bytes(b"in the way")
     refused(fake, InfrastructureFailed, r"broke off: .*/release")

@@ -101,7 +101,7 @@ class Renew(Protocol):
     """Renews what is described."""
 
     def __call__(
-        self, now: datetime = ..., farm: Farm = ..., said: list[str] | None = ...
+        self, now: datetime = ..., farm: Farm = ..., messages: list[str] | None = ...
     ) -> list[Path]: ...
 
 
@@ -113,8 +113,10 @@ class State(Protocol):
 
 @pytest.fixture
 def renew(public: Path, keyring: bytes, farm: Farm) -> Renew:
-    def run(now: datetime = NOW, farm: Farm = farm, said: list[str] | None = None) -> list[Path]:
-        notify = (said if said is not None else []).append
+    def run(
+        now: datetime = NOW, farm: Farm = farm, messages: list[str] | None = None
+    ) -> list[Path]:
+        notify = (messages if messages is not None else []).append
         return renewals.renew(farm, keyring, public, now=now, notify=notify)
 
     return run
@@ -177,9 +179,9 @@ def test_an_older_description_is_not_kept_fresh(
         describe_again("3.2", farm, public, notify=lambda _: None)
     renew(NOW + 2 * DAY)
     path.write_bytes(old)
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(SignatureInvalid, match=r"1 upgrade descriptions could not .* goes back"):
-        renew(NOW + 3 * DAY, said=said)
+        renew(NOW + 3 * DAY, messages=messages)
     assert path.read_bytes() == old
     assert state("3.2", NOW + 3 * DAY).issued > issued
 

@@ -53,13 +53,13 @@ class DoRelease(Protocol):
 
 @pytest.fixture
 def release(make_run: MakeRun, farm: Farm, public: Path, caller: GpgHome) -> DoRelease:
-    """Release a tag with kits from earlier ones; return what was said."""
+    """Release a tag with kits from earlier ones; return its messages."""
 
     def run(tag: str, *earlier: str, fake: FakeRun | None = None) -> list[str]:
-        said: list[str] = []
+        messages: list[str] = []
         fake = fake or make_run(tag, **kits_from(tag, *earlier))
-        run_release(fake.run, farm, public, fake.verified, notify=said.append)
-        return said
+        run_release(fake.run, farm, public, fake.verified, notify=messages.append)
+        return messages
 
     return run
 
@@ -134,10 +134,15 @@ def test_every_kit_is_described(released: Path, trust: Trust) -> None:
     ]
     for old in ("3.1", "3.2"):
         content = f"kit {old} to 3.3".encode()
-        said = read(public, trust, old)
-        assert (said.image, said.architecture, said.from_, said.to) == ("mini", "amd64", old, "3.3")
-        assert (public / said.kit).read_bytes() == content
-        assert (said.size, said.sha256) == (len(content), sha256_bytes(content))
+        offer = read(public, trust, old)
+        assert (offer.image, offer.architecture, offer.from_, offer.to) == (
+            "mini",
+            "amd64",
+            old,
+            "3.3",
+        )
+        assert (public / offer.kit).read_bytes() == content
+        assert (offer.size, offer.sha256) == (len(content), sha256_bytes(content))
         left = state(public, trust, old).expires - datetime.now(UTC)
         assert timedelta(days=179, hours=23) < left < timedelta(days=180, minutes=1)
     assert stat.S_IMODE((public / "upgrades").stat().st_mode) == 0o755
@@ -195,10 +200,10 @@ def test_a_fix_of_an_old_release_leads_nobody_back(
 ) -> None:
     release("3.10", "3.1")
     before = (public / "upgrades/3.1.json").read_bytes()
-    said = release("3.2", "3.1")
-    assert any("leads to 3.10 already, which is newer" in line for line in said)
+    messages = release("3.2", "3.1")
+    assert any("leads to 3.10 already, which is newer" in line for line in messages)
     assert (public / "upgrades/3.1.json").read_bytes() == before
-    describe_again("3.2", farm, public, notify=said.append)
+    describe_again("3.2", farm, public, notify=messages.append)
     assert read(public, trust, "3.1").to == "3.10"
 
 
@@ -264,8 +269,8 @@ def test_what_a_crash_has_half_written_is_removed(
 def test_a_description_by_another_key_counts_for_nothing(
     released: Path, describe: Callable[[], None], trust: Trust, gpg_home: GpgHome, other_key: str
 ) -> None:
-    said = state(released, trust, "3.1")
-    strange = replace(said, newest="9.9", offer=replace(read(released, trust, "3.1"), to="9.9"))
+    before = state(released, trust, "3.1")
+    strange = replace(before, newest="9.9", offer=replace(read(released, trust, "3.1"), to="9.9"))
     gpg = openpgp.Gpg({"GNUPGHOME": gpg_home.path})
     (released / "upgrades/3.1.json").write_bytes(sign(strange, gpg, other_key))
     describe()
@@ -282,13 +287,13 @@ def test_they_can_be_signed_again(
         patch.setattr(upgrade_description, "VALID_DAYS", 1)
         describe_again("3.3", farm, released, notify=lambda _: None)
     before = state(released, trust, "3.1")
-    said: list[str] = []
-    written = describe_again("3.3", farm, released, notify=said.append)
+    messages: list[str] = []
+    written = describe_again("3.3", farm, released, notify=messages.append)
     assert [path.name for path in written] == ["3.1.json", "3.2.json", "3.3.json"]
     after = state(released, trust, "3.1")
     assert after.expires - before.expires >= timedelta(days=178)
     assert (after.offer, after.newest) == (before.offer, before.newest)
-    assert any(time_text(after.expires) in line for line in said)
+    assert any(time_text(after.expires) in line for line in messages)
 
 
 def spoil_manifest(folder: Path) -> None:

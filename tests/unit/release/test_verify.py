@@ -112,11 +112,11 @@ def check(server: Server, keyrings: Path, capsys: pytest.CaptureFixture[str]) ->
         argv += ["--keyring", str(keyrings / keyring)] if keyring else []
         capsys.readouterr()
         status = verify.main(argv)
-        said = json.loads(capsys.readouterr().out)
-        assert said["ok"] == (status == 0)
-        assert said["status"] == status
-        assert bool(said["errors"]) == (status != 0)
-        return status, said
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["ok"] == (status == 0)
+        assert answer["status"] == status
+        assert bool(answer["errors"]) == (status != 0)
+        return status, answer
 
     return run
 
@@ -147,51 +147,51 @@ def environment_keys_of(farm: Farm) -> list[str]:
 
 @pytest.mark.parametrize("keyring", ["release.asc", "release.gpg", "release.kbx", "both.asc"])
 def test_a_good_release(check: Check, public: Path, release_key: str, keyring: str) -> None:
-    status, said = check("--file", public / "3.3" / ISO, keyring=keyring)
+    status, answer = check("--file", public / "3.3" / ISO, keyring=keyring)
     assert status == 0
-    assert said["signer"] == release_key
-    assert said["commit"] == "c0ffee" * 6 + "cafe"
-    assert said["tag"] == "3.3"
-    assert ISO in said["verified"]
-    assert "--environment-key" in " ".join(said["not_proven"])
+    assert answer["signer"] == release_key
+    assert answer["commit"] == "c0ffee" * 6 + "cafe"
+    assert answer["tag"] == "3.3"
+    assert ISO in answer["verified"]
+    assert "--environment-key" in " ".join(answer["not_proven"])
 
 
 def test_every_environment_key_is_checked(check: Check, farm: Farm, public: Path) -> None:
-    status, said = check(*environment_keys_of(farm))
+    status, answer = check(*environment_keys_of(farm))
     assert status == 0
-    assert "--environment-key" not in " ".join(said["not_proven"])
+    assert "--environment-key" not in " ".join(answer["not_proven"])
     alpha, beta = farm.keys.environments["alpha"], farm.keys.environments["beta"]
-    status, said = check(f"--environment-key=alpha={beta}")
+    status, answer = check(f"--environment-key=alpha={beta}")
     assert status == 6
-    assert "not signed by the key" in said["errors"][0]
-    status, said = check(f"--environment-key=gamma={alpha}")
-    assert (status, said["errors"]) == (6, ["there is no statement of gamma"])
+    assert "not signed by the key" in answer["errors"][0]
+    status, answer = check(f"--environment-key=gamma={alpha}")
+    assert (status, answer["errors"]) == (6, ["there is no statement of gamma"])
 
 
 def test_it_says_that_no_file_was_checked(check: Check) -> None:
-    status, said = check()
+    status, answer = check()
     assert status == 0
-    assert said["not_proven"][-1].startswith("any file: none was checked")
+    assert answer["not_proven"][-1].startswith("any file: none was checked")
 
 
 def test_it_says_which_files_were_not_built_twice(check: Check, public: Path) -> None:
-    status, said = check("--file", public / "3.3/beta/console.log")
+    status, answer = check("--file", public / "3.3/beta/console.log")
     assert status == 0
-    assert "beta/console.log" in said["verified"]
-    assert "alpha/console.log" not in said["verified"]
-    assert any("other than the artifacts" in line for line in said["not_proven"])
+    assert "beta/console.log" in answer["verified"]
+    assert "alpha/console.log" not in answer["verified"]
+    assert any("other than the artifacts" in line for line in answer["not_proven"])
 
 
 def test_downloads(check: Check, tmp_path: Path, public: Path) -> None:
     status, _ = check("--download", ISO, "--directory", tmp_path / "d")
     assert status == 0
     assert (tmp_path / "d" / ISO).read_bytes() == (public / "3.3" / ISO).read_bytes()
-    status, said = check("--all", "--directory", tmp_path / "d")
+    status, answer = check("--all", "--directory", tmp_path / "d")
     assert status == 0
     subprocess.run(
         ["sha256sum", "--quiet", "-c", public / "3.3/SHA256SUMS"], cwd=tmp_path / "d", check=True
     )
-    assert len(said["verified"]) == 18
+    assert len(answer["verified"]) == 18
 
 
 def test_a_folder_instead_of_a_server(check: Check, public: Path) -> None:
@@ -207,15 +207,15 @@ def test_the_report_for_people_fits_in_ten_lines(
     keyring = str(keyrings / "release.asc")
     common = ["--url", server.url, "--tag", "3.3", "--keyring", keyring]
     assert verify.main([*common, "--file", str(public / "3.3" / ISO)]) == 0
-    said = capsys.readouterr().out
-    assert len(said.splitlines()) <= 10
-    assert said.startswith("3.3: verified\n  proven: ")
-    assert "not proven: " in said
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 10
+    assert text.startswith("3.3: verified\n  proven: ")
+    assert "not proven: " in text
     bad = [f"--download=x{number}" for number in range(20)]
     assert verify.main([*common, *bad]) == 1
-    said = capsys.readouterr().out
-    assert len(said.splitlines()) <= 10
-    assert said.startswith("3.3: NOT VERIFIED (status 1)\n  error: 'x0' is not in the manifest")
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 10
+    assert text.startswith("3.3: NOT VERIFIED (status 1)\n  error: 'x0' is not in the manifest")
 
 
 def test_as_a_program_of_its_own(server: Server, keyrings: Path, public: Path) -> None:
@@ -252,19 +252,19 @@ def test_with_gpg_where_there_is_no_gpgv(
     assert check(keyring="release.kbx")[0] == 0
     assert check(keyring="other.asc")[0] == 6
     (tmp_path / "bin/gpg").unlink()
-    status, said = check()
+    status, answer = check()
     assert status == 2
-    assert "install the package gpgv" in said["errors"][0]
+    assert "install the package gpgv" in answer["errors"][0]
 
 
 # --- signatures
 
 
 def test_without_a_keyring_nothing_is_verified(check: Check) -> None:
-    status, said = check(keyring=None)
+    status, answer = check(keyring=None)
     assert status == 6
-    assert "no keyring" in said["errors"][0]
-    assert said["verified"] == []
+    assert "no keyring" in answer["errors"][0]
+    assert answer["verified"] == []
 
 
 def test_a_keyring_offered_by_the_server_is_of_no_use(
@@ -286,15 +286,15 @@ def test_a_pinned_fingerprint(check: Check, release_key: str, other_key: str) ->
     assert check("--fingerprint", release_key, keyring="both.asc")[0] == 0
     spaced = " ".join(release_key[i : i + 4] for i in range(0, 40, 4)).lower()
     assert check("--fingerprint", spaced, keyring="both.asc")[0] == 0
-    status, said = check("--fingerprint", other_key, keyring="both.asc")
+    status, answer = check("--fingerprint", other_key, keyring="both.asc")
     assert status == 6
-    assert release_key in said["errors"][0]
+    assert release_key in answer["errors"][0]
 
 
 def test_a_key_that_is_not_in_the_keyring(check: Check) -> None:
-    status, said = check(keyring="other.asc")
+    status, answer = check(keyring="other.asc")
     assert status == 6
-    assert "not in the keyring" in said["errors"][0]
+    assert "not in the keyring" in answer["errors"][0]
 
 
 def test_a_missing_signature(check: Check, public: Path) -> None:
@@ -307,10 +307,10 @@ def test_a_changed_manifest(check: Check, public: Path) -> None:
     content = bytearray(manifest.read_bytes())
     content[0] ^= 1
     manifest.write_bytes(content)
-    status, said = check()
+    status, answer = check()
     assert status == 6
-    assert "bad" in said["errors"][0]
-    assert said["signer"] is None
+    assert "bad" in answer["errors"][0]
+    assert answer["signer"] is None
 
 
 def test_a_signature_over_other_text(check: Check, sign: Sign) -> None:
@@ -320,9 +320,9 @@ def test_a_signature_over_other_text(check: Check, sign: Sign) -> None:
 
 def test_an_expired_key(check: Check, sign: Sign, expired_key: str) -> None:
     sign(key=expired_key, days_ago=9.9)
-    status, said = check(keyring="expired.asc")
+    status, answer = check(keyring="expired.asc")
     assert status == 6
-    assert "has expired" in said["errors"][0]
+    assert "has expired" in answer["errors"][0]
 
 
 def test_an_expired_signature(check: Check, sign: Sign, gpg_home: GpgHome, keyrings: Path) -> None:
@@ -339,9 +339,9 @@ def test_a_revoked_key(check: Check, sign: Sign, gpg_home: GpgHome, keyrings: Pa
     sign(key=key)
     gpg_home.revoke(key)
     (keyrings / "gone.asc").write_bytes(gpg_home.export(key, "--armor"))
-    status, said = check(keyring="gone.asc")
+    status, answer = check(keyring="gone.asc")
     assert status == 6
-    assert "was revoked" in said["errors"][0]
+    assert "was revoked" in answer["errors"][0]
 
 
 def test_a_second_signature_that_is_not_good_spoils_it(
@@ -370,9 +370,9 @@ def test_a_text_signature_over_bytes_that_differ_in_line_ends(
 ) -> None:
     manifest = public / "3.3/SHA256SUMS"
     sign(options=("--textmode", "--detach-sign"))
-    status, said = check()
+    status, answer = check()
     assert status == 6
-    assert "not over the exact bytes" in said["errors"][0]
+    assert "not over the exact bytes" in answer["errors"][0]
     manifest.write_bytes(manifest.read_bytes().replace(b"\n", b"\r\n"))
     assert check()[0] == 6
 
@@ -402,9 +402,9 @@ def test_a_user_name_that_looks_like_status_lines(
     (key,) = fingerprints(gpg_home) - before
     sign(key=key)
     (keyrings / "evil.asc").write_bytes(gpg_home.export(key, "--armor"))
-    status, said = check("--fingerprint", release_key, keyring="evil.asc")
+    status, answer = check("--fingerprint", release_key, keyring="evil.asc")
     assert status == 6
-    assert said["signer"] is None
+    assert answer["signer"] is None
 
 
 def test_a_complaint_of_gpgv_counts_even_with_good_lines(
@@ -415,9 +415,9 @@ def test_a_complaint_of_gpgv_counts_even_with_good_lines(
     gpgv.write_text('#!/bin/sh\n/usr/bin/gpgv "$@" || exit\necho "something odd" >&2; exit 1\n')
     gpgv.chmod(0o755)
     monkeypatch.setenv("PATH", str(gpgv.parent))
-    status, said = check()
+    status, answer = check()
     assert status == 6
-    assert "something odd" in said["errors"][0]
+    assert "something odd" in answer["errors"][0]
 
 
 LITERAL = bytes([0xCB, 8]) + b"b\0" + bytes(4) + b"hi"
@@ -486,10 +486,10 @@ def test_a_signed_manifest_with_bad_names_is_refused_whole(
     check: Check, rewrite: Rewrite, name: bytes, tmp_path: Path
 ) -> None:
     rewrite(lambda content: content + b"0" * 64 + b"  " + name + b"\n")
-    status, said = check("--all", "--directory", tmp_path / "d")
+    status, answer = check("--all", "--directory", tmp_path / "d")
     assert status == 6
-    assert "bad line" in said["errors"][0]
-    assert "\x1b" not in said["errors"][0]
+    assert "bad line" in answer["errors"][0]
+    assert "\x1b" not in answer["errors"][0]
     assert not (tmp_path / "d").exists()
 
 
@@ -502,16 +502,16 @@ def test_an_empty_or_cut_manifest(check: Check, rewrite: Rewrite, content: bytes
 def test_a_huge_manifest_is_not_read_to_its_end(check: Check, public: Path) -> None:
     with (public / "3.3/SHA256SUMS").open("wb") as file:
         file.truncate(verify.MANIFEST_LIMIT + 1)
-    status, said = check()
+    status, answer = check()
     assert status == 6
-    assert "larger than" in said["errors"][0]
+    assert "larger than" in answer["errors"][0]
 
 
 def test_an_old_release_under_a_new_tag(check: Check, public: Path) -> None:
     shutil.copytree(public / "3.3", public / "3.4")
-    status, said = check(tag="3.4")
+    status, answer = check(tag="3.4")
     assert status == 6
-    assert "of the release '3.3'" in said["errors"][0]
+    assert "of the release '3.3'" in answer["errors"][0]
 
 
 def replaced(content: bytes, name: str, digest: str) -> bytes:
@@ -521,9 +521,9 @@ def replaced(content: bytes, name: str, digest: str) -> bytes:
 
 def test_a_manifest_that_says_other_than_the_statements(check: Check, rewrite: Rewrite) -> None:
     rewrite(lambda content: replaced(content, ISO, "0" * 64))
-    status, said = check()
+    status, answer = check()
     assert status == 1
-    assert f"{ISO} is not in the manifest as alpha states it" in said["errors"][0]
+    assert f"{ISO} is not in the manifest as alpha states it" in answer["errors"][0]
 
 
 def test_a_statement_that_is_not_the_one_in_the_manifest(check: Check, public: Path) -> None:
@@ -538,9 +538,9 @@ def test_a_manifest_without_two_statements(check: Check, rewrite: Rewrite) -> No
             line for line in content.split(b"\n") if b"statements/beta" not in line
         )
     )
-    status, said = check()
+    status, answer = check()
     assert status == 6
-    assert "not two" in said["errors"][0]
+    assert "not two" in answer["errors"][0]
 
 
 @pytest.fixture
@@ -585,9 +585,9 @@ def test_statements_that_disagree(
 def test_a_statement_by_an_unknown_key(check: Check, restate: Restate, farm: Farm) -> None:
     restate(lambda document: None, key="stranger")
     assert check()[0] == 0
-    status, said = check(*environment_keys_of(farm))
+    status, answer = check(*environment_keys_of(farm))
     assert status == 6
-    assert "statement of beta" in said["errors"][0]
+    assert "statement of beta" in answer["errors"][0]
 
 
 def test_a_statement_of_another_environment(check: Check, restate: Restate) -> None:
@@ -630,11 +630,11 @@ def test_a_file_that_differs(check: Check, tmp_path: Path, public: Path) -> None
     bad.write_bytes(content)
     unknown = tmp_path / "other.iso"
     unknown.write_bytes(content)
-    status, said = check("--file", bad, "--file", unknown, "--file", public / "3.3/lock")
+    status, answer = check("--file", bad, "--file", unknown, "--file", public / "3.3/lock")
     assert status == 1
-    assert len(said["errors"]) == 2
-    assert "lock" in said["verified"]
-    assert ISO not in said["verified"]
+    assert len(answer["errors"]) == 2
+    assert "lock" in answer["verified"]
+    assert ISO not in answer["verified"]
 
 
 def test_a_file_under_another_name(check: Check, tmp_path: Path, public: Path) -> None:
@@ -655,9 +655,9 @@ def test_a_download_that_differs_leaves_nothing(check: Check, public: Path, tmp_
 
 def test_a_file_in_the_way_of_a_download_is_not_overwritten(check: Check, tmp_path: Path) -> None:
     (tmp_path / ISO).write_bytes(b"mine")
-    status, said = check("--download", ISO, "--directory", tmp_path)
+    status, answer = check("--download", ISO, "--directory", tmp_path)
     assert status == 1
-    assert "move it away" in said["errors"][0]
+    assert "move it away" in answer["errors"][0]
     assert (tmp_path / ISO).read_bytes() == b"mine"
 
 
@@ -678,9 +678,9 @@ def test_a_download_goes_on_from_what_an_earlier_run_has_left(
     check: Check, server: Server, tmp_path: Path
 ) -> None:
     server.cuts = [1000, *[0] * 9]
-    status, said = check("--download", ISO, "--directory", tmp_path)
+    status, answer = check("--download", ISO, "--directory", tmp_path)
     assert status == 4
-    assert "to resume" in said["errors"][0]
+    assert "to resume" in answer["errors"][0]
     assert (tmp_path / f"{ISO}.part").stat().st_size == 1000
     server.seen, server.cuts = [], []
     assert check("--download", ISO, "--directory", tmp_path)[0] == 0
@@ -702,18 +702,18 @@ def test_a_part_of_something_else_is_thrown_away(check: Check, tmp_path: Path, l
 
 def test_a_truncated_manifest_is_a_fault_of_the_network(check: Check, server: Server) -> None:
     server.cuts, server.cut_suffix = [10], ""
-    status, said = check()
+    status, answer = check()
     assert status == 4
-    assert "cut off" in said["errors"][0]
+    assert "cut off" in answer["errors"][0]
 
 
 def test_a_server_that_is_not_there(check: Check, serve: Serve, tmp_path: Path) -> None:
     server = serve(tmp_path)
     url = server.url
     server.server_close()
-    status, said = check("--timeout", "2", url=url)
+    status, answer = check("--timeout", "2", url=url)
     assert status == 4
-    assert said["errors"]
+    assert answer["errors"]
 
 
 def test_a_release_that_is_not_there(check: Check) -> None:
@@ -724,9 +724,9 @@ def test_a_download_that_does_not_end(
     check: Check, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "DOWNLOAD_LIMIT", 1000)
-    status, said = check("--download", ISO, "--directory", tmp_path)
+    status, answer = check("--download", ISO, "--directory", tmp_path)
     assert status == 1
-    assert "larger than" in said["errors"][0]
+    assert "larger than" in answer["errors"][0]
 
 
 @pytest.mark.parametrize(

@@ -105,10 +105,10 @@ def run(keyring: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
         argv = ["--url", url, "--tag", "3.3", "--keyring", os.fspath(keyring), "--json", *more]
         begin = time.monotonic()
         status = verify.main(argv)
-        said = json.loads(capsys.readouterr().out)
-        assert said["status"] == status
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["status"] == status
         assert time.monotonic() - begin < 20
-        return status, " ".join(said["errors"])
+        return status, " ".join(answer["errors"])
 
     return ask
 
@@ -146,9 +146,9 @@ def test_a_chunk_of_another_size_than_hexadecimal_digits(raw: Start, run: Ask, s
 
     server = raw(answer)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    status, said = run(server.url)
+    status, errors = run(server.url)
     assert status == 4
-    assert "malformed chunk" in said
+    assert "malformed chunk" in errors
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
 
@@ -166,22 +166,22 @@ def test_a_chunked_release_is_read(raw: Start, run: Ask, published: Path) -> Non
 
 @pytest.mark.parametrize("cut", [b"5\r\nab", b"5\r\n", b"5", b"5\r\nabcdeXX"])
 def test_chunks_that_are_cut_off(raw: Start, run: Ask, cut: bytes) -> None:
-    status, said = run(raw(head("Transfer-Encoding: chunked") + cut).url)
+    status, errors = run(raw(head("Transfer-Encoding: chunked") + cut).url)
     assert status == 4
-    assert "cut off" in said or "malformed chunk" in said
+    assert "cut off" in errors or "malformed chunk" in errors
 
 
 @pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "1,1", "1e3", "", "0x10", "+3"])
 def test_a_content_length_that_is_no_number(raw: Start, run: Ask, length: str) -> None:
-    status, said = run(raw(head(f"Content-Length: {length}") + b"abc").url)
+    status, errors = run(raw(head(f"Content-Length: {length}") + b"abc").url)
     assert status == 4
-    assert "bytes follow" in said
+    assert "bytes follow" in errors
 
 
 def test_a_body_that_is_compressed_though_nobody_asked(raw: Start, run: Ask) -> None:
-    status, said = run(raw(head("Content-Encoding: gzip") + b"\x1f\x8b").url)
+    status, errors = run(raw(head("Content-Encoding: gzip") + b"\x1f\x8b").url)
     assert status == 4
-    assert "gzip" in said
+    assert "gzip" in errors
 
 
 def test_nothing_else_than_the_file_itself_is_taken_for_it(raw: Start, run: Ask) -> None:
@@ -218,9 +218,9 @@ def redirects(location: str) -> bytes:
     ],
 )
 def test_a_redirect_to_where_nothing_is_followed(raw: Start, run: Ask, location: str) -> None:
-    status, said = run(raw(redirects(location)).url)
+    status, errors = run(raw(redirects(location)).url)
     assert status == 4
-    assert said
+    assert errors
 
 
 def test_redirects_are_followed_a_few_times_with_their_query(
@@ -239,9 +239,9 @@ def test_redirects_are_followed_a_few_times_with_their_query(
 
 def test_a_circle_of_redirects_ends(raw: Start, run: Ask) -> None:
     server = raw(redirects("/again"))
-    status, said = run(server.url)
+    status, errors = run(server.url)
     assert status == 4
-    assert "redirects" in said
+    assert "redirects" in errors
     assert len(server.paths) == verify.REDIRECTS_LIMIT + 1
 
 
@@ -268,9 +268,9 @@ def test_an_answer_that_never_begins_ends(raw: Start, run: Ask, piece: bytes) ->
             time.sleep(0.02)
 
     begin = time.monotonic()
-    status, said = run(raw(answer).url, "--timeout", "0.5")
+    status, errors = run(raw(answer).url, "--timeout", "0.5")
     assert status == 4
-    assert "slow" in said or "timed out" in said or "line" in said or "headers" in said
+    assert "slow" in errors or "timed out" in errors or "line" in errors or "headers" in errors
     assert time.monotonic() - begin < 5
 
 
@@ -284,16 +284,16 @@ def test_a_body_that_drips_ends(raw: Start, run: Ask, monkeypatch: pytest.Monkey
             time.sleep(0.05)
 
     begin = time.monotonic()
-    status, said = run(raw(answer).url, "--timeout", "0.5")
+    status, errors = run(raw(answer).url, "--timeout", "0.5")
     assert status == 4
-    assert "too slow" in said
+    assert "too slow" in errors
     assert time.monotonic() - begin < 5
 
 
 def test_a_server_that_is_silent(raw: Start, run: Ask) -> None:
-    status, said = run(raw(lambda *_: time.sleep(5)).url, "--timeout", "0.2")
+    status, errors = run(raw(lambda *_: time.sleep(5)).url, "--timeout", "0.2")
     assert status == 4
-    assert said
+    assert errors
 
 
 # --- anything -------------------------------------------------------------------------------------
@@ -322,10 +322,10 @@ def test_whatever_a_server_sends_there_is_a_status_and_an_object(
 ) -> None:
     server = raw(answer)
     more = ("--all", "--directory", os.fspath(tmp_path / "d"), "--timeout", "2")
-    status, said = run(server.url, *more)
+    status, errors = run(server.url, *more)
     server.listener.close()
     assert status in (4, 6)
-    assert said
+    assert errors
 
 
 ARGUMENTS = st.lists(
@@ -396,10 +396,10 @@ def test_wrong_usage_is_an_object_with_json(
 ) -> None:
     given = ["--url", "http://127.0.0.1:1", "--tag", "3.3", "--json", *arguments]
     assert verify.main(given) == 2
-    said = json.loads(capsys.readouterr().out)
-    assert said["ok"] is False
-    assert said["status"] == 2
-    assert says in " ".join(said["errors"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is False
+    assert answer["status"] == 2
+    assert says in " ".join(answer["errors"])
 
 
 @pytest.mark.parametrize(
@@ -487,15 +487,15 @@ def test_a_broken_proxy(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://[::1")
     monkeypatch.delenv("no_proxy", raising=False)
-    status, said = run("http://example.invalid")
+    status, errors = run("http://example.invalid")
     assert status == 4
-    assert said
+    assert errors
 
 
 def test_a_temporary_folder_that_is_not_there(
     run: Ask, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
-    status, said = run(published.as_uri())
+    status, errors = run(published.as_uri())
     assert status == 4
-    assert re.search("temporary folder", said)
+    assert re.search("temporary folder", errors)

@@ -47,8 +47,8 @@ def check(keyring: Path, capsys: pytest.CaptureFixture[str]) -> Check:
         argv = ["--url", public.as_uri(), "--tag", tag, "--keyring", os.fspath(keyring), "--json"]
         capsys.readouterr()
         status = verify.main([*argv, *map(str, more)])
-        said = json.loads(capsys.readouterr().out)
-        return status, said, " ".join(said["errors"])
+        answer = json.loads(capsys.readouterr().out)
+        return status, answer, " ".join(answer["errors"])
 
     return run
 
@@ -67,10 +67,10 @@ def forged(tmp_path: Path, gpg_home: GpgHome, release_key: str) -> Forged:
 def test_what_is_published_by_hand_verifies_as_long_as_it_is_in_order(
     check: Check, make_run: MakeRun, forged: Forged
 ) -> None:
-    status, said, _ = check(forged(make_run()))
+    status, answer, _ = check(forged(make_run()))
     assert status == 0
-    assert said["repository"] == "file:///srv/mini.git"
-    assert said["image"] == "mini"
+    assert answer["repository"] == "file:///srv/mini.git"
+    assert answer["image"] == "mini"
 
 
 def both(**changes: object) -> dict[str, dict[str, object]]:
@@ -249,9 +249,9 @@ def test_a_document_that_two_readers_understand_differently(
 def test_repository_and_image_can_be_pinned(check: Check, published: Path) -> None:
     """One key signs the releases of two projects: the attacker serves the other one's."""
     here = ("--repository", "file:///srv/mini.git", "--image", "mini")
-    status, said, _ = check(published, *here)
+    status, answer, _ = check(published, *here)
     assert status == 0
-    assert "project that you mean" not in " ".join(said["not_proven"])
+    assert "project that you mean" not in " ".join(answer["not_proven"])
     assert "--repository, --image" in " ".join(check(published)[1]["not_proven"])
     for pin in (("--repository", "file:///srv/other.git"), ("--image", "other")):
         status, _, errors = check(published, *pin)
@@ -276,10 +276,10 @@ def test_one_key_cannot_stand_for_two_environments(
     public = forged(fake)
     key = dsse.public_hex(environment_keys["alpha"])
     pairs = [f"--environment-key={name}={key}" for name in ("alpha", "beta")]
-    status, said, errors = check(public, *pairs)
+    status, answer, errors = check(public, *pairs)
     assert status == 6
     assert "same key" in errors
-    assert said["verified"] == []
+    assert answer["verified"] == []
 
 
 @pytest.mark.parametrize("given", [(), ("alpha",)])
@@ -301,10 +301,10 @@ def test_one_key_that_signed_for_two_is_noticed(
         envelope["signatures"][0]["keyid"] = "0" * 64 if named == "as another" else ""
         path.write_text(json.dumps(envelope))
     key = dsse.public_hex(environment_keys["alpha"])
-    status, said, errors = check(forged(fake), *(f"--environment-key={n}={key}" for n in given))
+    status, answer, errors = check(forged(fake), *(f"--environment-key={n}={key}" for n in given))
     if named != "as it is" and not given:  # nothing shows it, and nothing is claimed
         assert status == 0
-        assert "that alpha, beta signed it" in " ".join(said["not_proven"])
+        assert "that alpha, beta signed it" in " ".join(answer["not_proven"])
         return
     assert status == 6
     assert "alpha and beta are signed by the same key" in errors
@@ -328,9 +328,9 @@ def test_a_renamed_file_is_known_by_its_content(
     name: str,
 ) -> None:
     shutil.copy(published / "3.3" / ISO, tmp_path / name)
-    status, said, _ = check(published, "--file", tmp_path / name)
+    status, answer, _ = check(published, "--file", tmp_path / name)
     assert status == 0
-    assert ISO in said["verified"]
+    assert ISO in answer["verified"]
     argv = ["--url", published.as_uri(), "--tag", "3.3", "--keyring", os.fspath(keyring)]
     assert verify.main([*argv, "--file", os.fspath(tmp_path / name)]) == 0
     assert f"{name} has the content of {ISO}" in capsys.readouterr().out
@@ -340,6 +340,6 @@ def test_a_renamed_file_with_other_bytes_differs(
     check: Check, published: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "other.iso").write_bytes((published / "3.3" / ISO).read_bytes() + b"!")
-    status, said, errors = check(published, "--file", tmp_path / "other.iso")
+    status, answer, errors = check(published, "--file", tmp_path / "other.iso")
     assert (status, "not in the manifest" in errors) == (1, True)
-    assert ISO not in said["verified"]
+    assert ISO not in answer["verified"]

@@ -32,11 +32,11 @@ def add(tree: Path, name: str, content: str = "text\n", *, mode: int = 0o644) ->
 
 def test_a_clean_tree_passes_every_check(tree: Path) -> None:
     add(tree, "images/live/mini/hooks/normal/10-a.hook.chroot", "#!/bin/sh\n", mode=0o755)
-    said: list[str] = []
-    assert check_source(HOOKS, tree, tree.parent / "findings", notify=said.append) == len(
+    messages: list[str] = []
+    assert check_source(HOOKS, tree, tree.parent / "findings", notify=messages.append) == len(
         list(HOOKS.iterdir())
     )
-    assert all(line.endswith(": fine") for line in said)
+    assert all(line.endswith(": fine") for line in messages)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_a_check_that_says_escape_sequences_cannot_reach_the_terminal(
     assert "\x1b" not in str(caught.value) + caught.value.detail
 
 
-@pytest.mark.parametrize(("count", "told"), [(1, "0000"), (40, "0000 and 39 more")])
+@pytest.mark.parametrize(("count", "summary"), [(1, "0000"), (40, "0000 and 39 more")])
 def test_all_findings_are_counted_and_written(
-    tree: Path, tmp_path: Path, count: int, told: str
+    tree: Path, tmp_path: Path, count: int, summary: str
 ) -> None:
     hooks, findings = tmp_path / "checks", tmp_path / "cache" / "check.txt"
     hooks.mkdir()
@@ -110,7 +110,7 @@ def test_all_findings_are_counted_and_written(
     (hooks / "10-many").chmod(0o755)
     with pytest.raises(BuildFailed) as caught:
         check_source(hooks, tree, findings, notify=lambda _: None)
-    assert caught.value.what == f"10-many: {told}"
+    assert caught.value.what == f"10-many: {summary}"
     assert str(findings) in caught.value.remedy
     assert len(caught.value.detail.splitlines()) == min(count, 15)
     assert findings.read_text().splitlines() == [f"10-many: {n:04}" for n in range(count)]
@@ -155,7 +155,7 @@ def test_a_good_catalogue_and_page_pass(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "line", "said"),
+    ("content", "line", "message"),
     [
         (catalogue(original="a", translated="b") + "msgid broken\n", 14, "syntax error"),
         (
@@ -174,10 +174,10 @@ def test_a_good_catalogue_and_page_pass(tree: Path) -> None:
     ],
 )
 def test_a_bad_catalogue_is_refused_by_file_and_line(
-    tree: Path, content: str, line: int | None, said: str
+    tree: Path, content: str, line: int | None, message: str
 ) -> None:
     add(tree, "images/po/de.po", content)
-    found = [one for one in refused(tree).splitlines() if said in one]
+    found = [one for one in refused(tree).splitlines() if message in one]
     assert found
     assert "images/po/de.po:" + (str(line) if line else "") in "\n".join(found)
 
@@ -208,7 +208,7 @@ def test_a_page_without_a_date_is_refused_by_file_and_line(
 
 
 @pytest.mark.parametrize(
-    ("file", "stated", "instead", "said"),
+    ("file", "stated", "instead", "message"),
     [
         (
             "news/twice.mdwn",
@@ -231,7 +231,7 @@ def test_a_page_without_a_date_is_refused_by_file_and_line(
     ],
 )
 def test_the_reference_images_website_is_checked(
-    tree: Path, file: str, stated: str, instead: str, said: str
+    tree: Path, file: str, stated: str, instead: str, message: str
 ) -> None:
     shutil.copytree(ROOT / WEBSITE / "src", tree / WEBSITE / "src")
     add(tree, os.fspath(WEBSITE / "website.setup"))
@@ -241,4 +241,4 @@ def test_the_reference_images_website_is_checked(
     add(tree, os.fspath(WEBSITE / "src" / file), content.replace(stated, instead))
     (found,) = refused(tree).splitlines()
     assert f"{WEBSITE}/src/{file}" in found
-    assert said in found
+    assert message in found

@@ -30,7 +30,7 @@ def test_a_link_to_a_shared_hook_is_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "reason"),
     [
         ("../../../../../../secret", "out of the repository"),
         ("/usr/share/live/build/hooks/normal/1000-x.hook.chroot", "out of the repository"),
@@ -40,9 +40,9 @@ def test_a_link_to_a_shared_hook_is_fine(tmp_path: Path) -> None:
         ("../../../../../hooks/chroot", "which is a folder"),
     ],
 )
-def test_a_link_to_anything_else_is_refused(target: str, said: str, tmp_path: Path) -> None:
+def test_a_link_to_anything_else_is_refused(target: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of the machine")
     commit_link(tmp_path / "tree", target)
-    with pytest.raises(BuildFailed, match=rf"{HOOK}: a link to .*{said}") as caught:
+    with pytest.raises(BuildFailed, match=rf"{HOOK}: a link to .*{reason}") as caught:
         check_source(HOOKS, tmp_path / "tree", tmp_path / "findings", notify=lambda _: None)
     assert len(caught.value.detail.splitlines()) == 1

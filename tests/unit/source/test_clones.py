@@ -120,7 +120,7 @@ def test_what_a_partial_clone_lacks_is_named_and_not_fetched(
     assert commit_of(road(partial, "HEAD~1")) == git(origin, "rev-parse", "HEAD~1")
 
 
-# --- told as that clone's `git status` tells it --------------------------------------------------
+# --- reported as by that clone's own `git status` -----------------------------------------------
 
 
 def sparse(folder: Path) -> None:
@@ -209,7 +209,7 @@ CHANGES = (staged, untracked, changed)
 
 
 @pytest.mark.parametrize("habit", [*HABITS, *CHANGES])
-def test_changes_are_told_as_the_clones_own_status_tells_them(
+def test_changes_are_reported_as_by_the_clones_own_status(
     origin: Path, habit: Callable[[Path], None]
 ) -> None:
     folder = clone(origin)

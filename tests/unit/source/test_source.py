@@ -43,7 +43,7 @@ class Repo:
     path: Path
     runs: Path
     env: dict[str, str] = field(default_factory=dict)
-    told: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def git(self, *arguments: str, **env: str) -> str:
         argv = ["git", "-C", str(self.path), *arguments]
@@ -74,7 +74,7 @@ class Repo:
             fields["vary"] = "all"
             self.pin(farm)
         run = create(self.runs, Request.of(fields))
-        run_source(run, farm, self.path, notify=self.told.append)
+        run_source(run, farm, self.path, notify=self.messages.append)
         return run
 
 
@@ -135,15 +135,15 @@ def source(run: Run) -> dict[str, object]:
 
 def test_head_is_exported_with_its_committer_date(repo: Repo) -> None:
     run = repo.run(FARM)
-    said = source(run)
+    recorded = source(run)
     commit = repo.git("rev-parse", "HEAD")
-    assert said["commit"] == commit
-    assert said["tree"] == repo.git("rev-parse", "HEAD^{tree}")
-    assert said["epoch"] == EPOCH
-    assert said["version"] == f"0~{commit[:12]}"
-    assert said["tag"] is None
-    assert said["dirty"] is False
-    assert said["repository"] == repo.path.as_uri()
+    assert recorded["commit"] == commit
+    assert recorded["tree"] == repo.git("rev-parse", "HEAD^{tree}")
+    assert recorded["epoch"] == EPOCH
+    assert recorded["version"] == f"0~{commit[:12]}"
+    assert recorded["tag"] is None
+    assert recorded["dirty"] is False
+    assert recorded["repository"] == repo.path.as_uri()
     with tarfile.open(run.source_tar) as archive:
         members = {m.name: m for m in archive}
     assert members["hooks/run.sh"].mode == 0o755
@@ -189,7 +189,7 @@ def test_odd_commit_names_are_refused(repo: Repo, ref: str) -> None:
         repo.run(FARM, commit=ref)
 
 
-def test_an_unknown_commit_is_told_with_the_nearest_names(repo: Repo) -> None:
+def test_an_unknown_commit_is_reported_with_the_nearest_names(repo: Repo) -> None:
     repo.git("branch", "feature/sound")
     with pytest.raises(UsageError, match="did you mean feature/sound"):
         repo.run(FARM, commit="feature/soud")
@@ -245,7 +245,7 @@ def test_a_folder_that_is_no_repository_is_refused(repo: Repo, tmp_path: Path) -
     run = create(repo.runs, Request(image="mini", commit="HEAD", environments=("alpha",)))
     for folder in (tmp_path, repo.path / "hooks"):
         with pytest.raises(UsageError, match="not the top of a git repository"):
-            run_source(run, FARM, folder, notify=repo.told.append)
+            run_source(run, FARM, folder, notify=repo.messages.append)
 
 
 # --- what does not matter -----------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_the_callers_environment_and_replaced_objects_do_not_matter(
 
 
 @pytest.mark.parametrize("change", ["modified", "deleted", "staged", "untracked"])
-def test_a_dirty_tree_is_told_not_built(repo: Repo, change: str) -> None:
+def test_a_dirty_tree_is_reported_not_built(repo: Repo, change: str) -> None:
     clean = repo.run(FARM)
     match change:
         case "modified":
@@ -331,11 +331,11 @@ def test_a_dirty_tree_is_told_not_built(repo: Repo, change: str) -> None:
             repo.git("add", "new")
         case "untracked":
             repo.write("new", "x")
-    repo.told.clear()
+    repo.messages.clear()
     run = repo.run(FARM)
     assert source(run)["dirty"] is True
     assert source(clean)["dirty"] is False
-    assert any("not committed" in line for line in repo.told)
+    assert any("not committed" in line for line in repo.messages)
     assert run.source_tar.read_bytes() == clean.source_tar.read_bytes()
 
 
@@ -353,8 +353,8 @@ def test_a_complete_stage_does_nothing_and_stays_with_its_commit(repo: Repo) -> 
     run = repo.run(FARM)
     before = run.source_json.stat().st_mtime_ns, source(run)
     repo.commit("later")
-    run_source(run, FARM, repo.path, notify=repo.told.append)
-    assert repo.told[-1] == "source: complete, nothing to do"
+    run_source(run, FARM, repo.path, notify=repo.messages.append)
+    assert repo.messages[-1] == "source: complete, nothing to do"
     assert (run.source_json.stat().st_mtime_ns, source(run)) == before
 
 
@@ -362,9 +362,9 @@ def test_a_damaged_result_is_made_again_and_says_why(repo: Repo) -> None:
     run = repo.run(FARM)
     whole = run.source_tar.read_bytes()
     run.source_tar.write_bytes(whole[:-1])
-    repo.told.clear()
-    run_source(run, FARM, repo.path, notify=repo.told.append)
-    assert repo.told[0] == "source: source.tar was changed after it was written"
+    repo.messages.clear()
+    run_source(run, FARM, repo.path, notify=repo.messages.append)
+    assert repo.messages[0] == "source: source.tar was changed after it was written"
     assert run.source_tar.read_bytes() == whole
 
 
@@ -373,9 +373,9 @@ def test_a_policy_about_tags_is_nothing_to_a_branch(repo: Repo) -> None:
     run = repo.run(FARM)
     before = source(run)
     repo.commit("more")
-    repo.told.clear()
-    run_source(run, make_farm(signers=["A" * 40]), repo.path, notify=repo.told.append)
-    assert repo.told[0] == "source: complete, nothing to do"
+    repo.messages.clear()
+    run_source(run, make_farm(signers=["A" * 40]), repo.path, notify=repo.messages.append)
+    assert repo.messages[0] == "source: complete, nothing to do"
     assert source(run) == before
 
 
@@ -399,7 +399,7 @@ def test_another_repository_by_path_is_fetched_and_fetched_again(repo: Repo, the
         repo.run(FARM, source=str(theirs.path), commit="gone")
 
 
-def test_changes_in_another_working_tree_are_told(repo: Repo, theirs: Repo) -> None:
+def test_changes_in_another_working_tree_are_reported(repo: Repo, theirs: Repo) -> None:
     theirs.write("uncommitted", "x")
     assert source(repo.run(FARM, source=str(theirs.path)))["dirty"] is True
 
@@ -468,15 +468,15 @@ def test_broken_objects_are_not_fetched(repo: Repo, theirs: Repo) -> None:
     assert "hasDotgit" in caught.value.detail
 
 
-def test_no_password_is_recorded_or_told(repo: Repo) -> None:
+def test_no_password_is_recorded_or_shown(repo: Repo) -> None:
     address = "http://user:geheim@127.0.0.1:9/x.git?token=geheim"
     fields = {"image": "mini", "commit": "HEAD", "source": address, "environments": ("alpha",)}
     run = create(repo.runs, Request.of(fields))
     with pytest.raises(InfrastructureFailed) as caught:
-        run_source(run, FARM, repo.path, notify=repo.told.append, source=address)
-    told = " ".join([str(caught.value), caught.value.detail, *repo.told])
-    assert "127.0.0.1:9/x.git" in told
-    assert "geheim" not in told
+        run_source(run, FARM, repo.path, notify=repo.messages.append, source=address)
+    output = " ".join([str(caught.value), caught.value.detail, *repo.messages])
+    assert "127.0.0.1:9/x.git" in output
+    assert "geheim" not in output
     kept = [run.folder, Path(os.environ["TWINBUILD_CACHE"])]
     files = [path for folder in kept for path in folder.rglob("*") if path.is_file()]
     assert files
@@ -554,11 +554,11 @@ def test_a_signed_tag_is_released(repo: Repo, keys: Keys) -> None:
     keys.sign(repo, "signer", "3.3")
     tagged = repo.git("rev-parse", "HEAD")
     repo.commit("later")
-    said = source(release(repo, keys))
-    assert said["commit"] == tagged
-    assert said["version"] == "3.3"
-    assert said["ref"] == "3.3"
-    assert said["tag"] == {
+    recorded = source(release(repo, keys))
+    assert recorded["commit"] == tagged
+    assert recorded["version"] == "3.3"
+    assert recorded["ref"] == "3.3"
+    assert recorded["tag"] == {
         "name": "3.3",
         "object": repo.git("rev-parse", "refs/tags/3.3"),
         "signer": keys.of["signer"],
@@ -590,9 +590,9 @@ def test_without_the_need_of_a_signature_a_tag_must_still_be_annotated(repo: Rep
     repo.git("tag", "-a", "-m", "x", "2.0")
     with pytest.raises(SignatureInvalid, match="lightweight"):
         repo.run(farm, tag="1.0")
-    said = source(repo.run(farm, tag="2.0"))["tag"]
-    assert isinstance(said, dict)
-    assert said["signer"] is None
+    recorded = source(repo.run(farm, tag="2.0"))["tag"]
+    assert isinstance(recorded, dict)
+    assert recorded["signer"] is None
 
 
 def test_only_listed_signers_count(repo: Repo, keys: Keys) -> None:
