@@ -64,7 +64,7 @@ def hook(box: Any) -> Callable[[str, str], tuple[int, str]]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("", ""),
         (f"sed -i '1i # a comment' {LIST}; echo '' >>{LIST}", ""),
@@ -87,11 +87,11 @@ def hook(box: Any) -> Callable[[str, str], tuple[int, str]]:
     ],
 )
 def test_accounts_are_those_of_the_list(
-    change: str, said: str, hook: Callable[[str, str], tuple[int, str]]
+    change: str, message: str, hook: Callable[[str, str], tuple[int, str]]
 ) -> None:
     status, words = hook("90-accounts", ACCOUNTS + change)
-    assert status == (1 if said else 0), words
-    assert said in words.splitlines() or not (said or words)
+    assert status == (1 if message else 0), words
+    assert message in words.splitlines() or not (message or words)
 
 
 def test_another_order_of_installation_is_refused(
@@ -103,8 +103,8 @@ def test_another_order_of_installation_is_refused(
     assert hook("90-accounts", one + ACCOUNTS) == (0, "")
     status, words = hook("90-accounts", one + ACCOUNTS + other)
     assert status == 1
-    said = re.findall(r"^(user|group) (one|two) has number", words, re.MULTILINE)
-    assert len(said) == len(words.splitlines()) == 4
+    found = re.findall(r"^(user|group) (one|two) has number", words, re.MULTILINE)
+    assert len(found) == len(words.splitlines()) == 4
 
 
 def test_what_packages_make_is_removed(

@@ -67,7 +67,7 @@ def test_of_a_large_file_only_what_is_wanted_is_read(box: Any) -> None:
     assert read(box, "/work/in/script") == script  # the connection is not stuck
 
 
-def test_what_is_no_file_is_told(box: Any) -> None:
+def test_what_is_no_file_is_reported(box: Any) -> None:
     engine.put(box, WORK, {"in/script": b""})
     with pytest.raises(NotFound):
         read(box, "/work/none")

@@ -113,7 +113,7 @@ def write_builder(workspace: Workspace, script: str) -> None:
 
 
 def interrupted(workspace: Workspace, run: Run, at_work: Callable[[], object]) -> str:
-    """Start a build, interrupt it when it is at work, and return what it said."""
+    """Start a build, interrupt it when it is at work, and return its output."""
     argv = [sys.executable, "-c", BUILD, str(workspace.checkout), run.id]
     with subprocess.Popen(
         argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

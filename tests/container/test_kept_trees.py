@@ -39,7 +39,7 @@ def container(client: DockerClient, machine_of_run: Machine) -> Any:
     return made
 
 
-def told(content: Mapping[str, bytes] = CONTENT, **changes: Any) -> list[ReportedLayer]:
+def reported(content: Mapping[str, bytes] = CONTENT, **changes: Any) -> list[ReportedLayer]:
     records, offset = [], 0
     for step, layer in content.items():
         record = {
@@ -88,78 +88,80 @@ def begin(
 
 
 def files(kept: KeptTrees, container: Any) -> list[str]:
-    said = kept._run(f"ls {trees.MOUNTED}/{trees.FOLDER}", [], container)
-    return sorted(set(said.split()) - {"index.json", "names"})
+    listing = kept._run(f"ls {trees.MOUNTED}/{trees.FOLDER}", [], container)
+    return sorted(set(listing.split()) - {"index.json", "names"})
 
 
 def test_what_is_taken_is_there_to_begin_with(kept: KeptTrees, container: Any) -> None:
     assert begin(kept, container) == []
-    assert take(kept, container, told()) == []
+    assert take(kept, container, reported()) == []
     assert begin(kept, container) == STEPS
     assert begin(kept, container, STEPS[:1]) == STEPS[:1]
     assert begin(kept, container, keys=TreeKeys("bootstrap", "another")) == STEPS[:1]
     assert begin(kept, container, keys=TreeKeys("another", "commit")) == []
-    assert take(kept, container, told()) == []  # the same again
+    assert take(kept, container, reported()) == []  # the same again
     assert files(kept, container) == sorted(KEYS.chain(STEPS))
 
 
 def test_a_build_that_began_later_adds_to_it(kept: KeptTrees, container: Any) -> None:
     first = {step: CONTENT[step] for step in STEPS[:1]}
     rest = {step: CONTENT[step] for step in STEPS[1:]}
-    assert take(kept, container, told(first), disk(first), STEPS[:1]) == []
-    assert take(kept, container, told(rest), disk(rest)) == []
+    assert take(kept, container, reported(first), disk(first), STEPS[:1]) == []
+    assert take(kept, container, reported(rest), disk(rest)) == []
     assert begin(kept, container) == STEPS
 
 
-def test_what_was_changed_after_it_was_told_is_not_taken(kept: KeptTrees, container: Any) -> None:
+def test_what_was_changed_after_it_was_reported_is_not_taken(
+    kept: KeptTrees, container: Any
+) -> None:
     """A hook that overwrites the disk poisons nothing, nor what it would rest on."""
     changed = bytearray(disk())
     changed[len(CONTENT[STEPS[0]]) + 4096] ^= 1
-    assert take(kept, container, told(), bytes(changed)) == []
+    assert take(kept, container, reported(), bytes(changed)) == []
     assert begin(kept, container) == STEPS[:1]
     assert files(kept, container) == KEYS.chain(STEPS[:1])
 
 
-def test_a_disk_that_is_shorter_than_told(kept: KeptTrees, container: Any) -> None:
-    assert take(kept, container, told(), disk()[:100]) == []
+def test_a_disk_that_is_shorter_than_reported(kept: KeptTrees, container: Any) -> None:
+    assert take(kept, container, reported(), disk()[:100]) == []
     assert begin(kept, container) == []
 
 
-def test_two_trees_under_one_key_are_told_and_dropped(kept: KeptTrees, container: Any) -> None:
-    take(kept, container, told())
+def test_two_trees_under_one_key_are_reported_and_dropped(kept: KeptTrees, container: Any) -> None:
+    take(kept, container, reported())
     other = {**CONTENT, STEPS[1]: b"another" * 1000}
-    (found,) = take(kept, container, told(other), disk(other))
+    (found,) = take(kept, container, reported(other), disk(other))
     assert found.step == STEPS[1]
     assert found.before == sha256(CONTENT[STEPS[1]]).hexdigest()
     assert found.now == sha256(other[STEPS[1]]).hexdigest()
     assert "30-includes made another tree than before of the same inputs" in str(found)
     assert begin(kept, container) == STEPS[:1]
     assert files(kept, container) == KEYS.chain(STEPS[:1])
-    assert take(kept, container, told()) == []  # it begins anew
+    assert take(kept, container, reported()) == []  # it begins anew
     assert begin(kept, container) == STEPS
 
 
 def test_a_damaged_layer_goes_with_what_was_made_from_it(kept: KeptTrees, container: Any) -> None:
-    take(kept, container, told())
+    take(kept, container, reported())
     kept.drop(KEYS.chain(STEPS)[1], container)
     assert begin(kept, container) == STEPS[:1]
 
 
 def test_a_damaged_index_is_none(kept: KeptTrees, container: Any) -> None:
-    take(kept, container, told())
+    take(kept, container, reported())
     twice = '{"format": "x", "layers": [{"key": "../x"}], "layers": []}'
     for damage in ("{", "{}", json.dumps({"format": "x", "layers": [{"key": "../x"}]}), twice):
         kept._run(f"printf %s '{damage}' >{trees.MOUNTED}/kept/index.json", [], container)
         assert begin(kept, container) == []
-    assert take(kept, container, told()) == []
+    assert take(kept, container, reported()) == []
     assert begin(kept, container) == STEPS
 
 
 def test_there_is_a_limit(kept: KeptTrees, container: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(map(len, CONTENT.values()))
     monkeypatch.setattr(trees, "LIMIT", size + 10)
-    take(kept, container, told())
-    take(kept, container, told(), keys=TreeKeys("another", "commit"))
+    take(kept, container, reported())
+    take(kept, container, reported(), keys=TreeKeys("another", "commit"))
     assert len(files(kept, container)) == len(STEPS)
 
 
@@ -170,9 +172,9 @@ def test_a_volume_that_cannot_be_used(
     forgets = {"type": "tmpfs", "device": "tmpfs", "o": "size=64k,mode=755"}
     client.volumes.create(kept.volume, driver_opts=forgets, labels={engine.LABEL: "trees"})
     with pytest.raises(InfrastructureFailed, match=r"kept trees of .* cannot be reached"):
-        take(kept, container, told())
+        take(kept, container, reported())
 
 
 def test_invoke_clean_finds_it(kept: KeptTrees, client: DockerClient, container: Any) -> None:
-    take(kept, container, told())
+    take(kept, container, reported())
     assert f"volume {kept.volume}" in engine.everything(client)

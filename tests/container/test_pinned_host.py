@@ -54,10 +54,10 @@ def registry(program: Path, tmp_path: Path) -> Iterator[str]:
         subprocess.Popen(argv, stdout=log, stderr=log) as server,
     ):
         try:
-            while not (said := LISTENING.search((tmp_path / "log").read_text())):
+            while not (found := LISTENING.search((tmp_path / "log").read_text())):
                 assert server.poll() is None
                 time.sleep(0.1)
-            yield said[1]
+            yield found[1]
         finally:
             server.terminate()
 

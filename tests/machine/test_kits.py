@@ -162,18 +162,18 @@ def test_both_environments_made_the_kit_alike(released: Released) -> None:
 
 def test_the_upgrade_is_described(released: Released) -> None:
     content = (released.farm.public / "upgrades" / "3.1.json").read_bytes()
-    said = description.check(content, released.trust, datetime.now(UTC)).offer
-    assert said
-    assert (said.image, said.from_, said.to) == ("tiny", "3.1", "3.2")
-    assert released.farm.public / said.kit == released.kit
-    assert said.size == released.kit.stat().st_size
+    offer = description.check(content, released.trust, datetime.now(UTC)).offer
+    assert offer
+    assert (offer.image, offer.from_, offer.to) == ("tiny", "3.1", "3.2")
+    assert released.farm.public / offer.kit == released.kit
+    assert offer.size == released.kit.stat().st_size
     newest = (released.farm.public / "upgrades" / "3.2.json").read_bytes()
     assert description.check(newest, released.trust, datetime.now(UTC)).offer is None
 
 
 def test_plain_tools_read_it(released: Released, tmp_path: Path) -> None:
-    said = _run("file", "--brief", released.kit)
-    assert "POSIX tar archive" in said
+    output = _run("file", "--brief", released.kit)
+    assert "POSIX tar archive" in output
     names = ["FORMAT", "control.json", "boot.tar", "3.2.squashfs"]
     assert _run("tar", "--list", "--file", released.kit).split() == names
     _run("tar", "--extract", "--file", released.kit, "--directory", tmp_path)

@@ -159,17 +159,17 @@ def _release(farm: Workspace, tag: str, hook: str, packages: str) -> None:
 
 
 def _boots(image: Path, folder: Path, **how: str) -> tuple[Announcement, str]:
-    """Boot; return what the system says of itself, and the digest of its tree from inside."""
+    """Boot; return what the system announces, and the digest of its tree from inside."""
     log = folder / "boot.log"
-    said = boot_image(image, log, **how)  # type: ignore[arg-type]
+    announced = boot_image(image, log, **how)  # type: ignore[arg-type]
     seen = TREE.search(log.read_bytes())
     assert seen, log.read_text(errors="replace")[-2000:]
-    return said, seen[1].decode()
+    return announced, seen[1].decode()
 
 
 def test_the_first_release_is_what_its_ledger_says(proof: Proof, tmp_path: Path) -> None:
-    said, tree = _boots(proof.installed("3.1", tmp_path), tmp_path, medium="disk")
-    assert (said.version, said.squashfs) == ("3.1", 1)
+    announced, tree = _boots(proof.installed("3.1", tmp_path), tmp_path, medium="disk")
+    assert (announced.version, announced.squashfs) == ("3.1", 1)
     assert tree == proof.tree("3.1")
 
 
@@ -177,22 +177,22 @@ def test_the_first_release_is_what_its_ledger_says(proof: Proof, tmp_path: Path)
 def test_a_kit_leads_to_the_newest_release(proof: Proof, tmp_path: Path, firmware: str) -> None:
     stick = proof.installed("3.1", tmp_path)
     proof.upgrade(stick, "3.1", "3.3", tmp_path)
-    said, tree = _boots(stick, tmp_path, medium="disk", firmware=firmware)
-    assert (said.version, said.squashfs) == ("3.3", 2)
+    announced, tree = _boots(stick, tmp_path, medium="disk", firmware=firmware)
+    assert (announced.version, announced.squashfs) == ("3.3", 2)
     assert tree == proof.tree("3.3")
 
 
 def test_one_kit_after_another_and_back(proof: Proof, tmp_path: Path) -> None:
     stick = proof.installed("3.1", tmp_path)
     proof.upgrade(stick, "3.1", "3.2", tmp_path)
-    said, tree = _boots(stick, tmp_path, medium="disk")
-    assert (said.version, said.squashfs, tree) == ("3.2", 2, proof.tree("3.2"))
+    announced, tree = _boots(stick, tmp_path, medium="disk")
+    assert (announced.version, announced.squashfs, tree) == ("3.2", 2, proof.tree("3.2"))
     proof.upgrade(stick, "3.1", "3.3", tmp_path)
-    said, tree = _boots(stick, tmp_path, medium="disk")
-    assert (said.version, said.squashfs, tree) == ("3.3", 2, proof.tree("3.3"))
+    announced, tree = _boots(stick, tmp_path, medium="disk")
+    assert (announced.version, announced.squashfs, tree) == ("3.3", 2, proof.tree("3.3"))
     roll_back(stick)
-    said, tree = _boots(stick, tmp_path, medium="disk")
-    assert (said.version, said.squashfs, tree) == ("3.2", 2, proof.tree("3.2"))
+    announced, tree = _boots(stick, tmp_path, medium="disk")
+    assert (announced.version, announced.squashfs, tree) == ("3.2", 2, proof.tree("3.2"))
 
 
 class PowerCutError(Exception):
@@ -225,16 +225,18 @@ def test_a_system_boots_wherever_its_upgrade_was_cut(proof: Proof, tmp_path: Pat
             Supply(patch, cut)
             with pytest.raises(PowerCutError):
                 proof.upgrade(stick, "3.1", "3.3", tmp_path)
-        said, tree = _boots(stick, tmp_path, medium="disk")
-        assert (said.version, tree) == (version, proof.tree(version)), f"cut before write {cut}"
+        announced, tree = _boots(stick, tmp_path, medium="disk")
+        assert (announced.version, tree) == (version, proof.tree(version)), (
+            f"cut before write {cut}"
+        )
     proof.upgrade(stick, "3.1", "3.3", tmp_path)
-    said, tree = _boots(stick, tmp_path, medium="disk")
-    assert (said.version, said.squashfs, tree) == ("3.3", 2, proof.tree("3.3"))
+    announced, tree = _boots(stick, tmp_path, medium="disk")
+    assert (announced.version, announced.squashfs, tree) == ("3.3", 2, proof.tree("3.3"))
 
 
 def test_the_iso_has_the_same_tree(proof: Proof, tmp_path: Path) -> None:
-    said, tree = _boots(proof.file("3.3", "iso"), tmp_path)
-    assert (said.version, said.squashfs, tree) == ("3.3", 1, proof.tree("3.3"))
+    announced, tree = _boots(proof.file("3.3", "iso"), tmp_path)
+    assert (announced.version, announced.squashfs, tree) == ("3.3", 1, proof.tree("3.3"))
 
 
 def test_the_newest_kits_are_described(proof: Proof) -> None:

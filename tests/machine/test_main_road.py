@@ -49,14 +49,14 @@ def published(farm: Workspace) -> Path:
 def test_an_outsider_verifies_and_boots_it(released: Demo, farm: Workspace) -> None:
     with demonstration.served(farm.public) as url:
         demonstration.check(released, url, display())
-    said = demonstration.boot(released, display())
-    assert said.squashfs == 1
+    announced = demonstration.boot(released, display())
+    assert announced.squashfs == 1
 
 
 def test_it_boots_by_uefi_from_a_disk(published: Path, tmp_path: Path) -> None:
     iso = published / f"{IMAGE}-amd64-{TAG}.iso"
-    said = boot_image(iso, tmp_path / "log", firmware="uefi", medium="disk")
-    assert (said.image, said.version) == (IMAGE, TAG)
+    announced = boot_image(iso, tmp_path / "log", firmware="uefi", medium="disk")
+    assert (announced.image, announced.version) == (IMAGE, TAG)
 
 
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
@@ -66,8 +66,8 @@ def test_its_usb_image_boots_and_stays_as_it_was(
     stick = tmp_path / "stick.img"
     shutil.copy(published / f"{IMAGE}-amd64-{TAG}.img", stick)
     before = sha256_file(stick)
-    said = boot_image(stick, tmp_path / "log", firmware=firmware, medium="disk", writable=True)
-    assert (said.image, said.version, said.squashfs) == (IMAGE, TAG, 1)
+    announced = boot_image(stick, tmp_path / "log", firmware=firmware, medium="disk", writable=True)
+    assert (announced.image, announced.version, announced.squashfs) == (IMAGE, TAG, 1)
     assert sha256_file(stick) == before
 
 

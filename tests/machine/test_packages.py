@@ -45,7 +45,7 @@ Description: what it greets with
     "debian/source/format": "3.0 (native)\n",
     "debian/greeter.install": "greet usr/bin\n",
     "debian/greeter-data.install": "greeting usr/share/greeter\n",
-    # What embeds a path or a time unless it is told not to.
+    # What embeds a path or a time by default.
     "main.c": """#include <stdio.h>
 int main(void) { printf("%s %s %s\\n", __FILE__, __DATE__, __TIME__); return 0; }
 """,

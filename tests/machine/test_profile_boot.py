@@ -57,13 +57,13 @@ def test_a_boot_that_reads_no_file_keeps_the_list(tmp_path: Path, workspace: Wor
     assert kept.read_text() == "etc/a 1\n"
 
 
-def test_what_is_read_is_told_in_its_order(tmp_path: Path) -> None:
+def test_what_is_read_is_listed_in_its_order(tmp_path: Path) -> None:
     iso = make_iso(tmp_path, FILES)
     let_it_read(iso, [(51_200, 102_400), (2_048, 2_560)])
     reads = watch_boot(iso, tmp_path / "log")
     assert reads[-3:] == [(51_200, 83_968), (83_968, 102_400), (2_048, 2_560)]
 
 
-def test_a_machine_that_ends_by_itself_is_told(tmp_path: Path) -> None:
+def test_a_machine_that_ends_by_itself_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureFailed, match="ended with status 1"):
         watch_boot(tmp_path / "gone.iso", tmp_path / "log", seconds=5)

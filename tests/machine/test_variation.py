@@ -78,12 +78,12 @@ def test_under_all_every_factor_acts_and_none_shows(workspace: Workspace, tiny: 
     assert [name for name in alpha if alpha[name] == beta[name] and name != "variables"] == []
     assert int(alpha["clock"]) < int(beta["clock"]) - 500 * 86400
     for name, choice in choices.items():
-        said, machine = seen(run, name), stated(run, name)
+        observed, machine = seen(run, name), stated(run, name)
         for factor in ("time_zone", "locale", "host_name", "user", "open_files", "processes"):
-            assert said[factor] == str(getattr(choice.variation, factor))
-        assert said["randomize_va_space"] == ("2" if name == "alpha" else "0")
-        assert said["variables"] == "6"
-        assert said["cpus"] == str(choice.entry.cpus)
+            assert observed[factor] == str(getattr(choice.variation, factor))
+        assert observed["randomize_va_space"] == ("2" if name == "alpha" else "0")
+        assert observed["variables"] == "6"
+        assert observed["cpus"] == str(choice.entry.cpus)
         assert machine["varied"] == choice.variation.model_dump()
         assert machine["vary"] == "all"
 

@@ -153,12 +153,12 @@ def test_commands_are_found_and_wrong_ones_refused() -> None:
         accepts("build --imago mini")
 
 
-def test_what_is_said_can_be_typed() -> None:
+def test_printed_commands_can_be_typed() -> None:
     """`invoke` is not in the PATH of someone who uses `./farm`."""
     names = "|".join(map(re.escape, tasks.namespace.task_names))
-    told = re.compile(rf"\binvoke (?:{names}|TASK)\b")
+    command = re.compile(rf"\binvoke (?:{names}|TASK)\b")
     code = [*(ROOT / "pipeline").rglob("*.py"), ROOT / "tasks.py", ROOT / "farm"]
-    found = [path for path in [*DOCUMENTS, *code] if told.search(path.read_text())]
+    found = [path for path in [*DOCUMENTS, *code] if command.search(path.read_text())]
     assert found == []
 
 

@@ -167,7 +167,7 @@ def test_a_pages_commands_work_as_printed(page: Path, home: dict[str, str]) -> N
     assert all(os.access(hook, os.X_OK) for hook in hooks)
 
 
-def test_what_is_said_in_words_is_of_a_page() -> None:
+def test_each_preparation_belongs_to_a_page() -> None:
     assert set(BEFORE) <= {str(page.relative_to(ROOT)) for page in WITH_COMMANDS}
 
 

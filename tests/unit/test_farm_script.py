@@ -105,11 +105,11 @@ def test_the_second_time_is_quick_and_silent(checkout: Path) -> None:
     took_s = time.monotonic() - begin
     assert done.stderr == ""
     assert took_s < 1.5  # 0.1 s on an idle machine
-    said = done.stdout.splitlines()
-    assert said[0] == "tasks verify --file a b.iso"
-    assert said[1] == "in /"  # so that the user's relative paths are the user's
-    assert said[2:4] == ["umask 0o22", "locale C.UTF-8"]
-    assert said[4] == f"python {Path('/usr/bin/python3').resolve()}"
+    lines = done.stdout.splitlines()
+    assert lines[0] == "tasks verify --file a b.iso"
+    assert lines[1] == "in /"  # so that the user's relative paths are the user's
+    assert lines[2:4] == ["umask 0o22", "locale C.UTF-8"]
+    assert lines[4] == f"python {Path('/usr/bin/python3').resolve()}"
 
 
 def test_a_wide_open_umask_leaves_nothing_writable_to_others(checkout: Path) -> None:
@@ -168,7 +168,7 @@ def bare(tmp_path: Path) -> Path:
     return program
 
 
-def test_an_ordinary_user_without_sudo_is_told_what_to_install(bare: Path) -> None:
+def test_an_ordinary_user_without_sudo_learns_what_to_install(bare: Path) -> None:
     done = farm(bare, "hello")
     assert done.returncode == 2
     assert "as root: apt-get install git gnupg" in done.stderr

@@ -86,7 +86,7 @@ def test_both_run_at_once(
     assert build_all(workspace, run, display) == []
 
 
-def test_a_build_that_contradicts_an_earlier_one_is_told(
+def test_a_build_that_contradicts_an_earlier_one_is_reported(
     workspace: Workspace,
     run: Run,
     display: Display,
@@ -152,14 +152,14 @@ def test_one_alone(
     assert not (tmp_path / "ALPHA.pem").exists()
 
 
-def test_missing_keys_are_made_and_told(
+def test_missing_keys_are_made_and_reported(
     workspace: Workspace, run: Run, display: Display, builds: dict[str, Build], tmp_path: Path
 ) -> None:
     build_all(workspace, run, display)
     key = (tmp_path / "ALPHA.pem").read_bytes()
-    said = shown(display).replace("\n", "")
-    assert f"made a key for alpha: {tmp_path}/ALPHA.pem" in said
-    assert re.search(r"pin it in farm.yaml: alpha: [0-9a-f]{64}", said)
+    output = shown(display).replace("\n", "")
+    assert f"made a key for alpha: {tmp_path}/ALPHA.pem" in output
+    assert re.search(r"pin it in farm.yaml: alpha: [0-9a-f]{64}", output)
     build_all(workspace, run, display)
     assert (tmp_path / "ALPHA.pem").read_bytes() == key
 

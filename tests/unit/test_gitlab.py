@@ -141,12 +141,12 @@ def test_who_can_see_which_key(pipeline: dict[str, Any], jobs: dict[str, dict[st
         ("schedule", "renewal"): {"TWINBUILD_RENEWAL_KEY"},
     }
     assert {source for source, _ in seen} == {"merge request", "tag", "schedule"}
-    told = {
+    documented = {
         (source, job.strip("`")): set(re.findall(r"TWINBUILD_\w+", names))
         for source, job, _, names in table("Who can see which key")
         if "TWINBUILD" in names
     }
-    assert told == {where: names for where, names in seen.items() if names}
+    assert documented == {where: names for where, names in seen.items() if names}
 
 
 def test_no_job_makes_a_deployment(jobs: dict[str, dict[str, Any]]) -> None:

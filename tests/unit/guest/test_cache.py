@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,6 +24,7 @@ from pipeline.guest.cache import Keeper
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.times import SECOND
+from tests.guest_log import Log
 
 EPOCH = 1_700_000_000
 OLD = EPOCH - 10_000  # a package's own time
@@ -32,26 +32,12 @@ DISK_SIZE = 64 * 1024 * 1024
 Step = Callable[[Path], object]
 
 
-class Told:
-    """Stands in for the progress port."""
-
-    def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
-        self.lines: list[str] = []
-
-    def send(self, record: str, **fields: Any) -> None:
-        self.records.append({"record": record, **fields})
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-    def layers(self) -> list[Layer]:
-        return [
-            Layer(
-                **{name: value for name, value in record.items() if name in Layer.__annotations__}
-            )
-            for record in self.records
-        ]
+def layers_of(log: Log) -> list[Layer]:
+    """Return the layers that were recorded."""
+    return [
+        Layer(**{name: value for name, value in record.items() if name in Layer.__annotations__})
+        for record in log.records
+    ]
 
 
 class Build:
@@ -63,13 +49,13 @@ class Build:
         self.tree.mkdir()
         self.started = started
         self.out = folder / "ledger.jsonl.gz"
-        self.told = Told()
+        self.log = Log()
         self.disk = disk or folder / "layers.raw"
         if not disk:
             with self.disk.open("wb") as file:
                 file.truncate(DISK_SIZE)
         self.ledger = Ledger(self.tree, self.out, self._settled)
-        self.keeper = Keeper(self.tree, self.disk, self.told, started, self._made)  # type: ignore[arg-type]
+        self.keeper = Keeper(self.tree, self.disk, self.log, started, self._made)
 
     def _made(self, mtime_ns: int) -> bool:
         return mtime_ns >= self.started * SECOND
@@ -172,7 +158,7 @@ def test_the_ledger_is_the_same(restored: int, later: int, tmp_path: Path) -> No
     now = int(time.time())
     first = Build(tmp_path / "first", now - 1000)
     final = first.run(STEPS)
-    layers = first.told.layers()
+    layers = layers_of(first.log)
     assert [layer.step for layer in layers] == ["0", "1", "2", "3"]
     kept = layers[:restored]
     second = Build(tmp_path / "second", cache.began(kept, now + later), first.disk)
@@ -190,7 +176,7 @@ def test_what_was_made_is_as_old_as_it_was_and_packages_keep_their_times(tmp_pat
         age(tree / "etc/passwd", now - 900)
 
     first.run([bootstrap_long_ago])
-    (layer,) = first.told.layers()
+    (layer,) = layers_of(first.log)
     started = cache.began([layer], now + 5000)
     assert started == now + 5000 - (layer.ended - layer.started)
     second = Build(tmp_path / "second", started, first.disk)
@@ -199,12 +185,12 @@ def test_what_was_made_is_as_old_as_it_was_and_packages_keep_their_times(tmp_pat
     assert int((second.tree / "usr/bin/tool").stat().st_mtime) == OLD
 
 
-def test_the_times_of_packages_are_told(tmp_path: Path) -> None:
+def test_the_times_of_packages_are_returned(tmp_path: Path) -> None:
     """A clock that runs before them needs them, and the packages are not there to be asked."""
     first = Build(tmp_path / "first", int(time.time()) - 1000)
     first.run([bootstrap])
     (tmp_path / "tree").mkdir()
-    (layer,) = first.told.layers()
+    (layer,) = layers_of(first.log)
     assert cache.restore(layer, first.disk, tmp_path / "tree", first.started) == {OLD, -5}
 
 
@@ -223,17 +209,17 @@ def test_links_are_broken_not_written_through(tmp_path: Path) -> None:
     first = Build(tmp_path / "first", now)
     first.run([make, replace])
     second = Build(tmp_path / "second", now, first.disk)
-    second.run([make, replace], restored=first.told.layers())
+    second.run([make, replace], restored=layers_of(first.log))
     assert (second.tree / "a").read_text() == "new"
     assert (second.tree / "b").read_text() == "old"
 
 
-def test_what_is_told_is_what_is_on_the_disk(tmp_path: Path) -> None:
+def test_what_is_recorded_is_what_is_on_the_disk(tmp_path: Path) -> None:
     build = Build(tmp_path / "first", int(time.time()))
     build.run(STEPS)
     content = build.disk.read_bytes()
     end = 0
-    for record in build.told.records:
+    for record in build.log.records:
         assert record["record"] == "layer"
         assert record["offset"] >= end
         end = record["offset"] + record["size"]
@@ -251,8 +237,8 @@ def test_a_tree_with_a_socket_is_not_kept_nor_what_follows(tmp_path: Path) -> No
 
     build = Build(tmp_path / "first", int(time.time()))
     build.run([bootstrap, bind, includes])
-    assert [record["step"] for record in build.told.records] == ["0"]
-    (line,) = build.told.lines
+    assert [record["step"] for record in build.log.records] == ["0"]
+    (line,) = build.log.lines
     assert line.startswith("the tree after 1 cannot be kept: ")
     assert "socket" in line
 
@@ -260,17 +246,17 @@ def test_a_tree_with_a_socket_is_not_kept_nor_what_follows(tmp_path: Path) -> No
 def test_a_full_disk_is_no_failure(tmp_path: Path) -> None:
     build = Build(tmp_path / "first", int(time.time()), Path("/dev/full"))
     build.run([bootstrap, includes])
-    assert build.told.records == []
-    assert len(build.told.lines) == 1
+    assert build.log.records == []
+    assert len(build.log.lines) == 1
 
 
 @pytest.mark.parametrize("at", [0, 40, 2000, 9000])
-def test_a_damaged_layer_is_told(at: int, tmp_path: Path) -> None:
+def test_a_damaged_layer_is_reported(at: int, tmp_path: Path) -> None:
     """Of a disk that breaks: noticed while it is unpacked, or by the digest at the latest."""
     now = int(time.time())
     first = Build(tmp_path / "first", now)
     first.run([bootstrap])
-    (layer,) = first.told.layers()
+    (layer,) = layers_of(first.log)
     with first.disk.open("r+b") as disk:
         disk.seek(layer.offset + (at if at < layer.size else layer.size // 2))
         disk.write(bytes(600))
@@ -327,5 +313,5 @@ def test_whatever_steps_do(
     first = Build(folder / "first", now - 10)
     final = first.run(steps)
     second = Build(folder / "second", now + 7, first.disk)
-    assert second.run(steps, restored=first.told.layers()) == final
+    assert second.run(steps, restored=layers_of(first.log)) == final
     assert second.out.read_bytes() == first.out.read_bytes()

@@ -3,7 +3,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,22 +11,13 @@ from pipeline.guest.exclusions import exclude, parse
 from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
+from tests.guest_log import Log
 from tests.jobs import make_document
 from tests.machine_settings import make_settings
 
 NAME = "images/live/mini/exclude"
 ROOT = Path(__file__).parents[3]
 IMAGES = sorted(path.parent for path in ROOT.glob("images/live/*/image.yaml"))
-
-
-class Log:
-    """Stands for the progress port: keeps what is logged."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture
@@ -48,7 +38,7 @@ def add(job: GuestJob, *names: str, content: str = "12345") -> None:
 def left_out(job: GuestJob, text: str) -> list[str]:
     """Do it, and return what was logged."""
     (job.image_folder / "exclude").write_text(text)
-    log: Any = Log()
+    log = Log()
     exclude(job, log)
     return list(log.lines)
 
@@ -60,21 +50,21 @@ def left(job: GuestJob) -> set[str]:
 
 def test_an_image_without_a_list_loses_nothing(job: GuestJob) -> None:
     add(job, "usr/share/doc/a/changelog.gz")
-    log: Any = Log()
+    log = Log()
     exclude(job, log)
     assert left(job) == {"usr/share/doc/a/changelog.gz"}
     assert log.lines == []
 
 
-def test_what_is_listed_is_removed_and_its_size_is_said(job: GuestJob) -> None:
+def test_what_is_listed_is_removed_and_its_size_is_logged(job: GuestJob) -> None:
     add(job, "usr/share/doc/a/changelog.gz", "usr/share/doc/a/copyright", "usr/share/info/x/y.gz")
     add(job, "big", content="x" * 1_000_000)
-    said = left_out(
+    lines = left_out(
         job, "# for people\n\nusr/share/doc/*/changelog*  # long\nusr/share/info\nbig\n"
     )
     assert left(job) == {"usr/share/doc/a/copyright"}
     assert not (job.tree / "usr/share/info").exists()
-    assert said == [f"{NAME}: 5 paths are left out, 1.0 MB"]
+    assert lines == [f"{NAME}: 5 paths are left out, 1.0 MB"]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +90,7 @@ def test_the_words_of_patterns(pattern: str, removed: set[str], job: GuestJob) -
     assert before - left(job) == removed
 
 
-def test_a_pattern_that_matches_nothing_is_said(job: GuestJob) -> None:
+def test_a_pattern_that_matches_nothing_is_logged(job: GuestJob) -> None:
     add(job, "a")
     assert left_out(job, "b\na/b\n")[:2] == [
         f"{NAME}: b matches nothing",
@@ -126,8 +116,8 @@ def test_nothing_behind_a_link_is_removed(job: GuestJob, tmp_path: Path) -> None
     (job.tree / "usr").mkdir()
     (job.tree / "usr/share").symlink_to(outside)
     (job.tree / "up").symlink_to("../..")
-    said = left_out(job, "usr/share/doc\nusr/*/doc/file\n**/file\nup/outside\n")
-    assert [line for line in said if "matches nothing" in line] == said[:4]
+    lines = left_out(job, "usr/share/doc\nusr/*/doc/file\n**/file\nup/outside\n")
+    assert [line for line in lines if "matches nothing" in line] == lines[:4]
     left_out(job, "usr/share\nup\n")
     assert not os.path.lexists(job.tree / "usr/share")
     assert (outside / "doc/file").read_text() == "of the machine"
@@ -143,7 +133,7 @@ def test_a_file_counts_when_its_last_name_goes(job: GuestJob) -> None:
 def test_a_list_that_is_no_text_is_refused_or_finds_nothing(job: GuestJob) -> None:
     (job.image_folder / "exclude").write_bytes(b"\xff\xfe\n\x00[\n")
     add(job, "a")
-    log: Any = Log()
+    log = Log()
     exclude(job, log)
     assert left(job) == {"a"}
     assert parse("[[]\n", NAME)["[[]"].fullmatch("[")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.guest import fat
-from pipeline.guest.serial_port import Report, StepFailed
+from pipeline.guest.serial_port import StepFailed
 from pipeline.look.formats.fat import FAT
 from pipeline.look.formats.source import OpenFile, Spool
+from tests.guest_log import Log
 
 EPOCH = 1_766_400_001  # odd: FAT keeps even seconds
 OFFSET, SIZE = 2 * 1024 * 1024, 40 * 1024 * 1024
@@ -37,16 +38,6 @@ VARIED = {
 }
 
 
-class Quiet(Report):
-    """A report without a machine's port."""
-
-    def __init__(self) -> None:
-        """Have no port."""
-
-    def log(self, line: str) -> None:
-        """Say nothing."""
-
-
 def write(folder: Path, names: list[str]) -> Path:
     """Write the contents in this order, which directories may keep."""
     for name in names:
@@ -60,7 +51,7 @@ def make(folder: Path, image: Path, **environment: str) -> Path:
         file.truncate(OFFSET + SIZE)
     env = {**os.environ, **PLAIN, "SOURCE_DATE_EPOCH": str(EPOCH), **environment}
     names = fat.files_below(folder)
-    fat.make_fat(Quiet(), env, image, OPTIONS, folder, names, offset=OFFSET)
+    fat.make_fat(Log(), env, image, OPTIONS, folder, names, offset=OFFSET)
     return image
 
 
@@ -204,10 +195,10 @@ def test_a_file_of_4_gib_is_refused(tmp_path: Path) -> None:
     assert fat.files_below(tmp_path) == ["large"]
 
 
-def test_a_file_system_that_is_too_small_is_told(folder: Path, tmp_path: Path) -> None:
+def test_a_file_system_that_is_too_small_is_reported(folder: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.img"
     with small.open("wb") as file:
         file.truncate(1024 * 1024)
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH)}
     with pytest.raises(StepFailed, match="mcopy failed"):
-        fat.make_fat(Quiet(), env, small, ["-v", "X"], folder, fat.files_below(folder))
+        fat.make_fat(Log(), env, small, ["-v", "X"], folder, fat.files_below(folder))

@@ -200,7 +200,7 @@ def test_links_to_files_that_are_equal_are_not_hard_links(tree: Path, recorder: 
     assert "links" not in lines["etc/same"]
 
 
-def test_every_kind_of_file_is_told(tree: Path, recorder: Recorder) -> None:
+def test_every_kind_of_file_is_recorded(tree: Path, recorder: Recorder) -> None:
     os.mkfifo(tree / "pipe")
     os.mknod(tree / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     os.mknod(tree / "disk", stat.S_IFBLK | 0o660, os.makedev(8, 300))
@@ -271,7 +271,7 @@ def test_a_large_file_is_read_in_pieces(
     assert line["sha256"] == sha256(content).hexdigest()
 
 
-def test_a_step_that_came_too_late_to_change_the_tree_is_named(
+def test_a_step_after_the_last_change_of_the_tree_is_named(
     tree: Path, recorder: Recorder, tmp_path: Path
 ) -> None:
     recorder.record()
@@ -336,7 +336,7 @@ def test_a_time_that_could_not_be_settled_is_recorded(tree: Path, recorder: Reco
     os.utime(tree / "etc/hostname", (5, 5))
     time.sleep(2 * module.TICK_NS / 10**9)
     recorder.record()
-    settle_times(tree, lambda _: 7, recorder.ledger.retimed)  # not what the ledger was told
+    settle_times(tree, lambda _: 7, recorder.ledger.retimed)  # not the time the ledger has
     assert {line["mtime"] for line in recorder.record()} == {7}
 
 
@@ -425,7 +425,7 @@ def test_the_final_ledger_is_the_tree_as_it_is(tree: Path, recorder: Recorder) -
     assert "etc/other" in last
 
 
-def test_an_artifact_is_told_by_hash(tree: Path, tmp_path: Path) -> None:
+def test_an_artifact_is_recorded_by_hash(tree: Path, tmp_path: Path) -> None:
     ledger = Ledger(tree, tmp_path / "out.gz", lambda _: EPOCH)
     ledger.record("one")
     ledger.artifact("filesystem.squashfs", tree / "etc/other")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How the failure of a hook is told: real shells, what programs without a network print."""
+"""How the failure of a hook is reported: real shells, what programs without a network print."""
 
 import subprocess
 from pathlib import Path
@@ -13,17 +13,17 @@ from pipeline.guest.serial_port import StepFailed
 HOOK = "images/live/mini/hooks/normal/40-fetch.hook.chroot"
 
 
-def failure(tmp_path: Path, text: str, said: str, status: int = 3) -> StepFailed:
+def failure(tmp_path: Path, text: str, output: str, status: int = 3) -> StepFailed:
     hook = tmp_path / HOOK
     hook.parent.mkdir(parents=True)
     hook.write_text(text)
     with pytest.raises(StepFailed) as caught, telling(hook, tmp_path):
-        raise StepFailed(status, "hook 40-fetch.hook.chroot failed with status 6", said)
+        raise StepFailed(status, "hook 40-fetch.hook.chroot failed with status 6", output)
     return caught.value
 
 
 @pytest.mark.parametrize(
-    "said",
+    "line",
     [
         "curl: (6) Could not resolve host: files.example.org",
         "wget: unable to resolve host address 'files.example.org'",
@@ -33,25 +33,25 @@ def failure(tmp_path: Path, text: str, said: str, status: int = 3) -> StepFailed
         "ssh: connect to host 192.0.2.1 port 22: Network is unreachable",
     ],
 )
-def test_a_hook_that_needs_the_network_is_told_with_its_line(tmp_path: Path, said: str) -> None:
+def test_a_hook_that_needs_the_network_is_reported_with_its_line(tmp_path: Path, line: str) -> None:
     text = (
         "#!/bin/sh\nset -e\n# curl wget git apt-get ping ssh\necho curling\n"
         "curl https://files.example.org/x; wget x; git clone x; apt-get update; ping x; ssh x\n"
     )
-    told = failure(tmp_path, text, f"before\n{said}\nafter").what
-    assert told.endswith(f"({HOOK}:5): {REMEDY}")
+    what = failure(tmp_path, text, f"before\n{line}\nafter").what
+    assert what.endswith(f"({HOOK}:5): {REMEDY}")
 
 
 def test_of_two_lines_the_one_with_the_host_is_named(tmp_path: Path) -> None:
     text = "#!/bin/sh\ncurl https://a.example.org/\ncurl https://b.example.org/\n"
-    told = failure(tmp_path, text, "curl: (6) Could not resolve host: b.example.org").what
-    assert f"{HOOK}:3" in told
+    what = failure(tmp_path, text, "curl: (6) Could not resolve host: b.example.org").what
+    assert f"{HOOK}:3" in what
 
 
 def test_a_line_that_is_not_known_is_not_made_up(tmp_path: Path) -> None:
     text = "#!/bin/sh\ncurl $A\ncurl $B\n"
-    told = failure(tmp_path, text, "curl: (6) Could not resolve host: b.example.org").what
-    assert told.endswith(f"({HOOK}): {REMEDY}")
+    what = failure(tmp_path, text, "curl: (6) Could not resolve host: b.example.org").what
+    assert what.endswith(f"({HOOK}): {REMEDY}")
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
@@ -59,12 +59,12 @@ def test_the_line_that_a_shell_blames_is_named(tmp_path: Path, shell: str) -> No
     text = f"#!{shell}\nset -e\ntrue\nno-such-program\n"
     script = tmp_path / "40-fetch.hook.chroot"
     script.write_text(text)
-    said = subprocess.run([shell, script], capture_output=True, text=True, check=False).stderr
-    told = failure(tmp_path, text, said).what
-    assert told == f"hook 40-fetch.hook.chroot failed with status 6 ({HOOK}:4)"
+    output = subprocess.run([shell, script], capture_output=True, text=True, check=False).stderr
+    what = failure(tmp_path, text, output).what
+    assert what == f"hook 40-fetch.hook.chroot failed with status 6 ({HOOK}:4)"
 
 
 def test_a_full_disk_is_not_the_hooks_fault(tmp_path: Path) -> None:
-    said = "curl: (6) Could not resolve host: x"
-    told = failure(tmp_path, "curl x\n", said, STATUS_INFRASTRUCTURE)
-    assert told.what == "hook 40-fetch.hook.chroot failed with status 6"
+    output = "curl: (6) Could not resolve host: x"
+    caught = failure(tmp_path, "curl x\n", output, STATUS_INFRASTRUCTURE)
+    assert caught.what == "hook 40-fetch.hook.chroot failed with status 6"

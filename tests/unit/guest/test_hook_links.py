@@ -71,7 +71,7 @@ def test_it_comes_out_of_an_exported_commit(job: GuestJob, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "reason"),
     [
         ("../../../../../../secret", "out of the commit"),
         ("{work}/secret", "out of the commit"),
@@ -83,10 +83,10 @@ def test_it_comes_out_of_an_exported_commit(job: GuestJob, tmp_path: Path) -> No
         ("../../../../../hooks/way-out", "out of the commit"),
     ],
 )
-def test_a_link_to_anything_else_is_refused(target: str, said: str, job: GuestJob) -> None:
+def test_a_link_to_anything_else_is_refused(target: str, reason: str, job: GuestJob) -> None:
     link(job, job.work / "secret", "hooks/way-out")
     link(job, target.format(work=job.work))
-    with pytest.raises(StepFailed, match=f"^{HOOK} is a link to .*{said}") as caught:
+    with pytest.raises(StepFailed, match=f"^{HOOK} is a link to .*{reason}") as caught:
         tree.check_configuration(job)
     assert caught.value.status == STATUS_BUILD_FAILED
 

@@ -14,20 +14,11 @@ import pytest
 from pipeline.guest import locales
 from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.tree import in_chroot, in_folder, takes_locale
+from tests.guest_log import Log
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 PROGRAMS = ("cat", "head", "ls", "sh", "test", "wc")
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-
-
-class Lines:
-    """A report that keeps what a program prints."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture
@@ -51,8 +42,8 @@ def libraries(program: str) -> list[str]:
 
 
 def play(root: Path, script: str) -> list[str]:
-    report = Lines()
-    in_chroot(root, report, ENV, ["sh", "-ec", script], blame="hook x")  # type: ignore[arg-type]
+    report = Log()
+    in_chroot(root, report, ENV, ["sh", "-ec", script], blame="hook x")
     return report.lines
 
 
@@ -62,9 +53,9 @@ def test_a_hook_is_lent_the_machines_locales(
     monkeypatch.setattr(locales, "SOURCES", tmp_path)
     (tmp_path / "de_DE").touch()
     env = {**ENV, "LC_ALL": "de_DE.UTF-8"}
-    report = Lines()
+    report = Log()
     script = 'echo "$LOCPATH"; ls /run/locale; if sh -c ": >/run/locale/x"; then exit 1; fi'
-    in_chroot(root, report, env, ["sh", "-ec", script], blame="hook x")  # type: ignore[arg-type]
+    in_chroot(root, report, env, ["sh", "-ec", script], blame="hook x")
     assert report.lines[0] == "/usr/lib/locale:/run/locale"
     assert {path.name for path in Path("/usr/lib/locale").iterdir()} <= set(report.lines)
     assert list((root / "run").iterdir()) == []
@@ -86,24 +77,24 @@ def test_a_tree_whose_libc_does_not_take_the_locale_is_noticed(
         (root / "usr/bin").mkdir(parents=True)
         (root / "usr/bin/locale").write_text(f"#!/bin/sh\n{locale}\n")
         (root / "usr/bin/locale").chmod(0o755)
-    assert takes_locale(root, Lines(), ENV) is takes  # type: ignore[arg-type]
+    assert takes_locale(root, Log(), ENV) is takes
 
 
 def test_where_nothing_runs_nobody_can_tell(root: Path) -> None:
     (root / "bin/sh").unlink()
-    assert takes_locale(root, Lines(), ENV)  # type: ignore[arg-type]
+    assert takes_locale(root, Log(), ENV)
 
 
 def test_a_hook_has_the_devices_that_programs_expect(root: Path) -> None:
-    said = play(
+    lines = play(
         root,
         "echo x >/dev/null; head -c 4 /dev/zero | wc -c;"
         " echo y >/dev/stdout; echo z >/dev/shm/z; cat /dev/fd/0 </dev/shm/z;"
         " test -c /dev/ptmx; ls /dev",
     )
-    assert said[:3] == ["4", "y", "z"]
+    assert lines[:3] == ["4", "y", "z"]
     devices = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
-    assert sorted(" ".join(said[3:]).split()) == devices.split()
+    assert sorted(" ".join(lines[3:]).split()) == devices.split()
 
 
 @pytest.mark.parametrize(
@@ -150,17 +141,17 @@ def apart() -> Iterator[Path]:
 
 
 def play_binary(folder: Path, script: str) -> list[str]:
-    report = Lines()
-    in_folder(folder, report, ENV, ["sh", "-ec", script], blame="hook x")  # type: ignore[arg-type]
+    report = Log()
+    in_folder(folder, report, ENV, ["sh", "-ec", script], blame="hook x")
     return report.lines
 
 
 def test_a_binary_hook_has_its_folder_and_reads_what_is_beside_it(apart: Path) -> None:
     (apart.parent / "source/text").write_text("beside\n")
-    said = play_binary(
+    lines = play_binary(
         apart, "pwd; cat ../source/text | tee note; file=$(mktemp); echo x >/dev/null; rm $file"
     )
-    assert said == [str(apart), "beside"]
+    assert lines == [str(apart), "beside"]
     assert (apart / "note").read_text() == "beside\n"
     assert str(apart) not in Path("/proc/self/mounts").read_text()
 

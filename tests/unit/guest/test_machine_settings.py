@@ -34,10 +34,10 @@ def test_ext4_has_the_seed_of_its_order(tmp_path: Path) -> None:
     settings = make_factors(scratch_filesystem="ext4", directory_seed=SEED)
     env = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
     subprocess.run(machine.mkfs(settings, os.fspath(disk)), env=env, check=True)
-    said = subprocess.run(
+    output = subprocess.run(
         ["dumpe2fs", "-h", disk], env=env, check=True, capture_output=True, text=True
     ).stdout
-    assert f"Directory Hash Seed:      {SEED}" in said
+    assert f"Directory Hash Seed:      {SEED}" in output
 
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])

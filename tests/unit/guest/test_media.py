@@ -15,7 +15,8 @@ from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTU
 from pipeline.guest import grub, media, usb_image
 from pipeline.guest.job import GuestJob
 from pipeline.guest.output_disk import hand_over
-from pipeline.guest.serial_port import Report, StepFailed
+from pipeline.guest.serial_port import StepFailed
+from tests.guest_log import Log
 from tests.jobs import make_document
 from tests.machine_settings import make_settings
 
@@ -42,16 +43,6 @@ COMMON = [
     "live/vmlinuz-6923dd1bc046",
 ]
 EFI = ["EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "EFI/BOOT/mmx64.efi"]
-
-
-class Quiet(Report):
-    """A report without a machine's port."""
-
-    def __init__(self) -> None:
-        """Have no port."""
-
-    def log(self, line: str) -> None:
-        """Say nothing."""
 
 
 @contextmanager
@@ -125,24 +116,24 @@ def make(job: GuestJob, **varied: str) -> GuestJob:
         media.make_iso,
         usb_image.make_usb_image,
     ):
-        step(job, Quiet(), env(**varied))
+        step(job, Log(), env(**varied))
     return job
 
 
-def said_by(*argv: str | Path) -> list[str]:
+def output_of(*argv: str | Path) -> list[str]:
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     return done.stdout.splitlines()
 
 
 def on_fat(image: Path, offset: int) -> list[str]:
-    found = said_by("mdir", "-i", f"{image}@@{offset}", "-b", "-a", "-/", "::")
+    found = output_of("mdir", "-i", f"{image}@@{offset}", "-b", "-a", "-/", "::")
     return sorted(path.removeprefix("::/") for path in found if not path.endswith("/"))
 
 
 def test_iso_and_usb_image_hold_the_same(job: GuestJob) -> None:
     make(job)
     iso, image = (job.artifacts / name for name in (job.names.iso, job.names.usb_image))
-    found = said_by("xorriso", "-indev", iso, "-find", "/", "-type", "f")
+    found = output_of("xorriso", "-indev", iso, "-find", "/", "-type", "f")
     files = sorted(line.strip("'/") for line in found)
     loaders = ["boot/grub/efi.img", "boot/grub/eltorito.img"]
     assert files == sorted([*COMMON, *loaders])
@@ -172,8 +163,8 @@ def written(job: GuestJob) -> tuple[bytes, bytes]:
 
 
 def test_the_tree_that_is_packed_has_no_kernel(job: GuestJob) -> None:
-    (squashfs,) = media.make_squashfs(job, Quiet(), env()).values()
-    packed = said_by("unsquashfs", "-lln", "-d", "", "-UTC", squashfs)
+    (squashfs,) = media.make_squashfs(job, Log(), env()).values()
+    packed = output_of("unsquashfs", "-lln", "-d", "", "-UTC", squashfs)
     assert [line.split()[-1] for line in packed][1:] == ["/boot", "/etc", "/etc/hostname"]
     assert all("2025-12-22 10:40" in line for line in packed)
     assert [*(job.tree / "boot").iterdir()] == []
@@ -206,7 +197,7 @@ def packed(work: Path, order: Iterable[int], **varied: str) -> bytes:
         os.utime(path, (EPOCH, EPOCH))
     os.utime(job.tree / "etc", (EPOCH, EPOCH))
     variables = {name: value for name, value in env(**varied).items() if value}
-    (path,) = media.make_squashfs(job, Quiet(), variables).values()
+    (path,) = media.make_squashfs(job, Log(), variables).values()
     return path.read_bytes()
 
 
@@ -245,8 +236,8 @@ def test_an_image_may_bring_its_own_menu(job: GuestJob) -> None:
     hook = job.image_folder / "hooks/normal/10-note.hook.binary"
     hook.parent.mkdir(parents=True)
     hook.write_text("#!/bin/sh\necho note >note\n")
-    media.make_squashfs(job, Quiet(), env())
-    media.complete_partition(job, Quiet(), env())
+    media.make_squashfs(job, Log(), env())
+    media.complete_partition(job, Log(), env())
     assert (job.binary / "boot/grub/grub.cfg").read_text() == own.read_text()
     assert (job.binary / "note").read_text() == "note\n"
     assert {path.stat().st_mtime for path in job.binary.rglob("*")} == {EPOCH}
@@ -265,24 +256,24 @@ def test_what_upgrades_rest_on_is_not_changed(command: str, why: str, job: Guest
     hook = job.image_folder / "hooks/normal/10-change.hook.binary"
     hook.parent.mkdir(parents=True)
     hook.write_text(f"#!/bin/sh\n{command}\n")
-    media.make_squashfs(job, Quiet(), env())
+    media.make_squashfs(job, Log(), env())
     with pytest.raises(StepFailed, match=f"on the system partition boot/grub/{why}") as caught:
-        media.complete_partition(job, Quiet(), env())
+        media.complete_partition(job, Log(), env())
     assert caught.value.status == STATUS_BUILD_FAILED
 
 
 @ROOT_ONLY
-def test_a_hook_that_writes_outside_its_folder_is_told_with_its_line(job: GuestJob) -> None:
+def test_a_hook_that_writes_outside_its_folder_is_reported_with_its_line(job: GuestJob) -> None:
     hook = job.image_folder / "hooks/normal/10-out.hook.binary"
     hook.parent.mkdir(parents=True)
     hook.write_text("#!/bin/sh\nset -e\necho x >/etc/written\n")
-    media.make_squashfs(job, Quiet(), env())
+    media.make_squashfs(job, Log(), env())
     with pytest.raises(StepFailed, match=r"\(images/.*/10-out\.hook\.binary:3\)") as caught:
-        media.complete_partition(job, Quiet(), env())
+        media.complete_partition(job, Log(), env())
     assert caught.value.detail.rstrip().endswith("Read-only file system")
 
 
-def test_an_output_disk_that_is_full_is_told(tmp_path: Path) -> None:
+def test_an_output_disk_that_is_full_is_reported(tmp_path: Path) -> None:
     (tmp_path / "timings.json").write_bytes(os.urandom(100_000))
     with pytest.raises(StepFailed, match="the output disk is too small or broken") as caught:
         hand_over(Path("/dev/full"), tmp_path, ["timings.json"])

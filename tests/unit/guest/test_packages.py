@@ -22,6 +22,7 @@ from pipeline.documents.steps import BOOTSTRAP
 from pipeline.guest import local_archive, main, packages, tree
 from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import StepFailed
+from tests.guest_log import Log
 from tests.jobs import make_document
 from tests.machine_settings import make_settings
 
@@ -35,14 +36,6 @@ SOURCE = {"name": "greeter", "version": "1:1.2-3", "epoch": EPOCH, "sha256": "1"
 SOURCE |= {"dsc": None, "files": []}
 NAMES = ("greeter_1.2-3_amd64.deb", "greeter-data_1.2-3_all.deb")
 Build = Callable[[Path], None]
-
-
-class Told:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def deb(path: Path, name: str, version: str, architecture: str, **fields: str) -> Path:
@@ -110,7 +103,7 @@ def built(job: GuestJob, monkeypatch: pytest.MonkeyPatch, make: Build = good) ->
     try:
         env = {"SOURCE_DATE_EPOCH": "1", "LC_ALL": "C"}
         source = job.document.own.sources[0]
-        seen["made"] = packages.build(job, Told(), env, source)  # type: ignore[arg-type]
+        seen["made"] = packages.build(job, Log(), env, source)
     finally:
         os.umask(before)
     return seen
@@ -193,12 +186,12 @@ def test_a_clock_before_the_changelog_goes_ahead_and_back(monkeypatch: pytest.Mo
     clock = [EPOCH - 1000.0]
     monkeypatch.setattr(time, "time", lambda: clock[0])
     monkeypatch.setattr(time, "clock_settime", lambda _, to: clock.__setitem__(0, to))
-    with packages._clock_after(EPOCH, Told()):  # type: ignore[arg-type]
+    with packages._clock_after(EPOCH, Log()):
         assert clock[0] > EPOCH
         clock[0] += 60
     assert clock[0] == EPOCH - 1000 + 60
     clock[0] = EPOCH + 5
-    with packages._clock_after(EPOCH, Told()):  # type: ignore[arg-type]
+    with packages._clock_after(EPOCH, Log()):
         assert clock[0] == EPOCH + 5
 
 
@@ -263,7 +256,7 @@ def test_apt_installs_them_beside_the_locked_ones(tmp_path: Path) -> None:
     apt("install", "--download-only", "--yes", "addon")  # hashes and sizes are right
 
 
-def test_what_the_lock_lacks_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_what_the_lock_lacks_is_reported_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StepFailed) as caught:
         offered(tmp_path, Depends="dash, libx11-6 (>= 2) | libx11-7")
     assert caught.value.what == (

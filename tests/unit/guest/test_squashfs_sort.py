@@ -4,7 +4,6 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,22 +16,13 @@ from pipeline.guest.programs import run
 from pipeline.guest.serial_port import StepFailed
 from pipeline.guest.squashfs_sort import options, parse
 from pipeline.guest.tree import check_configuration
+from tests.guest_log import Log
 from tests.jobs import make_document
 from tests.machine_settings import make_settings
 
 NAME = "images/live/mini/squashfs.sort"
 EPOCH = 1_766_400_000
 STRANGE = ("a space", 'a"quote', "back\\slash", "#hash", "d/tab\there", "naïve", "-sort")
-
-
-class Log:
-    """Stands for the progress port: keeps what is logged."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def make_job(work: Path, names: Iterable[str] = (), sort: str | None = None) -> GuestJob:
@@ -54,7 +44,7 @@ def make_job(work: Path, names: Iterable[str] = (), sort: str | None = None) -> 
 
 def packed(job: GuestJob) -> tuple[bytes, list[str]]:
     """Return the tree as mksquashfs packs it, uncompressed so that it can be read, and the log."""
-    log: Any = Log()
+    log = Log()
     order, squashfs = options(job, log), job.work / "squashfs"
     argv = ["mksquashfs", os.fspath(job.tree), os.fspath(squashfs), "-noappend", "-no-progress"]
     argv += ["-quiet", "-noD", "-noF", *order]
@@ -67,26 +57,26 @@ def places(squashfs: bytes, names: Iterable[str]) -> list[int]:
 
 
 def test_an_image_without_the_file_says_nothing(tmp_path: Path) -> None:
-    log: Any = Log()
+    log = Log()
     assert options(make_job(tmp_path / "work"), log) == []
     assert log.lines == []
 
 
 def test_files_lie_in_the_order_of_their_priorities(tmp_path: Path) -> None:
     names = ["a", "b", "c", "big", "d/e"]
-    image, said = packed(
+    image, log = packed(
         make_job(tmp_path / "work", names, "# for people\nd/e 9\nb 7\n\nbig 3\na -2\n")
     )
     assert sorted(wanted := places(image, ["big", "d/e", "b", "c", "a"])) == wanted
-    assert said == [f"{NAME}: 4 of 4 paths are in the tree"]
+    assert log == [f"{NAME}: 4 of 4 paths are in the tree"]
     plain, _ = packed(make_job(tmp_path / "plain", names))
     assert sorted(usual := places(plain, ["big", "a", "b", "c", "d/e"])) == usual
 
 
-def test_a_path_that_is_not_there_is_only_said(tmp_path: Path) -> None:
-    image, said = packed(make_job(tmp_path / "work", ["a", "b"], "gone/away 9\nb 5\n"))
+def test_a_path_that_is_not_there_is_only_logged(tmp_path: Path) -> None:
+    image, log = packed(make_job(tmp_path / "work", ["a", "b"], "gone/away 9\nb 5\n"))
     assert sorted(wanted := places(image, ["b", "a"])) == wanted
-    assert said == [
+    assert log == [
         f"{NAME}: 'gone/away' is not in the tree",
         f"{NAME}: 1 of 2 paths are in the tree",
     ]
@@ -94,9 +84,9 @@ def test_a_path_that_is_not_there_is_only_said(tmp_path: Path) -> None:
 
 def test_strange_names_are_found_too(tmp_path: Path) -> None:
     lines = [sort_line(name, 9 - number) for number, name in enumerate(STRANGE)]
-    image, said = packed(make_job(tmp_path / "work", ["a", *STRANGE], "".join(lines)))
+    image, log = packed(make_job(tmp_path / "work", ["a", *STRANGE], "".join(lines)))
     assert sorted(wanted := places(image, [*STRANGE, "a"])) == wanted
-    assert said == [f"{NAME}: 7 of 7 paths are in the tree"]
+    assert log == [f"{NAME}: 7 of 7 paths are in the tree"]
 
 
 def test_processors_and_the_order_of_folders_do_not_show(tmp_path: Path) -> None:

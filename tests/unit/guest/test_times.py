@@ -220,7 +220,7 @@ def test_a_clock_after_the_epoch_hides_no_password(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"!<arch>\n", b"x" * 5000])
-def test_a_package_that_cannot_be_read_is_told(content: bytes, tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_read_is_reported(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "broken.deb").write_bytes(content)
     with pytest.raises(StepFailed, match=r"broken\.deb cannot be read"):
         package_times(tmp_path, 0)

@@ -80,7 +80,7 @@ def test_the_first_sector_leads_to_the_core_image(tmp_path: Path) -> None:
     assert active == [False, 0, False, False]  # active, and no partition by its type
 
 
-def test_a_core_image_that_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_a_core_image_that_does_not_fit_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="1048577 bytes and must have 1048576 at most"):
         usb_image.write_disk(tmp_path / "x", SIZE, bytes(MIB + 1), "mini 3.3")
     assert not (tmp_path / "x").exists()

@@ -9,25 +9,15 @@ import pytest
 
 from pipeline.documents.system_partition import switch
 from pipeline.guest import fat, grub, usb_image
-from pipeline.guest.serial_port import Report
 from pipeline.look.locate import locate_files
 from tests import image_pairs as pairs
+from tests.guest_log import Log
 
 pytestmark = pytest.mark.tools
 
 MIB = 1024 * 1024
 SIZE = 40 * MIB
 CORE, SYSTEM = MIB, 2 * MIB
-
-
-class Quiet(Report):
-    """A report without a machine's port."""
-
-    def __init__(self) -> None:
-        """Have no port."""
-
-    def log(self, line: str) -> None:
-        """Say nothing."""
 
 
 def write_files(folder: Path, initrd: bytes = b"initramfs", digest: str = "0123456789ab") -> Path:
@@ -56,7 +46,7 @@ def make_image(folder: Path, image: Path) -> Path:
     options = ["-F", "-c", "1", "-v", "MINI", "-T", str(SIZE // 512), "-h", "255", "-s", "63"]
     env = {"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": str(pairs.EPOCH)}
     names = fat.files_below(folder)
-    fat.make_fat(Quiet(), env, image, options, folder, names, offset=SYSTEM)
+    fat.make_fat(Log(), env, image, options, folder, names, offset=SYSTEM)
     return image
 
 

@@ -130,11 +130,11 @@ def test_plain_tools_read_a_kit(releases: tuple[Earlier, Later], tmp_path: Path)
     with tarfile.open(tmp_path / "out/boot.tar") as tar:
         assert tar.getnames() == sorted(tar.getnames())
         assert DEEP in tar.getnames()
-    said = subprocess.run(
+    listing = subprocess.run(
         ["unsquashfs", "-lln", tmp_path / "out/3.3.squashfs"], check=True, capture_output=True
     ).stdout.decode()
-    assert "squashfs-root/b" in said
-    assert said.splitlines()[1].startswith("-rw-r--r--")
+    assert "squashfs-root/b" in listing
+    assert listing.splitlines()[1].startswith("-rw-r--r--")
 
 
 def test_a_kit_has_the_same_bytes_wherever_it_is_made(
@@ -186,7 +186,9 @@ def test_a_partition_file_that_is_not_as_listed_is_found(
         made(releases, tmp_path)
 
 
-def test_a_name_too_long_for_a_kit_is_told(releases: tuple[Earlier, Later], tmp_path: Path) -> None:
+def test_a_name_too_long_for_a_kit_is_reported(
+    releases: tuple[Earlier, Later], tmp_path: Path
+) -> None:
     path = "live/" + "x" * 120
     (tmp_path / "files" / path).touch()
     list_partition(PARTITION_NEW | {path: ""}, releases[1].partition)

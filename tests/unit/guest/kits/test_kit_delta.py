@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Deltas between random trees, and what overlayfs shows of them, both told from ledgers alone."""
+"""Deltas between random trees, and what overlayfs shows of them, both found from ledgers alone."""
 
 import gzip
 import json
@@ -213,16 +213,16 @@ def test_the_digest_is_the_documented_one(tmp_path: Path, monkeypatch: pytest.Mo
     tree = {b"bin": Node("link", b"usr/bin"), **linked(b"a", b"b"), b"\xff\n": FOLDER}
     final = write_ledger(entries(tree), tmp_path / "mini-amd64-3.3.ledger.jsonl.gz")
     monkeypatch.chdir(tmp_path)
-    said: dict[str, Any] = {"print": lambda _: None}
-    exec(program, said)
-    assert said["digest"].hexdigest() == tree_digest(read_ledger(final))
+    names: dict[str, Any] = {"print": lambda _: None}
+    exec(program, names)
+    assert names["digest"].hexdigest() == tree_digest(read_ledger(final))
 
 
 @pytest.mark.parametrize(
     "content",
     [b"not gzip", b"", b"\x1f\x8b\x08\0\0\0\0\0\0\xff"],
 )
-def test_what_is_no_ledger_is_told_as_wrong_inputs(content: bytes, tmp_path: Path) -> None:
+def test_what_is_no_ledger_is_reported_as_wrong_inputs(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(content)
     write_ledger(entries({b"a": FILE}), tmp_path / "new")
     with pytest.raises(StepFailed, match="old is not the ledger of a tree") as raised:

@@ -218,7 +218,7 @@ def test_a_time_that_no_squashfs_holds_is_named(mtime: int, tmp_path: Path) -> N
 
 
 @as_root
-def test_a_compressor_that_fails_is_told_with_its_words(pair: Pair) -> None:
+def test_a_compressor_that_fails_is_reported_with_its_output(pair: Pair) -> None:
     with pytest.raises(StepFailed, match="sqfstar ended with status 1") as raised:
         pair.squashfs(options=("-comp", "none-such"))
     assert "none-such" in raised.value.detail

@@ -19,6 +19,7 @@ from pipeline.guest.job import GuestJob
 from pipeline.guest.kits import stage
 from pipeline.guest.media import SQUASHFS_OPTIONS
 from pipeline.guest.serial_port import StepFailed
+from tests.guest_log import Log
 from tests.jobs import make_document
 from tests.machine_settings import make_settings
 
@@ -44,16 +45,6 @@ def test_how_many_are_made_at_once(
 
 def test_the_free_memory_of_this_machine() -> None:
     assert 0 < stage._free_mib() < 1024**2
-
-
-class Told:
-    """What takes the lines that go to the log."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def entry(path: str, content: bytes) -> dict[str, Any]:
@@ -110,15 +101,15 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GuestJob:
 
 
 def test_every_kit_that_the_job_asks_for_is_made(job: GuestJob) -> None:
-    told = Told()
-    made = stage.make_kits(job, told, ENV)  # type: ignore[arg-type]
+    log = Log()
+    made = stage.make_kits(job, log, ENV)
     assert list(made) == ["mini-amd64-3.1-to-3.3.iuk", "mini-amd64-3.2-to-3.3.iuk"]
     for version, path in zip(("3.1", "3.2"), made.values(), strict=True):
         control = json.loads(_member(path, "control.json"))
         assert (control["from"], control["to"]) == (version, "3.3")
         assert control["base"]["file"] == f"{version}.squashfs"
     assert (
-        sorted(told.lines)[0] == "kit from 3.1: " + f"{made[next(iter(made))].stat().st_size} bytes"
+        sorted(log.lines)[0] == "kit from 3.1: " + f"{made[next(iter(made))].stat().st_size} bytes"
     )
     assert not any((job.work / "kits").iterdir())
 
@@ -126,7 +117,7 @@ def test_every_kit_that_the_job_asks_for_is_made(job: GuestJob) -> None:
 def test_a_kit_that_cannot_be_made_fails_the_step(job: GuestJob) -> None:
     (job.tree / "motd").write_bytes(b"NEW\n")
     with pytest.raises(StepFailed, match="motd") as caught:
-        stage.make_kits(job, Told(), ENV)  # type: ignore[arg-type]
+        stage.make_kits(job, Log(), ENV)
     assert caught.value.status == STATUS_BUILD_FAILED
 
 
