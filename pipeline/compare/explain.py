@@ -18,9 +18,9 @@ from pipeline.base.plain import plain
 from pipeline.compare.built import Built, open_built
 from pipeline.compare.environments import read_facts
 from pipeline.compare.folders import Folders
-from pipeline.compare.ledger import LedgerEntry
 from pipeline.compare.properties import raw_values, read_entries, values_of
 from pipeline.documents.explanation import DiffoscopeOutput, Explained, Explanation
+from pipeline.documents.ledger_line import LedgerEntry
 from pipeline.documents.verdict import Difference, Verdict
 from pipeline.farm.run import Run
 from pipeline.farm.run_view import RunView

@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path
 
 from pipeline.base.errors import TwinbuildError
-from pipeline.compare.ledger import LedgerEntry, parse, read_blocks
+from pipeline.compare.ledger import parse, read_blocks
+from pipeline.documents.ledger_line import LedgerEntry
 
 NAMES_LEAST = 3
 MANY, SHARE_OF_MANY = 20, 0.3  # so many names are in one folder for a reason: those of files

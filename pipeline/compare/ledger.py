@@ -5,68 +5,21 @@
 does not keep to the format or to the limits raises BuildFailed.
 """
 
-import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.base.errors import BuildFailed
 from pipeline.base.files import open_plain
 from pipeline.base.plain import plain
-from pipeline.documents.json_form import parse_json
+from pipeline.documents.ledger_line import LINE_LIMIT, STEP_START, Record, parse_line
+from pipeline.documents.malformed import Malformed
 
 SIZE_LIMIT = 4 * 1024**3  # bytes when decompressed
 LINES_LIMIT = 20_000_000
-LINE_LIMIT = 256 * 1024
-NAME_LIMIT = 4096
-NUMBER_LIMIT = 2**63
 PIECE = 256 * 1024
 OUTPUT_PIECE = 1024 * 1024
-
-STEP_START = b'{"step":'
-ARTIFACT_START = b'{"artifact":'
-TYPES = frozenset({"file", "dir", "link", "char", "block", "fifo", "socket", "absent"})
-SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step of the build begins."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file that the step made outside the tree; one that was delivered has no hash here."""
-
-    name: str
-    size: int
-    sha256: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """A path of the tree as it is after the step; `mode`, `uid` and the rest are None if absent."""
-
-    path: str
-    type: str
-    mode: int | None
-    uid: int | None
-    gid: int | None
-    mtime: int | None
-    size: int | None
-    sha256: str | None
-    target: str | None
-    links: str | None
-    device: tuple[int, ...]
-    xattrs: Mapping[str, str]
-
-
-Record = Step | Artifact | LedgerEntry
 
 
 class Unpacking:
@@ -155,72 +108,8 @@ def read_blocks(path: Path) -> Iterator[list[bytes]]:
 
 def parse(line: bytes) -> Record:
     """Return the record of one line; raise BuildFailed if it is malformed."""
-    if len(line) > LINE_LIMIT:
-        raise BuildFailed(f"a line of a ledger is longer than {LINE_LIMIT} bytes")
     try:
-        return _record(parse_json(line))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return parse_line(line)
+    except Malformed as error:
         shown = plain(line[:200].decode(errors="replace"))
         raise BuildFailed(f"a line of a ledger is malformed: {shown}") from error
-
-
-def _record(document: dict[str, Any]) -> Record:
-    if "step" in document:
-        return Step(_name(document["step"]))
-    if "artifact" in document:
-        digest = _digest(document["sha256"]) if "sha256" in document else None
-        return Artifact(_name(document["artifact"]), _number(document["size"]), digest)
-    kind = document["type"]
-    if kind not in TYPES:
-        raise ValueError(kind)
-    get = document.get
-    return LedgerEntry(
-        path=_path(document["path"]),
-        type=kind,
-        mode=_optional_number(get("mode")),
-        uid=_optional_number(get("uid")),
-        gid=_optional_number(get("gid")),
-        mtime=_optional_number(get("mtime")),
-        size=_optional_number(get("size")),
-        sha256=None if get("sha256") is None else _digest(get("sha256")),
-        target=None if get("target") is None else _name(get("target")),
-        links=None if get("links") is None else _path(get("links")),
-        device=tuple(map(_number, get("device", ()))),
-        xattrs={_name(k): _xattr(v) for k, v in get("xattrs", {}).items()},
-    )
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not value or len(value) > NAME_LIMIT or "\0" in value:
-        raise ValueError("no name")
-    value.encode("utf-8", "surrogateescape")  # which only the surrogates of bytes survive
-    return value
-
-
-def _path(value: Any) -> str:
-    path = _name(value)
-    if {"", ".", ".."} & set(path.split("/")):
-        raise ValueError("no path below the tree")
-    return path
-
-
-def _digest(value: Any) -> str:
-    if not isinstance(value, str) or not SHA256.fullmatch(value):
-        raise ValueError("no digest")
-    return value
-
-
-def _number(value: Any) -> int:
-    if type(value) is not int or not -NUMBER_LIMIT <= value < NUMBER_LIMIT:
-        raise ValueError("no number")
-    return value
-
-
-def _optional_number(value: Any) -> int | None:
-    return None if value is None else _number(value)
-
-
-def _xattr(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("no extended attribute")
-    return value

@@ -17,17 +17,14 @@ from operator import attrgetter
 from pathlib import Path
 
 from pipeline.base.plain import plain
-from pipeline.compare.ledger import (
+from pipeline.compare.ledger import Unpacking, parse, read_blocks, step_lines
+from pipeline.documents.ledger_line import (
     ARTIFACT_START,
     STEP_START,
     Artifact,
     LedgerEntry,
     Record,
     Step,
-    Unpacking,
-    parse,
-    read_blocks,
-    step_lines,
 )
 from pipeline.documents.verdict import Difference
 

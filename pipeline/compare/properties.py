@@ -8,8 +8,9 @@ from itertools import chain
 
 from pipeline.base.errors import TwinbuildError
 from pipeline.base.plain import plain
-from pipeline.compare.ledger import LedgerEntry, parse, read_blocks
+from pipeline.compare.ledger import parse, read_blocks
 from pipeline.documents.explanation import Values
+from pipeline.documents.ledger_line import LedgerEntry
 from pipeline.farm.run import Run
 from pipeline.look.causes.facts import Pair
 

@@ -9,6 +9,8 @@ NAMED_BY_CONTENT = re.compile(
     rf"\A(live/(?:vmlinuz|initrd))-[0-9a-f]{{{DIGEST_DIGITS}}}((?:\.img)?)\Z"
 )
 
+PARTITION_LIST_LIMIT = 16 * 1024 * 1024  # bytes of the list of its files
+
 # Which release an installed system boots: one sector, which a disk writes whole or not at all.
 SWITCH = "boot/grub/current.cfg"
 SWITCH_SIZE = 512  # bytes

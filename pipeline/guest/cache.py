@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.documents.disks import LAYERS_DISK, TREES_DISK
+from pipeline.documents.ledger_line import bytes_of, text_of
 from pipeline.documents.machine import Layer
 from pipeline.documents.progress import STATUS_INFRASTRUCTURE
 from pipeline.documents.steps import LAST_KEPT
@@ -130,9 +131,9 @@ class Keeper:
         root = os.fsencode(self._tree)
         made = [self._made(os.lstat(os.path.join(root, path)).st_mtime_ns) for path in paths]
         lists = {
-            "changed": list(map(_text, paths)),
+            "changed": list(map(text_of, paths)),
             "made": made,
-            "removed": list(map(_text, change.removed)),
+            "removed": list(map(text_of, change.removed)),
         }
         head = json.dumps(lists).encode()
         with self._device.open("r+b") as file:
@@ -174,8 +175,8 @@ def restore(layer: Layer, device: Path, tree: Path, started: int) -> frozenset[i
         with device.open("rb", buffering=0) as trees:
             os.lseek(trees.fileno(), layer.offset, os.SEEK_SET)
             lists = json.loads(_exactly(trees, layer.head))
-            changed = [os.path.join(root, _bytes(path)) for path in lists["changed"]]
-            _remove(os.path.join(root, _bytes(path)) for path in lists["removed"])
+            changed = [os.path.join(root, bytes_of(path)) for path in lists["changed"]]
+            _remove(os.path.join(root, bytes_of(path)) for path in lists["removed"])
             _bare(changed)
             _tar([*EXTRACT, *_in(tree), "--warning=no-timestamp"], stdin=trees)
         made = dict(zip(changed, lists["made"], strict=True))
@@ -250,11 +251,3 @@ def _pieces(file: BinaryIO, offset: int, size: int) -> Iterator[bytes]:
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
     return b"".join(_pieces(file, file.tell(), size))
-
-
-def _text(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")
-
-
-def _bytes(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")

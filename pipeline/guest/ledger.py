@@ -10,10 +10,8 @@ Where a CPU is emulated, interpreted code and system calls cost as much as the h
 written as text in the order of its keys, and kept as that; paths are looked up from open folders.
 """
 
-import base64
 import gzip
 import hashlib
-import json
 import os
 import re
 import stat
@@ -22,8 +20,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from pipeline.documents.ledger_line import absent_line, artifact_line, path_line, step_line
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.times import whole_seconds
 
@@ -41,6 +40,7 @@ TICK_NS = 10_000_000  # the longest that a kernel's is
 
 # Those that an image carries. Others belong to a file system: XFS shows ACLs as trusted.SGI_ACL….
 XATTRS = ("security.", "user.")
+NONE: Mapping[str, bytes] = {}
 
 SMALL = 1024 * 1024  # what is read at once; hashlib.file_digest fills a buffer first, for each file
 LINES_AT_ONCE = 512
@@ -53,8 +53,6 @@ TYPE = re.compile(rb'"type":"([a-z]+)"')
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Mark = tuple[int | bytes, ...]  # what tells whether a path is as it was at the last look
-
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class Ledger:
 
     def pass_over(self, step: str) -> None:
         """Write that there was a step, which came too late to change the tree."""
-        self._write(_line({"step": step}))
+        self._write(step_line(step))
         self._flush()
 
     def retimed(self, path: bytes, before: os.stat_result, after: os.stat_result) -> None:
@@ -118,11 +116,11 @@ class Ledger:
 
         One that is `delivered` has none: it is hashed where it is compared.
         """
-        line = {"artifact": name, "size": path.stat().st_size}
+        sha256 = None
         if not delivered:
             with self._timed():
-                line["sha256"] = self._known(path) or sha256_file(path)
-        self._lines.write(_line(line))
+                sha256 = self._known(path) or sha256_file(path)
+        self._lines.write(artifact_line(name, path.stat().st_size, sha256))
 
     def _known(self, path: Path) -> str | None:
         """Return the hash of a file that is in the tree as it was recorded."""
@@ -150,7 +148,7 @@ class Ledger:
         self.seconds += time.monotonic() - started
 
     def _record(self, step: str) -> Change:
-        self._write(_line({"step": step}))
+        self._write(step_line(step))
         past = time.time_ns() - TICK_NS
         found = dict(walk(self._tree))
         firsts = _firsts(found)
@@ -169,7 +167,7 @@ class Ledger:
             self._recorded[path] = line
             self._seen[path] = _mark(status, first) if status.st_ctime_ns < past else ()
         for path in sorted(self._recorded.keys() - found.keys()):
-            self._write(_line({"path": _text(path), "type": "absent"}))
+            self._write(absent_line(path))
             removed.append(path)
             del self._recorded[path], self._seen[path]
         inodes = {inode(found[path]) for path in changed if found[path].st_nlink > 1}
@@ -190,23 +188,31 @@ class Ledger:
     def _line_of(self, path: bytes, status: os.stat_result, first: bytes) -> bytes:
         full = self._tree + b"/" + path
         kind = KINDS[stat.S_IFMT(status.st_mode)]
-        device = links = content = target = ""
+        content = links = target = device = None
         if kind == "file":
             if first != path:
-                links = f'"links":{_quoted(first)},'
+                links = first
                 sha256 = SHA256.findall(self._recorded[first])[0].decode()
             else:
                 sha256 = _sha256(full, status.st_size)
-            content = f'"sha256":"{sha256}","size":{status.st_size},'
+            content = sha256, status.st_size
         elif kind == "link":
-            target = f'"target":{_quoted(os.readlink(full))},'
+            target = os.readlink(full)
         elif kind in ("char", "block"):
-            device = f'"device":[{os.major(status.st_rdev)},{os.minor(status.st_rdev)}],'
-        return (  # the keys in their order
-            f'{{{device}"gid":{status.st_gid},{links}"mode":{status.st_mode & 0o7777},'
-            f'"mtime":{self._settled(status.st_mtime_ns)},"path":{_quoted(path)},'
-            f'{content}{target}"type":"{kind}","uid":{status.st_uid}{_xattrs(full)}}}\n'
-        ).encode("ascii")
+            device = os.major(status.st_rdev), os.minor(status.st_rdev)
+        return path_line(
+            path,
+            kind,
+            status.st_mode & 0o7777,
+            status.st_uid,
+            status.st_gid,
+            self._settled(status.st_mtime_ns),
+            _xattrs(full),
+            content=content,
+            links=links,
+            target=target,
+            device=device,
+        )
 
     def _write(self, line: bytes) -> None:
         self._waiting.append(line)
@@ -273,25 +279,13 @@ def _sha256(path: bytes, size: int) -> str:
         os.close(file)
 
 
-def _xattrs(path: bytes) -> str:
-    """Return the end of a line: the extended attributes that an image carries, if there are any."""
+def _xattrs(path: bytes) -> Mapping[str, bytes]:
+    """Return the extended attributes that an image carries."""
     names = os.listxattr(path, follow_symlinks=False)
-    names = sorted(name for name in names if name.startswith(XATTRS))
     if not names:
-        return ""
-    values = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
-    encoded = {name: base64.b64encode(value).decode() for name, value in values.items()}
-    return f',"xattrs":{_ENCODER.encode(encoded)}'
-
-
-def _quoted(path: bytes) -> str:
-    # Names that are not UTF-8 stay apart from all others: the encoder writes their surrogates.
-    return _ENCODER.encode(_text(path))
-
-
-def _text(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")
-
-
-def _line(entry: Mapping[str, Any]) -> bytes:
-    return _ENCODER.encode(entry).encode() + b"\n"
+        return NONE
+    return {
+        name: os.getxattr(path, name, follow_symlinks=False)
+        for name in names
+        if name.startswith(XATTRS)
+    }

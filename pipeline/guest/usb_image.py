@@ -10,13 +10,13 @@
 Source: UEFI specification 2.10, chapter 5; GRUB 2.12, `util/setup.c`.
 """
 
-import json
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.documents import gpt
 from pipeline.documents.gpt import SECTOR
+from pipeline.documents.ledger_line import file_line
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest import grub
 from pipeline.guest.digest import sha256_file
@@ -55,12 +55,10 @@ def make_usb_image(job: GuestJob, report: Report, env: Mapping[str, str]) -> Map
 
 def write_partition_list(folder: Path, names: Iterable[str], listed: Path) -> None:
     """Write what the system partition holds: a JSON object a line, in the order of the names."""
-    with listed.open("w", encoding="ascii", newline="\n") as out:
+    with listed.open("wb") as out:
         for name in names:
             path = folder / name
-            content = {"size": path.stat().st_size, "sha256": sha256_file(path)}
-            entry = {"path": name, "type": "file", **content}
-            out.write(json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n")
+            out.write(file_line(name, path.stat().st_size, sha256_file(path)))
 
 
 def partition_size(files: Iterable[Path]) -> int:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.base.store import Store
 from pipeline.documents.job import Kit
+from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
 from pipeline.documents.version import in_order, is_older, major
 from pipeline.farm.config import Image
 from pipeline.published.published import Location, Published
 
 LEDGER_LIMIT = 512 * 1024 * 1024
-PARTITION_LIMIT = 16 * 1024 * 1024
 IMAGE_LIMIT = 16 * 1024**3
 
 Notify = Callable[[str], None]
@@ -58,7 +58,7 @@ def keep(location: Location, kits: Iterable[Kit], store: Store) -> None:
             location.keep(release, names.usb_image, store, IMAGE_LIMIT)
         else:
             location.keep(release, names.ledger, store, LEDGER_LIMIT)
-            location.keep(release, names.partition, store, PARTITION_LIMIT)
+            location.keep(release, names.partition, store, PARTITION_LIST_LIMIT)
 
 
 def _wanted(location: Location, name: str, image: Image, version: str) -> Iterator[Published]:

@@ -11,6 +11,7 @@ from pipeline.base.errors import InfrastructureFailed, UsageError
 from pipeline.base.files import new_file, write_pieces
 from pipeline.documents.artifact_names import ArtifactNames
 from pipeline.documents.disks import ARTIFACTS, LEDGER, TIMINGS
+from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
 
 PIECE = 1024 * 1024
 ARTIFACT_LIMIT = 16 * 1024**3
@@ -27,7 +28,7 @@ def expected(names: ArtifactNames) -> dict[str, int]:
         names.iso: ARTIFACT_LIMIT,
         names.usb_image: ARTIFACT_LIMIT,
         names.packages: 16 * MIB,
-        names.partition: 16 * MIB,
+        names.partition: PARTITION_LIST_LIMIT,
         names.ledger: LIST_LIMIT,
         **dict.fromkeys((*names.kits, *names.built), ARTIFACT_LIMIT),
     }

@@ -17,16 +17,9 @@ from typing import Any
 from pipeline.base.errors import BuildFailed, Differs, InfrastructureFailed, TwinbuildError
 from pipeline.base.files import write_json
 from pipeline.base.plain import plain
-from pipeline.compare.ledger import (
-    STEP_START,
-    Artifact,
-    LedgerEntry,
-    Record,
-    Step,
-    parse,
-    read_blocks,
-)
+from pipeline.compare.ledger import parse, read_blocks
 from pipeline.compare.ledgers import KINDS
+from pipeline.documents.ledger_line import STEP_START, Artifact, LedgerEntry, Record, Step
 from pipeline.documents.machine import Factor
 
 FORMAT = "twinbuild-bisect/1"

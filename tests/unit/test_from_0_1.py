@@ -18,6 +18,7 @@ from pipeline.base.files import read_json, sha256_bytes, sha256_file
 from pipeline.base.gpgv import public_keys
 from pipeline.cli import overview
 from pipeline.compare import ledger
+from pipeline.documents import ledger_line
 from pipeline.documents.explanation import Explanation
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.manifest import Manifest
@@ -97,10 +98,10 @@ def test_the_statement_of_an_environment_is_read(name: str) -> None:
 def test_the_ledger_of_an_environment_is_read(name: str) -> None:
     path = MATCHED.environment(name) / "ledger.jsonl.gz"
     records = [ledger.parse(line) for block in ledger.read_blocks(path) for line in block]
-    steps = [record.name for record in records if isinstance(record, ledger.Step)]
+    steps = [record.name for record in records if isinstance(record, ledger_line.Step)]
     assert steps[0] == "20-bootstrap"
-    assert any(isinstance(record, ledger.Artifact) for record in records)
-    assert any(isinstance(record, ledger.LedgerEntry) for record in records)
+    assert any(isinstance(record, ledger_line.Artifact) for record in records)
+    assert any(isinstance(record, ledger_line.LedgerEntry) for record in records)
 
 
 def test_the_report_has_all_of_it() -> None:

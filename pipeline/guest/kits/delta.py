@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.kits.lines import (
     Line,
-    fields,
+    entry,
     is_folder,
     joined,
     link_of,
@@ -95,14 +95,14 @@ def _checked(lines: Iterable[Line]) -> Iterator[Line]:
 
 
 def _refuse_overlay_marks(line: bytes) -> None:
-    entry = fields(line)
+    found = entry(line)
     what = ""
-    if entry["type"] == "char" and entry.get("device") == [0, 0]:
+    if found.type == "char" and found.device == (0, 0):
         what = "is a character device 0:0, which overlayfs takes for a deletion"
-    if any(name.split(".")[1:2] == ["overlay"] for name in entry.get("xattrs", {})):
+    if any(name.split(".")[1:2] == ["overlay"] for name in found.xattrs):
         what = "has an extended attribute of overlayfs"
     if what:
-        shown = ascii(entry["path"])[1:-1]
+        shown = ascii(found.path)[1:-1]
         raise StepFailed(STATUS_BUILD_FAILED, f"no kit can be made: {shown} {what}")
 
 

@@ -13,7 +13,6 @@ final ledger and the list of its system partition's files. Several may be made a
 `work` of its own.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -29,9 +28,10 @@ from pipeline.documents.kit_control import (
     Control,
     control_bytes,
 )
+from pipeline.documents.ledger_line import parse_entry
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
-from pipeline.documents.system_partition import SWITCH
+from pipeline.documents.system_partition import PARTITION_LIST_LIMIT, SWITCH
 from pipeline.documents.ustar import BLOCK, RECORD, ustar_header
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.kits.delta import compare
@@ -185,11 +185,24 @@ def _partition(earlier: Earlier, later: Later, delta: Content, module: Path) -> 
 
 def _read_partition(path: Path) -> dict[str, Content]:
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
-        return {e["path"]: Content(e["size"], e["sha256"]) for e in lines}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with path.open("rb") as file:
+            return _listed(file.read(PARTITION_LIST_LIMIT + 1))
+    except (OSError, Malformed) as error:
         what = f"{path.name} is not the list of a system partition"
         raise StepFailed(STATUS_INPUTS, what, repr(error)) from error
+
+
+def _listed(content: bytes) -> dict[str, Content]:
+    """Return what the list of a system partition names; raise Malformed."""
+    if len(content) > PARTITION_LIST_LIMIT or not content.isascii():
+        raise Malformed(f"it is not ASCII of at most {PARTITION_LIST_LIMIT} bytes")
+    found: dict[str, Content] = {}
+    for line in content.splitlines():
+        entry = parse_entry(line)
+        if entry.size is None or entry.sha256 is None:
+            raise Malformed(f"{entry.path!r:.200} has no content")
+        found[entry.path] = Content(entry.size, entry.sha256)
+    return found
 
 
 def _check_names(paths: Iterable[str]) -> None:

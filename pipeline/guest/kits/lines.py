@@ -9,21 +9,21 @@ inside a JSON text always has a backslash before it.
 import gzip
 import hashlib
 import io
-import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+from pipeline.documents.ledger_line import LINE_LIMIT, LedgerEntry, bytes_of, parse_entry
+from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.guest.serial_port import StepFailed
 
 Line = tuple[bytes, bytes]  # a path's bytes, and its line of the ledger
-LINE_LIMIT = 256 * 1024
 PLAIN_PATH = re.compile(rb'"path":"([^"\\]+)"')
 LINKS = re.compile(rb'"links":"(?:[^"\\]|\\.)*",')
-NOT_IN_DIGEST = re.compile(LINKS.pattern + rb'|"mtime":-?[0-9]+,')
+MTIME = re.compile(rb'"mtime":(-?[0-9]+),')
+NOT_IN_DIGEST = re.compile(LINKS.pattern + b"|" + MTIME.pattern)
 
 
 def read_ledger(path: Path) -> Iterator[Line]:
@@ -40,7 +40,7 @@ def read_ledger(path: Path) -> Iterator[Line]:
                     raise _damaged(path, "a line is out of order or cut off")
                 yield here, line
                 before = here
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise _damaged(path, repr(error)) from error
 
 
@@ -51,18 +51,22 @@ def _damaged(path: Path, detail: str) -> StepFailed:
 def path_of(line: bytes) -> bytes:
     """Return the path of a line as the bytes that it has on disk."""
     plain = PLAIN_PATH.search(line)
-    return plain[1] if plain else encoded(json.loads(line)["path"])
+    return plain[1] if plain else bytes_of(parse_entry(line).path)
 
 
-def encoded(text: str) -> bytes:
-    """Return the bytes of a path, a target or a name in a ledger."""
-    return text.encode("utf-8", "surrogateescape")
+def entry(line: bytes) -> LedgerEntry:
+    """Return all that a line says; raise StepFailed if it is malformed."""
+    try:
+        return parse_entry(line)
+    except Malformed as error:
+        what = f"a line of a ledger is malformed: {error}"
+        raise StepFailed(STATUS_INPUTS, what, repr(line[:1000])) from error
 
 
-def fields(line: bytes) -> dict[str, Any]:
-    """Return a line's fields."""
-    parsed: dict[str, Any] = json.loads(line)
-    return parsed
+def time_of(line: bytes) -> bytes:
+    """Return the time of a path, in digits."""
+    found = MTIME.search(line)
+    return found[1] if found else b""
 
 
 def is_folder(line: bytes) -> bool:
@@ -72,7 +76,8 @@ def is_folder(line: bytes) -> bool:
 
 def link_of(line: bytes) -> bytes | None:
     """Return the first path of the same inode, if that is another one."""
-    return encoded(json.loads(line)["links"]) if b'"links":' in line else None
+    links = entry(line).links if b'"links":' in line else None
+    return None if links is None else bytes_of(links)
 
 
 def reduced(line: bytes) -> bytes:

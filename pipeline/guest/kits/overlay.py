@@ -13,13 +13,14 @@ from pathlib import Path
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.kits.lines import (
     Line,
-    fields,
+    entry,
     is_folder,
     joined,
     link_of,
     parent_of,
     read_ledger,
     reduced,
+    time_of,
 )
 from pipeline.guest.serial_port import StepFailed
 
@@ -62,7 +63,7 @@ def overlay(
 
 def is_whiteout(line: bytes) -> bool:
     """Tell whether a line is that of a character device 0:0."""
-    return b'"type":"char"' in line and fields(line)["device"] == [0, 0]
+    return b'"type":"char"' in line and entry(line).device == (0, 0)
 
 
 def prove(earlier: Path, delta: Path, opaque: Container[bytes], later: Path) -> None:
@@ -82,7 +83,7 @@ def prove(earlier: Path, delta: Path, opaque: Container[bytes], later: Path) -> 
             raise _wrong(path, "is not as in the new tree")
         if (link_of(line) or path) != found.first:
             raise _wrong(path, "is not linked as in the new tree")
-        if found.upper and fields(line)["mtime"] != fields(found.line)["mtime"]:
+        if found.upper and time_of(line) != time_of(found.line):
             raise _wrong(path, "has not the time that it has in the new tree")
     for path, _ in wanted:
         raise _wrong(path, "is missing")

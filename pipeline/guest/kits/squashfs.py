@@ -14,11 +14,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
+from pipeline.documents.ledger_line import LedgerEntry, bytes_of
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE
 from pipeline.guest.kits.delta import Delta
-from pipeline.guest.kits.lines import encoded, fields, is_folder, read_ledger
+from pipeline.guest.kits.lines import entry, is_folder, read_ledger
 from pipeline.guest.kits.overlay import OPAQUE_VALUE, OPAQUE_XATTR
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.serial_port import StepFailed
@@ -73,43 +74,47 @@ def write_squashfs(
     ):
         for path, line in read_ledger(later):
             if path in delta.shipped:
-                _add(tar, fields(line), os.path.join(os.fsencode(tree), path), delta)
+                _add(tar, entry(line), os.path.join(os.fsencode(tree), path), delta)
                 tar.getmembers().clear()  # which it would keep until its end
         for path in delta.deleted:
             tar.addfile(_whiteout(path, epoch))
 
 
-def _add(tar: tarfile.TarFile, entry: Mapping[str, Any], source: bytes, delta: Delta) -> None:
-    kind, path = entry["type"], encoded(entry["path"])
+def _add(tar: tarfile.TarFile, found: LedgerEntry, source: bytes, delta: Delta) -> None:
+    kind, path, mtime = found.type, bytes_of(found.path), found.mtime
     if kind not in TAR_TYPES:
         raise _unfit(path, f"is a {kind}, which no kit can carry; a hook should remove it")
-    if not 0 <= entry["mtime"] <= LATEST:
-        raise _unfit(path, f"has the time {entry['mtime']}, which no SquashFS can hold")
-    member = tarfile.TarInfo(entry["path"])
-    member.type, member.mode = TAR_TYPES[kind], entry["mode"]
-    member.uid, member.gid, member.mtime = entry["uid"], entry["gid"], entry["mtime"]
-    xattrs = {name: base64.b64decode(value) for name, value in entry.get("xattrs", {}).items()}
+    if mtime is None or found.mode is None or found.uid is None or found.gid is None:
+        raise _unfit(path, "has no mode, owner or time in the ledger")
+    if not 0 <= mtime <= LATEST:
+        raise _unfit(path, f"has the time {mtime}, which no SquashFS can hold")
+    member = tarfile.TarInfo(found.path)
+    member.type, member.mode, member.mtime = TAR_TYPES[kind], found.mode, mtime
+    member.uid, member.gid = found.uid, found.gid
+    xattrs = {name: base64.b64decode(value) for name, value in found.xattrs.items()}
     if path in delta.opaque:
         xattrs[OPAQUE_XATTR] = OPAQUE_VALUE
     member.pax_headers = {
         f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape")
         for name, value in sorted(xattrs.items())
     }
-    if "links" in entry:
-        member.type, member.linkname = tarfile.LNKTYPE, entry["links"]
+    if found.links is not None:
+        member.type, member.linkname = tarfile.LNKTYPE, found.links
     elif kind == "link":
-        member.linkname = entry["target"]
+        member.linkname = found.target or ""
     elif kind in ("char", "block"):
-        member.devmajor, member.devminor = entry["device"]
+        member.devmajor, member.devminor = found.device
     elif kind == "file":
-        member.size = entry["size"]
-        _add_content(tar, member, source, entry["sha256"])
+        member.size = found.size or 0
+        _add_content(tar, member, source, found.sha256)
         return
     tar.addfile(member)
 
 
-def _add_content(tar: tarfile.TarFile, member: tarfile.TarInfo, source: bytes, sha256: str) -> None:
-    path = encoded(member.name)
+def _add_content(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, source: bytes, sha256: str | None
+) -> None:
+    path = bytes_of(member.name)
     try:
         file = _opened(source)
     except OSError as error:

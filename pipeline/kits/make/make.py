@@ -30,6 +30,7 @@ from pipeline.base.store import Store
 from pipeline.documents.artifact_names import artifact_names
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
+from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
 from pipeline.kits.install.fat import open_files
 from pipeline.kits.install.partition import fat_partitions
 from pipeline.kits.make.farm_errors import farm_errors
@@ -38,7 +39,6 @@ from pipeline.published.published import Location, Published
 TOOL = "mksquashfs"  # the fact that tells the version of squashfs-tools
 TIMEOUT_S = 12 * 3600.0
 LEDGER_LIMIT = 1024**3
-PARTITION_LIMIT = 64 * 1024**2
 IMAGE_LIMIT = 64 * 1024**3
 STATEMENT_LIMIT = 16 * 1024**2
 UNPACK_LIMIT_S = 3600.0
@@ -113,7 +113,7 @@ def _plan(
     start = {
         "version": earlier.version,
         "ledger": kept(earlier, old.ledger, LEDGER_LIMIT),
-        "partition": kept(earlier, old.partition, PARTITION_LIMIT),
+        "partition": kept(earlier, old.partition, PARTITION_LIST_LIMIT),
     }
     end = {
         "image": later.image,
@@ -122,7 +122,7 @@ def _plan(
         "epoch": later.epoch,
         "compression": later.job["compression"],
         "ledger": kept(later, new.ledger, LEDGER_LIMIT),
-        "partition": kept(later, new.partition, PARTITION_LIMIT),
+        "partition": kept(later, new.partition, PARTITION_LIST_LIMIT),
         "tree": os.fspath(work / "tree"),
         "files": os.fspath(work / "files"),
     }

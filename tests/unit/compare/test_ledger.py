@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.base.errors import BuildFailed
 from pipeline.compare import ledger
-from pipeline.compare.ledger import Artifact, LedgerEntry, Step, parse, read_blocks
+from pipeline.compare.ledger import parse, read_blocks
+from pipeline.documents.ledger_line import Artifact, LedgerEntry, Step
 
 DIGEST = "0" * 64
 FILE: dict[str, Any] = {"path": "etc/x", "type": "file", "mode": 420, "sha256": DIGEST, "size": 1}

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.documents.kit_control import Control
 from pipeline.documents.progress import STATUS_INPUTS
+from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
 from pipeline.guest.kits.kit import Earlier, Later, make_kit
 from pipeline.guest.serial_port import StepFailed
 from pipeline.kits.install.format import open_kit
@@ -157,6 +158,28 @@ def test_a_release_without_what_a_kit_needs_is_named(
 ) -> None:
     getattr(releases[0], field).write_text("{}\n")
     with pytest.raises(StepFailed, match=f"old.{field} is not the l") as raised:
+        made(releases, tmp_path)
+    assert raised.value.status == STATUS_INPUTS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"path":"ä","sha256":"%s","size":1,"type":"file"}',
+        '{"path":"a","sha256":"%s","size":-1.5,"type":"file"}',
+        '{"path":"../a","sha256":"%s","size":1,"type":"file"}',
+        '{"path":"a","path":"b","sha256":"%s","size":1,"type":"file"}',
+        '{"path":"a","type":"absent"}',
+        '{"step":"a"}',
+        "[" * 100_000,
+        "\n" * (PARTITION_LIST_LIMIT + 1),
+    ],
+)
+def test_a_malformed_list_of_a_partition_is_refused(
+    content: str, releases: tuple[Earlier, Later], tmp_path: Path
+) -> None:
+    releases[0].partition.write_text(content.replace("%s", "0" * 64))
+    with pytest.raises(StepFailed, match=r"old\.partition is not the list of") as raised:
         made(releases, tmp_path)
     assert raised.value.status == STATUS_INPUTS
 

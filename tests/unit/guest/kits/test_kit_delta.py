@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.guest.kits.delta import Delta, compare
-from pipeline.guest.kits.lines import link_of, parent_of, path_of, read_ledger, reduced, tree_digest
-from pipeline.guest.kits.overlay import prove
+from pipeline.guest.kits.lines import (
+    entry,
+    link_of,
+    parent_of,
+    path_of,
+    read_ledger,
+    reduced,
+    time_of,
+    tree_digest,
+)
+from pipeline.guest.kits.overlay import is_whiteout, prove
 from pipeline.guest.serial_port import StepFailed
 from tests.random_trees import Node, Tree, entries, pairs, write_ledger
 
@@ -191,17 +200,21 @@ NASTY = st.sampled_from(['","mtime":5,"', '"links":"a",', "\\", '\\"', "ä", "\u
 TEXTS = st.lists(NASTY, min_size=1, max_size=4).map("".join)
 
 
-@given(path=TEXTS, links=st.none() | TEXTS, target=st.none() | TEXTS, mtime=st.integers())
+TIMES = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(path=TEXTS, links=st.none() | TEXTS, target=st.none() | TEXTS, mtime=TIMES)
 def test_what_is_cut_out_of_a_line_is_what_json_says(
     path: str, links: str | None, target: str | None, mtime: int
 ) -> None:
-    entry: dict[str, Any] = {"path": path, "type": "file", "mtime": mtime, "mode": 0, "gid": 0}
-    entry |= {"links": links} if links else {}
-    entry |= {"target": target} if target else {}
-    line = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    fields: dict[str, Any] = {"path": path, "type": "file", "mtime": mtime, "mode": 0, "gid": 0}
+    fields |= {"links": links} if links else {}
+    fields |= {"target": target} if target else {}
+    line = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     assert path_of(line) == path.encode("utf-8", "surrogateescape")
+    assert time_of(line) == str(mtime).encode()
     assert link_of(line) == (links.encode("utf-8", "surrogateescape") if links else None)
-    kept = {key: value for key, value in entry.items() if key not in ("mtime", "links")}
+    kept = {key: value for key, value in fields.items() if key not in ("mtime", "links")}
     assert json.loads(reduced(line)) == kept
     assert reduced(line) == json.dumps(kept, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
@@ -216,6 +229,14 @@ def test_the_digest_is_the_documented_one(tmp_path: Path, monkeypatch: pytest.Mo
     names: dict[str, Any] = {"print": lambda _: None}
     exec(program, names)
     assert names["digest"].hexdigest() == tree_digest(read_ledger(final))
+
+
+@pytest.mark.parametrize("of", [entry, link_of, is_whiteout])
+def test_a_malformed_line_is_told_as_wrong_inputs(of: Callable[[bytes], object]) -> None:
+    line = b'{"device":[0,0],"links":"../x","path":"a","type":"char"}\n'
+    with pytest.raises(StepFailed, match="a line of a ledger is malformed") as raised:
+        of(line)
+    assert raised.value.status == STATUS_INPUTS
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 """A kit made again by an outsider, from two releases that are signed and published."""
 
 import codecs
-import hashlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,7 +86,7 @@ class Made:
         }
         self.partition = folder / f"{self.stem}.partition"
         lines = [
-            {"path": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            {"path": name, "type": "file", "size": len(data), "sha256": sha256(data).hexdigest()}
             for name, data in there.items()
         ]
         self.partition.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
