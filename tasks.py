@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command line: `./farm --list` shows the tasks, `./farm TASK --help` explains one.
 
-The tasks are in `pipeline/cli/`, by subject; here are those of its developers.
+The tasks are in `pipeline/cli/`, by subject; here are those for developers.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def bench(_c: Context, what: str) -> None:
 def test(c: Context, level: str = "all", only: str = "") -> None:
     """Run the tests: --level unit, tools, container, all or proof; --only PATH.
 
-    unit needs a minute. tools are unit and those that have other programs at work, container are
-    these and those on a Docker Engine, all adds builds and boots in machines.
-    The proof is not among all: it takes an hour and a half. It upgrades a system three times and
+    unit needs a minute. tools adds the tests that run other programs, container those that need
+    a Docker Engine, all those that build and boot in machines.
+    proof is not part of all: it takes an hour and a half. It upgrades a system three times and
     boots it, finds the factor that decides, begins from kept trees, and varies nothing and all.
 
     Exit status: 0 if all pass, 1 if one fails, 2 for wrong usage.

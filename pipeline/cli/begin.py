@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`twinbuild init`: a repository of a distribution's own, with an image, its lock and all keys.
 
-What is there stays: each step says what it made or found. So it can be run again, when there was no
-network for instance. What it writes comes from Twinbuild's own files, without Twinbuild's keys.
+Existing files stay: each step prints what it made or found. So it can be run again, for instance
+after a network failure. What it writes comes from Twinbuild's own files, without Twinbuild's keys.
 """
 
 import re
@@ -44,8 +44,8 @@ def begin(
     """Make what a farm's repository needs and `folder` lacks; return the keys to back up.
 
     `key` is the user id of a release key to be made, `release` the fingerprint of one that gpg has;
-    without both, the one in `farm.yaml`, or a new one that is called after the image. Raise
-    UsageError if something else is in the way.
+    without both it is the one in `farm.yaml`, or a new one named after the image. Raise UsageError
+    if something else is in the way.
     """
     check_name(image)
     notify = display.say
@@ -117,7 +117,7 @@ def pipeline_text(text: str, image: str) -> str:
 
 
 def _job(part: str) -> str:
-    """Return the first key of a part of a YAML file, which comments may come before."""
+    """Return the first key of a part of a YAML file; comments may precede it."""
     lines = (line for line in part.splitlines() if line and not line.startswith("#"))
     return next(lines, "").partition(":")[0]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All tasks, by name: those of images, releases, keys and runs, and the collections below."""
+"""All tasks, by name: those for images, releases, keys and runs, and the collections below."""
 
 from collections.abc import Callable
 from typing import Any

@@ -15,7 +15,7 @@ BEFORE_A_TASK = ("--list", "--help", "--version", "--completion")
 
 @dataclass(frozen=True)
 class Completed:
-    """A task: what it does, in a line, and its options; those that are no switch take a value."""
+    """A task: one line of help, and its options; those that are not switches take a value."""
 
     line: str
     options: Sequence[str]
@@ -23,7 +23,7 @@ class Completed:
 
     @property
     def words(self) -> str:
-        """All that may follow the task and begins with a hyphen, by spaces."""
+        """All options that may follow the task, separated by spaces."""
         return " ".join([*self.options, *self.switches, "--help"])
 
 

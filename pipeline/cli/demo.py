@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The demo: a throw-away clone is released with throw-away keys, verified from outside, booted.
 
-All of it lies in `demo/` of the checkout and goes with that folder.
+Everything is in `demo/` of the checkout and can be removed with that folder.
 """
 
 import os
@@ -64,7 +64,7 @@ class Demo:
 
 
 def run_demo(workspace: Workspace, display: Display) -> None:
-    """Show the whole road, from a commit to a booted system; raise what goes wrong on it."""
+    """Show the whole way from a commit to a booted system; raise the error of a step that fails."""
     started = time.monotonic()
     for line in what_it_takes(workspace):
         display.say(line)
@@ -107,7 +107,7 @@ def what_it_takes(
 
 
 def prepare(workspace: Workspace, folder: Path, display: Display) -> Demo:
-    """Make the clone, its keys and its lock, and tag it; the clone's own policy judges the tag."""
+    """Make the clone, its keys and its lock, and tag it; the clone's own policy applies."""
     os.environ.pop(policy.VARIABLE, None)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)

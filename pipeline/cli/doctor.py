@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What this machine has and lacks for builds and releases: a line each, with the remedy.
 
-No build is started and nothing is changed, but for secret keys that a killed release has left: they
-are removed. Trial signatures are made, so that gpg may ask for a passphrase. Each check returns
+No build is started and nothing is changed, except that secret keys left by a killed release are
+removed. Trial signatures are made, so gpg may ask for a passphrase. Each check returns
 what it found, in words, or raises the TwinbuildError that says what to do.
 """
 
@@ -32,7 +32,7 @@ QUICK = Patience(connect_s=5, silence_s=10, attempts=1)
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; `status` is why a build or a release would fail if it is not `ok`."""
+    """What one check found; if it is not `ok`, a build or a release would fail with `status`."""
 
     name: str
     ok: bool
@@ -47,7 +47,7 @@ class Finding:
 
 
 def examine(checkout: Path) -> Iterator[Finding]:
-    """Give the findings about this machine and the farm in `checkout`, each once it is made."""
+    """Yield the findings about this machine and the farm in `checkout` as the checks end."""
     try:
         workspace = open_workspace(checkout)
     except TwinbuildError as error:
@@ -73,7 +73,7 @@ def examine(checkout: Path) -> Iterator[Finding]:
 
 
 def _release(workspace: Workspace) -> Iterator[Finding]:
-    """Give the findings about releases, by the policy that will decide about them."""
+    """Yield the findings about releases, by the policy that will decide about them."""
     with ExitStack() as stack:
         keys = workspace.checkout / "keys"
         try:
@@ -99,7 +99,7 @@ def _release(workspace: Workspace) -> Iterator[Finding]:
 
 
 def exit_status(findings: Iterable[Finding]) -> ExitStatus:
-    """Return 0 if all is well, 2 if somebody has to set something, 4 if only a retry is needed."""
+    """Return 0 if all is well, 2 if something has to be configured, 4 if only a retry is needed."""
     statuses = {finding.status for finding in findings if not finding.ok}
     if not statuses:
         return ExitStatus.DONE
@@ -123,7 +123,7 @@ def accelerator(device: Path = Path("/dev/kvm")) -> str:
 
 
 def comparison_by_diffoscope() -> str:
-    """Return whether diffoscope will help to explain differences; its absence is no error."""
+    """Tell whether diffoscope will help to explain differences; its absence is no error."""
     return diffoscope.unusable() or "runs in a sandbox, on what nothing else explains"
 
 
@@ -154,7 +154,7 @@ def repository(checkout: Path) -> str:
 
 
 def earlier_releases(workspace: Workspace, keys: Path) -> str:
-    """Return how many releases there are to make upgrade kits from; the last must verify."""
+    """Return how many releases upgrade kits can be made from; the last one must verify."""
     location = published.of_farm(workspace, keys)
     listed = in_order(release.tag for release in location.releases())
     if not listed:
@@ -164,13 +164,13 @@ def earlier_releases(workspace: Workspace, keys: Path) -> str:
 
 
 def reach(name: str, archive: Archive, proxies: Mapping[str, str]) -> str:
-    """Return how many suites of an archive answer, having asked for each one's InRelease."""
+    """Return which suites of an archive are available, having asked for each one's InRelease."""
     bases = addresses.all_bases({name: archive})[name]
     with Client(proxies=proxies, patience=QUICK) as client:
         for suite in archive.suites:
             urls = addresses.join(bases, f"dists/{suite}/InRelease")
             client.get(urls, limit=IN_RELEASE_LIMIT)
-    return f"{', '.join(archive.suites)} to be had from {', '.join(bases)}"
+    return f"{', '.join(archive.suites)} available from {', '.join(bases)}"
 
 
 def _look(name: str, check: Callable[[], str]) -> Finding:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tasks that begin a farm or an image, lock it, check it and build it twice."""
+"""Tasks that start a farm or an image, lock it, check it and build it twice."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def init(
     key: str | None = None,
     release: str | None = None,
 ) -> None:
-    """Begin a repository of your own in --directory: an image from mini, its lock, all keys.
+    """Start a repository of your own in --directory: an image from mini, its lock, all keys.
 
-    What is there already stays, so that it can be run again. --key "NAME <ADDRESS>" names the
-    release key that is made, without it the image does; --release FINGERPRINT takes one that gpg
-    has. Nothing is committed.
+    Existing files stay, so it can be run again. --key "NAME <ADDRESS>" names the release key that
+    is made, by default after the image; --release FINGERPRINT uses one that gpg has. Nothing is
+    committed.
     """
     from pipeline.cli import begin, keys
 
@@ -44,7 +44,7 @@ def init(
 
 @farm_task(ExitStatus.INPUTS_UNVERIFIED)
 def new_image(_c: Context, name: str) -> None:
-    """Begin an image of your own: a copy of mini under another name, with its lock."""
+    """Start an image of your own: a copy of mini under another name, with its lock."""
     from pipeline.cli import new_image as copies
     from pipeline.inputs.image_lock import lock_image
 
@@ -65,7 +65,7 @@ def lock(
     tag: str | None = None,
     source: str | None = None,
 ) -> None:
-    """Write an image's lock from today's archives, or check that it fits and can be had.
+    """Write an image's lock from today's archives, or check that it is current and available.
 
     --check --tag 3.3 proves offline, from the tagged snapshot alone, that each package was in its
     archive at the time the lock states, and names those that are not Debian's. --source is the
@@ -140,9 +140,9 @@ def build(
     """Build a commit in both environments and compare; status 0 only if they match.
 
     --source builds a commit of another repository (a path or an address), --environment builds in
-    one environment only, --compression is fast or strong, --vary is none, default or all (what the
-    environments do differently on purpose), --keep leaves the machines for inspection, --fresh
-    begins without kept trees and compares with them, --run goes on with a run that was interrupted.
+    one environment only, --compression is fast or strong, --vary is none, default or all (how the
+    environments differ on purpose), --keep leaves the machines for inspection, --fresh begins
+    without kept trees and compares with them, --run continues an interrupted run.
     """
     from pipeline import flow
     from pipeline.farm.run import open_run

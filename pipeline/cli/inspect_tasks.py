@@ -45,7 +45,7 @@ def clean(_c: Context, keep: int = 3, all: bool = False) -> None:
 
 @farm_task(ExitStatus.INPUTS_UNVERIFIED, ExitStatus.SIGNATURE)
 def doctor(_c: Context) -> None:
-    """Say what this machine has and lacks: a line each, OK or what mends it."""
+    """Show what this machine has and lacks: a line each, OK, or what to do about it."""
     from pipeline.cli.doctor import examine, exit_status
 
     findings = []
@@ -59,9 +59,9 @@ def doctor(_c: Context) -> None:
 
 @farm_task(ExitStatus.DIFFERS)
 def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
-    """Say where two files differ: images, kits, packages, anything; status 0 only if they do not.
+    """Show where two files differ: images, kits, packages, anything; status 0 only if they do not.
 
-    ISO, disk, FAT and SquashFS images and archives are looked into. --json prints one JSON object.
+    ISO, disk, FAT and SquashFS images and archives are opened. --json prints one JSON object.
     """
     from pipeline.base.files import json_text
     from pipeline.look.locate import locate_files
@@ -76,9 +76,9 @@ def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
     ExitStatus.DIFFERS, ExitStatus.BUILD_FAILED, ExitStatus.INPUTS_UNVERIFIED, ExitStatus.SIGNATURE
 )
 def bisect(_c: Context, run: str) -> None:
-    """Find which factor decides what differs in a run, by doing the step again with fewer of them.
+    """Find the factor behind a difference, by running the step again with fewer and fewer factors.
 
-    Status 0 if factors are named, 1 if an environment makes something else each time.
+    Status 0 if factors are named, 1 if an environment gives another result each time.
     """
     from pipeline.narrow.bisect import bisect as search
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tasks that make and take keys."""
+"""Tasks that make and register keys."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipeline.cli.task import farm_task, open_display, open_farm
 
 @farm_task(ExitStatus.SIGNATURE)
 def keys(_c: Context, name: str | None = None, release: str | None = None) -> None:
-    """Make or take all keys that a release needs, and write them into farm.yaml and keys/.
+    """Make or register all keys that a release needs: write them into farm.yaml and keys/.
 
-    --name "NAME <ADDRESS>" makes a release key; --release FINGERPRINT takes one that gpg has, on a
-    card too. What is there stays, so that it can be run again. It ends with a trial signature.
+    --name "NAME <ADDRESS>" makes a release key; --release FINGERPRINT uses one that gpg has, also
+    on a card. Existing keys stay, so it can be run again. It ends with a trial signature.
     """
     from pipeline.cli import keys as making
 

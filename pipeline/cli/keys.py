@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`./farm keys`: from no keys, or some, to all that a release needs; it may be run again.
+"""`./farm keys`: makes or registers the keys that a release needs; it may be run again.
 
-What is there stays: no key, no file with another key in it and no value of `farm.yaml` is replaced.
+No key, no file with another key in it and no value of `farm.yaml` is replaced.
 A new release key gets the passphrase in `TWINBUILD_RELEASE_PASSPHRASE_FILE`, or none.
 """
 
@@ -34,10 +34,10 @@ class ToBackUp:
 
 
 def set_up(workspace: Workspace, name: str | None, release: str | None, notify: Notify) -> ToBackUp:
-    """Make or take the keys of a farm, write them down, and prove that they sign.
+    """Make or register the keys of a farm, and prove that they sign.
 
     `name` is the user id of a release key to be made, `release` the fingerprint of one that gpg
-    has, on a card too; without both, the one in `farm.yaml`. Raise UsageError where something
+    has, on a card too; without both it is the one in `farm.yaml`. Raise UsageError if something
     else is in the way, SignatureInvalid if a key cannot be used.
     """
     wanted = _wanted(workspace.farm, name, release)
@@ -57,7 +57,7 @@ def set_up(workspace: Workspace, name: str | None, release: str | None, notify: 
 
 
 def what_to_back_up(kept: ToBackUp) -> list[str]:
-    """Return what to put where neither this machine nor its thief can reach it, for people."""
+    """Return lines for people: what to back up where neither this machine nor a thief reaches."""
     home = Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
     revocation = home / "openpgp-revocs.d" / f"{kept.release}.rev"
     lines = ["Back up, away from this machine:"]
@@ -84,7 +84,7 @@ def make_renewal_key() -> tuple[Path, str]:
 
 
 def _wanted(farm: Farm, name: str | None, release: str | None) -> str | None:
-    """Return the fingerprint of the key to take; None if one is to be made."""
+    """Return the fingerprint of the key to register; None if one is to be made."""
     if name and release:
         raise UsageError("--name makes a release key and --release takes one: give one of them")
     asked = _normal(release) if release else None
@@ -110,7 +110,7 @@ def _normal(fingerprint: str) -> str:
 
 
 def _find_or_make(gpg: Gpg, name: str, notify: Notify) -> str:
-    """Return the one key of a user id that can sign, made now if there is none."""
+    """Return the one key of a user id that can sign; make it if there is none."""
     if os.environ.get("TWINBUILD_RELEASE_KEY"):
         raise UsageError(
             "TWINBUILD_RELEASE_KEY names a release key, so none is made",
@@ -156,7 +156,7 @@ def _make(gpg: Gpg, name: str, notify: Notify) -> str:
 
 
 def _environment_keys(farm: Farm, notify: Notify) -> dict[str, str]:
-    """Return the public halves of the keys that are here, made where nothing is pinned yet."""
+    """Return the public halves of the keys that are here; make those that are not pinned yet."""
     public: dict[str, str] = {}
     for environment in farm.environments:
         path, pinned = dsse.key_path(environment), farm.keys.environments.get(environment)
@@ -177,7 +177,7 @@ def _environment_keys(farm: Farm, notify: Notify) -> dict[str, str]:
 
 
 def _write_public(gpg: Gpg, fingerprint: str, path: Path, notify: Notify) -> None:
-    """Write the release key's public half; one that is there already is brought up to date."""
+    """Write the release key's public half, or bring an existing one up to date."""
     key = openpgp.public_key(gpg, fingerprint)
     with tempfile.TemporaryDirectory(prefix="twinbuild-gpg-") as home:
         merging = Gpg({"GNUPGHOME": home}, ("--no-autostart",))
@@ -200,10 +200,10 @@ def _write_public(gpg: Gpg, fingerprint: str, path: Path, notify: Notify) -> Non
 def _write_farm(
     workspace: Workspace, fingerprint: str, public: Mapping[str, str], notify: Notify
 ) -> Farm:
-    """Put what is missing into farm.yaml; return the farm as it is then."""
+    """Put missing keys into farm.yaml; return the farm as it is then."""
     path, policy = workspace.checkout / "farm.yaml", workspace.farm.keys.tags
     keys = workspace.checkout / "keys"
-    # An SSH key stands in farm.yaml itself; an OpenPGP fingerprint needs its public key, too.
+    # An SSH key is in farm.yaml itself; an OpenPGP fingerprint needs its public key, too.
     usable = bool(policy.ssh) or not all(signers.fault_of(s, keys) for s in policy.signers)
     needs_signer = policy.signed and not usable
     text = path.read_bytes().decode()
@@ -244,7 +244,7 @@ def _let_git_sign(checkout: Path, farm: Farm, fingerprint: str, notify: Notify) 
 
 
 def _has_signing_key(checkout: Path, listed: list[str]) -> bool:
-    """Tell whether this clone has a key of its own, or its user signs as one of those listed."""
+    """Tell whether this clone has its own signing key, or its user signs as a listed signer."""
     if "user.signingkey" in signers.clone_settings(checkout):
         return True
     found = signers.settings(checkout)

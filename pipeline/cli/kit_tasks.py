@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tasks of upgrade kits: `kit.check` to `kit.keygen`."""
+"""Tasks for upgrade kits: `kit.check` to `kit.keygen`."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def fetch(
     keyring: str | None = None,
     fingerprint: str | None = None,
 ) -> None:
-    """Fetch the kit of an upgrade, with its description beside it; goes on where it broke off.
+    """Fetch the kit of an upgrade and its description; an interrupted download continues.
 
-    The options are those of kit.check; --directory is where the kit goes, made if need be.
+    The options are those of kit.check; --directory is where the kit goes, created if needed.
     """
     from pipeline.kits.install.check import check_upgrade
     from pipeline.kits.install.fetch import fetch_kit
@@ -86,10 +86,10 @@ def apply(
     keyring: str | None = None,
     fingerprint: str | None = None,
 ) -> None:
-    """Upgrade the installed system on a device or image file; the release before stays bootable.
+    """Upgrade the installed system on a device or image file; the old release stays bootable.
 
-    The kit's description lies beside it, as kit.fetch has put it there. A power cut at any moment
-    leaves the old release or the new one.
+    The kit's description is beside it, where kit.fetch has put it. A power cut at any moment
+    leaves the old release or the new one bootable.
     """
     from pipeline.kits.install.apply import apply_kit
     from pipeline.kits.make.farm_errors import farm_errors
@@ -102,7 +102,7 @@ def apply(
 
 @farm_task()
 def rollback(_c: Context, target: str) -> None:
-    """Let an installed system boot the release before again; doing it twice returns."""
+    """Make an installed system boot the previous release again; a second time, the newer one."""
     from pipeline.kits.install.rollback import roll_back
     from pipeline.kits.make.farm_errors import farm_errors
 
@@ -125,8 +125,8 @@ def make(
 ) -> None:
     """Make a kit again from two published releases: needs unsquashfs and sqfstar, no root, no farm.
 
-    --url is where both are published, an address or a folder; without it, as farm.yaml says.
-    Both are verified by their manifests first. --directory is where the kit goes, made if need be.
+    --url is where both are published, an address or a folder; without it, as farm.yaml says. Both
+    are verified by their manifests first. --directory is where the kit goes, created if needed.
     """
     from pipeline.kits.make.make import make_kit
     from pipeline.published.published import Location, of_farm

@@ -18,7 +18,7 @@ PATTERN = "mini"
 def new_image(images: Path, name: str) -> Path:
     """Make `images/<name>` from the image `mini`, without its lock; return the folder.
 
-    It appears in one step. Raise UsageError for a name that cannot be one or is taken.
+    It appears in one step. Raise UsageError for a name that is invalid or taken.
     """
     check_name(name)
     folder = images / name

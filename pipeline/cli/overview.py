@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The runs for people: how far each is, its result, where its files are, and which may go.
+"""The runs for people: the state and result of each, where its files are, which can be removed.
 
 All lines are safe for a terminal, whatever a build wrote into its logs and documents.
 """
@@ -30,7 +30,7 @@ TAIL_BYTES = 16 * 1024
 
 
 def list_lines(runs: Sequence[Run], *, now: datetime | None = None) -> list[str]:
-    """Return a line a run: its name, commit-ish, state, size and age."""
+    """Return a line per run: its name, commit-ish, state, size and age."""
     moment = now or datetime.now(UTC)
     rows = [_row(RunView(run), moment) for run in runs]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -49,7 +49,7 @@ def _row(seen: RunView, now: datetime) -> tuple[str, ...]:
 
 
 def _state(seen: RunView) -> str:
-    """Return in a few words how far a run is."""
+    """Return the state of a run in a few words."""
     if seen.released:
         return "released"
     if seen.verdict.exists:
@@ -63,7 +63,7 @@ def _state(seen: RunView) -> str:
 
 
 def describe(run: Run, *, now: datetime | None = None) -> list[str]:
-    """Return what there is to know of a run: its stages, verdict, files and logs."""
+    """Return everything about a run: its stages, verdict, files and logs."""
     seen = RunView(run)
     sections: list[tuple[str, list[str]]] = [
         ("run", [f"{run.id}, {_age(run, now or datetime.now(UTC))}"]),
@@ -92,8 +92,8 @@ def clean(
 ) -> int:
     """Remove all but the `keep` newest runs that are older than `older_than`; return freed bytes.
 
-    `runs` is as `list_runs` gives them. A run that a process is at work on stays. What is
-    published lies elsewhere and stays too.
+    `runs` is in the order of `list_runs`. A run that a process is working on stays. Published
+    releases are elsewhere and stay, too.
     """
     moment, freed = now or datetime.now(UTC), 0
     for run in sorted(runs, key=lambda run: run.id, reverse=True)[max(keep, 0) :]:
@@ -179,7 +179,7 @@ def _judged(verdict: VerdictView | None) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Return how many bytes go when `folder` does: links into it that stay keep theirs."""
+    """Return how many bytes removing `folder` frees; files with hard links elsewhere stay."""
     seen: dict[tuple[int, int], int] = {}
     size = 0
     for where, _, names in os.walk(folder):
@@ -193,7 +193,7 @@ def _size(folder: Path) -> int:
 
 
 def _bytes(size: int) -> str:
-    """Return a size for people, no file being nothing."""
+    """Return a size for people; it is empty if there is no file."""
     return f"{-(-size // 2**10)} KiB" if size < 2**20 else f"{size / 2**20:.1f} MiB"
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line that `./farm` hands over: which tasks with which options, or what is wrong.
+"""Parses the command line: which tasks with which options, or what is wrong.
 
-invoke takes any word for a missing value, `--help` too, and ends with status 1 where it does not
-understand. So its tasks are parsed here: `--help` or `-h` after a task shows the task and does
-nothing else, no value begins with `--`, and wrong usage ends with status 2.
+invoke takes any word for a missing value, even `--help`, and ends with status 1 if it cannot parse
+something. So the words are parsed here: `--help` or `-h` after a task only shows its help, no
+value begins with `--`, and wrong usage ends with status 2.
 """
 
 import copy
@@ -29,7 +29,7 @@ OPTION_WIDTH = 34
 
 
 def main(namespace: Collection, words: Sequence[str]) -> int:
-    """Do what the words of a command line ask for; return the exit status."""
+    """Run the tasks that a command line names; return the exit status."""
     contexts = {str(context.name): context for context in namespace.to_contexts()}
     try:
         text = asked_for_help(namespace, contexts, words)
@@ -54,7 +54,7 @@ def main(namespace: Collection, words: Sequence[str]) -> int:
 def asked_for_help(
     namespace: Collection, contexts: Mapping[str, ParserContext], words: Sequence[str]
 ) -> str | None:
-    """Return the list of tasks, the help of one, the version or a script if that is asked for."""
+    """Return the list of tasks, the help of one, the version or a script, if requested."""
     if not words or words[0] in LIST:
         return task_list(namespace, contexts)
     if words[0] in VERSION:
@@ -100,7 +100,7 @@ def task_list(namespace: Collection, contexts: Mapping[str, ParserContext]) -> s
 
 
 def task_help(namespace: Collection, context: ParserContext) -> str:
-    """Return the help of a task: how it is called, what it does, and its options."""
+    """Return the help of a task: usage, what it does, and its options."""
     needed = [_option(context, argument) for argument in context.missing_positional_args]
     required = "".join(f" {option} VALUE" for option in needed)
     lines = [f"Usage: {command_line(str(context.name))}{required} [--option VALUE …]", ""]
@@ -113,7 +113,7 @@ def task_help(namespace: Collection, context: ParserContext) -> str:
 def parse(
     contexts: Mapping[str, ParserContext], words: Sequence[str]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Return the tasks that the words name, with their arguments; raise UsageError if they do not.
+    """Return the tasks that the words name, with their arguments; raise UsageError for wrong usage.
 
     A word that is not an option is the value of the option before it, or of the first required
     option that has none, or else the next task.
@@ -141,7 +141,7 @@ def parse(
 
 
 def _take_option(task: ParserContext, word: str, rest: list[str]) -> None:
-    """Give a task the option `word`, whose value may be the first of the words that follow."""
+    """Set the option `word` of a task; its value may be the first of the words that follow."""
     option, equals, value = word.partition("=")
     if not option.startswith("--") and len(option) > 2 and option[:2] in task.flags:
         option, equals, value = option[:2], "=", word[2:]  # -iNAME
@@ -189,7 +189,7 @@ def _task(contexts: Mapping[str, ParserContext], name: str) -> ParserContext:
 
 
 def _option(task: ParserContext, argument: Argument) -> str:
-    """Return an option as it is typed: `--from`, which Python has as `from_`."""
+    """Return an option as it is typed: `--from` for Python's `from_`."""
     names = [name for name, other in task.flags.items() if other is argument]
     return str(max(names, key=len))
 
@@ -199,5 +199,5 @@ def _see(task: ParserContext) -> str:
 
 
 def documentation(namespace: Collection, name: str) -> list[str]:
-    """Return the lines that a task says of itself, one at least."""
+    """Return the lines of a task's help, at least one."""
     return inspect.cleandoc(namespace[name].__doc__ or "").splitlines() or [""]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tasks that release, keep what a release is made of, verify it, and show all of that."""
+"""Tasks that release, keep the packages of a release, verify it, and demonstrate all of that."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def release(
 ) -> None:
     """Build a tag in both environments without caches; sign and publish what matches.
 
-    Keys, room and what is published are checked first, and a trial signature is made.
-    --source releases a tag of another repository, --run goes on with a run that was interrupted.
+    Keys, disk space and published releases are checked first, and a trial signature is made.
+    --source releases a tag of another repository, --run continues an interrupted run.
     """
     from pipeline import flow
     from pipeline.farm.run import open_run
@@ -43,7 +43,7 @@ def release(
 
 @farm_task(ExitStatus.INPUTS_UNVERIFIED, ExitStatus.SIGNATURE)
 def snapshot(_c: Context, tag: str, image: str = "mini", source: str | None = None) -> None:
-    """Keep what a tag's lock names, with Debian's own signed indices, so that apt can use it."""
+    """Keep the packages that a tag's lock names, with Debian's own signed indices, for apt."""
     from pipeline.inputs.image_lock import write_tagged_snapshot
 
     print(f"{write_tagged_snapshot(open_farm(), tag, image, source=source)} is complete")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The stages of the flow, a task each: `stage.source` to `stage.release`."""
+"""A task for each stage of the flow: `stage.source` to `stage.release`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def source(
 
 @farm_task(ExitStatus.INPUTS_UNVERIFIED)
 def inputs(_c: Context, run: str) -> None:
-    """Have all that a run's lock names in the store, verified."""
+    """Bring all packages that a run's lock names into the store, verified."""
     from pipeline import flow
 
     workspace, chosen = open_farm_and_run(run)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all tasks share: how one ends, what its help says of that, and the farm that it works on.
+"""What all tasks share: how a task ends, the exit statuses in its help, the farm that it works on.
 
 Each task parses, calls one function, prints, and sets the exit status. It imports the rooms
-that it needs when it runs: a command that needs few of them starts at once.
+that it needs when it runs, so that a command that needs few of them starts at once.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ EVERY_TASK = (ExitStatus.DONE, ExitStatus.USAGE, ExitStatus.INFRASTRUCTURE)
 
 
 def farm_task(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Any]:
-    """Make a task whose errors are one line and an exit status, and which ends well on SIGTERM.
+    """Make a task whose errors are one line and an exit status, and which stops cleanly on SIGTERM.
 
-    `statuses` are those that it may end with beside those of every task; its help lists them.
-    Whatever it prints, its errors too, is safe for a terminal.
+    `statuses` are those that it may end with in addition to those of every task; its help lists
+    them. Everything that it prints, errors included, is safe for a terminal.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
@@ -66,7 +66,7 @@ def farm_task(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Any]:
 
 
 def ends_with(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a task's help list the exit statuses that it may end with, beside those of every task."""
+    """List a task's own exit statuses, and those of every task, in its help."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         text = inspect.cleandoc(function.__doc__ or "")
@@ -78,7 +78,7 @@ def ends_with(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Callable
 
 
 def _whole(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options whose `source`, if it is a folder, is the same wherever a stage runs.
+    """Return options with an absolute `source`, if it is a folder, for stages that run elsewhere.
 
     Raise UsageError if a value is an option: `invoke` takes any word for one that is missing.
     """
@@ -93,7 +93,7 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def exit_of(error: TwinbuildError | OSError) -> Exit:
-    """Return what ends a task with an error: its detail, then one line, safe for a terminal."""
+    """Return the exception that ends a task with an error: its detail, then one line."""
     from pipeline.base.disk_room import cannot_write, no_room
     from pipeline.base.plain import plain_lines
 
@@ -108,7 +108,7 @@ def exit_of(error: TwinbuildError | OSError) -> Exit:
 
 
 def _end(*_: object) -> None:
-    """Do on SIGTERM what Ctrl-C does, also where Ctrl-C is ignored: in a script's background."""
+    """Do on SIGTERM what Ctrl-C does, even where that is ignored: in a script's background."""
     on_interrupt = signal.getsignal(signal.SIGINT)
     if callable(on_interrupt):
         on_interrupt(signal.SIGINT, None)
@@ -122,12 +122,12 @@ def pinned_key() -> Path:
 
 
 def open_display() -> Display:
-    """Return what shows a person how far a task is."""
+    """Return the display that shows a person the progress of a task."""
     from rich.console import Console
 
     from pipeline.base.display import Display
 
-    # The display draws with escape sequences of its own, and cleans the texts that it is given.
+    # The display uses escape sequences of its own, and makes the texts that it gets safe.
     screen = getattr(sys.stdout, "raw", sys.stdout)
     return Display(Console(file=screen, highlight=False, soft_wrap=True))
 
@@ -158,7 +158,7 @@ def request(
     compression: str = "fast",
     vary: str = "default",
 ) -> Request:
-    """Return what a run is asked to build; raise UsageError for a value that it cannot have."""
+    """Return the request of a run; raise UsageError for an impossible value."""
     from pipeline.farm.run import Request
 
     return Request.of(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Twinbuild's own version, which stands in pyproject.toml and nowhere else."""
+"""Twinbuild's own version, which is only in pyproject.toml."""
 
 import tomllib
 from importlib import metadata
