@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.base import command
+from pipeline.look.locate import locate_files
+from pipeline.look.places import Place
 
 EPOCH = 1_766_400_000
 STAMP = "2025122210400000"
@@ -107,3 +109,10 @@ def cpio(tree: Path, archive: Path, *, sort: bool = True) -> Path:
 def copy_of(tree: Path, folder: Path) -> Path:
     shutil.copytree(tree, folder, symlinks=True)
     return folder
+
+
+def located(folder: Path, first: bytes, second: bytes) -> list[Place]:
+    """Return the places where two contents differ, as files in `folder`."""
+    (folder / "first").write_bytes(first)
+    (folder / "second").write_bytes(second)
+    return list(locate_files(folder / "first", folder / "second").places)

@@ -56,7 +56,9 @@ def make_tree(folder: Path) -> Path:
     return folder
 
 
-def _write(name: str, content: bytes, at: int) -> Change:
+def write(name: str, content: bytes, at: int = 0) -> Change:
+    """Return what writes these bytes into a file of a tree."""
+
     def change(tree: Path) -> None:
         with (tree / name).open("r+b") as file:
             file.seek(at)
@@ -75,9 +77,9 @@ def _places(*found: tuple[str, str]) -> frozenset[tuple[str, str]]:
 
 
 CHANGES: dict[str, Made] = {
-    "content": Made(_write("usr/bin/tool", b"?", 77), _places(("usr/bin/tool", "content"))),
+    "content": Made(write("usr/bin/tool", b"?", 77), _places(("usr/bin/tool", "content"))),
     "a late byte": Made(
-        _write("usr/share/text", b"X", 9000), _places(("usr/share/text", "content"))
+        write("usr/share/text", b"X", 9000), _places(("usr/share/text", "content"))
     ),
     "longer": Made(
         lambda tree: (tree / "usr/share/text").write_bytes(LINES + b"more\n" * 500),

@@ -106,6 +106,15 @@ def release_key(gpg_home: GpgHome) -> str:
 
 
 @pytest.fixture(scope="session")
+def keyring_file(
+    tmp_path_factory: pytest.TempPathFactory, gpg_home: GpgHome, release_key: str
+) -> Path:
+    path = tmp_path_factory.mktemp("keyring") / "release.gpg"
+    path.write_bytes(gpg_home.export(release_key))
+    return path
+
+
+@pytest.fixture(scope="session")
 def other_key(gpg_home: GpgHome) -> str:
     return gpg_home.make("Other <other@example.org>")
 

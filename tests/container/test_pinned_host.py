@@ -14,19 +14,13 @@ from docker import DockerClient
 
 from pipeline.base.errors import InfrastructureFailed
 from pipeline.farm.config import load_environment
-from pipeline.machines import engine, host
+from pipeline.machines import host
 from pipeline.machines.host import Host, Mirrors
 
 pytestmark = pytest.mark.container
 
 LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 HOSTS = Path(__file__).parents[2] / "images" / "hosts"
-
-
-@pytest.fixture
-def client() -> Iterator[DockerClient]:
-    with engine.connect(None) as connected:
-        yield connected
 
 
 @pytest.fixture(scope="module")

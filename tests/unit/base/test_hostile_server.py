@@ -27,13 +27,7 @@ from tests.hostile_server import (
     moved,
 )
 
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http", "https", "all", "no"):
-        monkeypatch.delenv(f"{name}_proxy", raising=False)
-        monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
-    monkeypatch.setenv("NETRC", "/dev/null")
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 def test_a_redirect_is_followed_and_its_body_never_read() -> None:

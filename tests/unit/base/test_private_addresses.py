@@ -19,13 +19,7 @@ from pipeline.base.patient_socket import PatientSocket
 from pipeline.documents.public_address import NotPublic, open_socket
 from tests.hostile_server import FOUND, HASTY, answering, first, get, hostile_server, moved
 
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http", "https", "all", "no"):
-        monkeypatch.delenv(f"{name}_proxy", raising=False)
-        monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
-    monkeypatch.setenv("NETRC", "/dev/null")
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 def test_credentials_go_to_the_named_server_alone() -> None:

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import gc
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from pipeline.cli import doctor
 from pipeline.cli.doctor import Finding
 from pipeline.farm.config import Archive, EnvironmentEntry, Farm
 from tests.archive_server import archive_server
+from tests.hostile_repository import git
 
 ARCHIVE = Archive(suites=["trixie", "trixie-updates"], components=["main"], keyring=Path("/none"))
 FARM = Farm(
@@ -70,11 +70,6 @@ def test_memory_is_that_of_the_environments_on_this_machine(tmp_path: Path) -> N
     meminfo.write_text("MemTotal: 99999999 kB\nMemAvailable: 3145727 kB\n")
     with pytest.raises(InfrastructureFailed, match="3071 MiB"):
         doctor.memory(FARM, meminfo)
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    subprocess.run(["git", *identity, "-C", folder, *arguments], check=True, capture_output=True)
 
 
 def test_the_repository_and_whether_its_tree_is_what_would_be_built(tmp_path: Path) -> None:

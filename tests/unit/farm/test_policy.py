@@ -3,7 +3,6 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,19 +13,13 @@ from pipeline.farm import policy
 from pipeline.farm.config import Rules, load_farm
 from pipeline.farm.policy import judged, tighten
 from pipeline.farm.tag import VerifiedTag
-from tests.hostile_repository import ENVIRONMENT
+from tests.hostile_repository import git
 
 pytestmark = pytest.mark.tools
 
 A, B, C = "A" * 40, "B" * 40, "C" * 40
 STRICT = {"signed": True, "signers": [A]}
 LAX = {"signed": False}
-
-
-def git(folder: Path, *arguments: str) -> str:
-    argv = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def write_farm(folder: Path, tags: Mapping[str, object], **more: object) -> None:

@@ -3,7 +3,6 @@
 
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,17 +18,12 @@ from pipeline.kits.make.sign import sign, sign_payload
 from tests.installed import PARTITION_AT, KitParts, Release, make_disk, read_partition, switch
 from tests.installed import sha256 as digest
 from tests.releases import GpgHome
+from tests.releases import gpg_home as gpg_home
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 FIRST = Release("3.1", static={"boot/readme": b"one"})
 SECOND = Release("3.2", kernel="B", static={"boot/readme": b"two" * 300})
 THIRD = Release("3.3", static={"boot/readme": b"one"})  # as the first one, but for the version
-
-
-@pytest.fixture(scope="session")
-def gpg_home() -> Iterator[GpgHome]:
-    with GpgHome.made() as home:
-        yield home
 
 
 @dataclass(frozen=True)

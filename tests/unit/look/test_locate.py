@@ -12,6 +12,7 @@ from pipeline.base.errors import UsageError
 from pipeline.look.locate import locate_files
 from tests import image_pairs as pairs
 from tests.image_pairs import Change
+from tests.real_pairs import write
 
 pytestmark = pytest.mark.tools
 
@@ -26,15 +27,6 @@ def places(first: Path, second: Path) -> Expected:
     assert result.equal == (not result.places)
     assert all(str(place).isprintable() for place in result.places)
     return {(place.where, place.path, place.kind) for place in result.places}
-
-
-def write(name: str, content: bytes, at: int = 0) -> Change:
-    def change(tree: Path) -> None:
-        with (tree / name).open("r+b") as file:
-            file.seek(at)
-            file.write(content)
-
-    return change
 
 
 def replaced(name: str, make: Callable[[Path], None]) -> Change:

@@ -20,6 +20,9 @@ from tests.releases import (
     gpg_home as gpg_home,
 )
 from tests.releases import (
+    keyring_file as keyring_file,
+)
+from tests.releases import (
     listing as listing,
 )
 from tests.releases import (

@@ -83,13 +83,6 @@ def raw() -> Iterator[Start]:
         server.listener.close()
 
 
-@pytest.fixture(scope="session")
-def keyring(tmp_path_factory: pytest.TempPathFactory, gpg_home: GpgHome, release_key: str) -> Path:
-    path = tmp_path_factory.mktemp("keyring") / "release.gpg"
-    path.write_bytes(gpg_home.export(release_key))
-    return path
-
-
 class Ask(Protocol):
     """Runs verify.py; gives its status and errors."""
 
@@ -97,12 +90,12 @@ class Ask(Protocol):
 
 
 @pytest.fixture
-def run(keyring: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
+def run(keyring_file: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
     """Run `verify.main --json` against an address; return its status and its object."""
 
     def ask(url: str, *more: str) -> tuple[int, str]:
         capsys.readouterr()
-        argv = ["--url", url, "--tag", "3.3", "--keyring", os.fspath(keyring), "--json", *more]
+        argv = ["--url", url, "--tag", "3.3", "--keyring", os.fspath(keyring_file), "--json", *more]
         begin = time.monotonic()
         status = verify.main(argv)
         answer = json.loads(capsys.readouterr().out)
@@ -431,16 +424,16 @@ def program(
     )
 
 
-def arguments_for(published: Path, keyring: Path, *more: str | Path) -> list[str | Path]:
-    return ["--url", published.as_uri(), "--tag", "3.3", "--keyring", keyring, *more]
+def arguments_for(published: Path, keyring_file: Path, *more: str | Path) -> list[str | Path]:
+    return ["--url", published.as_uri(), "--tag", "3.3", "--keyring", keyring_file, *more]
 
 
 def test_a_standard_output_that_is_not_utf_8(
-    published: Path, keyring: Path, tmp_path: Path
+    published: Path, keyring_file: Path, tmp_path: Path
 ) -> None:
     name = tmp_path / "bücher\n\x1b[2J.iso"
     name.write_bytes((published / "3.3/mini-amd64-3.3.iso").read_bytes())
-    argv = arguments_for(published, keyring, "--file", name)
+    argv = arguments_for(published, keyring_file, "--file", name)
     done = program(*argv, env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
     # -I ignores PYTHONIOENCODING: what the locale says counts
     assert done.returncode == 0, done.stderr
@@ -452,20 +445,20 @@ def test_a_standard_output_that_is_not_utf_8(
     assert json.loads(missing.stdout)["status"] == 2
 
 
-def test_a_standard_output_that_nobody_reads(published: Path, keyring: Path) -> None:
+def test_a_standard_output_that_nobody_reads(published: Path, keyring_file: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     for more in ([], ["--json"]):
-        argv = arguments_for(published, keyring, *more)
+        argv = arguments_for(published, keyring_file, *more)
         done = program(*argv, stdout=writer, stderr=subprocess.PIPE)
         assert done.returncode == 141
         assert done.stderr == b""
     os.close(writer)
 
 
-def test_a_standard_output_that_is_full(published: Path, keyring: Path) -> None:
+def test_a_standard_output_that_is_full(published: Path, keyring_file: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        done = program(*arguments_for(published, keyring), stdout=full, stderr=subprocess.PIPE)
+        done = program(*arguments_for(published, keyring_file), stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 4
     assert b"Traceback" not in done.stderr
 
@@ -483,7 +476,7 @@ def test_a_keyring_with_a_byte_order_mark(
 
 
 def test_a_broken_proxy(
-    published: Path, keyring: Path, monkeypatch: pytest.MonkeyPatch, run: Ask
+    published: Path, keyring_file: Path, monkeypatch: pytest.MonkeyPatch, run: Ask
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://[::1")
     monkeypatch.delenv("no_proxy", raising=False)

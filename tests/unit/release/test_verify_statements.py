@@ -21,13 +21,6 @@ from tests.releases import FakeRun, GpgHome, MakeRun, publish_by_hand
 ISO = "mini-amd64-3.3.iso"
 
 
-@pytest.fixture(scope="session")
-def keyring(tmp_path_factory: pytest.TempPathFactory, gpg_home: GpgHome, release_key: str) -> Path:
-    path = tmp_path_factory.mktemp("keyring") / "release.gpg"
-    path.write_bytes(gpg_home.export(release_key))
-    return path
-
-
 class Check(Protocol):
     """Verifies a public tree."""
 
@@ -40,13 +33,13 @@ Forged = Callable[[FakeRun], Path]
 
 
 @pytest.fixture
-def check(keyring: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+def check(keyring_file: Path, capsys: pytest.CaptureFixture[str]) -> Check:
     """Verify what is published in a folder; return status, object and errors in one."""
 
     def run(public: Path, *more: str | Path, tag: str = "3.3") -> tuple[int, dict[str, Any], str]:
-        argv = ["--url", public.as_uri(), "--tag", tag, "--keyring", os.fspath(keyring), "--json"]
+        argv = ["--url", public.as_uri(), "--tag", tag, "--keyring", os.fspath(keyring_file)]
         capsys.readouterr()
-        status = verify.main([*argv, *map(str, more)])
+        status = verify.main([*argv, "--json", *map(str, more)])
         answer = json.loads(capsys.readouterr().out)
         return status, answer, " ".join(answer["errors"])
 
@@ -260,9 +253,9 @@ def test_repository_and_image_can_be_pinned(check: Check, published: Path) -> No
 
 
 def test_the_report_names_repository_and_image(
-    published: Path, keyring: Path, capsys: pytest.CaptureFixture[str]
+    published: Path, keyring_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["--url", published.as_uri(), "--tag", "3.3", "--keyring", os.fspath(keyring)]
+    argv = ["--url", published.as_uri(), "--tag", "3.3", "--keyring", os.fspath(keyring_file)]
     assert verify.main(argv) == 0
     assert "built mini of file:///srv/mini.git, commit c0ffee" in capsys.readouterr().out
 
@@ -323,7 +316,7 @@ def test_a_renamed_file_is_known_by_its_content(
     check: Check,
     published: Path,
     tmp_path: Path,
-    keyring: Path,
+    keyring_file: Path,
     capsys: pytest.CaptureFixture[str],
     name: str,
 ) -> None:
@@ -331,7 +324,7 @@ def test_a_renamed_file_is_known_by_its_content(
     status, answer, _ = check(published, "--file", tmp_path / name)
     assert status == 0
     assert ISO in answer["verified"]
-    argv = ["--url", published.as_uri(), "--tag", "3.3", "--keyring", os.fspath(keyring)]
+    argv = ["--url", published.as_uri(), "--tag", "3.3", "--keyring", os.fspath(keyring_file)]
     assert verify.main([*argv, "--file", os.fspath(tmp_path / name)]) == 0
     assert f"{name} has the content of {ISO}" in capsys.readouterr().out
 

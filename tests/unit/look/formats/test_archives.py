@@ -14,6 +14,7 @@ from pipeline.base import command
 from pipeline.look.locate import locate_files
 from tests import image_pairs as pairs
 from tests.image_pairs import EPOCH, Change
+from tests.real_pairs import write
 
 pytestmark = pytest.mark.tools
 
@@ -39,15 +40,6 @@ def zip_(tree: Path, archive: Path) -> Path:
     names = sorted(os.fspath(path.relative_to(tree)) for path in tree.rglob("*"))
     command.run(["zip", "-q", "-X", "-y", f"{archive}.zip", *names], timeout_s=60, cwd=tree)
     return Path(f"{archive}.zip")
-
-
-def write(name: str, content: bytes, at: int = 0) -> Change:
-    def change(tree: Path) -> None:
-        with (tree / name).open("r+b") as file:
-            file.seek(at)
-            file.write(content)
-
-    return change
 
 
 def relink(tree: Path) -> None:

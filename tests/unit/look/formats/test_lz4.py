@@ -10,7 +10,6 @@ import pytest
 
 from pipeline.look.formats import lz4
 from pipeline.look.locate import locate_files
-from pipeline.look.places import Place
 from tests import image_pairs as pairs
 
 TEXT = b"".join(b"line %d\n" % number for number in range(60_000))
@@ -38,16 +37,10 @@ def packed(path: Path, content: bytes, *options: str) -> bytes:
     return Path(f"{path}.lz4").read_bytes()
 
 
-def places(folder: Path, first: bytes, second: bytes) -> list[Place]:
-    (folder / "first").write_bytes(first)
-    (folder / "second").write_bytes(second)
-    return list(locate_files(folder / "first", folder / "second").places)
-
-
 @pytest.mark.parametrize("way", OPTIONS)
 def test_what_lz4_packs(way: str, tmp_path: Path) -> None:
     first, second = (packed(tmp_path / "x", text, *OPTIONS[way]) for text in (TEXT, CHANGED))
-    (place,) = places(tmp_path, first, second)
+    (place,) = pairs.located(tmp_path, first, second)
     where = "lz4-legacy" if way == "old" else "lz4"
     assert (place.where, place.path, place.kind, place.offset) == (where, "content", "content", AT)
 
@@ -56,9 +49,9 @@ def test_what_lz4_packs(way: str, tmp_path: Path) -> None:
 def test_noise_and_nothing(way: str, tmp_path: Path) -> None:
     noise = os.urandom(100_000)
     ours, theirs = (packed(tmp_path / "x", c, *OPTIONS[way]) for c in (noise, noise[:-1] + b"?"))
-    (place,) = places(tmp_path, ours, theirs)
+    (place,) = pairs.located(tmp_path, ours, theirs)
     assert (place.path, place.offset) == ("content", 99_999)
-    found = places(tmp_path, packed(tmp_path / "x", b"", *OPTIONS[way]), ours)
+    found = pairs.located(tmp_path, packed(tmp_path / "x", b"", *OPTIONS[way]), ours)
     (place,) = (place for place in found if place.path != "[frame flags]")
     assert (place.path, place.sizes) == ("content", (0, 100_000))
 
@@ -69,7 +62,7 @@ def test_frames_in_a_row(tmp_path: Path) -> None:
         packed(tmp_path / "x", t[:half]) + packed(tmp_path / "x", t[half:], "-B4")
         for t in (TEXT, CHANGED)
     )
-    (place,) = places(tmp_path, first, second)
+    (place,) = pairs.located(tmp_path, first, second)
     assert (place.where, place.offset) == ("lz4", AT)
 
 
@@ -79,7 +72,7 @@ def test_an_initramfs_as_ubuntu_packs_it(tmp_path: Path) -> None:
         archive = pairs.cpio(tree, tmp_path / "archive").read_bytes()
         early = pairs.cpio(tree / "usr/share", tmp_path / "early").read_bytes()
         images.append(early + packed(tmp_path / "x", archive, "-l", "-9"))
-    (place,) = places(tmp_path, *images)
+    (place,) = pairs.located(tmp_path, *images)
     assert (place.where, place.path) == ("cpio part 02 > lz4-legacy content > cpio", "etc/hostname")
 
 
@@ -97,7 +90,7 @@ def test_a_squashfs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [5, 8, 3000, -1])
 def test_what_is_cut_short_is_malformed(cut: int, tmp_path: Path) -> None:
     whole = packed(tmp_path / "x", TEXT)
-    (place,) = places(tmp_path, whole, whole[:cut])
+    (place,) = pairs.located(tmp_path, whole, whole[:cut])
     assert place.kind == "malformed"
 
 
@@ -108,16 +101,16 @@ def test_damage_is_reported(at: int, tmp_path: Path) -> None:
         whole = packed(tmp_path / "x", TEXT[:2000], *OPTIONS[way])
         at %= len(whole)
         damaged = whole[:at] + bytes([whole[at] ^ 0xA5]) + whole[at + 1 :]
-        assert places(tmp_path, whole, damaged)
+        assert pairs.located(tmp_path, whole, damaged)
 
 
 def test_countless_empty_blocks_are_refused(tmp_path: Path) -> None:
     """An attacker makes much to do of few bytes."""
     frame = b"\x04\x22\x4d\x18\x60\x40\x82" + (2**31).to_bytes(4, "little") * 2_000_000
-    (place,) = places(tmp_path, frame, frame + b"x")
+    (place,) = pairs.located(tmp_path, frame, frame + b"x")
     assert place.kind == "malformed"
     old = lz4.LEGACY + b"\1\0\0\0\0" * 2_000_000
-    (place,) = places(tmp_path, old, old + b"x")
+    (place,) = pairs.located(tmp_path, old, old + b"x")
     assert "256 bytes on average" in place.first
 
 
@@ -126,6 +119,6 @@ def test_without_the_library_it_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(lz4, "LIBRARY", "libnone.so.7")
     with pytest.raises(OSError, match="libnone"):
         ctypes.CDLL("libnone.so.7")
-    (place,) = places(tmp_path, first, second)
+    (place,) = pairs.located(tmp_path, first, second)
     assert place.kind == "content"
     assert place.note == "lz4 compressed with lz4, and libnone.so.7 is not installed"
