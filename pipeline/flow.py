@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Strings the stages together: what `./farm build` and `./farm release` do from end to end."""
+"""Runs the stages in order: what `./farm build` and `./farm release` do from end to end."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,16 +36,16 @@ STRONG = "strong"
 
 
 def start(workspace: Workspace, request: Request) -> Run:
-    """Make the run folder of a request that can be met."""
+    """Make the run folder of a valid request."""
     variation.choose(workspace.farm, workspace.hosts, "", request)  # refuses what cannot be
     return runs.create(workspace.runs, request)
 
 
 def check_release(workspace: Workspace, tag: str, display: Display, *, resumed: bool) -> None:
-    """Raise the first error of what a release needs, before anything is made or started.
+    """Raise the first error that would stop a release, before anything is made or started.
 
-    It is judged by the policy, as the release will be. One that is `resumed` may be published
-    already, for what is published stays.
+    The checks are those of the policy, as for the release itself. A `resumed` one may be published
+    already.
     """
     display.say("checking what a release needs; gpg may ask for the release key")
     with policies.opened(workspace.farm, workspace.checkout) as policy:
@@ -55,7 +55,7 @@ def check_release(workspace: Workspace, tag: str, display: Display, *, resumed: 
 
 
 def check_pinned(workspace: Workspace, tag: str) -> None:
-    """Raise the error that the release of a tag would end with for a key that is not pinned."""
+    """Raise the error with which the release of a tag would end for lack of a pinned key."""
     with policies.opened(workspace.farm, workspace.checkout) as policy:
         ready.check_pinned(policy.farm, f"{policy.where}, so {tag} could not be released")
 
@@ -72,7 +72,7 @@ def build(
     """Take a run from its request to its verdict; stages that are complete do nothing.
 
     `source` is the other repository's address as it was typed. Raise Differs if the builds differ,
-    and the error of a build that failed.
+    or the error of a build that failed.
     """
     display.say(f"run {run.id}")
     with run.held(), run.at("build", _waiting(display)), _reported(run, display):
@@ -89,12 +89,12 @@ def build(
 
 
 def _waiting(display: Display) -> Callable[[str], None]:
-    """Return what tells that a stage waits for another process."""
+    """Return the function that reports that a stage waits for another process."""
     return lambda what: display.say(f"{what}: waiting until it has ended")
 
 
 def _say_what_varies(workspace: Workspace, run: Run, display: Display) -> None:
-    """Say in how many factors the environments differ, and what they have in common."""
+    """Print in how many factors the environments differ, and in which they do not."""
     request = run.request()
     choices = variation.choose(workspace.farm, workspace.hosts, run.id, request)
     if len(choices) > 1:
@@ -112,9 +112,9 @@ def take_source(
 
 
 def _address(run: Run, source: str | None) -> str | None:
-    """Return where the run's other repository is, with the password if `source` has one.
+    """Return the address of the run's other repository, with the password if `source` has one.
 
-    Raise UsageError if `source` is another repository than the run was asked for.
+    Raise UsageError if `source` is another repository than that of the run.
     """
     asked = run.request().source
     if source and git.without_password(source) != asked:
@@ -148,7 +148,7 @@ def take_inputs(workspace: Workspace, run: Run, display: Display) -> None:
 
 @contextmanager
 def _releases(workspace: Workspace, run: Run) -> Iterator[Callable[[], Location]]:
-    """Give what says where the releases are that a tag has kits from: by the policy, as for tags.
+    """Yield a function that returns where the earlier releases of a tag's kits are, by the policy.
 
     It is valid until the block ends.
     """
@@ -165,7 +165,7 @@ def _releases(workspace: Workspace, run: Run) -> Iterator[Callable[[], Location]
 
 
 def compare(run: Run, display: Display) -> None:
-    """Stage 4; raise Differs if the builds differ, and how one failed if it did."""
+    """Stage 4; raise Differs if the builds differ, or the error of a build that failed."""
     with run.held(), _reported(run, display):
         error = _judge(run, display)
     if error:
@@ -186,7 +186,7 @@ def _reported(run: Run, display: Display) -> Iterator[None]:
 
 
 def _judge(run: Run, display: Display) -> TwinbuildError | None:
-    """Compare the builds and explain in what they differ; return what that comes to."""
+    """Compare the builds and explain how they differ; return the outcome."""
     with run.at("compare", _waiting(display)):
         verdict = run_compare(run, notify=display.say)
         explain(run, verdict, notify=display.say)
@@ -216,10 +216,10 @@ def build_all(
     fresh: bool = False,
     only: tuple[str, ...] | None = None,
 ) -> list[TwinbuildError]:
-    """Build in all of the run's environments (or `only` some) at once; return how they failed.
+    """Build in all of the run's environments (or `only` some) at once; return their failures.
 
-    One that fails does not stop the others: their logs are worth having. `keep` and `measure` are
-    as `run_build` takes them.
+    One that fails does not stop the others: their logs are useful. `keep` and `measure` are those
+    of `run_build`.
     """
     environments = only or run.request().environments
     make_missing_keys(environments, display)
@@ -254,7 +254,7 @@ def build_all(
 
 @contextmanager
 def _interrupt_held() -> Iterator[None]:
-    """Put Ctrl-C off until the block has ended; for the main thread."""
+    """Delay Ctrl-C until the block has ended; for the main thread."""
     arrived = []
     before = signal.signal(signal.SIGINT, lambda *_: arrived.append(True))
     try:
@@ -275,7 +275,8 @@ def _wait(futures: Iterable[Future[None]]) -> None:
 def _interrupt(workspace: Workspace, run: Run, futures: Mapping[str, Future[None]]) -> None:
     """Stop what the builds have started: programs here, containers and machines on the Engines.
 
-    A build notices only when something of its own vanishes, so this goes on until all have ended.
+    A build notices only when something of its own vanishes, so this is repeated until all have
+    ended.
     """
     while True:
         ended = all(future.done() for future in futures.values())
@@ -292,13 +293,13 @@ def _interrupt(workspace: Workspace, run: Run, futures: Mapping[str, Future[None
 
 
 def mirrors(workspace: Workspace) -> Mirrors:
-    """Return where this machine reaches the farm's archives."""
+    """Return the addresses at which this machine reaches the farm's archives."""
     bases = addresses.all_bases(workspace.farm.archives)
     return Mirrors(bases, addresses.read_proxies())
 
 
 def make_missing_keys(environments: Iterable[str], display: Display) -> None:
-    """Make the environments' keys that are missing; a release still trusts only pinned ones."""
+    """Make missing keys of environments; a release still trusts only pinned ones."""
     for name in environments:
         path = dsse.key_path(name)
         if not path.exists():
@@ -311,16 +312,16 @@ def make_missing_keys(environments: Iterable[str], display: Display) -> None:
 def release(
     workspace: Workspace, run: Run, display: Display, *, source: str | None = None
 ) -> Release:
-    """Stage 5: sign and publish what matches; of several processes, one after the other does.
+    """Stage 5: sign and publish a run that matches; only one process at a time does so.
 
-    The tag is judged once more, from the beginning: what the source stage found may be long ago, or
-    of somebody who could write to the run. `source` is as in `build`.
+    The tag is verified once more, from the beginning: the result of the source stage may be old, or
+    written by somebody else who has access to the run. `source` is as in `build`.
     """
     with run.held(), run.at("release", _waiting(display)):
         asked = run.request()
         if asked.tag is None:
             raise UsageError(
-                f"the run {run.id} is not one of a tag", remedy="release --tag TAG makes one"
+                f"the run {run.id} is not of a tag", remedy="release --tag TAG makes one"
             )
         display.say(f"verifying the tag {asked.tag} again")
         there = _address(run, source)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The folder of the files that a build handed over."""
+"""The folder of a build's artifacts."""
 
 import os
 from pathlib import Path

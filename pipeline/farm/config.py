@@ -36,7 +36,7 @@ def fingerprint(written: object) -> str:
     """Return an OpenPGP fingerprint in its one form, capital letters without spaces.
 
     People copy it as gpg prints it: in groups, or in small letters. Raise ValueError for anything
-    else, a key id too.
+    else, also for a key id.
     """
     plain_form = "".join(written.split()).upper() if isinstance(written, str) else ""
     if not FINGERPRINT.fullmatch(plain_form):
@@ -111,11 +111,11 @@ class Archive(_Model):
 
 
 class ImageArchive(Archive):
-    """An archive that an image's commit names: its address must be one of the public Internet."""
+    """An archive that an image's commit names: its address must be on the public Internet."""
 
 
 class _Policy(_Model):
-    """A mapping in which a key without a value is one that is not there."""
+    """A mapping in which a key without a value counts as missing."""
 
     @model_validator(mode="before")
     @classmethod
@@ -139,7 +139,7 @@ class TagPolicy(_Policy):
 
 
 class Keys(_Policy):
-    """The public halves of the keys that a release rests on."""
+    """The public halves of the keys that a release relies on."""
 
     release: Fingerprint | None = None
     renewal: Ed25519Key | None = None  # may extend how long upgrade descriptions are valid
@@ -165,7 +165,7 @@ class Farm(_Policy):
 
 
 class Rules(_Policy):
-    """What of a `farm.yaml` decides about releases; the other keys are not looked at."""
+    """The part of a `farm.yaml` that decides about releases; other keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -175,10 +175,10 @@ class Rules(_Policy):
 
 
 class Variation(_Model):
-    """What one environment does differently on purpose, factor by factor.
+    """How one environment differs on purpose, factor by factor.
 
-    None of it may reach an artifact; all of it is recorded in the environment's statement. The
-    factors that have a value here are varied by `all` alone; those of DRAWN are drawn for each run.
+    None of it may reach an artifact; all of it is recorded in the environment's statement. Factors
+    with a default here are varied only by `all`; those of DRAWN are drawn for each run.
     """
 
     description: str
@@ -213,7 +213,7 @@ class Variation(_Model):
 
 
 class Environment(Variation):
-    """`images/hosts/<name>/environment.yaml`: the factors, and what `all` has other values for."""
+    """`images/hosts/<name>/environment.yaml`: the factors, and other values of some under `all`."""
 
     all: dict[str, Any] = {}
 
@@ -232,7 +232,7 @@ class Environment(Variation):
 
 
 class ExpectedDifference(_Model):
-    """A path of the tree that may differ until a day, and why; never in a release."""
+    """A path of the tree that may differ until a date, and why; never in a release."""
 
     path: Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f][^\x00-\x1f]{0,4094}$")]
     reason: Annotated[str, StringConstraints(pattern=r"^\S[^\x00-\x1f]{0,400}$")]
@@ -248,7 +248,7 @@ class Upgrades(_Model):
 
 
 class Image(_Model):
-    """`image.yaml`: the settings of an image that its configuration tree has no file for."""
+    """`image.yaml`: the settings of an image for which its configuration tree has no file."""
 
     description: str
     architecture: Literal["amd64"] = "amd64"
@@ -272,7 +272,7 @@ def load_farm(path: Path) -> Farm:
 
 
 def parse_rules(content: bytes, path: str) -> Rules:
-    """Parse what a `farm.yaml` says of releases; raise UsageError that names the key at fault."""
+    """Parse the rules for releases in a `farm.yaml`; raise UsageError that names a bad key."""
     return _parse(Rules, content, path)
 
 

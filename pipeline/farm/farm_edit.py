@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Puts keys into `farm.yaml` by editing its lines: comments and order stay as they are.
 
-Only what is empty is set. The result is read again and must be the farm that was meant; a file that
-is written so that this fails is left as it is.
+Only empty values are set. The result is read again and must be the intended farm; otherwise the
+file is left as it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def pin(
         edited = _put(edited, path, ("keys", "tags", "signers"), value)
     if not _is(edited, path, wanted):
         raise UsageError(
-            f"{path} is written in a way that is not edited here, and stays as it is",
+            f"{path} is written in a form that cannot be edited here, and stays as it is",
             remedy=f"put this under keys: {_by_hand(wanted.keys)}",
         )
     return edited
@@ -70,7 +70,7 @@ def _wanted(
 
 
 def _put(text: str, path: str, names: Sequence[str], value: str) -> str:
-    """Return the document with a value under a path of keys; what stands there is replaced."""
+    """Return the document with a value under a path of keys, replacing an earlier value."""
     try:
         place = places(text.encode(), path)
     except UsageError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes the job of a run, out of its source, its inputs and the image's `image.yaml`."""
+"""Makes the job of a run from its source, its inputs and the image's `image.yaml`."""
 
 import tarfile
 from pathlib import Path
@@ -16,7 +16,7 @@ COMMITTED_LIMIT = 64 * 1024 * 1024
 def make_job(
     source: Source, inputs: Inputs, image: Image, *, compression: str, guest_sha256: str
 ) -> Job:
-    """Return the job that `source.json`, `inputs.json` and `image.yaml` of a run make."""
+    """Return the job that follows from `source.json`, `inputs.json` and `image.yaml` of a run."""
     return Job(
         image=inputs.image,
         architecture=image.architecture,

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may release what: asked of the default branch, never of the tag that wants to be released.
+"""Who may release what: the default branch decides, never the tag that is to be released.
 
 A tag brings a tree of its own, and with it a `farm.yaml` and keys; whoever may push a tag could
 write there that nobody needs to sign. So the policy is that of the farm's default branch as its
-server has it, or of `TWINBUILD_POLICY`, which the runner or a protected variable brings. What the
-tag's own tree says, and the checkout that is at work, can make it stricter, never laxer. And the
-tagged commit must be one that the default branch has.
+server has it, or of `TWINBUILD_POLICY`, set by the runner or a protected variable. The `farm.yaml`
+of the tag's tree and of the checkout can make it stricter, never laxer. And the tagged commit must
+be on the default branch.
 """
 
 import os
@@ -33,7 +33,7 @@ KEYS_LIMIT = 200
 
 @dataclass(frozen=True)
 class Policy:
-    """What a release has to satisfy, and where that was read."""
+    """The rules for a release, and where they were read."""
 
     farm: Farm  # the farm that is at work, with keys and places of publication as the policy says
     keys: Path  # a folder: its *.asc are the public keys of those who may sign a tag
@@ -41,7 +41,7 @@ class Policy:
     served: Repository | None  # the farm's own repository as its server has it, if it was asked
 
     def in_force(self, here: Farm) -> str:
-        """Say where the policy is, and whether the `farm.yaml` of the checkout differs from it."""
+        """Return where the policy is, and whether the checkout's `farm.yaml` differs from it."""
         if _rules(here) == _rules(self.farm):
             return f"{self.where} decides what may be released, and farm.yaml here agrees"
         differs = "farm.yaml here differs, and where it is laxer it does not count"
@@ -49,7 +49,7 @@ class Policy:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of all that decides: a stage that read another one must run again."""
+        """The SHA-256 of the whole policy: a stage that read another one must run again."""
         keys = {path.name: sha256_bytes(path.read_bytes()) for path in self.keys.glob("*.asc")}
         rules = _rules(self.farm).model_dump()
         return sha256_bytes(json_bytes({"rules": rules, "keys": keys}))
@@ -59,10 +59,10 @@ class Policy:
 def judged(
     farm: Farm, checkout: Path, name: str, *, source: str | None = None
 ) -> Iterator[tuple[VerifiedTag, Policy]]:
-    """Judge the tag `name` from the beginning; give it with the policy that it satisfies.
+    """Verify the tag `name` from the beginning; yield it with the policy that it satisfies.
 
-    `farm` is what `checkout`, the farm's own repository, says; `source` is the address of another
-    repository that has the tag. The policy's folder of keys is there until the block ends. Raise
+    `farm` is that of `checkout`, the farm's own repository; `source` is the address of another
+    repository that has the tag. The policy's folder of keys exists until the block ends. Raise
     what `opened` and `verify` raise.
     """
     with opened(farm, checkout) as policy:
@@ -118,11 +118,11 @@ def verify(
 
 
 def tighten(rules: Rules, stated: Rules) -> Rules:
-    """Return `rules` with what `stated` is stricter in; what it is laxer in does not count.
+    """Return `rules` made stricter where `stated` is stricter; where it is laxer it is ignored.
 
-    A signature is needed if either needs it, and then only by who is listed in both; who lists
-    nobody says nothing of whom. Raise SignatureInvalid if both list somebody, and nobody is in
-    both.
+    A signature is needed if either requires it, and then only by a signer that both list; an empty
+    list does not restrict the signers. Raise SignatureInvalid if both list signers, but none in
+    common.
     """
     tags, other = rules.keys.tags, stated.keys.tags
     lists = {name: list(value) for name, value in tags if isinstance(value, list)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a release needs, checked before the first machine starts; `doctor` shows the same checks.
+"""Checks everything that a release needs before the first machine starts; `doctor` uses them, too.
 
 Each check returns what it found, in words, or raises the TwinbuildError that says what to do.
 """
@@ -31,7 +31,7 @@ Notify = Callable[[str], None]
 
 
 def checks(workspace: Workspace, *, tag: str | None = None, notify: Notify) -> Checks:
-    """Return what must hold for a release, by name; `tag` is to be a new one, if it is given."""
+    """Return the checks for a release, by name; if `tag` is given, it must be a new one."""
     farm = workspace.farm
     found: dict[str, Callable[[], str]] = {"disk": partial(disk, folders(workspace))}
     found["tags"] = partial(tags, farm.keys.tags)
@@ -46,7 +46,7 @@ def checks(workspace: Workspace, *, tag: str | None = None, notify: Notify) -> C
 
 
 def check_release(workspace: Workspace, *, tag: str | None, notify: Notify) -> None:
-    """Raise the error of the first check that fails, with those of the others below it."""
+    """Raise the error of the first check that fails, with the errors of the others as detail."""
     failed: list[tuple[str, TwinbuildError]] = []
     for name, check in checks(workspace, tag=tag, notify=notify).items():
         try:
@@ -71,7 +71,7 @@ def folders(workspace: Workspace) -> list[Path]:
 
 
 def disk(written: Iterable[Path]) -> str:
-    """Return the free space where runs, releases, the cache and the engine's containers lie."""
+    """Return the free space for runs, releases, the cache and the engine's containers."""
     free: dict[int, tuple[Path, float]] = {}
     for folder in written:
         there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -87,7 +87,7 @@ def disk(written: Iterable[Path]) -> str:
 
 
 def release_key(fingerprint: str | None, notify: Notify = lambda _: None) -> str:
-    """Return until when the release key can sign, having made a trial signature."""
+    """Make a trial signature; return until when the release key can sign."""
     if fingerprint is None:
         raise UsageError(
             "none is set, so nothing can be released",
@@ -122,7 +122,7 @@ def tags(policy: TagPolicy) -> str:
 def check_pinned(farm: Farm, where: str) -> None:
     """Raise SignatureInvalid unless `farm` pins a release key, and one for each environment.
 
-    None of the keys themselves is needed; `where` ends the message.
+    The private keys are not needed; `where` ends the message.
     """
     pinned = farm.keys.environments
     lacking = [f"keys.environments.{name}" for name in farm.environments if name not in pinned]
@@ -136,9 +136,9 @@ def check_pinned(farm: Farm, where: str) -> None:
 
 
 def renewal_key(pinned: str) -> str:
-    """Return where the key is that renews upgrade descriptions; it may be elsewhere.
+    """Return where the renewal key for upgrade descriptions is; it may be on another machine.
 
-    Raise UsageError if the one that is here is another than the one that is pinned.
+    Raise UsageError if the one that is here is not the pinned one.
     """
     path = dsse.renewal_key_path()
     if not path.exists():
@@ -152,7 +152,7 @@ def renewal_key(pinned: str) -> str:
 
 
 def environment_key(name: str, pinned: str | None, all_pinned: Mapping[str, str]) -> str:
-    """Return where the key is that signs what an environment states, or that another has it."""
+    """Return where the key of an environment's statements is; it may be on another machine."""
     path = dsse.key_path(name)
     remedy = f"{command_line('keys')} makes and pins what is missing"
     if pinned is None and not path.exists():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The run folder: what stands where, what is complete, and why a stage runs again.
+"""The run folder: its files, which stages are complete, and why a stage runs again.
 
 runs/<id>/
   run.json                       what was asked for
@@ -12,8 +12,8 @@ runs/<id>/
   report/                        the same for people: index.html, and as Markdown, JSON and JUnit
   bisect.json  bisect/           which factor decides, and the logs of the trials
   release/                       stage 5
-  .lock                          held while a stage is at work
-  stages/.<stage>.lock           held by the process that is at this stage
+  .lock                          held while a stage works on the run
+  stages/.<stage>.lock           held by the process that works on this stage
   stages/<stage>.json            what a stage read and wrote, by hash, written when it is complete
 """
 
@@ -46,7 +46,7 @@ from pipeline.documents.formats import check_format
 from pipeline.documents.malformed import Malformed
 from pipeline.farm.config import Name, Vary
 
-# what a run or a release has of its own beside the environments' folders
+# names in a run or a release that no environment may have
 TAKEN = frozenset({"bisect", "lock", "release", "report", "stages", "statements"})
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 FORMAT = "twinbuild-run/1"  # of run.json; 0.1 wrote none
@@ -69,7 +69,7 @@ class Request(BaseModel):
 
     @classmethod
     def of(cls, document: object, *, where: str = "what was asked for") -> Self:
-        """Check and return what `document` asks for; raise UsageError that names the fault."""
+        """Check `document` and return it as a request; raise UsageError that names the fault."""
         try:
             if isinstance(document, dict) and "format" in document:
                 check_format(document["format"], FORMAT)
@@ -115,7 +115,7 @@ class Run:
 
     @property
     def started(self) -> datetime:
-        """When it was asked for; its name says so."""
+        """When it was started, from its name."""
         return datetime.strptime(self.id[:16], TIME_FORMAT).replace(tzinfo=UTC)
 
     @property
@@ -130,7 +130,7 @@ class Run:
 
     @property
     def inputs_json(self) -> Path:
-        """The locked packages, all of which lie in the store."""
+        """The locked packages, all of which are in the store."""
         return self.folder / "inputs.json"
 
     @property
@@ -140,11 +140,11 @@ class Run:
 
     @property
     def release(self) -> Path:
-        """The folder of what is published."""
+        """The folder of the files to be published."""
         return self.folder / "release"
 
     def environment(self, name: str) -> Path:
-        """Return the folder of what the environment `name` gave back."""
+        """Return the folder of the environment `name`: its build."""
         return self.folder / name
 
     def request(self) -> Request:
@@ -154,9 +154,9 @@ class Run:
 
     @contextmanager
     def held(self, *, alone: bool = False) -> Iterator[None]:
-        """Keep the run from being removed while the block runs, or, `alone`, from being used.
+        """Keep others from removing the run during the block, or, with `alone`, from using it.
 
-        Raise UsageError at once if another process is in the way.
+        Raise UsageError at once if another process does so.
         """
         with (self.folder / ".lock").open("wb") as file:
             try:
@@ -167,9 +167,9 @@ class Run:
 
     @contextmanager
     def at(self, stage: str, busy: Callable[[str], None]) -> Iterator[None]:
-        """Keep other processes out of a stage of this run while the block runs.
+        """Keep other processes out of a stage of this run during the block.
 
-        If one is at it, `busy` is called with a line for people before this waits; it may raise.
+        If one works on it, `busy` is called with a line for people before this waits; it may raise.
         """
         what = f"another process is at work on the stage {stage} of the run {self.id}"
         with alone(self.folder / "stages" / f".{stage}.lock", lambda: busy(what)):
@@ -177,7 +177,7 @@ class Run:
 
     @contextmanager
     def kept_if_possible(self, notify: Callable[[str], None]) -> Iterator[None]:
-        """Remove a run that begins in the block if it cannot be as it was asked for: UsageError."""
+        """Remove a run that starts in the block if its request turns out invalid: UsageError."""
         began = self.source_json.exists()
         try:
             yield
@@ -188,9 +188,9 @@ class Run:
             raise
 
     def why_again(self, stage: str, reads: Mapping[str, str]) -> str | None:
-        """Return why `stage` must run, as words for people, or None if it is complete.
+        """Return why `stage` must run, in words for people, or None if it is complete.
 
-        `reads` are the digests of all that the stage depends on, by name.
+        `reads` are the digests of everything that the stage depends on, by name.
         """
         record_path = self.folder / "stages" / f"{stage}.json"
         if not record_path.exists():
@@ -219,9 +219,9 @@ class Run:
         *,
         since: float | None = None,
     ) -> None:
-        """Record that `stage` read and wrote this; called when all of it is on disk.
+        """Record what `stage` read and wrote; called when all of it is on disk.
 
-        `since` is when it began, by the monotonic clock; the report tells how long it took.
+        `since` is when it began, by the monotonic clock; the report shows how long it took.
         """
         wrote = {str(path.relative_to(self.folder)): sha256_file(path) for path in writes}
         record: dict[str, object] = {"reads": dict(reads), "writes": wrote}
@@ -255,7 +255,7 @@ def list_runs(runs: Path) -> list[Run]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Tell whether a folder is a run: by its name, which says when it began, and its `run.json`."""
+    """Tell whether a folder is a run: by its name, which has its start, and its `run.json`."""
     if not RUN_ID.fullmatch(folder.name) or not (folder / "run.json").is_file():
         return False
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads the documents of a run: what is malformed becomes an error of the farm."""
+"""Reads the documents of a run: a malformed one raises an error of the farm."""
 
 from collections.abc import Callable
 from pathlib import Path

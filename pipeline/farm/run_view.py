@@ -3,8 +3,8 @@
 
 Its documents may be missing, damaged or hostile, on any run and most of all on one that failed. So
 nothing is raised here: a document is there, missing, or unreadable with the reason, and malformed
-fields become None. Texts are as a build wrote them: who shows them makes them safe. A malformed
-explanation is unreadable as a whole: it is the farm's own, and can be made again.
+fields become None. Texts are as a build wrote them; callers make them safe before they show them. A
+malformed explanation is unreadable as a whole: it is the farm's own, and can be made again.
 """
 
 import os
@@ -80,7 +80,7 @@ class DifferenceView:
 
 @dataclass(frozen=True)
 class ArtifactView:
-    """An artifact; `size` and `sha256` are None where the environments do not agree on them."""
+    """An artifact; `size` and `sha256` are None if the environments do not agree on them."""
 
     name: str | None
     size: int | None
@@ -110,7 +110,7 @@ class VerdictView:
 
 @dataclass(frozen=True)
 class FailureView:
-    """`failure.json`: the exit status of a build that failed, why, and what its machine was."""
+    """`failure.json`: the exit status of a failed build, the reason, and its machine's factors."""
 
     status: int | None
     what: str | None
@@ -127,7 +127,7 @@ class StatementView:
 
     @property
     def machine(self) -> Mapping[str, Any]:
-        """What the machine of the build was."""
+        """The factors of the build's machine."""
         definition = mapping(self.predicate.get("buildDefinition"))
         return mapping(mapping(definition.get("internalParameters")).get("machine"))
 
@@ -163,12 +163,12 @@ class EnvironmentView:
 
     @property
     def console_log(self) -> Path:
-        """All that the machine wrote to its console."""
+        """Everything that the machine wrote to its console."""
         return self.folder / "console.log"
 
     @property
     def state(self) -> Literal["failed", "built", "not built"]:
-        """How far its build is."""
+        """The state of its build."""
         if self.failure.exists:
             return "failed"
         return "built" if self.statement.exists else "not built"
@@ -193,7 +193,7 @@ class EnvironmentView:
 
     @cached_property
     def statement(self) -> RunDocument[StatementView]:
-        """What the environment states of its build."""
+        """The environment's statement about its build."""
         path = self.folder / "statement.json"
         envelope = _read(path)
         if envelope.content is None:
@@ -206,7 +206,7 @@ class EnvironmentView:
 
     @cached_property
     def steps(self) -> tuple[TimedStep, ...]:
-        """The steps of its build in their order: as timed, or else as far as progress shows."""
+        """The steps of its build in order: from timings.json, or else from progress.jsonl."""
         timed = mapping((_read(self.folder / "timings.json").content or {}).get("steps"))
         if timed:
             steps = list(timed.items())[:STEPS_LIMIT]
@@ -226,7 +226,7 @@ class RunView:
 
     @cached_property
     def request(self) -> RunDocument[Request]:
-        """What was asked for."""
+        """The request of the run."""
         try:
             return RunDocument(self.run.request())
         except TwinbuildError as error:
@@ -255,7 +255,7 @@ class RunView:
 
     @cached_property
     def inputs(self) -> RunDocument[InputsView]:
-        """From what it is built."""
+        """What it is built from."""
         document = _read(self.run.inputs_json)
         if document.content is None:
             return RunDocument(None, document.fault)
@@ -266,7 +266,7 @@ class RunView:
 
     @cached_property
     def environments(self) -> Mapping[str, EnvironmentView]:
-        """The environments that were asked for, by name; none if that cannot be read."""
+        """The requested environments, by name; none if the request cannot be read."""
         names = self.request.content.environments if self.request.content else ()
         return {name: EnvironmentView(name, self.run.environment(name)) for name in names}
 
@@ -292,7 +292,7 @@ class RunView:
 
     @property
     def page(self) -> Path:
-        """Where the report is, if it is written."""
+        """The page of the report, if it is written."""
         return self.run.folder / "report" / "index.html"
 
     @property
@@ -301,7 +301,7 @@ class RunView:
         return (self.run.release / "SHA256SUMS.asc").exists()
 
     def seconds(self, stage: str) -> float | None:
-        """Return how long a stage took, when it last did something."""
+        """Return how long a stage took when it last ran."""
         record = _read(self.run.folder / "stages" / f"{stage}.json").content or {}
         return _seconds(record.get("seconds"))
 
@@ -328,7 +328,7 @@ def read_end(path: Path, limit: int) -> bytes:
 
 def _read(path: Path) -> RunDocument[Mapping[str, Any]]:
     """Read an object of JSON that has fields."""
-    with suppress(OSError):  # a path that cannot be looked at is unreadable, not missing
+    with suppress(OSError):  # a path that cannot be examined is unreadable, not missing
         if not path.exists():
             return RunDocument(None)
     try:
@@ -341,7 +341,7 @@ def _read(path: Path) -> RunDocument[Mapping[str, Any]]:
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Give the records of steps in the end of `progress.jsonl`."""
+    """Yield the records of steps in the end of `progress.jsonl`."""
     for line in read_end(path, PROGRESS_BYTES).splitlines():
         if b'"step' in line:
             with suppress(ValueError, RecursionError):

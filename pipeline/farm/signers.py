@@ -34,7 +34,7 @@ def usable(policy: TagPolicy, keys: Path) -> str:
 
 
 def fault_of(signer: str, keys: Path) -> gpg_failure.Reason | None:
-    """Return why a signer's tags cannot be verified with the keys in a folder, if so."""
+    """Return why a signer's tags cannot be verified with the keys in a folder, or None."""
     with tempfile.TemporaryDirectory(prefix="twinbuild-gpg-") as home:
         gpg = Gpg({"GNUPGHOME": home}, ("--no-autostart",))
         for file in sorted(keys.glob("*.asc")):
@@ -58,8 +58,8 @@ def fault_of(signer: str, keys: Path) -> gpg_failure.Reason | None:
 def try_to_tag(checkout: Path, policy: TagPolicy, keys: Path) -> str:
     """Sign a tag as `git tag --sign` would in this clone, and verify it as a release does.
 
-    `keys` has the signers' public keys. Nothing of it stays. Raise SignatureInvalid with what git
-    says if it cannot sign, or if the signature is not one that the policy accepts.
+    `keys` has the signers' public keys. The tag is removed again. Raise SignatureInvalid with
+    git's message if it cannot sign, or if the policy does not accept the signature.
     """
     if not policy.signed:
         return "tags need no signature"
@@ -97,7 +97,7 @@ def try_to_tag(checkout: Path, policy: TagPolicy, keys: Path) -> str:
 
 
 def settings(checkout: Path) -> dict[str, str]:
-    """Return how git is configured to sign in a clone: the user's own words, then the clone's."""
+    """Return how git is configured to sign in a clone: the user's settings, then the clone's."""
     home = Path.home()
     configuration = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     found: dict[str, str] = {}
@@ -115,7 +115,7 @@ def settings(checkout: Path) -> dict[str, str]:
 
 
 def clone_settings(checkout: Path) -> dict[str, str]:
-    """Return what the clone itself configures; nothing where it is no git repository."""
+    """Return the clone's own configuration; nothing if it is no git repository."""
     layout = neutral.find(checkout.resolve())
     try:
         return git.read_settings(layout) if layout else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SSH public keys as they stand in `id_ed25519.pub`: how they are checked and named."""
+"""SSH public keys as in `id_ed25519.pub`: how they are checked and named."""
 
 import base64
 import hashlib

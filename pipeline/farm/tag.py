@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Release tags: annotated, under the name that was asked for, and signed by a key of the farm."""
+"""Release tags: annotated, with the requested name, and signed by a key of the farm."""
 
 import re
 import tempfile
@@ -33,7 +33,7 @@ class VerifiedTag:
 
 
 def check_name(name: str) -> None:
-    """Raise UsageError for a name that could not be a release's folder and version."""
+    """Raise UsageError for a name that cannot be a release's folder and version."""
     if not TAG_NAME.fullmatch(name) or ".." in name or name.endswith((".lock", ".")):
         raise UsageError(
             f"{name!r} cannot be a release",
@@ -96,7 +96,7 @@ def _signer(repository: Path, object_id: str, name: str, policy: TagPolicy, keys
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:
-    """Return what is signed of a tag object and the signature, as git itself parts the two.
+    """Return the signed part of a tag object and its signature, split as git itself does.
 
     The signature begins at the last line that is the head of one (`parse_signed_buffer` in
     git's gpg-interface.c).

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the environments of a run vary: the level that was asked for, decided factor by factor.
+"""The values of every factor in the environments of a run, by the requested level.
 
-`none`     every factor that can be equal is: what still differs is the container host, with its
+`none`     every factor that can be equal is; only the container host still differs, with its
            QEMU and its guest kernel
 `default`  what `environment.yaml` and `farm.yaml` say; the hash seed of ext4 is drawn
 `all`      also what `environment.yaml` says under `all`; environment variables are drawn, too
 
-What is drawn depends on the run's name and the environment's alone, so a run that goes on draws the
-same again, and whoever reads the statement can draw it himself.
+What is drawn depends only on the names of the run and the environment, so a run that is continued
+draws the same again, and whoever reads the statement can repeat it.
 """
 
 import random
@@ -47,7 +47,7 @@ VARIABLES = 6  # how many environment variables are drawn
 
 @dataclass(frozen=True)
 class Choice:
-    """What one environment has in one run."""
+    """The values of the factors of one environment in one run."""
 
     entry: EnvironmentEntry  # with the machine's memory and CPUs
     variation: Variation
@@ -68,9 +68,9 @@ class Choice:
 
 
 def choose(farm: Farm, hosts: Path, run_id: str, request: Request) -> dict[str, Choice]:
-    """Return what each of a run's environments has; `hosts` holds their folders.
+    """Return the choice for each of a run's environments; `hosts` holds their folders.
 
-    Raise UsageError if there is no such environment, or its `environment.yaml` is not one.
+    Raise UsageError if there is no such environment, or its `environment.yaml` is malformed.
     """
     unknown = sorted(set(request.environments) - set(farm.environments))
     if unknown:
@@ -95,13 +95,13 @@ def choose(farm: Farm, hosts: Path, run_id: str, request: Request) -> dict[str, 
 
 
 def same(choices: Collection[Choice]) -> list[str]:
-    """Return the factors, by name, that have one value in all environments."""
+    """Return the names of the factors that have the same value in all environments."""
     first, *others = [choice.factors for choice in choices]
     return [name for name in first if all(other[name] == first[name] for other in others)]
 
 
 def summary(choices: Collection[Choice]) -> str:
-    """Say, for people, in how many factors environments differ, and in which they do not.
+    """Return, for people, in how many factors environments differ, and in which they do not.
 
     The container host brings QEMU and the guest kernel.
     """
@@ -115,7 +115,7 @@ def summary(choices: Collection[Choice]) -> str:
 
 
 def _draw(seed: str, *, variables: int) -> dict[str, object]:
-    """Draw the seed of a file system's order, and environment variables that mean nothing."""
+    """Draw the seed of a file system's order, and meaningless environment variables."""
     drawn = random.Random(seed)  # noqa: S311  not a secret: it has to be drawn again
     letters, printable = string.ascii_uppercase, string.ascii_letters + string.digits + " -_./:=#%"
     return {

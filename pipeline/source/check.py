@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The checks of `hooks/source/`, before a build: they read a repository and run nothing of it.
 
-They are the farm's own, also when another repository is built: what a repository brings along runs
-only in a machine. Nor does git, in a check, read what the repository configures.
+They are the farm's own, even if another repository is built: programs of that repository run only
+in a machine. And git, in a check, does not read the repository's configuration.
 """
 
 import os

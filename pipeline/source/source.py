@@ -58,10 +58,10 @@ def run_source(
     `checkout` is the farm's own repository: it is built, unless the run asks for another one, and
     the policy of its default branch decides which tags are released. `source` is the other
     repository's address as it was typed, with the password that the run's documents do not keep. A
-    run stays with the commit that it resolved first, even if a branch moves on.
+    run keeps the commit that it resolved first, even if a branch moves on.
 
-    Raise UsageError for what cannot be found or built, SignatureInvalid for a release's tag that
-    the farm does not trust, InfrastructureFailed if another repository cannot be fetched.
+    Raise UsageError for a commit that cannot be found or built, SignatureInvalid for a release's
+    tag that the farm does not trust, InfrastructureFailed if another repository cannot be fetched.
     """
     begin = time.monotonic()
     request = run.request()
@@ -101,7 +101,7 @@ def run_source(
 
 @contextmanager
 def _policy(request: Request, farm: Farm, checkout: Path) -> Iterator[Policy | None]:
-    """Give the policy that decides about a tag; a commit without a tag needs none."""
+    """Yield the policy that decides about a tag; a commit without a tag needs none."""
     if request.tag is None:
         yield None
         return
@@ -113,7 +113,7 @@ def _policy(request: Request, farm: Farm, checkout: Path) -> Iterator[Policy | N
 def _say_if_dirty(
     repository: Repository, chosen: ChosenCommit, notify: Callable[[str], None]
 ) -> bool:
-    """Say so if the working tree has what is not built; return whether it has."""
+    """Tell whether the working tree has uncommitted changes, and print that they are not built."""
     dirty = is_dirty(repository)
     if dirty:
         notify(
@@ -126,7 +126,7 @@ def _say_if_dirty(
 def _choose(
     repository: Repository, reader: Path, request: Request, policy: Policy | None, checkout: Path
 ) -> ChosenCommit:
-    """Resolve what was asked for, once, to the commit that is built."""
+    """Resolve the request, once, to the commit that is built."""
     if request.tag is None or policy is None:
         return _commit(repository, reader, request.commit)
     if _resolve(reader, f"refs/tags/{request.tag}") is None:
@@ -138,14 +138,14 @@ def _choose(
 def _commit(repository: Repository, reader: Path, ref: str) -> ChosenCommit:
     """Resolve a commit-ish; raise UsageError if it names no commit, or two."""
     if not COMMIT_ISH.fullmatch(ref) or not ref.isprintable():
-        raise UsageError(f"{ref!r} is no name of a commit", remedy="give a tag, branch or hash")
+        raise UsageError(f"{ref!r} cannot name a commit", remedy="give a tag, branch or hash")
     here = re.sub(r"^(HEAD|@)(?![^~^])", repository.head, ref)
     commit = _resolve(reader, here + "^{commit}")
     if commit is None:
         raise _unknown(repository, reader, "commit", ref, "refs/tags", "refs/heads")
     tagged, branch = (_resolve(reader, f"refs/{k}/{ref}^{{commit}}") for k in ("tags", "heads"))
     if tagged and branch and tagged != branch:
-        raise UsageError(f"{ref} is a tag and a branch", remedy=f"say tags/{ref} or heads/{ref}")
+        raise UsageError(f"{ref} is a tag and a branch", remedy=f"use tags/{ref} or heads/{ref}")
     name = re.sub(r"^(refs/)?tags/", "", ref)
     is_tag = tag.TAG_NAME.fullmatch(name) and _resolve(reader, f"refs/tags/{name}^{{commit}}")
     return ChosenCommit(ref, commit, name if is_tag == commit else f"0~{commit[:12]}", None)
@@ -159,7 +159,7 @@ def _resolve(reader: Path, expression: str) -> str | None:
 
 
 def _unknown(repository: Repository, reader: Path, what: str, name: str, *below: str) -> UsageError:
-    """Make the error for a name that the repository does not know, with those most like it."""
+    """Make the error for a name that the repository does not have, with the most similar ones."""
     options = (f"--count={NAMES_LIMIT}", "--format=%(refname:lstrip=2)")
     listed = git(reader, "for-each-ref", *options, *below, accept=range(256))
     near = difflib.get_close_matches(name, listed.text.splitlines(), n=3, cutoff=0.5)

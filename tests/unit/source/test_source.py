@@ -185,7 +185,7 @@ ODD = ("-h", "--output=/tmp/x", "", "a b", "main..HEAD", "HEAD:link", "@{u}", ":
 
 @pytest.mark.parametrize("ref", [*ODD, "a*", "HEAD^{tree}", "--", "ma\x1bin", "x" * 300])
 def test_odd_commit_names_are_refused(repo: Repo, ref: str) -> None:
-    with pytest.raises(UsageError, match="is no name of a commit"):
+    with pytest.raises(UsageError, match="cannot name a commit"):
         repo.run(FARM, commit=ref)
 
 
