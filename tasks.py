@@ -11,18 +11,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from invoke.context import Context
-from invoke.exceptions import Exit
-from invoke.tasks import task
-
 from pipeline.base import places
 from pipeline.base.errors import UsageError
-from pipeline.cli.collection import all_tasks
-from pipeline.cli.task import farm_task, open_display, open_farm
+from pipeline.cli.collection import all_tasks, collection
+from pipeline.cli.task import bare_task, end_with, farm_task, open_display, open_farm
 from tools.profile_tasks import profile_boot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from invoke.collection import Collection
+    from invoke.context import Context
 
 
 @farm_task()
@@ -47,7 +46,7 @@ def bench(_c: Context, what: str) -> None:
         print(line, flush=True)
 
 
-@task
+@bare_task()
 def test(c: Context, level: str = "all", only: str = "") -> None:
     """Run the tests: --level unit, tools, container, all or proof; --only PATH.
 
@@ -60,13 +59,13 @@ def test(c: Context, level: str = "all", only: str = "") -> None:
     """
     levels = ("unit", "tools", "container", "all", "proof")
     if level not in levels:
-        raise Exit(f"twinbuild: there is no level {level!r}: {', '.join(levels)}", code=2)
+        raise end_with(2, f"twinbuild: there is no level {level!r}: {', '.join(levels)}")
     result = c.run(f"{sys.executable} -m tests.levels {level} {shlex.quote(only)}", warn=True)
     if result is None or not result.ok:
-        raise Exit(code=1)
+        raise end_with(1)
 
 
-@task
+@bare_task()
 def lint(c: Context) -> None:
     """Check style, types and shell scripts.
 
@@ -79,9 +78,17 @@ def lint(c: Context) -> None:
 
 
 places.farm = Path(__file__).parent.absolute()
-namespace = all_tasks(profile_boot, bench, test, lint)
+TASKS = all_tasks(profile_boot, bench, test, lint)
+
+
+def __getattr__(name: str) -> Collection:
+    """Return `namespace`, which invoke asks for; `./farm` imports invoke only for what needs it."""
+    if name == "namespace":
+        return collection(TASKS)
+    raise AttributeError(name)
+
 
 if __name__ == "__main__":  # as `./farm` runs it
-    from pipeline.cli.parser import main
+    from pipeline.cli.program import main
 
-    sys.exit(main(namespace, sys.argv[1:]))
+    sys.exit(main(TASKS, sys.argv[1:]))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from invoke.collection import Collection
 
+    from pipeline.cli.collection import Tasks
+
 if __name__ == "twinbuild":
     # First: a distribution's repository may have a folder `tools`, too.
     sys.path.insert(0, str(Path(__file__).parent))
@@ -32,18 +34,24 @@ def main() -> int:
     from pipeline.base import places
     from pipeline.base.errors import UsageError
     from pipeline.base.plain import print_plain
-    from pipeline.cli import parser
+    from pipeline.cli import program
 
     try:
         places.farm = places.find_farm()
     except UsageError as error:
         print_plain(f"twinbuild: {error}", error=True)
         return int(error.status)
-    return parser.main(all_of_a_farm(), sys.argv[1:])
+    return program.main(_tasks(), sys.argv[1:])
 
 
 def all_of_a_farm() -> Collection:
     """Return the tasks of a farm; those of Twinbuild's developers stay in its checkout."""
+    from pipeline.cli.collection import collection
+
+    return collection(_tasks())
+
+
+def _tasks() -> Tasks:
     from pipeline.cli.collection import all_tasks
     from tools.profile_tasks import profile_boot
 

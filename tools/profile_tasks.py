@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from invoke.context import Context
+from typing import TYPE_CHECKING
 
 from pipeline.base.errors import ExitStatus
 from pipeline.cli.task import farm_task, open_display, open_farm
+
+if TYPE_CHECKING:
+    from invoke.context import Context
 
 
 @farm_task(ExitStatus.INPUTS_UNVERIFIED)

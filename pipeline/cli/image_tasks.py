@@ -6,14 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from invoke.context import Context
-
 from pipeline.base import places
 from pipeline.base.errors import ExitStatus, UsageError, command_line
 from pipeline.cli.task import farm_task, open_display, open_farm, request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from invoke.context import Context
 
     from pipeline.inputs.debian_source import Binary
     from pipeline.inputs.proof import Proof

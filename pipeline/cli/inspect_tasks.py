@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from invoke.context import Context
-from invoke.exceptions import Exit
+from typing import TYPE_CHECKING
 
 from pipeline.base import places
 from pipeline.base.errors import ExitStatus
-from pipeline.cli.task import farm_task, open_display, open_farm, open_farm_and_run
+from pipeline.cli.task import end_with, farm_task, open_display, open_farm, open_farm_and_run
+
+if TYPE_CHECKING:
+    from invoke.context import Context
 
 
 @farm_task()
@@ -54,7 +55,7 @@ def doctor(_c: Context) -> None:
         findings.append(finding)
     status = exit_status(findings)
     if status is not ExitStatus.DONE:
-        raise Exit(code=int(status))
+        raise end_with(int(status))
 
 
 @farm_task(ExitStatus.DIFFERS)
@@ -69,7 +70,7 @@ def locate(_c: Context, first: str, second: str, json: bool = False) -> None:
     compared = locate_files(Path(first), Path(second))
     print("\n".join(compared.lines()) if not json else json_text(compared.document()))
     if not compared.equal:
-        raise Exit(code=int(ExitStatus.DIFFERS))
+        raise end_with(int(ExitStatus.DIFFERS))
 
 
 @farm_task(

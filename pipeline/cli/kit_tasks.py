@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from invoke.context import Context
-
 from pipeline.base.errors import ExitStatus
 from pipeline.cli.task import farm_task, open_display, open_farm, pinned_key
 
 if TYPE_CHECKING:
+    from invoke.context import Context
+
     from pipeline.kits.install.description import Trust
 
 

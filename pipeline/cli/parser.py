@@ -20,10 +20,9 @@ from invoke.parser.context import ParserContext
 
 from pipeline.base.errors import UsageError, command_line
 from pipeline.base.plain import plain, print_plain
+from pipeline.cli.listing import LIST, VERSION, task_list, version_line
 
 HELP = frozenset({"--help", "-h"})
-LIST = frozenset({"--list", "-l"})
-VERSION = frozenset({"--version", "-V"})
 COMPLETION = "--completion"
 OPTION_WIDTH = 34
 
@@ -56,18 +55,16 @@ def asked_for_help(
 ) -> str | None:
     """Return the list of tasks, the help of one, the version or a script, if requested."""
     if not words or words[0] in LIST:
-        return task_list(namespace, contexts)
+        return task_list({name: documentation(namespace, name)[0] for name in contexts})
     if words[0] in VERSION:
-        from pipeline.cli.version import version
-
-        return f"twinbuild {version()}"
+        return version_line()
     if words[0] == COMPLETION:
         return completion(namespace, contexts, words[1:])
     begin = words[1:] if words[0] in HELP | {"help"} else words
     if begin is words and not HELP & set(words):
         return None
     if not begin or begin[0] in HELP:
-        return task_list(namespace, contexts)
+        return task_list({name: documentation(namespace, name)[0] for name in contexts})
     return task_help(namespace, _task(contexts, begin[0]))
 
 
@@ -87,16 +84,6 @@ def completion(
         options = [option for option in flags if option not in switches]
         tasks[name] = Completed(documentation(namespace, name)[0], options, switches)
     return SHELLS[words[0]](tasks)
-
-
-def task_list(namespace: Collection, contexts: Mapping[str, ParserContext]) -> str:
-    """Return all tasks, each with the first line of its help."""
-    width = max(map(len, contexts)) + 2
-    shown = [f"  {name:{width}}{documentation(namespace, name)[0]}" for name in sorted(contexts)]
-    usage = f"Usage: {command_line('TASK [--option VALUE …]')}"
-    one = f"{command_line('TASK --help')}: one task"
-    completed = f"{command_line('--completion SHELL')}: what lets bash, fish or zsh complete them"
-    return "\n".join([usage, "", "Tasks:", *shown, "", one, completed])
 
 
 def task_help(namespace: Collection, context: ParserContext) -> str:

@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from invoke.context import Context
-from invoke.exceptions import Exit
-from invoke.tasks import task
+from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import ExitStatus
-from pipeline.cli.task import ends_with, farm_task, open_display, open_farm, pinned_key, request
+from pipeline.cli.task import (
+    bare_task,
+    end_with,
+    farm_task,
+    open_display,
+    open_farm,
+    pinned_key,
+    request,
+)
+
+if TYPE_CHECKING:
+    from invoke.context import Context
 
 
 @farm_task(
@@ -49,7 +56,9 @@ def snapshot(_c: Context, tag: str, image: str = "mini", source: str | None = No
     print(f"{write_tagged_snapshot(open_farm(), tag, image, source=source)} is complete")
 
 
-@task(
+@bare_task(
+    ExitStatus.DIFFERS,
+    ExitStatus.SIGNATURE,
     help={
         "url": "where the releases are published",
         "file": "an image to check; may be given several times",
@@ -66,7 +75,6 @@ def snapshot(_c: Context, tag: str, image: str = "mini", source: str | None = No
     },
     iterable=["file", "download", "environment_key"],
 )
-@ends_with(ExitStatus.DIFFERS, ExitStatus.SIGNATURE)
 def verify(
     _c: Context,
     url: str,
@@ -96,7 +104,7 @@ def verify(
         given["fingerprint"] = fingerprint or open_farm().farm.keys.release
     status = verifier.main(_words(given))
     if status:
-        raise Exit(code=status)
+        raise end_with(status)
 
 
 def _words(options: dict[str, Any]) -> list[str]:

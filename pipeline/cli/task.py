@@ -8,21 +8,20 @@ that it needs when it runs, so that a command that needs few of them starts at o
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invoke.exceptions import Exit
-from invoke.tasks import task
-
 from pipeline.base import places
 from pipeline.base.errors import MEANINGS, ExitStatus, TwinbuildError, UsageError, command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from invoke.exceptions import Exit
+    from invoke.tasks import Task
 
     from pipeline.base.display import Display
     from pipeline.farm.run import Request, Run
@@ -32,14 +31,54 @@ SIGPIPE_STATUS = 128 + signal.SIGPIPE  # as a shell reports a program that its r
 EVERY_TASK = (ExitStatus.DONE, ExitStatus.USAGE, ExitStatus.INFRASTRUCTURE)
 
 
-def farm_task(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Any]:
+class FarmTask:
+    """A task as its module has it: a function that invoke calls, and how invoke is to take it.
+
+    invoke itself is imported by who needs it: that takes longer than all else that `--list` does.
+    """
+
+    def __init__(
+        self, function: Callable[..., None], statuses: tuple[ExitStatus, ...], **options: Any
+    ) -> None:
+        self.function = function
+        self.name = function.__name__.replace("_", "-")
+        self.documentation = function.__doc__ or ""
+        self.statuses = statuses
+        self.options = options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Do the task; raise invoke's `Exit` if it does not end with status 0."""
+        self.function(*args, **kwargs)
+
+    @property
+    def line(self) -> str:
+        """What it does, in a line."""
+        return self.documentation.strip().partition("\n")[0]
+
+    def for_invoke(self) -> Task[Callable[..., None]]:
+        """Return the task as invoke has it; its help lists the statuses that it may end with."""
+        import copy
+        import inspect
+
+        from invoke.tasks import task
+
+        text = inspect.cleandoc(self.documentation)
+        if self.statuses:
+            rows = [f"  {int(one)}  {MEANINGS[one]}" for one in sorted({*self.statuses})]
+            text = "\n".join([text, "", "Exit status:", *rows])
+        self.function.__doc__ = text
+        made: Task[Callable[..., None]] = task(**copy.deepcopy(self.options))(self.function)
+        return made
+
+
+def farm_task(*statuses: ExitStatus) -> Callable[[Callable[..., None]], FarmTask]:
     """Make a task whose errors are one line and an exit status, and which stops cleanly on SIGTERM.
 
     `statuses` are those that it may end with in addition to those of every task; its help lists
     them. Everything that it prints, errors included, is safe for a terminal.
     """
 
-    def decorate(function: Callable[..., None]) -> Any:
+    def decorate(function: Callable[..., None]) -> FarmTask:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
             from pipeline.base.plain import plain_output
@@ -54,27 +93,32 @@ def farm_task(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Any]:
             except BrokenPipeError:
                 # The reader of a pipe has closed it: there is nobody to print anything for.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise Exit(code=SIGPIPE_STATUS) from None
+                raise end_with(SIGPIPE_STATUS) from None
             except (TwinbuildError, OSError) as error:
                 raise exit_of(error) from error
             except KeyboardInterrupt:
-                raise Exit("twinbuild: interrupted; nothing is left running", code=130) from None
+                raise end_with(130, "twinbuild: interrupted; nothing is left running") from None
 
-        return task(ends_with(*statuses)(guarded))
-
-    return decorate
-
-
-def ends_with(*statuses: ExitStatus) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """List a task's own exit statuses, and those of every task, in its help."""
-
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        text = inspect.cleandoc(function.__doc__ or "")
-        rows = [f"  {int(one)}  {MEANINGS[one]}" for one in sorted({*EVERY_TASK, *statuses})]
-        function.__doc__ = "\n".join([text, "", "Exit status:", *rows])
-        return function
+        return FarmTask(guarded, (*EVERY_TASK, *statuses))
 
     return decorate
+
+
+def bare_task(*statuses: ExitStatus, **options: Any) -> Callable[[Callable[..., None]], FarmTask]:
+    """Make a task that reports its errors itself.
+
+    `statuses` are as in `farm_task`; without any, its help says itself how it ends. `options` are
+    those of invoke's `task`: what the help says of an option, which ones may be repeated.
+    """
+    every = EVERY_TASK if statuses else ()
+    return lambda function: FarmTask(function, (*every, *statuses), **options)
+
+
+def end_with(status: int, message: str | None = None) -> Exit:
+    """Return what ends a task with an exit status, and a message for the user."""
+    from invoke.exceptions import Exit
+
+    return Exit(message, code=status)
 
 
 def _whole(options: dict[str, Any]) -> dict[str, Any]:
@@ -100,11 +144,11 @@ def exit_of(error: TwinbuildError | OSError) -> Exit:
     if isinstance(error, TwinbuildError):
         detail = f"{plain_lines(error.detail)}\n" if error.detail else ""
         line = " ".join(str(error).splitlines())
-        return Exit(f"{detail}twinbuild: {plain_lines(line)}", code=int(error.status))
+        return end_with(int(error.status), f"{detail}twinbuild: {plain_lines(line)}")
     if no_room(error):
         return exit_of(cannot_write(error))
     where = f": {error.filename}" if error.filename else ""
-    return Exit(plain_lines(f"twinbuild: {error.strerror or error}{where}"), code=4)
+    return end_with(4, plain_lines(f"twinbuild: {error.strerror or error}{where}"))
 
 
 def _end(*_: object) -> None:

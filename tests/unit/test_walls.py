@@ -38,7 +38,8 @@ ROOMS = (
 )
 OURS = ("pipeline", "tools")
 # What `./farm` and `twinbuild` start, and the manual page: they have the whole command line.
-ON_TOP = ("tasks", "tools.installed", "tools.man_page")
+ON_TOP = ("tasks", "pipeline.cli.program", "tools.installed", "tools.man_page")
+COMMAND_LINE = ("pipeline.cli.parser", "pipeline.cli.program")
 # Rooms that are carried alone, into a machine or to an installed system, and what else they import
 # beside the standard library. `documents` goes with each.
 CARRIED = {
@@ -291,7 +292,7 @@ def upward_imports(modules: list[Module]) -> list[str]:
     """Return the modules that import the command line, or what it is made with: `invoke`."""
     return [
         name
-        for name, imported in importers(modules, "tasks", "pipeline.cli.parser", "invoke")
+        for name, imported in importers(modules, "tasks", *COMMAND_LINE, "invoke")
         if name not in ON_TOP
         if not (imported == "invoke" and (is_in(name, "pipeline.cli") or has_tasks(name)))
     ]
@@ -320,7 +321,7 @@ def rooms_that_every_task_waits_for(modules: list[Module]) -> list[str]:
 
     That is by `tasks.py`, and by the modules of `cli/` and those of tasks that it imports at once.
     """
-    light = {*sys.stdlib_module_names, "invoke", "pipeline.base.errors", "pipeline.base.places"}
+    light = {*sys.stdlib_module_names, "pipeline.base.errors", "pipeline.base.places"}
     known = {module.name: module for module in modules}
     found, reached = [], ["tasks"]
     for name in reached:  # grows meanwhile

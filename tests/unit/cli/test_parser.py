@@ -19,7 +19,7 @@ from invoke.tasks import task
 import tasks
 from pipeline.base import errors
 from pipeline.base.errors import ExitStatus
-from pipeline.cli import parser, version
+from pipeline.cli import parser, program, version
 from tests import processes
 
 ROOT = Path(__file__).parents[3]
@@ -37,8 +37,8 @@ def main(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(errors.STARTED_AS, "./farm")
 
-    def typed(*words: str, namespace: Collection = tasks.namespace) -> tuple[int, str, str]:
-        status = parser.main(namespace, words)
+    def typed(*words: str, namespace: Collection | None = None) -> tuple[int, str, str]:
+        status = parser.main(namespace or tasks.namespace, words)
         return status, *capsys.readouterr()
 
     return typed
@@ -92,6 +92,23 @@ def test_all_tasks_are_listed(words: list[str], main: Main) -> None:
     status, out, _ = main(*words)
     assert status == ExitStatus.DONE
     assert all(f"\n  {name} " in out for name in NAMES)
+
+
+@pytest.mark.parametrize("words", [[], ["--list"], ["-l"], ["--version"], ["-V"]])
+def test_the_program_answers_as_the_parser_does_and_without_invoke(
+    words: list[str], main: Main
+) -> None:
+    """Importing invoke takes longer than all the rest of `--list`."""
+    code = "import sys, tasks; main(tasks.TASKS, sys.argv[1:]); print('invoke' in sys.modules)"
+    argv = [sys.executable, "-c", f"from pipeline.cli.program import main; {code}", *words]
+    env = {"PYTHONPATH": str(ROOT), errors.STARTED_AS: "./farm"}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == main(*words)[1] + "False\n"
+
+
+def test_the_program_hands_tasks_over(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(tasks.TASKS, ["keygen", "--help"]) == ExitStatus.DONE
+    assert capsys.readouterr().out == main("keygen", "--help")[1]
 
 
 @pytest.mark.parametrize(
