@@ -17,11 +17,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from pipeline.base import command
 from pipeline.base.errors import UsageError
 from pipeline.base.files import sha256_file, write_json
+from pipeline.documents.kit_plan import Earlier, KitPlan, Later
 
 MIB = 1024 * 1024
 EPOCH = 1_700_000_000
@@ -156,19 +156,20 @@ def _their_way(folder: Path) -> tuple[float, int, float, float]:
 def _our_way(folder: Path, processors: int) -> tuple[tuple[float, int, float, float], str]:
     """Return the same of our way, of the delta alone, and the digest of the kit."""
     kit = folder / f"{processors}.iuk"
-
-    def paths(version: str) -> dict[str, Any]:
-        listed = {
-            "ledger": folder / f"{version}.ledger",
-            "partition": folder / f"{version}.partition",
-        }
-        return {"version": version, **{name: os.fspath(path) for name, path in listed.items()}}
-
-    later = {"image": "mini", "architecture": "amd64", "epoch": EPOCH, "compression": "strong"}
-    trees = {"tree": os.fspath(folder / "new"), "files": os.fspath(folder)}
-    plan: dict[str, Any] = {"earlier": paths("old"), "later": {**paths("new"), **later, **trees}}
-    plan |= {"kit": os.fspath(kit), "work": os.fspath(folder / "work"), "proven": True}
-    write_json(folder / "plan.json", {**plan, "processors": processors})
+    earlier = Earlier("old", folder / "old.ledger", folder / "old.partition")
+    later = Later(
+        image="mini",
+        architecture="amd64",
+        version="new",
+        epoch=EPOCH,
+        compression="strong",
+        ledger=folder / "new.ledger",
+        partition=folder / "new.partition",
+        tree=folder / "new",
+        files=folder,
+    )
+    plan = KitPlan(earlier, later, kit, folder / "work", processors, proven=True)
+    write_json(folder / "plan.json", plan.document())
     argv = [sys.executable, "-m", "tools.make_one_kit", os.fspath(folder / "plan.json")]
     output = command.run(argv, timeout_s=TIMEOUT_S, cwd=CHECKOUT)
     status, seconds, own, compressor = map(float, output.text.split())

@@ -3,7 +3,6 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from pipeline.documents.steps import BUILD_FOLDER
 from pipeline.look.causes.facts import Facts
@@ -22,7 +21,7 @@ OTHERS = {
 STATEMENT_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def read_facts(name: str, epoch: int, predicate: Mapping[str, Any]) -> Facts:
+def read_facts(name: str, epoch: int, predicate: Mapping[str, object]) -> Facts:
     """Return what the predicate of an environment's statement says.
 
     Malformed fields become None.
@@ -55,7 +54,7 @@ def read_facts(name: str, epoch: int, predicate: Mapping[str, Any]) -> Facts:
     )
 
 
-def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _mapping(document: Mapping[str, object], key: str) -> Mapping[str, object]:
     value = document.get(key)
     return value if isinstance(value, Mapping) else {}
 
@@ -72,14 +71,14 @@ def _octal(value: object) -> int | None:
         return None
 
 
-def _offset(varied: Mapping[str, Any]) -> str | None:
+def _offset(varied: Mapping[str, object]) -> str | None:
     days, minutes = varied.get("clock_offset_days"), varied.get("clock_offset_minutes", 0)
     if not isinstance(days, int) or not isinstance(minutes, int):
         return None
     return f"{days} days and {minutes} minutes"
 
 
-def _hours(machine: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[int, int] | None:
+def _hours(machine: Mapping[str, object], metadata: Mapping[str, object]) -> tuple[int, int] | None:
     try:
         clock = datetime.strptime(str(machine["clock"]), CLOCK).replace(tzinfo=UTC)
         started, finished = (

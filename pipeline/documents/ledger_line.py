@@ -171,7 +171,7 @@ def _record(document: dict[str, Any]) -> Record:
         raise ValueError(kind)
     get = document.get
     return LedgerEntry(
-        path=_path(document["path"]),
+        path=tree_path(document["path"]),
         type=kind,
         mode=_optional_number(get("mode")),
         uid=_optional_number(get("uid")),
@@ -180,7 +180,7 @@ def _record(document: dict[str, Any]) -> Record:
         size=_optional_number(get("size")),
         sha256=None if get("sha256") is None else _digest(get("sha256")),
         target=None if get("target") is None else _name(get("target")),
-        links=None if get("links") is None else _path(get("links")),
+        links=None if get("links") is None else tree_path(get("links")),
         device=tuple(map(_number, get("device", ()))),
         xattrs={_name(k): _xattr(v) for k, v in get("xattrs", {}).items()},
     )
@@ -193,7 +193,8 @@ def _name(value: object) -> str:
     return value
 
 
-def _path(value: object) -> str:
+def tree_path(value: object) -> str:
+    """Return a path of the tree as it stands in JSON; raise ValueError if it leads elsewhere."""
     path = _name(value)
     if {"", ".", ".."} & set(path.split("/")):
         raise ValueError("no path below the tree")

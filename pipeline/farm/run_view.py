@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pipeline.base import dsse
 from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError
@@ -115,7 +115,7 @@ class FailureView:
     status: int | None
     what: str | None
     detail: str | None
-    machine: Mapping[str, Any]
+    machine: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,10 @@ class StatementView:
     """The payload of `statement.json`, whoever signed it: it is for showing only."""
 
     subject: object
-    predicate: Mapping[str, Any]
+    predicate: Mapping[str, object]
 
     @property
-    def machine(self) -> Mapping[str, Any]:
+    def machine(self) -> Mapping[str, object]:
         """The factors of the build's machine."""
         definition = mapping(self.predicate.get("buildDefinition"))
         return mapping(mapping(definition.get("internalParameters")).get("machine"))
@@ -142,7 +142,7 @@ class StatementView:
         return _text(self._metadata.get("finishedOn"))
 
     @property
-    def _metadata(self) -> Mapping[str, Any]:
+    def _metadata(self) -> Mapping[str, object]:
         return mapping(mapping(self.predicate.get("runDetails")).get("metadata"))
 
 
@@ -306,7 +306,7 @@ class RunView:
         return _seconds(record.get("seconds"))
 
 
-def mapping(value: object) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, object]:
     """Return an object of JSON, or an empty one."""
     return value if isinstance(value, dict) else {}
 
@@ -326,7 +326,7 @@ def read_end(path: Path, limit: int) -> bytes:
         return b""
 
 
-def _read(path: Path) -> RunDocument[Mapping[str, Any]]:
+def _read(path: Path) -> RunDocument[Mapping[str, object]]:
     """Read an object of JSON that has fields."""
     with suppress(OSError):  # a path that cannot be examined is unreadable, not missing
         if not path.exists():
@@ -340,7 +340,7 @@ def _read(path: Path) -> RunDocument[Mapping[str, Any]]:
     return RunDocument(fields)
 
 
-def _records(path: Path) -> Iterator[Mapping[str, Any]]:
+def _records(path: Path) -> Iterator[Mapping[str, object]]:
     """Yield the records of steps in the end of `progress.jsonl`."""
     for line in read_end(path, PROGRESS_BYTES).splitlines():
         if b'"step' in line:
@@ -348,7 +348,7 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
                 yield mapping(parse_json(line))
 
 
-def _verdict(fields: Mapping[str, Any]) -> VerdictView:
+def _verdict(fields: Mapping[str, object]) -> VerdictView:
     reasons = (_text(reason) for reason in _list(fields.get("reasons")))
     differences, artifacts, expected = (
         [mapping(entry) for entry in _list(fields.get(name))]
@@ -364,7 +364,7 @@ def _verdict(fields: Mapping[str, Any]) -> VerdictView:
     )
 
 
-def _artifact(fields: Mapping[str, Any]) -> ArtifactView:
+def _artifact(fields: Mapping[str, object]) -> ArtifactView:
     digest = fields.get("sha256")
     size = whole_number(fields.get("size"))
     return ArtifactView(
@@ -372,7 +372,7 @@ def _artifact(fields: Mapping[str, Any]) -> ArtifactView:
     )
 
 
-def _texts(fields: Mapping[str, Any], *names: str) -> Iterator[str | None]:
+def _texts(fields: Mapping[str, object], *names: str) -> Iterator[str | None]:
     return (_text(fields.get(name)) for name in names)
 
 
@@ -381,7 +381,7 @@ def _text(value: object) -> str | None:
     return str(value) if isinstance(value, str | int | float) else None
 
 
-def _list(value: object) -> list[Any]:
+def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 

@@ -8,7 +8,6 @@ begins: what a hook does to the disk afterwards is noticed. docs/reference/cache
 """
 
 import hashlib
-import json
 import os
 import shutil
 import stat
@@ -17,11 +16,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pipeline.documents.disks import LAYERS_DISK, TREES_DISK
-from pipeline.documents.ledger_line import bytes_of, text_of
+from pipeline.documents.layer_head import SIZE_LIMIT, LayerHead
 from pipeline.documents.machine import Layer
+from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_INFRASTRUCTURE
 from pipeline.documents.steps import LAST_KEPT
 from pipeline.guest.job import disk
@@ -130,18 +130,13 @@ class Keeper:
         paths = sorted(with_folders(change))
         root = os.fsencode(self._tree)
         made = [self._made(os.lstat(os.path.join(root, path)).st_mtime_ns) for path in paths]
-        lists = {
-            "changed": list(map(text_of, paths)),
-            "made": made,
-            "removed": list(map(text_of, change.removed)),
-        }
-        head = json.dumps(lists).encode()
+        head = LayerHead(tuple(paths), tuple(made), change.removed).content()
         with self._device.open("r+b") as file:
             file.seek(self._offset)
             file.write(head)
             file.flush()
             names = b"".join(b"./" + path + b"\0" for path in paths)
-            _tar([*CREATE, *_in(self._tree), *NAMES], stdout=file, input=names)
+            _tar([*CREATE, *_in(self._tree), *NAMES], stdout=file, names=names)
             size = os.lseek(file.fileno(), 0, os.SEEK_CUR) - self._offset
             os.fsync(file.fileno())
         digest = hashlib.sha256()
@@ -174,15 +169,15 @@ def restore(layer: Layer, device: Path, tree: Path, started: int) -> frozenset[i
     try:
         with device.open("rb", buffering=0) as trees:
             os.lseek(trees.fileno(), layer.offset, os.SEEK_SET)
-            lists = json.loads(_exactly(trees, layer.head))
-            changed = [os.path.join(root, bytes_of(path)) for path in lists["changed"]]
-            _remove(os.path.join(root, bytes_of(path)) for path in lists["removed"])
+            head = LayerHead.parse(_exactly(trees, min(layer.head, SIZE_LIMIT)))
+            changed = [os.path.join(root, path) for path in head.changed]
+            _remove(os.path.join(root, path) for path in head.removed)
             _bare(changed)
             _tar([*EXTRACT, *_in(tree), "--warning=no-timestamp"], stdin=trees)
-        made = dict(zip(changed, lists["made"], strict=True))
+        made = dict(zip(changed, head.made, strict=True))
         _shift((path for path in changed if made[path]), started - layer.started)
         return frozenset(os.lstat(path).st_mtime_ns // SECOND for path in changed if not made[path])
-    except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
+    except (OSError, Malformed, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", b"") or b"").decode(errors="replace")
         raise damaged(layer.step, f"{error}\n{said}") from error
 
@@ -230,10 +225,22 @@ def _in(tree: Path) -> tuple[str, ...]:
     return ("--file=-", f"--directory={os.fspath(tree)}")
 
 
-def _tar(argv: Iterable[str], **streams: Any) -> None:
-    """Run tar; raise CalledProcessError if it has anything to say."""
+def _tar(
+    argv: Iterable[str],
+    *,
+    stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
+    names: bytes | None = None,
+) -> None:
+    """Run tar, with `names` as its input if given; raise CalledProcessError if it complains."""
     done = subprocess.run(
-        list(argv), stderr=subprocess.PIPE, env=ENVIRONMENT, check=False, **streams
+        list(argv),
+        stdin=stdin,
+        input=names,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        check=False,
     )
     if done.returncode != 0 or done.stderr:
         raise subprocess.CalledProcessError(done.returncode, "tar", stderr=done.stderr)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pipeline.documents.progress import ALIVE_EVERY_S, LINE_LIMIT, PROGRESS_PORT
 
@@ -32,7 +31,7 @@ class Report:
         self.seconds: dict[str, float] = {}
         threading.Thread(target=self._live, daemon=True).start()
 
-    def send(self, record: str, **fields: Any) -> None:
+    def send(self, record: str, **fields: object) -> None:
         """Send one record; see `protocol` for their kinds."""
         line = json.dumps({"record": record, **fields}, sort_keys=True).encode() + b"\n"
         with self._writing:

@@ -8,7 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import BinaryIO, Protocol
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -26,10 +26,17 @@ class Unreadable(Exception):
     """It is no such archive, or one that goes beyond the limits."""
 
 
+class Readable(Protocol):
+    """What is read some bytes at a time."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most so many bytes, none at the end."""
+
+
 class Unpacked:
     """The bytes of a packed file, in order, counted against the limit."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self.count = 0  # of bytes that were read
 
@@ -66,7 +73,7 @@ def unpacked(packed: BinaryIO, compression: str) -> Iterator[Unpacked]:
         raise Unreadable(str(error) or "it is damaged") from error
 
 
-def open_packed(packed: BinaryIO, compression: str) -> Any:
+def open_packed(packed: BinaryIO, compression: str) -> Readable:
     """Return what reads some bytes at a time, none at the end; it raises one of ERRORS."""
     match compression:
         case "":

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from docker import DockerClient
 from docker.errors import DockerException
@@ -115,7 +114,7 @@ def tree_keys(plan: BuildPlan, ready: Machine) -> TreeKeys:
     return TreeKeys(*(sha256_bytes(json_bytes(parts)) for parts in (of_bootstrap, of_commit)))
 
 
-def _own_packages(plan: BuildPlan) -> dict[str, Any]:
+def _own_packages(plan: BuildPlan) -> dict[str, object]:
     """Return what decides the packages that the image brings itself; most images have none."""
     local = plan.job.local
     if not local:
@@ -243,7 +242,7 @@ def settings(plan: BuildPlan, begun: Sequence[KeptLayer]) -> Settings:
     return Settings(plan.choice.variation.factors(), plan.measure, trees)
 
 
-def _follow(plan: BuildPlan, container: Any, notify: Notify, silence_s: float) -> Record:
+def _follow(plan: BuildPlan, container: Container, notify: Notify, silence_s: float) -> Record:
     console_log = plan.folder / "console.log"
     with (
         console_log.open("wb", buffering=0) as console,

@@ -8,9 +8,10 @@ machine: what it reported of one before the next step began is compared with wha
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from docker import DockerClient
 from docker.errors import NotFound
@@ -116,7 +117,7 @@ class TwoValues:
         )
 
 
-def read_layers(records: Iterable[Mapping[str, Any]]) -> list[ReportedLayer]:
+def read_layers(records: Iterable[Mapping[str, object]]) -> list[ReportedLayer]:
     """Return the layers that a machine reports, up to the first impossible one.
 
     Each step has one, and they lie one after the other on the disk: what ran later cannot replace
@@ -262,7 +263,7 @@ class KeptTrees:
         }
         self._run(script, [], machine, files)
 
-    def _alone(self) -> Any:
+    def _alone(self) -> AbstractContextManager[None]:
         return alone(self.cache / "trees" / f"{self.environment}.lock")
 
     def _run(

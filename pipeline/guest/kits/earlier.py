@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.documents import gpt
+from pipeline.documents.kit_plan import Earlier
 from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.guest.fat import files_below
-from pipeline.guest.kits.kit import Earlier
 from pipeline.guest.kits.squashfs import unpack
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.serial_port import StepFailed

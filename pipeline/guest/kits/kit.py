@@ -28,6 +28,7 @@ from pipeline.documents.kit_control import (
     Control,
     control_bytes,
 )
+from pipeline.documents.kit_plan import Earlier, Later
 from pipeline.documents.ledger_line import parse_entry
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
@@ -42,34 +43,6 @@ from pipeline.guest.media import SQUASHFS_OPTIONS
 from pipeline.guest.serial_port import StepFailed
 
 PIECE = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """The release that a kit begins from: its final ledger and its `.partition`."""
-
-    version: str
-    ledger: Path
-    partition: Path
-
-
-@dataclass(frozen=True)
-class Later:
-    """The release that a kit leads to; `tree` and `files` are folders with its contents.
-
-    `files` holds the system partition, `tree` at least those files that the earlier release has
-    not; both may belong to anyone, as nothing but contents is taken of them.
-    """
-
-    image: str
-    architecture: str
-    version: str
-    epoch: int
-    compression: str
-    ledger: Path
-    partition: Path
-    tree: Path
-    files: Path
 
 
 @dataclass(frozen=True)

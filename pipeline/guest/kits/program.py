@@ -1,45 +1,42 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes one kit outside of the machine: `python3 -m pipeline.guest.kits.program PLAN`.
 
-PLAN is a JSON file: `earlier` and `later` with the fields of `kit.Earlier` and `kit.Later`, `kit`
-and `work`, `processors` and `proven` as `kit.make_kit` takes them. Ends with the status of the
-failure, and with what happened on standard error.
+PLAN is a file that `documents/kit_plan.py` describes. Ends with the status of the failure, and with
+what happened on standard error.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
-from pipeline.guest.kits.kit import Earlier, Later, make_kit
+from pipeline.documents.json_form import parse_json
+from pipeline.documents.kit_plan import KitPlan
+from pipeline.documents.malformed import Malformed
+from pipeline.documents.progress import STATUS_INFRASTRUCTURE
+from pipeline.guest.kits.kit import make_kit
 from pipeline.guest.serial_port import StepFailed
 
-PATHS = {"ledger", "partition", "tree", "files"}
 
-
-def main(plan: Path) -> int:
+def main(path: Path) -> int:
     """Make the kit of a plan; return an exit status of design.md."""
-    asked = json.loads(plan.read_text())
-    earlier, later = Earlier(**_fields(asked["earlier"])), Later(**_fields(asked["later"]))
     try:
+        plan = KitPlan.of(parse_json(path.read_bytes()))
         make_kit(
-            earlier,
-            later,
-            Path(asked["kit"]),
-            Path(asked["work"]),
+            plan.earlier,
+            plan.later,
+            plan.kit,
+            plan.work,
             os.environ,
-            processors=asked["processors"],
-            proven=asked["proven"],
+            processors=plan.processors,
+            proven=plan.proven,
         )
+    except Malformed as error:
+        sys.stderr.write(f"{path}: {error}\n")
+        return STATUS_INFRASTRUCTURE
     except StepFailed as failure:
         sys.stderr.write(f"{failure.detail}\n{failure.what}\n")
         return failure.status
     return 0
-
-
-def _fields(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: Path(value) if name in PATHS else value for name, value in given.items()}
 
 
 if __name__ == "__main__":

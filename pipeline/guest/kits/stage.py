@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.documents.job import Kit
+from pipeline.documents.kit_plan import Earlier, Later
 from pipeline.guest.job import GuestJob
 from pipeline.guest.kits.earlier import earlier_from_image
-from pipeline.guest.kits.kit import Earlier, Later, make_kit
+from pipeline.guest.kits.kit import make_kit
 from pipeline.guest.serial_port import Report
 
 # One kit at work: sqfstar's caches, what unsquashfs queues, and what is kept of two ledgers.

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.base import command, places
 from pipeline.base.disk_room import cannot_write
@@ -29,6 +28,7 @@ from pipeline.base.plain import plain
 from pipeline.base.store import Store
 from pipeline.documents.artifact_names import artifact_names
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.kit_plan import Earlier, KitPlan, Later
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
 from pipeline.kits.install.fat import open_files
@@ -98,45 +98,44 @@ def _plan(
     store: Store,
     work: Path,
     notify: Notify,
-) -> dict[str, Any]:
+) -> KitPlan:
     """Have all that the kit is made from on disk; return what the guest's program is to do."""
 
-    def kept(release: Published, name: str, limit: int) -> str:
+    def kept(release: Published, name: str, limit: int) -> Path:
         if name not in release.files:
             what = f"the release {release.version} has no {name}, which its kits are made from"
             raise InputsUnverified(what, remedy="only the farm can make a kit from its image")
         notify(f"verify {name}")
         location.keep(release, name, store, limit)
-        return os.fspath(store.path(release.files[name]))
+        return store.path(release.files[name])
 
     old, new = earlier.names, later.names
-    start = {
-        "version": earlier.version,
-        "ledger": kept(earlier, old.ledger, LEDGER_LIMIT),
-        "partition": kept(earlier, old.partition, PARTITION_LIST_LIMIT),
-    }
-    end = {
-        "image": later.image,
-        "architecture": later.architecture,
-        "version": later.version,
-        "epoch": later.epoch,
-        "compression": later.job["compression"],
-        "ledger": kept(later, new.ledger, LEDGER_LIMIT),
-        "partition": kept(later, new.partition, PARTITION_LIST_LIMIT),
-        "tree": os.fspath(work / "tree"),
-        "files": os.fspath(work / "files"),
-    }
-    image = Path(kept(later, new.usb_image, IMAGE_LIMIT))
+    start = Earlier(
+        version=earlier.version,
+        ledger=kept(earlier, old.ledger, LEDGER_LIMIT),
+        partition=kept(earlier, old.partition, PARTITION_LIST_LIMIT),
+    )
+    end = Later(
+        image=later.image,
+        architecture=later.architecture,
+        version=later.version,
+        epoch=later.epoch,
+        compression=later.job["compression"],
+        ledger=kept(later, new.ledger, LEDGER_LIMIT),
+        partition=kept(later, new.partition, PARTITION_LIST_LIMIT),
+        tree=work / "tree",
+        files=work / "files",
+    )
+    image = kept(later, new.usb_image, IMAGE_LIMIT)
     notify(f"unpack {new.usb_image}")
     _copy_out(image, work / "files")
     _unpack(work / "files" / "live" / f"{later.version}.squashfs", work / "tree")
-    here = {"processors": os.cpu_count() or 1, "proven": os.geteuid() == 0}
-    return {"earlier": start, "later": end, **here}
+    processors, proven = os.cpu_count() or 1, os.geteuid() == 0
+    return KitPlan(start, end, work / "kit", work / "work", processors, proven)
 
 
-def _run(plan: dict[str, Any], work: Path) -> None:
-    whole = {**plan, "kit": os.fspath(work / "kit"), "work": os.fspath(work / "work")}
-    write_json(work / "plan.json", whole)
+def _run(plan: KitPlan, work: Path) -> None:
+    write_json(work / "plan.json", plan.document())
     for program in ("sqfstar", "unsquashfs"):
         command.find(program)
     argv = [sys.executable, "-m", "pipeline.guest.kits.program", os.fspath(work / "plan.json")]

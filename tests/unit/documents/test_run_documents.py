@@ -10,6 +10,7 @@ import pytest
 from pipeline.documents.inputs import Inputs
 from pipeline.documents.job import Job
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.kit_plan import KitPlan
 from pipeline.documents.machine import Settings
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.source import Source
@@ -29,6 +30,24 @@ PACKAGE: dict[str, object] = {
 }
 WHOLE = {**INPUTS, "packages": [PACKAGE]}
 TIMINGS: dict[str, Any] = {"steps": {"20-bootstrap": 98.2}, "ledger": 1.4, "by_hand": {}}
+KIT_PLAN: dict[str, Any] = {
+    "earlier": {"version": "3.1", "ledger": "/a b/\udcff", "partition": "/p"},
+    "later": {
+        "image": "mini",
+        "architecture": "amd64",
+        "version": "3.3",
+        "epoch": 9,
+        "compression": "fast",
+        "ledger": "/l",
+        "partition": "/p",
+        "tree": "/t",
+        "files": "/f",
+    },
+    "kit": "/k",
+    "work": "/w",
+    "processors": 2,
+    "proven": False,
+}
 MAY_BE_NEGATIVE = ("clock_offset_days", "clock_offset_minutes")
 READERS: list[tuple[Callable[[Any], Any], dict[str, Any]]] = [
     (Source.of, SOURCE),
@@ -39,6 +58,7 @@ READERS: list[tuple[Callable[[Any], Any], dict[str, Any]]] = [
     (Job.of, {**JOB, "local": None}),
     (Timings.of, TIMINGS),
     (Settings.of, machine_settings.DOCUMENT),
+    (KitPlan.of, KIT_PLAN),
 ]
 
 

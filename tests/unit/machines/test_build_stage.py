@@ -36,6 +36,8 @@ from pipeline.machines.trees import KeptLayer
 from tests.machine_settings import SEED, WRITTEN
 from tests.prepared_run import SOURCE, make_farm, make_run
 
+NO_CONTAINER: Any = None
+
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
@@ -569,6 +571,6 @@ def test_the_console_tells_what_an_error_means(
     monkeypatch.setattr(machine, "follow", follow)
     (run.environment("alpha")).mkdir()
     with pytest.raises(kind, match=what) as caught:
-        attempts._follow(plan(run, workspace), None, lambda _: None, 1.0)
+        attempts._follow(plan(run, workspace), NO_CONTAINER, lambda _: None, 1.0)
     assert type(caught.value) is kind
     assert console.decode()[:20] in caught.value.detail or kind is BuildFailed

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.documents.kit_control import Control
+from pipeline.documents.kit_plan import Earlier, Later
 from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
-from pipeline.guest.kits.kit import Earlier, Later, make_kit
+from pipeline.guest.kits.kit import make_kit
 from pipeline.guest.serial_port import StepFailed
 from pipeline.kits.install.format import open_kit
 from tests.random_trees import Node, record, write

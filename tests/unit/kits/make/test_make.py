@@ -18,7 +18,7 @@ import pytest
 from pipeline.base import dsse
 from pipeline.base.errors import Differs, InputsUnverified, SignatureInvalid, UsageError
 from pipeline.base.store import Store
-from pipeline.guest.kits.kit import Earlier, Later
+from pipeline.documents.kit_plan import Earlier, Later
 from pipeline.guest.kits.kit import make_kit as make_in_the_machine
 from pipeline.guest.kits.squashfs import unpack
 from pipeline.kits.install.format import open_kit
