@@ -11,9 +11,8 @@ It draws past `plain_output`, so every text that comes from elsewhere is made `p
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,11 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.base.plain import plain
+from pipeline.documents.progress import NOTE, Record
 
 REFRESH_PER_S = 4
 REPEAT_EVERY_S = 60.0  # a sign of life in a log that nobody can watch redraw itself
-
-Record = Mapping[str, Any]
 
 
 class Display:
@@ -136,18 +134,18 @@ class _Column:
     def take(self, record: Record) -> str | None:
         """Take a record; return a line for a log if it is worth one."""
         now = time.monotonic()
-        kind = record["record"]
+        kind = record.kind
         if kind == "step":
-            self.step, self.step_started, self.reported = plain(str(record.get("step"))), now, now
+            self.step, self.step_started, self.reported = plain(record.step), now, now
             return f"{self.name}: {self.step} …"
         if kind == "step-done":
             self.done.append((self.step, now - self.step_started))
             return f"{self.name}: {self.step} took {now - self.step_started:.0f} s"
-        if kind in ("note", "failed"):
-            self.last = plain(str(record.get("line") or record.get("what")))
+        if kind in (NOTE, "failed"):
+            self.last = plain(record.line or record.what)
             return f"{self.name}: {self.last}"
         if kind == "log":
-            self.last = plain(str(record.get("line")))
+            self.last = plain(record.line)
         if now - self.reported > REPEAT_EVERY_S:
             self.reported = now
             return f"{self.name}: {self.step}, {now - self.step_started:.0f} s: {self.last}"

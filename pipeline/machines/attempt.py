@@ -23,12 +23,13 @@ from pipeline.documents.disks import (
 )
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.machine import Settings, TreePlan
+from pipeline.documents.progress import Record
 from pipeline.documents.statement import DRAWN
 from pipeline.farm.workspace import Workspace
 from pipeline.machines import accelerator, builder, engine, machine, output, repository
 from pipeline.machines import host as hosts
 from pipeline.machines.host import AskMirrors
-from pipeline.machines.machine import Machine, Record
+from pipeline.machines.machine import Machine
 from pipeline.machines.plan import BuildPlan, guest_files
 from pipeline.machines.trees import KeptLayer, KeptTrees, TreeKeys, TwoValues, read_layers
 
@@ -67,14 +68,14 @@ def attempt(
     Engine unless `keep`. Raise the error that the machine reports, or InfrastructureFailed.
     """
     if engine.sweep(client, plan.run.id, plan.environment):
-        notify({"record": "note", "line": "removed what a broken attempt had left on the engine"})
+        notify(Record.note("removed what a broken attempt had left on the engine"))
     with ExitStack() as stack:
         if not keep:
             stack.callback(engine.sweep, client, plan.run.id, plan.environment)
         ready = _prepare(client, plan, workspace, ask_mirrors, notify)
         started = at or machine.now()
         if keep:
-            notify({"record": "note", "line": f"container and volume {ready.name} will be kept"})
+            notify(Record.note(f"container and volume {ready.name} will be kept"))
         container = machine.create(client, ready, ready.argv(started))
         trees = KeptTrees(client, plan.environment, plan.run.id, ready.host_image, workspace.cache)
         keys = tree_keys(plan, ready)
@@ -129,7 +130,7 @@ def _without_at_worst(notify: Notify) -> Iterator[None]:
     try:
         yield
     except (InfrastructureFailed, DockerException) as error:
-        notify({"record": "note", "line": f"kept trees are of no use now: {error}"})
+        notify(Record.note(f"kept trees are of no use now: {error}"))
 
 
 def _run(
@@ -145,13 +146,13 @@ def _run(
     records: list[Record] = []
 
     def take(record: Record) -> None:
-        if record["record"] in ("layer", "damaged"):
+        if record.kind in ("layer", "damaged"):
             records.append(record)
         else:
             notify(record)
 
     def keep_trees() -> list[TwoValues]:
-        reported = read_layers(record for record in records if record["record"] == "layer")
+        reported = read_layers(record.fields for record in records if record.kind == "layer")
         if not plan.course.keep or not reported:
             return []
         steps = [*(layer.step for layer in begun), *(layer.step for layer in reported)]
@@ -165,7 +166,7 @@ def _run(
         keep_trees()
         raise
     except InfrastructureFailed:
-        if begun and any(record["record"] == "damaged" for record in records):
+        if begun and any(record.kind == "damaged" for record in records):
             trees.drop(begun[0].key, container)
         raise
     return done, keep_trees()
@@ -179,10 +180,10 @@ def _prepare(
     notify: Notify,
 ) -> Machine:
     """Make what the machine runs on: container host, builder, accelerator."""
-    notify({"record": "step", "step": "container host"})
+    notify(Record("step", "container host"))
     image, made = hosts.ensure(client, plan.host, ask_mirrors)
-    notify({"record": "note", "line": f"container host {'made' if made else 'is there'}"})
-    notify({"record": "step", "step": "builder"})
+    notify(Record.note(f"container host {'made' if made else 'is there'}"))
+    notify(Record("step", "builder"))
     packages = plan.packages("builder")
     recipe = builder.Recipe(
         plan.environment,
@@ -195,9 +196,9 @@ def _prepare(
         fresh=plan.run.request().tag is not None,  # caches are never used for a release
     )
     ready, made = builder.ensure(client, recipe, workspace.store, workspace.cache)
-    notify({"record": "note", "line": f"builder {'made' if made else 'is there'}"})
+    notify(Record.note(f"builder {'made' if made else 'is there'}"))
     chosen = accelerator.choose(client, image, ready.volume, workspace.cache)
-    notify({"record": "step", "step": f"machine ({chosen.name})"})
+    notify(Record("step", f"machine ({chosen.name})"))
     entry, variation = plan.choice.entry, plan.choice.variation
     vary = plan.run.request().vary
     return Machine(plan.run.id, plan.environment, image, ready, chosen, entry, variation, vary)

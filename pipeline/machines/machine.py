@@ -31,11 +31,11 @@ from pipeline.documents.progress import (
     LINE_LIMIT,
     PROGRESS_PORT,
     RECORD_LIMIT,
-    RECORDS,
     SCRATCH_FULL,
     STATUS_BUILD_FAILED,
     STATUS_INFRASTRUCTURE,
     STATUS_INPUTS,
+    Record,
 )
 from pipeline.farm.config import EnvironmentEntry, Variation, Vary
 from pipeline.machines import engine
@@ -85,8 +85,6 @@ LAST_WORDS = {
     "Out of memory: Killed process": OUT_OF_MEMORY,
     "Kernel panic": "panicked",
 }
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -214,7 +212,7 @@ def follow(
     Both files get what the machine says, within limits. Raise the error that the machine reports,
     or InfrastructureFailed if it hangs, panics, floods its ports or ends without a word.
     """
-    last: Record = {}
+    last: Record | None = None
     reader = _Records()
     received = 0
     with closing(_pieces(container, silence_s)) as pieces:
@@ -226,40 +224,37 @@ def follow(
                 console.write(piece)
                 continue
             for record, line in reader.feed(piece):
-                if record["record"] == "log":
+                if record.kind == "log":
                     console.write(_logged(record))
-                elif record["record"] in ("done", "failed"):
+                elif record.kind in ("done", "failed"):
                     last = record
                 records.write(line)
                 notify(record)
     status = engine.wait(container, END_S)
-    if last.get("record") == "done" and status == 0:
+    if last and last.kind == "done" and status == 0:
         return last
     raise _failure(last, status)
 
 
 def facts(done: Record) -> dict[str, str]:
     """Return what a machine's `done` record says of it: some short texts by name."""
-    stated = done.get("facts")
+    stated = done.fields.get("facts")
     pairs = list(stated.items())[:FACTS_LIMIT] if isinstance(stated, dict) else []
     return {plain(name, limit=40): plain(str(value), limit=200) for name, value in pairs}
 
 
 def _logged(record: Record) -> bytes:
-    line = str(record.get("line"))[:LINE_LIMIT]
-    return line.encode(errors="backslashreplace") + b"\n"
+    return record.line[:LINE_LIMIT].encode(errors="backslashreplace") + b"\n"
 
 
-def _failure(last: Record, status: int | None) -> TwinbuildError:
-    if last.get("record") != "failed":
+def _failure(last: Record | None, status: int | None) -> TwinbuildError:
+    if last is None or last.kind != "failed":
         return InfrastructureFailed(f"the machine ended without a result (QEMU's status {status})")
-    stated = last.get("status")
-    kind = FAILURES.get(stated, InfrastructureFailed) if isinstance(stated, int) else None
-    kind = kind or InfrastructureFailed
-    what = plain(str(last.get("what")))
-    detail = "\n".join(plain(line) for line in str(last.get("detail"))[:10000].splitlines())
+    kind = FAILURES.get(last.status or 0, InfrastructureFailed)
+    what = plain(last.what)
+    detail = "\n".join(plain(line) for line in last.detail[:10000].splitlines())
     remedy = FULL_REMEDY if SCRATCH_FULL in what else ""
-    return kind(f"step {plain(str(last.get('step')))}: {what}", remedy=remedy, detail=detail)
+    return kind(f"step {plain(last.step)}: {what}", remedy=remedy, detail=detail)
 
 
 def last_words(console: Path) -> tuple[str | None, str]:
@@ -282,15 +277,14 @@ class _Records:
         """Yield the records that are complete now, each with the line to keep of it."""
         for line in self._lines(piece):
             try:
-                record = parse_json(line)
-                known = record["record"] in RECORDS
+                document = parse_json(line)
+                record = Record.of(document)
                 # NaN is no JSON; what is nested too deeply for this must not break readers either.
-                kept = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
-            except (ValueError, TypeError, KeyError, RecursionError):
-                known = False
-            if not known:
-                raise InfrastructureFailed(f"the machine sent a malformed record: {line[:200]!r}")
-            self._steps += record["record"] == "step"
+                kept = json.dumps(document, sort_keys=True, allow_nan=False).encode() + b"\n"
+            except (ValueError, RecursionError) as error:
+                what = f"the machine sent a malformed record: {line[:200]!r}"
+                raise InfrastructureFailed(what) from error
+            self._steps += record.kind == "step"
             if self._steps > STEPS_LIMIT:
                 raise InfrastructureFailed(f"the machine reports more than {STEPS_LIMIT} steps")
             yield record, kept

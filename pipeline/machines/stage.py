@@ -13,12 +13,12 @@ from pipeline.base.files import read_json, sha256_bytes, sha256_file, write_json
 from pipeline.documents import statement
 from pipeline.documents.disks import ARTIFACTS
 from pipeline.documents.json_form import json_bytes
+from pipeline.documents.progress import Record
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
 from pipeline.machines import builder, engine, machine
 from pipeline.machines.attempt import Attempt, attempt
 from pipeline.machines.host import AskMirrors
-from pipeline.machines.machine import Record
 from pipeline.machines.plan import BuildPlan, make_plan
 from pipeline.machines.trees import FORMAT
 
@@ -51,9 +51,9 @@ def run_build(
         pinned = _pinned_key(plan, workspace)
         reason = run.why_again(stage, reads) or _why_not_signed(plan, pinned)
         if reason is None:
-            notify({"record": "note", "line": "complete, nothing to do"})
+            notify(Record.note("complete, nothing to do"))
             return
-        notify({"record": "note", "line": reason})
+        notify(Record.note(reason))
         (plan.folder / "failure.json").unlink(missing_ok=True)
         (plan.folder / "statement.json").unlink(missing_ok=True)
         write_json(plan.folder / "job.json", plan.job.document())
@@ -67,7 +67,7 @@ def run_build(
                 client, plan, workspace, ask_mirrors, notify, keep=keep, silence_s=silence_s
             )
         for contradiction in result.two_values:
-            notify({"record": "note", "line": str(contradiction)})
+            notify(Record.note(str(contradiction)))
         run.complete(stage, reads, _state(plan, result))
 
 

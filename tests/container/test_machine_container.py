@@ -14,6 +14,7 @@ from docker import DockerClient
 from docker.errors import NotFound
 
 from pipeline.base.errors import ExitStatus, InfrastructureFailed
+from pipeline.documents.progress import Record
 from pipeline.machines import engine, machine
 from pipeline.machines.machine import Machine
 from tests.container.broken_engine import cut_engine
@@ -42,7 +43,7 @@ def start(client: DockerClient, made: Machine, script: str, inputs: bytes = b"in
     return container
 
 
-def follow(container: Any, **more: Any) -> tuple[machine.Record, str, str]:
+def follow(container: Any, **more: Any) -> tuple[Record, str, str]:
     console, records = io.BytesIO(), io.BytesIO()
     done = machine.follow(container, console, records, lambda _: None, **more)
     return done, console.getvalue().decode(), records.getvalue().decode()
@@ -86,8 +87,8 @@ stat -c '%n %s' /machine/work/*.raw
 def test_what_runs_in_it_sees_that(client: DockerClient, machine_of_run: Machine) -> None:
     container = start(client, machine_of_run, f"({LOOK}) >&2; {DONE}", b"what went in\n")
     done, console, records = follow(container)
-    assert done == {"record": "done", "facts": {}}
-    assert json.loads(records) == done
+    assert done.fields == {"record": "done", "facts": {}}
+    assert json.loads(records) == done.fields
     nothing = "0" * 16
     assert console.splitlines() == [
         "65534 65534 65534",
@@ -148,7 +149,7 @@ def test_a_container_that_vanishes(
     container = start(client, machine_of_run, f"{ALIVE}; sleep 600")
     console = io.BytesIO()
 
-    def sweep(_: machine.Record) -> None:
+    def sweep(_: Record) -> None:
         engine.sweep(client, run_id, "alpha")
 
     with pytest.raises((InfrastructureFailed, NotFound)):  # as when a run is interrupted

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from pipeline.base import display as module
 from pipeline.base.display import Display
+from pipeline.documents.progress import Record
 
 
 class Clock:
@@ -56,14 +57,14 @@ def test_a_log_gets_a_line_a_step(clock: Clock) -> None:
     display = log()
     take = display.tell("alpha")
     with display.watch():
-        take({"record": "step", "step": "20-bootstrap"})
+        take(Record("step", step="20-bootstrap"))
         clock.now += 42
-        take({"record": "log", "line": "Setting up bash"})
-        take({"record": "alive"})
-        take({"record": "step-done", "step": "20-bootstrap", "seconds": 1})
-        take({"record": "note", "line": "builder made"})
-        take({"record": "failed", "what": "hook x failed", "status": 3})
-        take({"record": "done", "facts": {}})
+        take(Record("log", line="Setting up bash"))
+        take(Record("alive"))
+        take(Record("step-done", step="20-bootstrap"))
+        take(Record.note("builder made"))
+        take(Record("failed", what="hook x failed", status=3))
+        take(Record("done"))
     assert shown(display).splitlines() == [
         "alpha: 20-bootstrap …",
         "alpha: 20-bootstrap took 42 s",
@@ -75,10 +76,10 @@ def test_a_log_gets_a_line_a_step(clock: Clock) -> None:
 def test_a_long_step_gives_signs_of_life(clock: Clock) -> None:
     display = log()
     take = display.tell("beta")
-    take({"record": "step", "step": "70-squashfs"})
+    take(Record("step", step="70-squashfs"))
     for _ in range(130):
         clock.now += 1
-        take({"record": "log", "line": "packing"})
+        take(Record("log", line="packing"))
     lines = shown(display).splitlines()[1:]
     assert lines == ["beta: 70-squashfs, 61 s: packing", "beta: 70-squashfs, 122 s: packing"]
 
@@ -92,13 +93,13 @@ def test_nothing_that_is_shown_steers_the_terminal(make: Any) -> None:
     take = display.tell("alpha")
     with display.watch():
         for record in (
-            {"record": "step", "step": HOSTILE},
-            {"record": "log", "line": HOSTILE},
-            {"record": "note", "line": HOSTILE},
-            {"record": "failed", "what": HOSTILE},
-            {"record": "step", "step": None},
-            {"record": "log"},
-            {"record": "step-done"},
+            Record("step", step=HOSTILE),
+            Record("log", line=HOSTILE),
+            Record.note(HOSTILE),
+            Record("failed", what=HOSTILE),
+            Record.of({"record": "step", "step": None}),
+            Record("log"),
+            Record("step-done"),
         ):
             take(record)
     display.say(HOSTILE)
@@ -112,11 +113,11 @@ def test_a_terminal_shows_the_environments_side_by_side(clock: Clock) -> None:
     tell = {name: display.tell(name) for name in ("alpha", "beta")}
     with display.watch():
         for take in tell.values():
-            take({"record": "step", "step": "10-inputs"})
+            take(Record("step", step="10-inputs"))
             clock.now += 7
-            take({"record": "step-done", "step": "10-inputs"})
-            take({"record": "step", "step": "20-bootstrap"})
-        tell["alpha"]({"record": "log", "line": "Setting up bash"})
+            take(Record("step-done", step="10-inputs"))
+            take(Record("step", step="20-bootstrap"))
+        tell["alpha"](Record("log", line="Setting up bash"))
         display.console.print(display)
     lines = shown(display).splitlines()
     assert any("alpha" in line and "beta" in line for line in lines)
@@ -131,7 +132,7 @@ def test_environments_may_come_while_it_is_shown() -> None:
 
     def come(first: int) -> None:
         for number in range(first, first + 40):
-            display.tell(f"e{number}")({"record": "step", "step": "x"})
+            display.tell(f"e{number}")(Record("step", step="x"))
 
     threads = [threading.Thread(target=come, args=(n * 40,)) for n in range(2)]
     with display.watch():
@@ -150,7 +151,7 @@ def test_lines_of_two_threads_do_not_mix() -> None:
 
     def talk(take: Any) -> None:
         for _ in range(200):
-            take({"record": "note", "line": "x" * 50})
+            take(Record.note("x" * 50))
 
     threads = [threading.Thread(target=talk, args=(take,)) for take in takes]
     for thread in threads:
@@ -192,9 +193,9 @@ def test_plain_progress_moves_no_cursor(
     display = Display(Console(file=io.StringIO(), force_terminal=True, width=80))
     take = display.tell("alpha")
     with display.watch():
-        take({"record": "step", "step": "20-bootstrap"})
+        take(Record("step", step="20-bootstrap"))
         clock.now += 42
-        take({"record": "step-done", "step": "20-bootstrap"})
+        take(Record("step-done", step="20-bootstrap"))
     with display.bar("packages") as progress:
         progress(0, 600 * 2**20)
         clock.now += module.REPEAT_EVERY_S + 1
@@ -218,8 +219,8 @@ def test_no_color_is_honoured(asked: bool, monkeypatch: pytest.MonkeyPatch) -> N
     take = display.tell("alpha")
     with display.watch(), display.bar("packages") as progress:
         progress(1, 2)
-        take({"record": "step", "step": "10-inputs"})
-        take({"record": "step-done", "step": "10-inputs"})
+        take(Record("step", step="10-inputs"))
+        take(Record("step-done", step="10-inputs"))
         display.console.print(display)
     assert "✓ 10-inputs" in shown(display)  # a sign beside the colour
     assert bool(COLOUR.search(shown(display))) is not asked

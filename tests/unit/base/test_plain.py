@@ -30,6 +30,7 @@ from pipeline.base.files import json_text
 from pipeline.base.plain import PlainStream, plain, plain_lines, plain_output
 from pipeline.cli import overview
 from pipeline.cli.task import farm_task
+from pipeline.documents.progress import Record
 from pipeline.farm.run import Run
 
 ROOT = Path(__file__).parents[3]
@@ -171,7 +172,7 @@ def test_what_a_build_says_while_it_runs(terminal: bool) -> None:
     take = display.tell(f"alpha{EVIL}")
     with display.watch():
         for kind in RECORDS:
-            take({"record": kind, "step": EVIL, "line": EVIL, "what": EVIL})
+            take(Record(kind, step=EVIL, line=EVIL, what=EVIL))
         display.say(EVIL)
     with display.bar(f"[bold]{{task.nothing}} {EVIL}") as progress:
         progress(1, 2)

@@ -31,6 +31,7 @@ from pipeline.documents.dsse import IN_TOTO
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.kit_control import read_control
 from pipeline.documents.malformed import Malformed
+from pipeline.documents.progress import Record
 from pipeline.documents.upgrade_description import read_description
 from pipeline.documents.upgrade_renewal import read_renewal
 from pipeline.farm.run import Request, Run
@@ -93,7 +94,7 @@ READERS: dict[str, Callable[[Any], object]] = {
     "job": lambda d: published.describe("1", d if isinstance(d, dict) else {}, {}),
     "request": Request.of,
     "ledger": lambda d: ledger.parse(json.dumps(d).encode()),
-    "facts": lambda d: machine.facts(d if isinstance(d, dict) else {}),
+    "facts": lambda d: machine.facts(Record("done", fields=d if isinstance(d, dict) else {})),
     "record": lambda d: list(machine._Records().feed(json.dumps(d).encode() + b"\n")),
 }
 

@@ -65,8 +65,8 @@ def test_a_long_record_arrives_whole(reporter: Report, port: Port) -> None:
     reporter.send("failed", detail="ü" * 30_000, what="x")
     reporter.send("alive")
     read = [record for record, _ in _Records().feed(port.sent)]
-    assert [record["record"] for record in read] == ["failed", "alive"]
-    assert len(read[0]["detail"]) == 30_000
+    assert [record.kind for record in read] == ["failed", "alive"]
+    assert len(read[0].detail) == 30_000
 
 
 def test_all_that_is_sent_is_known_outside(reporter: Report, port: Port) -> None:

@@ -22,6 +22,7 @@ from pipeline.base.errors import (
 from pipeline.base.files import alone, read_json, write_json
 from pipeline.documents.disks import LOCK, REPOSITORY, SOURCE_TAR
 from pipeline.documents.machine import Factor, Settings
+from pipeline.documents.progress import Record
 from pipeline.documents.source import EARLIEST
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace
@@ -56,8 +57,8 @@ def run(workspace: Workspace) -> Run:
     return make_run(workspace)
 
 
-def build(run: Run, workspace: Workspace, environment: str = "alpha") -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = []
+def build(run: Run, workspace: Workspace, environment: str = "alpha") -> list[Record]:
+    records: list[Record] = []
 
     def no_mirrors() -> Mirrors:
         pytest.fail("it asked for mirrors")
@@ -363,7 +364,7 @@ def test_a_complete_build_does_nothing_and_says_so(run: Run, workspace: Workspac
     statement = run.environment("alpha") / "statement.json"
     write_json(statement, {})
     run.complete("build-alpha", reads(run, workspace), [statement])
-    assert build(run, workspace) == [{"record": "note", "line": "complete, nothing to do"}]
+    assert build(run, workspace) == [Record.note("complete, nothing to do")]
     statement.write_text("{}")
     with pytest.raises(InfrastructureFailed):
         build(run, workspace)
@@ -409,18 +410,16 @@ def test_a_tag_is_built_again_when_farm_yaml_pins_another_key(
     old, new = tmp_path / "old.pem", tmp_path / "alpha.pem"
     public = dsse.make_key(old)
     complete(run, workspace, old)
-    assert build(run, workspace) == [{"record": "note", "line": "complete, nothing to do"}]
+    assert build(run, workspace) == [Record.note("complete, nothing to do")]
     pinned = pinning(workspace, public)  # by the machine that has built, or by this one
-    assert build(run, pinned) == [{"record": "note", "line": "complete, nothing to do"}]
-    records: list[dict[str, Any]] = []
+    assert build(run, pinned) == [Record.note("complete, nothing to do")]
+    records: list[Record] = []
     rotated = pinning(workspace, dsse.public_hex(dsse.load_key(new)))
     with pytest.raises(InfrastructureFailed):  # there is no Engine here
         stage.run_build(
             run, rotated, "alpha", lambda: pytest.fail("mirrors"), notify=records.append
         )
-    assert records == [
-        {"record": "note", "line": "its statement is not by the key that farm.yaml pins"}
-    ]
+    assert records == [Record.note("its statement is not by the key that farm.yaml pins")]
 
 
 def test_a_tag_is_not_built_where_the_pinned_key_is_not(

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.base.errors import BuildFailed, InfrastructureFailed, InputsUnverified, TwinbuildError
-from pipeline.documents.progress import RECORD_LIMIT, RECORDS
+from pipeline.documents.progress import RECORD_LIMIT, RECORDS, Record
 from pipeline.farm.config import EnvironmentEntry, Variation, load_environment
 from pipeline.machines import machine
 from pipeline.machines.accelerator import TCG, Accelerator
@@ -72,9 +72,9 @@ def line(**record: Any) -> bytes:
 
 def follow(
     *pieces: bytes | tuple[bytes, bytes], status: int = 0, silence_s: float = 20.0
-) -> tuple[machine.Record, bytes, bytes, list[machine.Record]]:
+) -> tuple[Record, bytes, bytes, list[Record]]:
     console, records = io.BytesIO(), io.BytesIO()
-    notes: list[machine.Record] = []
+    notes: list[Record] = []
     speaker = Speaker([s if isinstance(s, tuple) else (s, b"") for s in pieces], status)
     before = threading.active_count()
     try:
@@ -95,10 +95,10 @@ def test_what_it_says_is_kept_and_passed_on() -> None:
     done, console, records, notes = follow(
         (b"", b"booting\r\n"), stream[:30], stream[30:] + line(**DONE)
     )
-    assert done == DONE
+    assert done.fields == DONE
     assert console == "booting\r\nunpacking …\n".encode()
-    assert [json.loads(record) for record in records.splitlines()] == notes
-    assert [record["record"] for record in notes] == ["step", "log", "done"]
+    assert [json.loads(record) for record in records.splitlines()] == [r.fields for r in notes]
+    assert [record.kind for record in notes] == ["step", "log", "done"]
 
 
 @pytest.mark.parametrize("status", [1, 127, 137])
@@ -198,7 +198,7 @@ def test_a_record_in_pieces_of_a_byte_takes_no_longer_than_its_length() -> None:
     reader = machine._Records()
     began = time.process_time()
     found = [kept for byte in whole for kept in reader.feed(bytes([byte]))]
-    assert [record["line"] for record, _ in found] == ["x" * 300_000]
+    assert [record.line for record, _ in found] == ["x" * 300_000]
     assert time.process_time() - began < 5
 
 
@@ -239,7 +239,7 @@ def test_a_full_disk_is_not_taken_for_silence(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_error_of_the_listener_frees_the_reader() -> None:
-    def fails(_: machine.Record) -> None:
+    def fails(_: Record) -> None:
         raise RuntimeError
 
     speaker = Speaker([(line(record="alive"), b"")] * 5000, HANGS)
@@ -294,11 +294,12 @@ def test_whatever_it_says_ends_in_a_result_or_an_error_of_ours(lines: list[bytes
 
 @pytest.mark.parametrize("facts", [None, "text", 3, ["a", "b"], [["a", "b"]], True])
 def test_facts_of_another_shape_are_none(facts: object) -> None:
-    assert machine.facts({"record": "done", "facts": facts}) == {}
+    assert machine.facts(Record("done", fields={"facts": facts})) == {}
 
 
 def test_facts_are_few_and_short() -> None:
-    found = machine.facts({"facts": {f"{n} " * 100: {"x": "y" * 1000} for n in range(1000)}})
+    many = {f"{n} " * 100: {"x": "y" * 1000} for n in range(1000)}
+    found = machine.facts(Record("done", fields={"facts": many}))
     assert len(found) == machine.FACTS_LIMIT
     assert all(len(name) <= 40 and len(text) <= 200 for name, text in found.items())
 

@@ -11,6 +11,7 @@ from pipeline.base import dsse
 from pipeline.base.files import sha256_file, write_json
 from pipeline.compare.verdict import run_compare
 from pipeline.documents.disks import LEDGER
+from pipeline.documents.progress import Record
 from pipeline.documents.statement import BYPRODUCTS
 from pipeline.farm.config import Farm
 from pipeline.farm.run import Run
@@ -61,7 +62,7 @@ def build(run: Run, workspace: Workspace, name: str) -> None:
     digests = {path: sha256_file(plan.folder / path) for path in handed}
     parts = (Builder("volume", {"kernel": "6"}), TCG, plan.choice.entry, plan.choice.variation)
     machine = Machine(run.id, name, "sha256:host", *parts, run.request().vary)
-    done = {"record": "done", "facts": {"kernel": "6"}}
+    done = Record.of({"record": "done", "facts": {"kernel": "6"}})
     stage._state(plan, Attempt(machine, began, done, digests, (), ()))
 
 
