@@ -339,7 +339,8 @@ def test_doctor_finds_the_placeholder_and_makes_trial_signatures(
     )
     (workspace.checkout / "farm.yaml").write_text(farm)
     placeholder = TagPolicy(signers=[PLACEHOLDER])
-    monkeypatch.setattr(doctor, "load_farm", lambda _: with_keys(workspace, tags=placeholder).farm)
+    unkeyed = with_keys(workspace, tags=placeholder)
+    monkeypatch.setattr(doctor, "open_workspace", lambda _: unkeyed)
     monkeypatch.setattr(doctor, "engine_version", lambda _: "fine")
     monkeypatch.setattr(doctor, "reach", lambda *_: "fine")
     found = {finding.name: finding for finding in doctor.examine(workspace.checkout)}
@@ -352,7 +353,7 @@ def test_doctor_finds_the_placeholder_and_makes_trial_signatures(
     assert not found["git signing"].ok
 
     let_decide(with_keys(workspace, renewal="0" * 64), monkeypatch)
-    monkeypatch.setattr(doctor, "load_farm", lambda _: workspace.farm)
+    monkeypatch.setattr(doctor, "open_workspace", lambda _: workspace)
     found = {finding.name: finding for finding in doctor.examine(workspace.checkout)}
     assert "farm.yaml here differs" in found["policy"].text
     assert all(found[name].ok for name in ("policy", "signers", "git signing", "renewal key"))
