@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def default_cache() -> Path:
-    """Return the folder of what can be made again: `TWINBUILD_CACHE`, or in the user's cache."""
+    """Return the cache folder: `TWINBUILD_CACHE`, or `twinbuild` in the user's cache."""
     configured = os.environ.get("TWINBUILD_CACHE")
     if configured:
         return Path(configured).absolute()

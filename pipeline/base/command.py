@@ -3,7 +3,7 @@
 
 Programs get an argument list (never a shell line), an environment made from scratch, a fixed umask,
 no standard input unless it is given, and a time limit. Outside the guest no other module imports
-`subprocess`; a test keeps it so.
+`subprocess`; a test enforces it.
 """
 
 import contextlib
@@ -83,7 +83,7 @@ _starting = threading.Lock()  # so that what is being started is not overlooked
 
 
 def stop_all() -> None:
-    """End every program that runs now, in whichever thread: its caller gets the failure."""
+    """End every program that runs now, in any thread: its caller gets the failure."""
     with _starting:
         running = list(_running)
     for process in running:
@@ -170,7 +170,7 @@ def run_until(
 ) -> re.Match[bytes]:
     """Run a program until `words` are in its output, which goes to `log`; stop it, return them.
 
-    Raise `failure` if it ends without them, or does not say them within `timeout_s` seconds.
+    Raise `failure` if it ends without them, or does not print them within `timeout_s` seconds.
     """
     arguments = [os.fspath(argument) for argument in argv]
     deadline = time.monotonic() + timeout_s
@@ -198,7 +198,7 @@ def beside(
     env: Mapping[str, str] | None = None,
     failure: type[TwinbuildError] = InfrastructureFailed,
 ) -> Iterator[None]:
-    """Run a program that tidies up after this process, however this one ends.
+    """Run a program that cleans up after this process, however this one ends.
 
     It writes the line "ready" and then reads its standard input, which ends when the block ends or
     this process dies, by SIGKILL too. It has a session of its own, so that what ends this process
@@ -229,7 +229,7 @@ def beside(
 
 
 def _read_until_ready(process: subprocess.Popen[bytes]) -> bytes:
-    """Return what a program prints up to its line "ready", its end, or the end of patience."""
+    """Return what a program prints up to its line "ready", its end, or the time limit."""
     printed, deadline = b"", time.monotonic() + BESIDE_S
     if process.stdout is None:
         return printed
@@ -272,7 +272,7 @@ def _start(
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[int]:
-    """Give a file to write to, or a pipe where there is no path."""
+    """Yield a file to write to, or a pipe if there is no path."""
     if path is None:
         yield subprocess.PIPE
         return
@@ -281,11 +281,11 @@ def _opened(path: Path | None) -> Iterator[int]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the program and what it started: politely first, for certain afterwards."""
+    """End the program and what it started: by SIGTERM first, then by SIGKILL."""
     _signal(process, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(TERMINATE_GRACE_S)
-    _signal(process, signal.SIGKILL)  # for what it started and left, which may hold the pipe
+    _signal(process, signal.SIGKILL)  # for children that it left behind, which may hold the pipe
     process.communicate()
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Says why something could not be written: the path, and of a full disk what fills it.
+"""Says why something could not be written: the path, and, if the disk is full, what fills it.
 
-The one place that words it. What the farm keeps on that file system (the parts of the cache, runs,
-what is published, snapshots) is measured only now, when something has failed.
+The one place with these messages. What the farm keeps on that file system (the parts of the cache,
+runs, published releases, snapshots) is measured only now, when something has failed.
 """
 
 import errno
@@ -19,13 +19,13 @@ from pipeline.base.errors import InfrastructureFailed, command_line
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SAID = "No space left on device"  # by programs, in the locale that they are given
 MIB = 1024 * 1024
-# Below the farm; `farm.yaml` may have releases elsewhere, and then they are not ours to name.
+# Below the farm; releases may be elsewhere by `farm.yaml`, and are not named then.
 KEPT = ("runs", "public", "snapshots")
 UNKNOWN = "a file"
 
 
 def no_room(error: BaseException) -> bool:
-    """Tell whether it is a disk, a quota or a limit of the process that lets nothing be written."""
+    """Tell whether an error means a full disk, a quota or a file size limit of the process."""
     if not isinstance(error, OSError):
         return False
     return error.errno in FULL or (error.errno == errno.EFBIG and error.filename is None)
@@ -34,7 +34,7 @@ def no_room(error: BaseException) -> bool:
 def cannot_write(
     error: OSError, where: str | os.PathLike[str] | BinaryIO | None = None
 ) -> InfrastructureFailed:
-    """Return what tells of a failed write to a path or an open file; else the error names it."""
+    """Return the error for a failed write to a path or file, by default the path in `error`."""
     path = _path(error, where)
     what = f"cannot write {path or UNKNOWN}: {error.strerror or error}"
     if error.errno not in FULL:
@@ -44,7 +44,7 @@ def cannot_write(
 
 
 def program_found_no_room(program: str, detail: str) -> InfrastructureFailed:
-    """Return what tells of a program that found a disk full; `detail` is what it printed."""
+    """Return the error for a program that found a disk full; `detail` is its output."""
     room, remedy = _filled(_fullest())
     return InfrastructureFailed(f"{program}: {SAID}: {room}", remedy=remedy, detail=detail)
 
@@ -61,7 +61,7 @@ def _path(error: OSError, where: str | os.PathLike[str] | BinaryIO | None) -> Pa
 
 
 def _filled(path: Path) -> tuple[str, str]:
-    """Say how full the file system of a path is and what of ours is on it; and what to do."""
+    """Return how full the file system of a path is, what of ours is on it, and what to do."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     space, device = os.statvfs(there), there.stat().st_dev
     free, whole = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
@@ -77,12 +77,12 @@ def _filled(path: Path) -> tuple[str, str]:
     if sizes.get(places.farm / "runs"):
         ways.append(f"{command_line('clean')} removes old runs")
     if most.parent == default_cache():
-        ways.append(f"remove {most}, as what is needed of it is had again")
+        ways.append(f"remove {most}; what is needed of it is fetched or made again")
     return room, " or ".join(ways) or "make room there"
 
 
 def _ours() -> Iterator[Path]:
-    """Give the folders that the farm writes large things to."""
+    """Yield the folders that the farm writes large files to."""
     cache = default_cache()
     if cache.is_dir():
         yield from sorted(path for path in cache.iterdir() if path.is_dir())
@@ -90,7 +90,7 @@ def _ours() -> Iterator[Path]:
 
 
 def _fullest() -> Path:
-    """Return the place of those that are written to whose file system has the least room."""
+    """Return, of the folders that are written to, the one whose file system has the least room."""
     written = [default_cache(), places.farm, Path(tempfile.gettempdir())]
     there = [next(p for p in (place, *place.parents) if p.exists()) for place in written]
     return min(there, key=lambda path: os.statvfs(path).f_bavail * os.statvfs(path).f_frsize)
@@ -104,7 +104,7 @@ def _is_on(folder: Path, device: int) -> bool:
 
 
 def _size(folder: Path) -> int:
-    """Return how many bytes of a disk a folder takes; what cannot be looked at counts nothing."""
+    """Return how many bytes a folder takes on disk; files that cannot be examined count nothing."""
     total, linked = 0, set()
     for here, _, names in os.walk(folder):
         for name in names:

@@ -2,10 +2,10 @@
 """Shows a run while it works: environments side by side on a terminal, plain lines elsewhere.
 
 Plain lines, one after the other and never redrawn, are for logs, for terminals that cannot move
-their cursor (`TERM=dumb`) and for whoever asks for them by `TWINBUILD_PLAIN`: a screen reader reads
-each once. Words tell all that colours tell; there are none under `NO_COLOR` (no-color.org).
+their cursor (`TERM=dumb`) and for people who set `TWINBUILD_PLAIN`: a screen reader reads
+each once. Colours only repeat what words say; there are none under `NO_COLOR` (no-color.org).
 
-It draws past `plain_output`, so every text that comes from elsewhere is made `plain` here.
+It bypasses `plain_output`, so every text that comes from elsewhere is made `plain` here.
 """
 
 import os
@@ -28,7 +28,7 @@ REPEAT_EVERY_S = 60.0  # a sign of life in a log that nobody can watch redraw it
 
 
 class Display:
-    """What a person sees of a run. `say` and `tell` may be called from any thread."""
+    """The display of a run. `say` and `tell` may be called from any thread."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -46,7 +46,7 @@ class Display:
             self.console.print(Text(plain(line)))
 
     def tell(self, environment: str) -> Callable[[Record], None]:
-        """Return what takes an environment's records, and make room for it."""
+        """Add an environment to the display; return the function that takes its records."""
         column = self._columns.setdefault(environment, _Column(environment))
 
         def take(record: Record) -> None:
@@ -69,7 +69,7 @@ class Display:
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Show a bar while the block runs; it yields what takes bytes done and bytes in all."""
+        """Show a bar during the block; yield a function that takes bytes done and bytes in all."""
         if not self._redraws:
             yield self._bar_in_lines(what)
             return
@@ -85,9 +85,10 @@ class Display:
 
     @contextmanager
     def bars(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Show a bar for each step while the block runs.
+        """Show a bar for each step during the block.
 
-        It yields what takes a step's name, bytes done and bytes in all; a new name is a new bar.
+        Yield a function that takes a step's name, bytes done and bytes in all; a new name starts a
+        new bar.
         """
         takes: dict[str, Callable[[int, int], None]] = {}  # of the step that is shown
         with ExitStack() as stack:
@@ -152,7 +153,7 @@ class _Column:
         return None
 
     def summary(self) -> str:
-        """Return what is left of it when the display is gone."""
+        """Return the line that remains of it when the display is gone."""
         steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.done)
         return f"{self.name}: {steps or self.step}"
 

@@ -64,7 +64,7 @@ def _configuration() -> Path:
 def make_key(path: Path) -> str:
     """Make a private key (PEM, PKCS #8, readable by its owner only); return its public half in hex.
 
-    The file is whole or not there. Raise UsageError if there is one already: a key is never
+    The file is complete or missing. Raise UsageError if there is one already: a key is never
     overwritten; and SignatureInvalid if others can write into its folder.
     """
     signer = CryptoSigner.generate_ed25519()
@@ -152,7 +152,7 @@ def _holds(key: SSlibKey, signature: Signature, signed: bytes) -> bool:
 
 
 def unverified_payload(envelope: Any) -> dict[str, Any]:
-    """Return the document in an envelope without asking who signed it; for display only."""
+    """Return the document in an envelope without verifying its signature; for display only."""
     return _document(_parse(envelope).payload)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Errors that a user may meet: one line that says what happened and what to do, and an exit status.
+"""Errors for users: one line that says what happened and what to do, and an exit status.
 
 The statuses are those of `docs/reference/exit-status.md`. Any other exception is a bug.
 """
@@ -10,11 +10,11 @@ import sys
 from enum import IntEnum
 from pathlib import Path
 
-STARTED_AS = "TWINBUILD_STARTED_AS"  # set by `./farm` to what it was called as
+STARTED_AS = "TWINBUILD_STARTED_AS"  # set by `./farm` to the name by which it was called
 
 
 class ExitStatus(IntEnum):
-    """What a Twinbuild command tells its caller; the same everywhere."""
+    """The exit status of a Twinbuild command; the same everywhere."""
 
     DONE = 0
     DIFFERS = 1
@@ -39,7 +39,7 @@ MEANINGS = {
 
 
 def command_line(arguments: str) -> str:
-    """Return a command for the user to type, begun as this one was: with `./farm`, say."""
+    """Return a command for the user to type, with the name of the running one, as `./farm`."""
     program = Path(sys.argv[0]).name
     default = program if program in ("invoke", "inv", "twinbuild") else "./farm"
     return f"{shlex.quote(os.environ.get(STARTED_AS) or default)} {arguments}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one error for a file that no address gave, by how each address failed."""
+"""The error for a file that could be fetched from no address, by how each address failed."""
 
 from collections.abc import Sequence
 from urllib.parse import unquote
@@ -18,11 +18,11 @@ class Missing(InfrastructureFailed):
 
 
 class Refused(Exception):
-    """The server's answer will not change: 404 and its like."""
+    """The server's answer will not change: 404 and the like."""
 
 
 def failure(urls: Sequence[WebAddress], problems: Sequence[Exception]) -> Exception:
-    """Return the error for a file that no address gave: wrong bytes weigh most, absence least."""
+    """Return the error for a file that no address has: wrong bytes count most, absence least."""
     name = unquote(urls[0].target) if urls else "a file without any address"
     hosts = ", ".join(dict.fromkeys(url.host for url in urls))
     detail = "\n".join(plain(str(problem)) for problem in problems)

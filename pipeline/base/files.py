@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files and documents on disk: hashes, and writes that are whole or not there at all."""
+"""Files and documents on disk: hashes, and atomic writes."""
 
 import errno
 import fcntl
@@ -33,7 +33,7 @@ def sha256_file(path: Path) -> str:
 
 
 def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
-    """Open a regular file for reading; raise OSError for all else.
+    """Open a regular file for reading; raise OSError for anything else.
 
     A FIFO or device in its place would block or never end. A link is refused without `follow`.
     """
@@ -46,7 +46,7 @@ def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
 
 
 def read_plain(path: Path, limit: int, *, follow: bool = False) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes; raise OSError for all else.
+    """Return the content of a regular file of at most `limit` bytes; raise OSError otherwise.
 
     A link is refused without `follow`.
     """
@@ -59,7 +59,7 @@ def read_plain(path: Path, limit: int, *, follow: bool = False) -> bytes:
 
 @contextmanager
 def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Open a file that appears under `path` when the block ends well, and leaves nothing otherwise.
+    """Open a file that appears as `path` if the block succeeds, and leaves nothing otherwise.
 
     Its content is on the disk before its name is: a crash leaves the old file or the new one.
     Raise InfrastructureFailed if the disk is full.
@@ -82,7 +82,7 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def write_pieces(file: BinaryIO, pieces: Iterable[bytes]) -> None:
-    """Write a file's content; pieces that are all zeros, as USB images have, take no room."""
+    """Write a file's content; pieces that are all zeros, as in USB images, become holes."""
     for piece in pieces:
         if piece == bytes(len(piece)):
             file.seek(len(piece), os.SEEK_CUR)
@@ -92,7 +92,7 @@ def write_pieces(file: BinaryIO, pieces: Iterable[bytes]) -> None:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a whole file that another program wrote its name, once its content is on the disk."""
+    """Rename a file that another program wrote to its final name, once its content is on disk."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -105,7 +105,7 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def json_text(document: Mapping[str, Any]) -> str:
-    """Return a JSON document as it may be printed: in ASCII, whatever cannot be seen escaped."""
+    """Return a JSON document for printing: in ASCII, with invisible characters escaped."""
     return json.dumps(document, indent=2, sort_keys=True).replace("\x7f", "\\u007f")
 
 
@@ -116,9 +116,9 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 @contextmanager
 def alone(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Keep all others on this machine out of a block that has the same lock, a file or a folder.
+    """Keep other processes on this machine out of a block with the same lock, a file or a folder.
 
-    `busy` is called if there is somebody, before this waits; it may raise instead. The lock is the
+    `busy` is called if one holds it, before this waits; it may raise instead. The lock is the
     kernel's and ends with the process that holds it, however that ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one place that starts git: without the user's, the machine's or a repository's own habits.
+"""The one place that starts git: without the configuration of user, machine or repository.
 
 Git is started in repositories that this program has made, and in no other: its own clones of what
 it fetches, and the *neutral* repositories of `pipeline.base.neutral`, which have the objects and
@@ -83,7 +83,7 @@ MISSING = re.compile(
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository on this disk that has the commits to choose from."""
+    """A repository on this disk, with the commits to choose from."""
 
     layout: RepositoryLayout
     name: str  # what is recorded: an address without user name and password
@@ -153,10 +153,10 @@ def open_tree(tree: Path) -> Repository | None:
 
 
 def read_settings(layout: RepositoryLayout) -> dict[str, str]:
-    """Return what a repository's configuration says, as data: names in small letters, last values.
+    """Return a repository's configuration as data: names in small letters, last values.
 
-    Nothing that it includes is read. Raise UsageError for a configuration that is malformed, and
-    for a repository that names its objects otherwise than by SHA-1.
+    Included files are not read. Raise UsageError for a malformed configuration, and for a
+    repository that does not name its objects by SHA-1.
     """
     settings = _parse_settings(layout.common / "config")
     if settings.get("extensions.worktreeconfig", "false") in ("", "true", "yes", "on", "1"):
@@ -186,7 +186,7 @@ def fetch(source: str, cache: Path) -> Repository:
     """Bring a bare clone of another repository up to date; return it.
 
     `source` is a path or an address, with a password if it needs one: neither the clone nor an
-    error message keeps it. Raise UsageError for an address that is none and for a repository on
+    error message keeps it. Raise UsageError for an invalid address and for a repository on
     this disk that lacks objects, InfrastructureFailed if it cannot be fetched.
     """
     path = local_path(source)
@@ -298,9 +298,9 @@ def recorded_name(source: str, folder: Path) -> str:
 
 @contextmanager
 def opened(repository: Repository) -> Iterator[Path]:
-    """Give the neutral repository that has the objects and refs of `repository`.
+    """Yield the neutral repository that has the objects and refs of `repository`.
 
-    Raise UsageError with the remedy where the block failed for want of objects that a partial or
+    Raise UsageError with the remedy if the block failed for lack of objects that a partial or
     shallow clone does not have.
     """
     _refuse_other_hash(repository.layout)
@@ -317,10 +317,10 @@ def opened(repository: Repository) -> Iterator[Path]:
 
 @contextmanager
 def worktree(repository: Repository) -> Iterator[dict[str, str]]:
-    """Give the environment in which git knows a working tree by a neutral repository.
+    """Yield the environment in which git sees a working tree through a neutral repository.
 
-    Its index is a copy. Line endings, modes, sparse and ignored files are judged as the clone's own
-    `git status` judges them; no filter is run. Raise UsageError where git would wait for a pipe.
+    Its index is a copy. Line endings, modes, sparse and ignored files are treated as by the clone's
+    own `git status`; no filter is run. Raise UsageError where git would wait for a pipe.
     """
     tree = repository.tree
     if tree is None:
@@ -371,7 +371,7 @@ def _pair(setting: str) -> tuple[str, str]:
 
 
 def _incomplete(repository: Repository, error: TwinbuildError) -> UsageError | None:
-    """Return what is to be done about objects that a repository does not have."""
+    """Return the error for objects that a repository does not have, with what to do."""
     if not MISSING.search(error.detail):
         return None
     if repository.layout.partial:

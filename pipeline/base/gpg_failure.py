@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why gpg could not sign, in words, with what to do about it.
+"""Why gpg could not sign, in words, and what to do about it.
 
 gpg reports `[GNUPG:] FAILURE sign CODE` on its status channel (doc/DETAILS of GnuPG). The lower 16
-bits of CODE are an error of libgpg-error, the seven bits from 24 on who met it. What is wrong with
-the key itself, gpg calls "unusable" alone; the key's listing says why.
+bits of CODE are an error of libgpg-error, the seven bits from 24 on the component that reported
+it. A fault of the key itself is only "unusable" for gpg; the key's listing says why.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ UNUSABLE = {"e": "has expired", "r": "was revoked", "d": "is disabled", "i": "is
 
 @dataclass(frozen=True)
 class Reason:
-    """What is wrong with a key, as the end of a sentence about it, and what to do."""
+    """A fault of a key, as the end of a sentence about it, and what to do."""
 
     what: str
     remedy: str
@@ -83,7 +83,7 @@ def reason(status: str, listing: str) -> Reason:
 
 
 def key_fault(listing: str) -> Reason | None:
-    """Return what is wrong with the key in gpg's listing (`--with-colons`), if anything."""
+    """Return the fault of the key in gpg's listing (`--with-colons`), or None."""
     keys = _keys(listing)
     if not keys:
         return Reason(
@@ -119,12 +119,12 @@ def _keys(listing: str) -> list[list[str]]:
 
 
 def _signing(keys: list[list[str]]) -> list[list[str]]:
-    # Small letters say what this very key may do, capital ones what it may with its subkeys.
+    # Small letters say what the primary key may do, capital ones what it may with its subkeys.
     return [key for key in keys if "s" in key[CAPABILITIES]]
 
 
 def _is_on_card(listing: str) -> bool:
-    """Tell whether what would sign is on a card, whose serial number the listing then has."""
+    """Tell whether the signing key is on a card, whose serial number the listing then has."""
     signing = [key for key in _signing(_keys(listing)) if key[VALIDITY] not in UNUSABLE]
     return any(len(key[WHERE]) > 1 for key in signing)
 

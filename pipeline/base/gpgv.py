@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Starts gpgv for the farm: who has signed some bytes, by the keys of one keyring alone.
 
-What gpgv says is judged by `pipeline/documents/signatures.py`, and nothing of the caller's (home,
-agent, key server, configuration) takes part.
+`pipeline/documents/signatures.py` judges its output; the caller's home, agent, key server and
+configuration have no influence.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ class NoKeyring(Untrusted):
 
 
 def public_keys(folder: Path) -> bytes:
-    """Return what is in the files `*.asc` of a folder, the farm's public keys, as packets."""
+    """Return the OpenPGP packets in the files `*.asc` of a folder, the farm's public keys."""
     packets = b""
     for file in sorted(folder.glob("*.asc")):
         try:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A gpg home for a secret key that is brought as a file: in memory, and gone with this process.
+"""A gpg home for a secret key that comes as a file: in memory, and gone with this process.
 
-The home lies in a tmpfs where there is one. Its agent is started as `gpg-agent --daemon PROGRAM`,
-which ends it when PROGRAM ends; PROGRAM is a shell that waits for the end of this process, by
-SIGKILL too, and then removes the home. Should that be killed as well, the next start removes what
-is left: a home is in use as long as somebody holds the lock on its folder.
+The home is in a tmpfs if there is one. Its agent is started as `gpg-agent --daemon PROGRAM`, and
+ends when PROGRAM ends; PROGRAM is a shell that waits for the end of this process, even by SIGKILL,
+and then removes the home. Should that be killed as well, the next start removes what is left: a
+home is in use as long as somebody holds the lock on its folder.
 """
 
 import fcntl
@@ -37,7 +37,7 @@ rm -rf "$GNUPGHOME"
 
 @contextmanager
 def made(notify: Callable[[str], None]) -> Iterator[Path]:
-    """Give an empty gpg home with a running agent; both are gone when the block, or we, end."""
+    """Yield an empty gpg home with a running agent; both end with the block or this process."""
     home, lock = _make(notify)
     env = {"GNUPGHOME": os.fspath(home)}
     agent = ["gpg-agent", "--quiet", "--daemon", "--", "/bin/sh", "-c", KEEPER]
@@ -50,7 +50,7 @@ def made(notify: Callable[[str], None]) -> Iterator[Path]:
 
 
 def remove_leftovers(notify: Callable[[str], None]) -> None:
-    """Remove the homes that processes of this user left when they were killed, and say so."""
+    """Remove homes that killed processes of this user have left, and report each."""
     for parent in places():
         for home in sorted(parent.glob(f"{PREFIX}*")):
             lock = _locked(home)
@@ -69,7 +69,7 @@ def remove_leftovers(notify: Callable[[str], None]) -> None:
 
 
 def places() -> list[Path]:
-    """Return where homes may lie, the best first; the paths are short, for the agent's sockets."""
+    """Return folders for homes, the best first; their paths are short, for the agent's sockets."""
     candidates = (Path(f"/run/user/{os.getuid()}"), Path("/dev/shm"), Path("/tmp"))  # noqa: S108
     return [path for path in candidates if path.is_dir()]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A repository as git may see it: its objects and refs, and nothing that it configures.
+"""A repository as git may see it: its objects and refs, without its configuration.
 
 A repository's `config`, hooks and what they include can name programs, and git starts them (a file
 system monitor, a signature's verifier, the transport of a lazy fetch). So git is never started in a
@@ -30,7 +30,7 @@ AS_COMMITTED = b"* -export-ignore -export-subst -filter -ident -text -working-tr
 
 @dataclass(frozen=True)
 class RepositoryLayout:
-    """Where the parts of a repository lie."""
+    """Where the parts of a repository are."""
 
     git_dir: Path  # HEAD and the index
     common: Path  # objects, refs and configuration; another folder where worktrees share them
@@ -86,7 +86,7 @@ def _layout(git_dir: Path, worktree: Path | None) -> RepositoryLayout | None:
 
 
 def make(layout: RepositoryLayout, folder: Path, settings: Mapping[str, str]) -> None:
-    """Make `folder` the neutral repository of `layout`, configured by `settings` alone.
+    """Make `folder` the neutral repository of `layout`, configured only by `settings`.
 
     Raise UsageError for a repository that cannot be read this way.
     """
@@ -134,7 +134,7 @@ def read(path: Path, limit: int) -> bytes | None:
 
 
 def _copy(source: Path, target: Path, limit: int) -> None:
-    """Copy a regular file, if there is one, with its time: by it git judges what an index knows."""
+    """Copy a regular file, if there is one, with its time, which git compares with the index."""
     content = read(source, limit)
     if content is None:
         return

@@ -39,7 +39,7 @@ class Gpg:
     options: tuple[str, ...] = ()
 
     def run(self, *arguments: str | os.PathLike[str], stdin: bytes | None = None) -> Completed:
-        """Run gpg; its exit status is for the caller to judge."""
+        """Run gpg; the caller judges its exit status."""
         argv = ["gpg", "--batch", "--no-tty", "--quiet", *self.options, *arguments]
         return run(
             argv,
@@ -53,9 +53,9 @@ class Gpg:
 
 @contextmanager
 def open_gpg(notify: Callable[[str], None] = lambda _: None) -> Iterator[Gpg]:
-    """Give gpg with the home that the environment variables choose; see above.
+    """Yield gpg with the home that the environment variables choose; see above.
 
-    Tell `notify` of secret keys that a killed process has left, which are removed. Raise
+    Secret keys that a killed process has left are removed and reported to `notify`. Raise
     SignatureInvalid if the key cannot be imported, or other users can read it.
     """
     key_home.remove_leftovers(notify)
@@ -77,8 +77,8 @@ def open_gpg(notify: Callable[[str], None] = lambda _: None) -> Iterator[Gpg]:
 def own_gpg() -> Gpg:
     """Return gpg with the caller's own home.
 
-    Raise SignatureInvalid if others can change what is in it, or read the secret keys: gpg itself
-    only warns of that.
+    Raise SignatureInvalid if others can change its content, or read the secret keys: gpg itself
+    only warns about that.
     """
     home = Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
     folders = [folder for folder in (home, home / "private-keys-v1.d") if folder.is_dir()]
@@ -91,14 +91,14 @@ def own_gpg() -> Gpg:
 
 
 def asking() -> dict[str, str]:
-    """Return the caller's environment as far as gpg needs it to ask for a passphrase."""
+    """Return the part of the caller's environment that gpg needs to ask for a passphrase."""
     env = {name: os.environ[name] for name in ASKING if os.environ.get(name)}
     terminal = _terminal(env.pop("GPG_TTY", None))
     return {**env, "GPG_TTY": terminal} if terminal else env
 
 
 def _terminal(named: str | None) -> str | None:
-    """Return the terminal to ask on: the one that is named, if it is one, or else our own."""
+    """Return the terminal to ask on: that of GPG_TTY, if it is one, or else our own."""
     with suppress(OSError):
         if named and stat.S_ISCHR(Path(named).stat().st_mode):
             return named
@@ -136,7 +136,7 @@ def sign(gpg: Gpg, fingerprint: str, document: Path) -> None:
 
 
 def try_to_sign(gpg: Gpg, fingerprint: str) -> None:
-    """Sign a document that says nothing and verify it; raise SignatureInvalid if that fails."""
+    """Sign a meaningless document and verify it; raise SignatureInvalid if that fails."""
     with tempfile.TemporaryDirectory(prefix="twinbuild-") as folder:
         document = Path(folder, "trial")
         document.write_bytes(TRIAL)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A file on its way from a server: counted and hashed as it comes, continued, begun anew."""
+"""A download in progress: counted and hashed as it arrives, continued, or restarted."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,11 +13,11 @@ Advance = Callable[[int], None]  # called with bytes gained; negative when some 
 
 
 class WrongBytes(Exception):
-    """The bytes are not those that were asked for."""
+    """The bytes are not the expected ones."""
 
 
 class Part:
-    """A file on its way: what has come so far, hashed as it comes."""
+    """A download in progress: what has been received so far, hashed as it arrives."""
 
     def __init__(
         self, file: BinaryIO, size: int | None, sha256: str, limit: int, advance: Advance
@@ -46,22 +46,22 @@ class Part:
         self._advance(len(piece))
 
     def restart(self) -> None:
-        """Throw away what has come."""
+        """Discard what has been received."""
         self._advance(-self.length)
         self._file.seek(0)
         self._file.truncate()
         self._digest, self.length = hashlib.sha256(), 0
 
     def is_short(self) -> bool:
-        """Tell whether it has fewer bytes than it must."""
+        """Tell whether it has fewer bytes than expected."""
         return self._size is not None and self.length < self._size
 
     def complete(self) -> bool:
-        """Tell whether it is the file that is wanted."""
+        """Tell whether it is the expected file."""
         return self._digest.hexdigest() == self._sha256
 
     def check(self, url: str) -> None:
-        """Raise WrongBytes if what `url` has completed is another file."""
+        """Raise WrongBytes if the complete download from `url` is another file."""
         if not self.complete():
             got = f"{self._digest.hexdigest()} with {self.length} bytes"
             raise WrongBytes(f"{url}: is {got}, not {self._sha256}")

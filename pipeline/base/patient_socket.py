@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Patience with servers, and sockets whose reads end in time, however bytes trickle in."""
+"""Time limits for servers, and sockets whose reads obey them even if bytes trickle in."""
 
 import math
 import os
@@ -19,8 +19,8 @@ class Patience:
     """How long a server may take before it counts as down; each address gets `attempts`.
 
     A file of any size may take its time as long as it keeps coming: at the slowest rate, 1 GB takes
-    twelve days. All else has an end: an answer's beginning after `answer_s`, however it trickles in
-    or is put off by `100 Continue`, and a small document after `document_s`.
+    twelve days. Everything else has a limit: the beginning of an answer `answer_s`, even if it
+    trickles in or is delayed by `100 Continue`, and a small document `document_s`.
     """
 
     connect_s: float = 10.0  # for each of a host's addresses, and for the TLS handshake
@@ -32,7 +32,7 @@ class Patience:
     pause_s: float = 0.5  # before the second attempt; doubled before each further one
 
     def answer_deadline(self) -> "Deadline":
-        """Return by when an answer that is asked for now must have begun."""
+        """Return by when the answer to a request sent now must have begun."""
         deadline = Deadline(self.silence_s)
         deadline.set(self.answer_s)
         return deadline
@@ -58,7 +58,7 @@ class Deadline:
 
 
 class PatientSocket(socket.socket):
-    """A plain socket; without a `deadline` it is as any other."""
+    """A plain socket; without a `deadline` it is like any other."""
 
     deadline: Deadline | None = None
 
@@ -70,7 +70,7 @@ class PatientSocket(socket.socket):
 
 
 class PatientTLSSocket(ssl.SSLSocket):
-    """The same with TLS, for `SSLContext.sslsocket_class`; a handshake has one timeout as it is."""
+    """The same with TLS, for `SSLContext.sslsocket_class`; a handshake already has one timeout."""
 
     deadline: Deadline | None = None
 
@@ -82,9 +82,9 @@ class PatientTLSSocket(ssl.SSLSocket):
 
 
 def tls_context(default: str) -> ssl.SSLContext:
-    """Return what checks host names and certificates, by the variables that `requests` knows.
+    """Return a context that checks host names and certificates, by the variables of `requests`.
 
-    Where none is set, `default` is the file or folder of root certificates.
+    If none is set, `default` is the file or folder of root certificates.
     """
     return _context(next(filter(None, map(os.environ.get, ROOTS)), default))
 

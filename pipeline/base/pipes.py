@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a program would wait for, or read without end, where it expects a file of a repository.
+"""Finds pipes and devices in a repository where git expects a file: it would wait, or read forever.
 
 A stranger's folders can have a pipe or a device in the place of a file; git opens some files
-without asking what they are, and waits until its time limit. So they are looked for before it is
+without checking their type, and waits until its time limit. So they are looked for before it is
 started.
 """
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from pipeline.base import neutral
 from pipeline.base.errors import UsageError
 
-# What git opens wherever it stands in a working tree (gitattributes(5), gitignore(5) …); it does
-# not follow links there.
+# Files that git opens anywhere in a working tree (gitattributes(5), gitignore(5) …), without
+# following links.
 IN_A_TREE = (".gitattributes", ".gitignore", ".gitmodules", ".mailmap")
-# What git opens to see whether a folder is a repository, through links too.
+# Files that git opens to see whether a folder is a repository, also through links.
 IN_A_REPOSITORY = ("HEAD", "commondir")
 
 
@@ -41,7 +41,7 @@ def _never_ends(path: Path, *, through_links: bool) -> bool:
 
 
 def refuse_in_worktree(tree: Path) -> None:
-    """Refuse pipes that git opens by their names in a working tree, beside what is committed."""
+    """Refuse pipes in a working tree under names that git opens even if they are not committed."""
     for folder, folders, names in os.walk(tree):
         here = Path(folder)
         if here != tree and ".git" in (*folders, *names):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where Twinbuild itself lies, and the farm that this process works for.
+"""Where Twinbuild itself is, and the farm that this process works for.
 
-Both are one folder in a checkout of Twinbuild. Installed, Twinbuild is a folder of Python's, which
-is laid out alike, and the farm is a distribution's repository.
+Both are one folder in a checkout of Twinbuild. Once installed, Twinbuild is a folder in Python's
+site-packages with the same layout, and the farm is a distribution's repository.
 """
 
 import os
@@ -42,6 +42,6 @@ def find_farm() -> Path:
 
 
 def shared(checkout: Path, name: str) -> Path:
-    """Return a folder of a farm's repository, or Twinbuild's own where the repository has none."""
+    """Return a folder of a farm's repository, or Twinbuild's own if the repository has none."""
     own = checkout / name
     return own if own.is_dir() else PROGRAM / name

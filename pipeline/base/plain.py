@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Text from others, made safe to show: no control or escape character reaches a terminal.
 
-Who prints does not know where a text comes from: an archive, a server, git, a build. So all that a
-task prints passes `plain_output`, and a run's display passes `plain`; nothing else writes to the
-terminal.
+Code that prints does not know where a text comes from: an archive, a server, git, a build. So all
+output of a task passes through `plain_output`, and that of a run's display through `plain`;
+nothing else writes to the terminal.
 """
 
 import io
@@ -20,15 +20,15 @@ __all__ = ["PlainStream", "plain", "plain_lines", "plain_output", "print_plain"]
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """Let all that is printed while the block runs be safe; what cannot be encoded is escaped."""
+    """Make everything safe that is printed during the block; what cannot be encoded is escaped."""
     with redirect_stdout(PlainStream(sys.stdout)), redirect_stderr(PlainStream(sys.stderr)):
         yield
 
 
 def print_plain(text: str, *, error: bool = False) -> None:
-    """Print a text in safe form, on standard error if it tells of one.
+    """Print a text in safe form, on standard error if it is an error.
 
-    A reader that has left ends the output quietly.
+    If the reader has closed the pipe, the output ends silently.
     """
     with plain_output():
         stream = sys.stderr if error else sys.stdout
@@ -40,7 +40,7 @@ def print_plain(text: str, *, error: bool = False) -> None:
 
 
 class PlainStream(io.TextIOBase):
-    """Where text goes to be printed in safe form: a terminal, a pipe, a file."""
+    """A stream that prints text in safe form: to a terminal, a pipe, a file."""
 
     def __init__(self, raw: TextIO) -> None:
         self.raw = raw
@@ -53,22 +53,22 @@ class PlainStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what is buffered."""
+        """Pass on what is buffered."""
         self.raw.flush()
 
     def close(self) -> None:
-        """Leave the stream below as it is: who opened it flushes and closes it.
+        """Leave the stream below open: whoever opened it flushes and closes it.
 
-        Python closes a stream that nothing refers to; a flush then would fail unheard, or, since
-        Python 3.13, print "Exception ignored" where the reader has left.
+        Python closes a stream without references; a flush would then fail silently, or, since
+        Python 3.13, print "Exception ignored" if the reader has closed the pipe.
         """
 
     def isatty(self) -> bool:
-        """Tell whether somebody may be watching."""
+        """Tell whether it is a terminal."""
         return self.raw.isatty()
 
     def fileno(self) -> int:
-        """Return the descriptor that is written to."""
+        """Return the descriptor below."""
         return self.raw.fileno()
 
     def writable(self) -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that hold secrets: read only where no other user but root can read or replace them.
+"""Files that hold secrets: read only if no other user but root can read or replace them.
 
-The opened file is what is judged, so that it cannot be exchanged between the check and the reading.
+The opened file is checked, so that it cannot be exchanged between the check and the reading.
 """
 
 import os
@@ -17,8 +17,7 @@ def read(path: Path, what: str, *, limit: int = LIMIT, remedy: str = "") -> byte
     """Return the content of a secret file; `what` names it in messages, as "the key of alpha".
 
     Raise SignatureInvalid if it cannot be read (with `remedy`), is no plain file, has more than
-    `limit` bytes, belongs to another user, or if it, or the folder that it lies in, is open to
-    other users.
+    `limit` bytes, belongs to another user, or if it, or its folder, is open to other users.
     """
     path = path.absolute()
     try:
@@ -39,7 +38,7 @@ def read(path: Path, what: str, *, limit: int = LIMIT, remedy: str = "") -> byte
 
 
 def check_folder(folder: Path, what: str) -> None:
-    """Raise SignatureInvalid if another user can put files into, or take them out of, a folder."""
+    """Raise SignatureInvalid if another user can add or remove files in a folder."""
     found = folder.stat()
     if _is_foreign(found):
         raise SignatureInvalid(

@@ -2,8 +2,8 @@
 """A repository's default branch as its server has it, whatever a checkout's own refs claim.
 
 The server is where the repository was cloned from: its remote `origin`. A repository without a
-remote is where its project lives, so it is its own server. In a job of GitLab the address is what
-GitLab says, not what the checkout is configured with.
+remote is where its project lives, so it is its own server. In a job of GitLab the address is that
+of GitLab's variable, not of the checkout's configuration.
 """
 
 import os
@@ -25,8 +25,8 @@ REMEDY = "push to the server's default branch what shall be released"
 def fetch(repository: Repository, cache: Path) -> Repository:
     """Return the repository as its server has it now; its `head` is the default branch.
 
-    Raise InfrastructureFailed if the server cannot be reached, UsageError for an address that is
-    none, SignatureInvalid if it has no default branch.
+    Raise InfrastructureFailed if the server cannot be reached, UsageError for an invalid address,
+    SignatureInvalid if it has no default branch.
     """
     address = _address(repository, os.environ)
     if address is not None:
@@ -61,7 +61,7 @@ def commit_at_head(served: Repository) -> str | None:
 
 
 def check_reachable(served: Repository, commit: str, name: str) -> None:
-    """Raise SignatureInvalid unless the default branch has `commit`, which the tag `name` names."""
+    """Raise SignatureInvalid unless the default branch has `commit`, that of the tag `name`."""
     with git.opened(served) as reader:
         argv = ("merge-base", "--is-ancestor", commit, served.head)
         if git.git(reader, *argv, accept=range(256)).status == 0:
@@ -79,7 +79,7 @@ def check_reachable(served: Repository, commit: str, name: str) -> None:
 
 
 def read(served: Repository, path: str, limit: int) -> bytes | None:
-    """Return the content of a file of the default branch, or None if it has none there.
+    """Return the content of a file of the default branch, or None if there is no such file.
 
     Raise UsageError if it is larger than `limit` bytes.
     """
@@ -97,7 +97,7 @@ def names(served: Repository, folder: str) -> list[str]:
 
 
 def _address(repository: Repository, environ: Mapping[str, str]) -> str | None:
-    """Return where a working tree's repository has its server, if it has one."""
+    """Return the address of the server of a working tree's repository, if it has one."""
     if repository.tree is None or repository.worktree is None:
         return None
     project = environ.get("CI_PROJECT_DIR")

@@ -42,9 +42,9 @@ class Store:
         return size is None or found == size
 
     def add(self, sha256: str, size: int, pieces: Iterable[bytes]) -> Path:
-        """Keep what `pieces` give if it has this digest and size; return its path.
+        """Keep the content of `pieces` if it has this digest and size; return its path.
 
-        Raise InputsUnverified, and keep nothing, if it has not; no more than `size` bytes are read.
+        Otherwise raise InputsUnverified and keep nothing; no more than `size` bytes are read.
         """
         path = self.path(sha256)
         digest, length = hashlib.sha256(), 0
@@ -71,11 +71,11 @@ class Store:
 
     @contextmanager
     def receiving(self, sha256: str) -> Iterator[BinaryIO]:
-        """Open, to read and write, what was received so far of a file; keep it if it is whole.
+        """Open, to read and write, the part of a file received so far; keep it once complete.
 
-        When the block ends well the content must have this digest: it is hashed again and enters
+        When the block succeeds the content must have this digest: it is hashed again and enters
         the store, or InputsUnverified is raised and nothing of it stays. When the block raises,
-        what was received stays as the beginning for the next time.
+        the part stays and is continued the next time.
         """
         with _disk_failures(self.root):
             (self.root / "partial").mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ class Store:
                 os.replace(part, self.path(sha256))
 
     def damaged(self, sha256: str) -> bool:
-        """Tell whether the content of a file in the store is no longer that of its name."""
+        """Tell whether the content of a file in the store no longer has the digest in its name."""
         return sha256_file(self.path(sha256)) != sha256
 
     def discard(self, sha256: str) -> None:
@@ -110,7 +110,7 @@ class Store:
 
 @contextmanager
 def _disk_failures(path: Path) -> Iterator[None]:
-    """Tell a disk that is full or broken as what it is."""
+    """Turn errors of a full or broken disk into InfrastructureFailed."""
     try:
         yield
     except OSError as error:
@@ -119,7 +119,7 @@ def _disk_failures(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _own_part(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Open a part for this thread alone; while somebody else writes to it, a part of our own."""
+    """Open a part for this thread alone; if another thread or process uses it, open a new one."""
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         with file:

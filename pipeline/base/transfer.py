@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one place that speaks HTTP: addresses in order, patience and limits, resuming, hashing.
 
-A server is hostile input. Whatever it sends is counted against a limit, and what has a known
-SHA-256 is nothing before it matches. Redirects are followed here and nowhere below: a few, their
-bodies unread, over http(s) alone, never from https to http, and to private networks only where the
-operator named the host. Proxies come from the environment (`http_proxy`, `https_proxy`, `no_proxy`,
-in capitals too) or, where that is silent, from whoever makes the client.
+A server is hostile input. Everything that it sends is counted against a limit, and bytes with a
+known SHA-256 are not used before they match. Redirects are followed here and nowhere below: a few,
+their bodies unread, only over http(s), never from https to http, and to private networks only if
+the operator named the host. Proxies come from the environment (`http_proxy`, `https_proxy`,
+`no_proxy`, also in capitals) or, if none is set there, from the creator of the client.
 """
 
 import re
@@ -65,8 +65,8 @@ class Client:
     """Fetches over HTTP for several threads at once; a context that ends its connections.
 
     `named` are the addresses that the operator has named, in farm.yaml, by a variable or in apt's
-    sources; only their hosts may lie on private networks. Without it those that the methods are
-    given count as named, and only what a redirect leads to is judged.
+    sources; only their hosts may be on private networks. Without it the arguments of the methods
+    count as named, and only the targets of redirects are checked.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Client:
     def get(self, urls: Sequence[str], *, limit: int) -> bytes:
         """Return a small document of at most `limit` bytes from the first address that has it.
 
-        Raise Missing if all addresses answer that they have none, else InfrastructureFailed.
+        Raise Missing if all addresses answer that they do not have it, else InfrastructureFailed.
         """
         problems: list[Exception] = []
         for url in self._in_order(urls):
@@ -118,9 +118,9 @@ class Client:
     ) -> None:
         """Fetch the bytes with this SHA-256 (and size, where known) into `file`, at most `limit`.
 
-        `file` is open for reading and writing; what it holds is taken as the beginning, and an
-        interrupted transfer goes on where it stopped, from the next address if need be.
-        Raise InputsUnverified if only wrong bytes were to be had, Missing if no address has the
+        `file` is open for reading and writing; its content is taken as the beginning, and an
+        interrupted transfer continues where it stopped, from the next address if necessary.
+        Raise InputsUnverified if all addresses had wrong bytes, Missing if no address has the
         file, else InfrastructureFailed.
         """
         part = Part(file, size, sha256, min(limit, size or limit), advance)
@@ -137,7 +137,7 @@ class Client:
         raise failure([parse_named(url) for url in urls], problems)
 
     def offers(self, urls: Sequence[str], size: int) -> bool:
-        """Tell whether some address says that it has a file of `size` bytes there."""
+        """Tell whether any address claims to have a file of `size` bytes."""
         for url in self._in_order(urls):
             try:
                 found = self._patiently(url, partial(self._length, url))
@@ -182,7 +182,7 @@ class Client:
     def _answer(
         self, url: WebAddress, headers: Mapping[str, str] | None = None, method: str = "GET"
     ) -> Iterator[HTTPResponse]:
-        """Give the answer to a request, its body to be read; redirects are followed."""
+        """Yield the answer to a request, its body still unread; redirects are followed."""
         there = url
         for _ in range(REDIRECTS + 1):
             known = there.place in self._named and there.place == url.place
@@ -196,7 +196,7 @@ class Client:
                 there = follow(there, response.headers.getlist("Location"))
             finally:
                 response.close()  # unless all of it was read, the connection ends with it
-        raise Misled(f"{url.url} leads on more than {REDIRECTS} times")
+        raise Misled(f"{url.url} redirects more than {REDIRECTS} times")
 
     def _ask(self, url: WebAddress, headers: Mapping[str, str], method: str) -> HTTPResponse:
         proxy = self._proxy(url.url)
@@ -215,7 +215,7 @@ class Client:
         return response
 
     def _manager(self, proxy: str | None) -> urllib3.PoolManager:
-        """Return what keeps the connections that go through a proxy, or through none."""
+        """Return the pool of connections through a proxy, or of direct ones."""
         with self._opening:
             if proxy not in self._managers:
                 self._managers[proxy] = manager = _new_manager(proxy)
@@ -228,7 +228,7 @@ class Client:
             return self._managers[proxy]
 
     def _dial(self, host: str, port: int, *, proxied: bool) -> PatientSocket:
-        """Connect to a host, or to a proxy; raise NotPublic for one that only others name."""
+        """Connect to a host, or to a proxy; raise NotPublic for a private one not named here."""
         public = not proxied and (host.strip("[]").removesuffix("."), port) not in self._named
         opened = open_socket(
             host, port, public=public, timeout_s=self._patience.connect_s, kind=PatientSocket
@@ -243,7 +243,7 @@ class Client:
         return select_proxy(url, {**self._proxies, **getproxies()}) or None
 
     def _pieces(self, url: WebAddress, response: HTTPResponse) -> Iterator[bytes]:
-        """Give the body as it comes; raise a network error when it is too slow or stops short."""
+        """Yield the body as it arrives; raise a network error if it is too slow or ends early."""
         window = 2 * self._patience.silence_s
         began, received = time.monotonic(), 0
         deadline: Deadline = response.deadline  # type: ignore[attr-defined]
@@ -285,7 +285,7 @@ class Client:
         return int(stated) if LENGTH.fullmatch(stated) else None
 
     def _receive(self, url: WebAddress, part: Part) -> None:
-        """Append the rest of the file, and start once more if what was there did not fit."""
+        """Append the rest of the file; start again once if the part does not match."""
         resumed = part.length > 0
         try:
             self._append(url, part)
@@ -317,7 +317,7 @@ class Client:
 
 
 class _Connection:
-    """What connections here do in their own way: how they are opened, and an end to each answer."""
+    """How connections here differ from urllib3's: how they open, and a deadline for each answer."""
 
     sock: Any
 
@@ -346,7 +346,7 @@ class _HTTPConnection(_Connection, urllib3.connection.HTTPConnection):
 
 
 class _HTTPSConnection(_Connection, urllib3.connection.HTTPSConnection):
-    """With TLS: host name and certificate are those of the address, whatever was connected to."""
+    """With TLS: host name and certificate must be those of the address, whatever it resolved to."""
 
 
 KINDS: tuple[tuple[str, Any, Any], ...] = (
@@ -377,7 +377,7 @@ def _new_manager(proxy: str | None) -> urllib3.PoolManager:
 
 
 def _authorization(url: WebAddress) -> dict[str, str]:
-    """Return what proves who asks, for the server alone that the operator named."""
+    """Return the credentials of an address; only a server that the operator named gets them."""
     known = url.credentials or get_netrc_auth(url.url)
     return (
         {"Authorization": f"Basic {b64encode(':'.join(known).encode()).decode()}"} if known else {}
@@ -385,7 +385,7 @@ def _authorization(url: WebAddress) -> dict[str, str]:
 
 
 def _refuse_status(url: WebAddress, status: int) -> None:
-    """Raise for an answer without the file; the server's own words for it are not repeated."""
+    """Raise for an answer without the file; the server's message is not repeated."""
     if status in PASSING:
         raise urllib3.exceptions.HTTPError(f"{url.url}: status {status}")
     if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one reader of YAML: plain mappings, lists and scalars; what can be read two ways is refused.
+"""The one reader of YAML: plain mappings, lists and scalars; anything ambiguous is refused.
 
-A configuration decides who may release, so what a person sees on the page must be what counts. A
-key that stands twice, a merge key or a tag makes the page say one thing and the parser another.
-(YAML 1.2.2, 3.2.1.3: the keys of a mapping are unique; PyYAML takes the last.) Aliases are read,
-since programs that write YAML make them, and what they stand for counts each time.
+A configuration decides who may release, so a person and the parser must read the same. They may not
+with a repeated key, a merge key or a tag. (YAML 1.2.2, 3.2.1.3: the keys of a mapping are unique;
+PyYAML takes the last.) Aliases are read, since programs that write YAML use them, and what they
+stand for counts each time.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ DIALECT = "is not YAML as it is read here"
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """YAML that others accept."""
+    """YAML that is valid, but refused here."""
 
     def __init__(self, place: Any, problem: str) -> None:
         super().__init__(problem=problem, problem_mark=place.start_mark)
@@ -134,9 +134,9 @@ def parse_yaml(content: bytes, path: str) -> Any:
 
 @dataclass(frozen=True)
 class ValuePlace:
-    """Where a value stands in a document: from which character to which, and from which column.
+    """The place of a value in a document: its first and last character, and its column.
 
-    Without comments and empty lines behind it; `inner` has the values of a mapping by key.
+    Comments and empty lines after it do not count; `inner` has the values of a mapping by key.
     """
 
     start: int
@@ -148,7 +148,7 @@ class ValuePlace:
 
 
 def places(content: bytes, path: str) -> ValuePlace:
-    """Return where the values of a document stand; raise UsageError as `parse_yaml` does."""
+    """Return the places of a document's values; raise UsageError as `parse_yaml` does."""
     parse_yaml(content, path)
     loader = _Loader(content.decode())
     try:

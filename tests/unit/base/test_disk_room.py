@@ -95,7 +95,7 @@ def test_a_full_disk_is_reported_with_what_fills_it(
     assert re.search(
         f"[01] of 4 MiB are free on {small}; {small}/cache/store has [34] MiB", message
     )
-    assert f"remove {small}/cache/store, as what is needed of it is had again" in message
+    assert f"remove {small}/cache/store; what is needed of it is fetched or made again" in message
 
 
 @as_root
