@@ -54,7 +54,7 @@ def compare_files(first: Path, second: Path) -> ComparedFiles:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain file, and nothing that a name was made to point to."""
+    """Open a plain file; never follow a link."""
     try:
         with open_plain(path) as file:
             yield file
@@ -63,7 +63,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _rest(digest: "hashlib._Hash", piece: bytes, file: BinaryIO) -> tuple[int, str]:
-    """Hash `piece` and what is left of `file`; return how many bytes that were, and the digest."""
+    """Hash `piece` and the rest of `file`; return the number of bytes and the digest."""
     length = 0
     while piece:
         digest.update(piece)

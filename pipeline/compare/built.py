@@ -26,7 +26,7 @@ WORK = 4 * 1024**3  # as Spool counts it, for one environment
 
 
 class Built:
-    """What one environment built: `files` are its artifacts, and the files in its images."""
+    """What one environment built: `files` are its artifacts and the files in its images."""
 
     def __init__(self, artifacts: Mapping[str, Source], spool: Spool) -> None:
         self._spool = spool
@@ -53,14 +53,14 @@ class Built:
         return self.files[alike[0]] if len(alike) == 1 else None
 
     def find_content(self, sha256: str | None, size: int | None) -> Source | None:
-        """Return a file by its content: what was moved out of the tree has another name."""
+        """Return a file by its content: files that were moved out of the tree have another name."""
         same = [content for content in self.files.values() if content.size == size]
         return next((content for content in same if _sha256(content) == sha256), None)
 
     def tree(self, wanted: Collection[str]) -> dict[str, Source]:
-        """Return the contents of regular files of the tree, which lies in a SquashFS.
+        """Return the contents of regular files of the tree, which is in a SquashFS.
 
-        What cannot be read is left out, and `faults` says why.
+        Unreadable ones are left out, and `faults` says why.
         """
         found: dict[str, Source] = {}
         packed = [source for path, source in self.files.items() if path.endswith(TREE)]
@@ -81,7 +81,7 @@ class Built:
 def open_built(folder: Path, stack: ExitStack) -> Built:
     """Open an artifacts folder until `stack` ends.
 
-    Raise InfrastructureFailed if it is not one, UsageError if an artifact cannot be opened.
+    Raise InfrastructureFailed if it is no artifacts folder, UsageError if one cannot be opened.
     """
     spool = stack.enter_context(Spool([WORK]).nested())
     sources = {name: open_file(folder / name, stack) for name in list_artifacts(folder)}
@@ -89,7 +89,7 @@ def open_built(folder: Path, stack: ExitStack) -> Built:
 
 
 def _files(source: Source, spool: Spool) -> Iterator[tuple[str, Source]]:
-    """Give the files of an image; of a disk, those of its partitions."""
+    """Yield the files of an image; of a disk, those of its partitions."""
     known = recognise(source)
     if known is None:
         raise BadFormat("it has no format that is known")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the statements of two environments say of them, as facts that may explain a difference."""
+"""The facts in the statements of two environments that may explain a difference."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from pipeline.documents.steps import BUILD_FOLDER
 from pipeline.look.causes.facts import Facts
 
 CLOCK = "%Y-%m-%dT%H:%M:%S"
-# Factors that no cause asks for, as `varied` has them and as people know them.
+# Factors that no cause uses: their names in `varied`, and for people.
 OTHERS = {
     "machine_type": "machine type",
     "scratch_filesystem": "scratch filesystem",
@@ -22,7 +22,7 @@ STATEMENT_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def read_facts(name: str, epoch: int, predicate: Mapping[str, object]) -> Facts:
-    """Return what the predicate of an environment's statement says.
+    """Return the facts in the predicate of an environment's statement.
 
     Malformed fields become None.
     """

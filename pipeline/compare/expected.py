@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Differences that an image expects for a while: reported apart, and still differences.
+"""Differences that an image expects for a while: reported separately, and still differences.
 
-`image.yaml` lists them; they come with the job, which every environment's statement signs. They
-make no match: a comparison that finds nothing else still says that the builds differ. It is no
-error, except in a release.
+`image.yaml` lists them; they are part of the job, which every environment's statement signs. The
+verdict of a comparison that finds nothing else is still `differ`, but that is no error, except in a
+release.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ LIMIT = 100
 
 @dataclass(frozen=True)
 class Expectation:
-    """Which of the differences that were found are expected, and a summary in words.
+    """Which of the differences are expected, and a summary in words.
 
-    `all_met` tells that the ledgers name no other path.
+    `all_met` is true if the ledgers name no other path.
     """
 
     met: tuple[Expected, ...] = ()
@@ -33,7 +33,7 @@ class Expectation:
 
 
 def expect(job: Path, differences: Sequence[Difference], today: date) -> Expectation:
-    """Return which of the differences the job expects; one whose day has passed is not."""
+    """Return which of the differences the job expects; one whose date has passed is not."""
     paths = {difference.path for difference in differences}
     found = [expected for expected in _read(job) if expected.path in paths]
     met = tuple(e for e in found if date.fromisoformat(e.until) >= today)

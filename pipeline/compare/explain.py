@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows the differences that a verdict names, down to the bytes, and says what usually makes them.
+"""Shows the differences that a verdict names, down to the bytes, with their usual causes.
 
 Reads the verdict, the ledgers, the statements and the artifacts of a run, writes
-`explanation.json`. It explains a verdict and never changes one: what cannot be read is reported and
-left unexplained.
+`explanation.json`. It explains a verdict and never changes one: unreadable contents are reported
+and left unexplained.
 """
 
 import time
@@ -46,7 +46,7 @@ IN_CONTENT = frozenset({"content", "size"})
 def explain(run: Run, verdict: Verdict, *, notify: Callable[[str], None]) -> Path | None:
     """Explain a verdict `differ`; return what was written, or None if there is nothing to explain.
 
-    A difference that cannot be shown says so; no error of it is raised.
+    A difference that cannot be shown has a note that says so; no error is raised.
     """
     path = run.folder / "explanation.json"
     path.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ def explain(run: Run, verdict: Verdict, *, notify: Callable[[str], None]) -> Pat
 
 
 def _sentence(explained: Explained) -> str:
-    """Say the most important of it in a line."""
+    """Summarize an explained path in a line."""
     what = f"{explained.path} differs in {', '.join(explained.kinds)}"
     if explained.kinds[0].startswith("only-in-"):
         what = f"{explained.path} is {explained.kinds[0].replace('-', ' ')}"
@@ -100,7 +100,7 @@ def _explain(run: Run, verdict: Verdict, deadline: float) -> Explanation:
 
 
 class _Diffoscope:
-    """Asks diffoscope about binary contents whose difference nothing explains, the first few."""
+    """Runs diffoscope on the first few binary contents whose difference nothing explains."""
 
     def __init__(self) -> None:
         self._unusable = diffoscope.unusable()
@@ -125,7 +125,7 @@ class _Diffoscope:
 
 
 def _differing_pair(seen: RunView, names: Sequence[str]) -> tuple[str, str]:
-    """Return the first environment and the first other that built something else."""
+    """Return the first environment and the first other one whose artifacts differ."""
     subjects = {}
     for name in names:
         statement = seen.environments[name].statement.content
@@ -135,7 +135,7 @@ def _differing_pair(seen: RunView, names: Sequence[str]) -> tuple[str, str]:
 
 
 def _facts(seen: RunView, names: tuple[str, str]) -> Pair:
-    """Return the facts of two environments, whoever signed them: nothing rests on them here."""
+    """Return the facts of two environments; signatures are not checked, they only explain."""
     source = seen.source.content
     epoch = source.epoch if source else None
     left, right = (
@@ -162,8 +162,8 @@ def _grouped(differences: Sequence[Difference]) -> dict[tuple[str, str], list[st
 class _Differing:
     """A path that differs.
 
-    `paths` are what it is called on each side: one that only one side has may have another in its
-    place on the other; None is nothing.
+    `paths` are its names on each side: a path that only one side has may have another in its place
+    on the other side, or None.
     """
 
     step: str
@@ -177,7 +177,7 @@ class _Differing:
 
 
 def _paired(grouped: Mapping[tuple[str, str], Sequence[str]], pair: Pair) -> Iterator[_Differing]:
-    """Give what differs; of paths that only one side has, those of a folder in pairs."""
+    """Yield what differs; paths that only one side has are paired within a folder."""
     sides = {f"only-in-{facts.name}": number for number, facts in enumerate(pair)}
     only: tuple[list[str], list[str]] = [], []
     for (_, path), kinds in grouped.items():
@@ -191,7 +191,7 @@ def _paired(grouped: Mapping[tuple[str, str], Sequence[str]], pair: Pair) -> Ite
 
 
 class _Contents:
-    """The contents of both environments, and what the ledgers say of them."""
+    """The contents of both environments, and their entries in the ledgers."""
 
     def __init__(self, run: Run, names: tuple[str, str], stack: ExitStack) -> None:
         self.entries: dict[str, dict[str, LedgerEntry]] = {}
@@ -211,14 +211,14 @@ class _Contents:
         self._trees = [built.tree(set(entries)) for built in self._built]
 
     def artifacts(self) -> Iterator[_Differing]:
-        """Give the artifacts that differ, where no ledger names anything inside."""
+        """Yield the artifacts that differ, if no ledger names anything inside."""
         if not self._fault:
             left, right = (built.artifacts for built in self._built)
             for name in sorted(left.keys() & right.keys()):
                 yield _Differing(ARTIFACTS, name, ("content",), (name, name))
 
     def sides(self, paths: tuple[str, str]) -> Sides | str:
-        """Return both contents of a path, or why they cannot be had."""
+        """Return both contents of a path, or why they are not available."""
         if self._fault:
             return self._fault
         ours, theirs = (self._find(number, path) for number, path in enumerate(paths))

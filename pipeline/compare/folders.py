@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is in the folders of a tree, as a ledger says; it is read only if somebody asks."""
+"""The names in the folders of a tree, from a ledger that is read only when needed."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from pipeline.compare.ledger import parse, read_blocks
 from pipeline.documents.ledger_line import LedgerEntry
 
 NAMES_LEAST = 3
-MANY, SHARE_OF_MANY = 20, 0.3  # so many names are in one folder for a reason: those of files
-SHARE = 0.9  # of a folder's names that a list of them has: later steps may have added some
+MANY, SHARE_OF_MANY = 20, 0.3  # with so many names in one folder, they are those of files
+SHARE = 0.9  # share of a folder's names that a list must have: later steps may have added some
 
 
 class Folders:
@@ -23,10 +23,10 @@ class Folders:
         self._ledger = ledger
 
     def holding(self, names: frozenset[str]) -> str:
-        """Return the folder in which all these names are, and few others; empty if there is none.
+        """Return the folder that has all these names and few others; empty if there is none.
 
-        Of many names there may be more others: a list of files leaves out folders.
-        Names that begin with a dot are not asked for: many lists leave them out.
+        For many names more others are allowed, since a list of files leaves out folders.
+        Names that begin with a dot do not count, since many lists leave them out.
         """
         asked = {name for name in names if not name.startswith(".")}
         if len(asked) < NAMES_LEAST:
@@ -42,7 +42,7 @@ class Folders:
     def lacks(self, paths: frozenset[str]) -> bool:
         """Tell whether the ledger is readable and never had most of these paths.
 
-        Those that are not absolute are anywhere where their last names are.
+        A relative path counts as present wherever its last name is.
         """
         had = sum(map(self._has, paths))
         return bool(self._folders) and 2 * had < len(paths)

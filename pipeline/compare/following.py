@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether artifacts that differ do so only in what was expected, by their own bytes.
+"""Whether artifacts differ only in expected paths, by their own bytes.
 
-The ledgers come from the builds; what excuses a difference must not rest on them alone. Images are
+The ledgers come from the builds, so they alone must not excuse a difference. Images are
 compared down to the files of their tree; of the lists that follow from it, the other lines must be
-equal. Whatever is not understood is not excused.
+equal. Anything not understood is not excused.
 """
 
 import io
@@ -21,12 +21,12 @@ from pipeline.look.formats.source import BadFormat
 from pipeline.look.locate import locate_contents, open_file
 
 IMAGES = (".iso", ".img")
-# The tree of an image: nothing that a build names can look like it, as none of this is in a name.
+# The tree of an image: no name from a build can look like it, as none of this can be in a name.
 IN_TREE = re.compile(
     r"(iso9660|disk partition \d+ > fat) [A-Za-z0-9._/-]+\.squashfs > squashfs", re.ASCII
 )
 NO_EXCUSE = ("malformed", "order", "layout")  # what no change of a file makes of its image
-# What a build's lists begin with: no name, time or other field in which something could be hidden.
+# How a build's lists begin: no name, time or other field in which something could be hidden.
 HEADER = b"\x1f\x8b\x08\0\0\0\0\0"
 WORK = 64 * 1024**3
 LINE_LIMIT = 1024 * 1024
@@ -34,7 +34,7 @@ LISTS_LIMIT = 1024**3  # bytes of a list, unpacked
 
 
 def differs_only_in(paths: Collection[str], name: str, first: Path, second: Path) -> bool:
-    """Tell whether two artifacts of one name are equal but for these paths of the tree."""
+    """Tell whether two artifacts of one name are equal except for these paths of the tree."""
     try:
         if name.endswith(IMAGES):
             return _images(frozenset(paths), first, second)
@@ -58,13 +58,13 @@ def _images(paths: frozenset[str], first: Path, second: Path) -> bool:
 
 
 def _lists(paths: Collection[str], suffix: str | None, first: Path, second: Path) -> bool:
-    """Compare lists of files, a JSON object a line, without these paths and those that end so."""
+    """Compare lists of files, one JSON object per line, without these paths and such endings."""
     left, right = (_others(path, paths, suffix) for path in (first, second))
     return all(ours == theirs for ours, theirs in zip_longest(left, right))
 
 
 class _Gunzip(io.RawIOBase):
-    """Unpacks a gzip file that is one stream and nothing else; raises ValueError for another."""
+    """Unpacks a gzip file that is exactly one stream; raises ValueError for any other."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ledger of a build, read as what it is: data from a hostile guest.
+"""The ledger of a build, read as data from a hostile guest.
 
-`docs/reference/documents.md` describes the format. Nothing in a ledger is followed or opened; what
-does not keep to the format or to the limits raises BuildFailed.
+`docs/reference/documents.md` describes the format. Nothing in a ledger is followed or opened; a
+ledger that violates the format or the limits raises BuildFailed.
 """
 
 import zlib
@@ -40,7 +40,7 @@ class Unpacking:
         self._file.close()
 
     def blocks(self, compressed: bytes = b"") -> Iterator[bytes]:
-        """Give all lines from here on, many at a time; `compressed` was read already."""
+        """Yield all lines from here on, many at a time; `compressed` was read already."""
         while compressed := compressed or self.read():
             yield from self._unpack(compressed)
             compressed = b""
@@ -52,7 +52,7 @@ class Unpacking:
     def pass_shared_start(self, other: "Unpacking") -> tuple[list[bytes], bytes, bytes]:
         """Move both to where their files begin to differ, decompressing only one of them.
 
-        Return the lines of the steps until there, and what was read of each file already.
+        Return the lines of the steps up to there, and the bytes already read of each file.
         """
         steps: list[bytes] = []
         while (ours := self.read()) == (theirs := other.read()) and ours:
@@ -70,10 +70,10 @@ class Unpacking:
             raise BuildFailed(f"cannot read the ledger {self.path}: {error.strerror}") from error
 
     def _unpack(self, compressed: bytes) -> Iterator[bytes]:
-        """Give whole lines, with their newlines, out of a piece of the file."""
+        """Yield whole lines, with their newlines, from a piece of the file."""
         while compressed:
             if self.inflate.eof:
-                raise BuildFailed(f"the ledger {self.path} goes on after its end")
+                raise BuildFailed(f"the ledger {self.path} continues after its end")
             try:
                 piece = self.rest + self.inflate.decompress(compressed, OUTPUT_PIECE)
             except zlib.error as error:
@@ -90,7 +90,7 @@ class Unpacking:
 
 
 def step_lines(lines: bytes) -> Iterator[tuple[int, int]]:
-    """Give where each line in which a step begins starts, and where it ends."""
+    """Yield the start and end of each line that begins a step."""
     end = 0 if lines.startswith(STEP_START) else lines.find(b"\n" + STEP_START)
     while end >= 0:
         start = end + (lines[end] == ord("\n"))
@@ -100,7 +100,7 @@ def step_lines(lines: bytes) -> Iterator[tuple[int, int]]:
 
 
 def read_blocks(path: Path) -> Iterator[list[bytes]]:
-    """Give the lines of a ledger, without their newlines, many at a time."""
+    """Yield the lines of a ledger, without their newlines, many at a time."""
     with closing(Unpacking(path)) as unpacking:
         for lines in unpacking.blocks():
             yield lines.split(b"\n")[:-1]

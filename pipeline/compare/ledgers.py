@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where two builds began to differ: the step and the paths, from their ledgers.
 
-What differs for a while and is equal in the end (a log that is removed, a time that is clamped)
-made no difference and is left out. What differs in the end is reported with the step since which it
-does, a file that was made outside the tree with the step that made it.
+A path that differs for a while and is equal in the end (a log that is removed, a time that is
+clamped) is left out. A path that differs in the end is reported with the step at which that began,
+a file outside the tree with the step that made it.
 
 Lines that are equal in both ledgers are not even parsed; memory does not grow with the ledgers.
 """
@@ -29,13 +29,13 @@ from pipeline.documents.ledger_line import (
 from pipeline.documents.verdict import Difference
 
 DIFFERENCES_LIMIT = 1000
-OPEN_LIMIT = 10_000  # paths that differ at one time; more say no more
+OPEN_LIMIT = 10_000  # paths that differ at one time; more would tell nothing new
 SHOWN_PATHS = 10
-WINDOW, WINDOW_LIMIT = 512, 256 * 1024  # bytes that are compared at once: at first, at last
-# A path as it stands in its line. It never steps back: a hostile line costs no more than others.
+WINDOW, WINDOW_LIMIT = 512, 256 * 1024  # bytes compared at once: the first number, the largest
+# A path in its line. It never backtracks: a hostile line costs no more than others.
 PATHS = re.compile(rb'"path":"((?:[^"\\\n]++|\\.)*+)"')
 
-# In what two entries of one path can differ, the weightiest first.
+# How two entries of one path can differ, the most important first.
 KINDS = {
     "content": ("sha256", "device"),
     "size": ("size",),
@@ -67,7 +67,7 @@ def compare_ledgers(
 ) -> ComparedLedgers:
     """Compare the ledgers of the environments `names`; raise BuildFailed if one is not readable.
 
-    `delivered` are the artifacts that are known to differ: of these a ledger has no hash.
+    `delivered` are the artifacts that are known to differ: a ledger has no hash of them.
     """
     trace = _Trace(names)
     with ExitStack() as stack:
@@ -110,7 +110,7 @@ class _Side:
         self.advance(0)
 
     def advance(self, length: int) -> None:
-        """Go on behind so many bytes, which are whole lines."""
+        """Skip so many bytes, which are whole lines."""
         self.at += length
         if self.at >= len(self.block):
             self.at, self.block = 0, next(self._blocks, b"")
@@ -118,24 +118,24 @@ class _Side:
         self._order: Order | None = None
 
     def next(self, offset: int, length: int) -> bytes:
-        """Return so many bytes of the block, from `offset` behind here."""
+        """Return so many bytes of the block, from `offset` after the current position."""
         return self.block[self.at + offset : self.at + offset + length]
 
     @property
     def line(self) -> bytes:
-        """The line here, without its newline."""
+        """The current line, without its newline."""
         return self.block[self.at : self.block.index(b"\n", self.at)]
 
     @property
     def record(self) -> Record | None:
-        """The record of the line here; None after the last."""
+        """The record of the current line; None after the last."""
         if self._record is None and self.block:
             self._record = parse(self.line)
         return self._record
 
     @property
     def order(self) -> Order:
-        """Where the line stands in its step: paths, removed paths, artifacts; the next step."""
+        """The line's place in its step: paths, removed paths, artifacts, then the next step."""
         if self._order is None:
             match self.record:
                 case LedgerEntry(path=path, type=kind):
@@ -148,7 +148,7 @@ class _Side:
 
 
 def _count_equal(left: _Side, right: _Side) -> int:
-    """Return how many of the next bytes, in whole lines, are equal, of those that are at hand."""
+    """Return how many of the next bytes in both blocks are equal, in whole lines."""
     limit = min(len(side.block) - side.at for side in (left, right))
     equal, size = 0, min(WINDOW, limit)
     while size and left.next(equal, size) == right.next(equal, size):
@@ -164,13 +164,13 @@ def _count_equal(left: _Side, right: _Side) -> int:
 
 
 def _parted(left: _Side, right: _Side) -> bool:
-    """Tell whether the two go on with different steps, or one has ended."""
+    """Tell whether the two continue with different steps, or one has ended."""
     return left.order == right.order == (3, b"")
 
 
 @dataclass
 class _Open:
-    """A path that differs now: its last entry on each side, and since when each kind differs."""
+    """A path that differs now: its last entry on each side, and the step of each kind."""
 
     sides: list[LedgerEntry | None] = field(default_factory=lambda: [None, None])
     since: dict[str, int] = field(default_factory=dict)
@@ -181,7 +181,7 @@ class _Open:
 
 
 class _Trace:
-    """What differs after each step, while both ledgers are read."""
+    """The paths that differ after each step, while both ledgers are read."""
 
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -193,7 +193,7 @@ class _Trace:
         self._made: dict[str, list[Artifact | None]] = {}
 
     def same(self, lines: bytes) -> None:
-        """Both say the same lines."""
+        """Take lines that are equal in both."""
         at = 0
         for start, end in step_lines(lines):
             self._close(lines[at:start])
@@ -202,21 +202,21 @@ class _Trace:
         self._close(lines[at:])
 
     def _close(self, lines: bytes) -> None:
-        """Both say the same of paths: those that differed after earlier steps no longer do."""
+        """Take paths that are equal in both: those that differed before no longer do."""
         if self._earlier:
             for key in self._earlier.intersection(PATHS.findall(lines)):
                 self._earlier.discard(key)
                 self.open.pop(key, None)
 
     def begin(self, step: Record) -> None:
-        """Both begin a step."""
+        """Begin a step in both."""
         self.settle()
         self._earlier = set(self.open)
         if isinstance(step, Step):
             self.steps.append(step.name)
 
     def differ(self, sides: Sequence[_Side | None]) -> None:
-        """One says what the other does not."""
+        """Take a line that differs between the two, or that only one has."""
         for index, side in enumerate(sides):
             record = side.record if side else None
             if side and isinstance(record, LedgerEntry):
@@ -227,7 +227,7 @@ class _Trace:
                 self._made.setdefault(record.name, [None, None])[index] = record
 
     def settle(self) -> None:
-        """End a step: what is equal again is closed, what is not is dated."""
+        """End a step: drop paths that are equal again, date those that are not."""
         now = len(self.steps) - 1
         for key in self._touched & self.open.keys():
             found = self.open[key]
@@ -245,9 +245,9 @@ class _Trace:
         self._made.clear()
 
     def complete(self, ledger: Path) -> None:
-        """Find what was there before, for paths of which one side has no line.
+        """Find the earlier entries of paths for which one side has no line.
 
-        Before they differed both ledgers had the same of them, so either one will do.
+        Before they differed both ledgers had the same entry, so either one will do.
         """
         wanted = {key: found for key, found in self.open.items() if None in found.sides}
         before = _last_lines(ledger, {key: found.since[UNKNOWN] for key, found in wanted.items()})
@@ -259,7 +259,7 @@ class _Trace:
             found.since = dict.fromkeys(_kinds(self.names, left, right), first)
 
     def add_delivered(self, ledger: Path, delivered: Set[str]) -> None:
-        """Date the artifacts that differ although both ledgers say the same of them."""
+        """Date the artifacts that differ although their entries in both ledgers are equal."""
         step, known = 0, {name for _, name, _ in self.artifacts}
         for lines in read_blocks(ledger):
             for line in lines:
@@ -290,13 +290,13 @@ def _last_lines(ledger: Path, until: dict[bytes, int]) -> dict[bytes, bytes]:
 
 
 def _line_of(key: bytes, lines: bytes) -> bytes:
-    """Return the last of the lines that has this path."""
+    """Return the last of the lines that have this path."""
     at = lines.rindex(b'"path":"' + key + b'"')
     return lines[lines.rfind(b"\n", 0, at) + 1 : lines.index(b"\n", at)]
 
 
 def _ahead(blocks: Iterator[bytes], pool: ThreadPoolExecutor) -> Iterator[bytes]:
-    """Give the blocks, each decompressed while the one before is looked at."""
+    """Yield the blocks; the next one is decompressed while one is compared."""
     coming = pool.submit(next, blocks, b"")
     while block := coming.result():
         coming = pool.submit(next, blocks, b"")
@@ -304,13 +304,13 @@ def _ahead(blocks: Iterator[bytes], pool: ThreadPoolExecutor) -> Iterator[bytes]
 
 
 def _path_bytes(line: bytes) -> bytes:
-    """Return the path of a line as it stands there: its key while it is open."""
+    """Return the path of a line as it is written there: its key while it is open."""
     found = PATHS.search(line)
     return found[1] if found else b""
 
 
 def _kinds(names: Names, left: LedgerEntry | None, right: LedgerEntry | None) -> list[str]:
-    """Return in what two entries of a path differ; None is no such path, as absent is."""
+    """Return how two entries of a path differ; None means no such path, like absent."""
     here = left if left and left.type != "absent" else None
     there = right if right and right.type != "absent" else None
     if here is None or there is None:
@@ -322,10 +322,10 @@ def _kinds(names: Names, left: LedgerEntry | None, right: LedgerEntry | None) ->
 
 
 def _say_parting(names: Names, left: _Side, right: _Side) -> str | None:
-    """Say where one ledger goes on with another step than the other, or ends."""
+    """Return where one ledger continues with another step than the other, or ends."""
     match left.record, right.record:
         case Step(name=ours), Step(name=theirs):
-            return f"{names[0]} goes on with the step {ours} where {names[1]} does {theirs}"
+            return f"{names[0]} continues with the step {ours} where {names[1]} has {theirs}"
         case Step(name=step), None:
             return f"the ledger of {names[1]} ends before the step {step}"
         case None, Step(name=step):
@@ -334,7 +334,7 @@ def _say_parting(names: Names, left: _Side, right: _Side) -> str | None:
 
 
 def _summarized(trace: _Trace, parting: str | None) -> ComparedLedgers:
-    """Put what was found into order and words."""
+    """Return the differences in order, with a summary in words."""
     found = [
         (since, opened.path, kind)
         for opened in trace.open.values()
@@ -342,7 +342,7 @@ def _summarized(trace: _Trace, parting: str | None) -> ComparedLedgers:
     ]
     order = {kind: number for number, kind in enumerate(KINDS)}
     found.sort(key=lambda f: (f[0], f[1].encode("utf-8", "surrogateescape"), order.get(f[2], -1)))
-    # A file that was made from a tree that differed already says nothing more.
+    # A file made from a tree that already differed tells nothing new.
     made = [f for f in sorted(trace.artifacts) if not found or f[0] < found[0][0]]
     reasons = [*_say_made(trace, made), *_say_paths(trace, found)]
     if len(trace.open) > OPEN_LIMIT:
@@ -356,7 +356,7 @@ def _summarized(trace: _Trace, parting: str | None) -> ComparedLedgers:
 
 
 def _say_made(trace: _Trace, made: Sequence[Found]) -> Iterator[str]:
-    """Say which step made a file outside the tree that differs, the tree being equal."""
+    """Return which step made a differing file outside the tree, if the tree is equal."""
     first = [f for f in made if f[0] == made[0][0]]
     if first:
         step, names = trace.steps[first[0][0]], ", ".join(f[1] for f in first[:SHOWN_PATHS])
@@ -365,7 +365,7 @@ def _say_made(trace: _Trace, made: Sequence[Found]) -> Iterator[str]:
 
 
 def _say_paths(trace: _Trace, found: Sequence[Found]) -> Iterator[str]:
-    """Say what differs in the first paths of the first step that made a difference."""
+    """Return how the first paths of the first step with a difference differ."""
     if not found:
         return
     first = found[0][0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the ledgers say of paths that differ in more, or in something else, than their content."""
+"""Properties of paths that differ in more, or in something else, than their content."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from pipeline.look.causes.facts import Pair
 def read_entries(
     run: Run, names: tuple[str, str], paths: Sequence[str]
 ) -> dict[str, dict[str, LedgerEntry]]:
-    """Return what the ledgers say last of some paths, by path and environment."""
+    """Return the last entries of some paths in the ledgers, by path and environment."""
     found: dict[str, dict[str, LedgerEntry]] = {}
     wanted = {b'"path":' + json.dumps(path).encode() for path in paths}
     for name in names:
@@ -39,7 +39,7 @@ def read_entries(
 def raw_values(
     kinds: Sequence[str], entries: Mapping[str, LedgerEntry], pair: Pair
 ) -> Iterator[tuple[str, object, object]]:
-    """Give the properties that differ, as they stand in the ledgers."""
+    """Yield the properties that differ, as they are in the ledgers."""
     left, right = (entries.get(facts.name) for facts in pair)
     if left is None or right is None:
         return
@@ -73,7 +73,7 @@ def _value(kind: str, entry: LedgerEntry) -> object:
 def values_of(
     kinds: Sequence[str], entries: Mapping[str, LedgerEntry], pair: Pair
 ) -> Iterator[Values]:
-    """Give the properties that differ, for people."""
+    """Yield the properties that differ, for people."""
     for kind, left, right in raw_values(kinds, entries, pair):
         yield Values(kind, _text(kind, left), _text(kind, right))
 

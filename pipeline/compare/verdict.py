@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stage 4: whether the builds of a run match, and if not, in what they differ."""
+"""Stage 4: whether the builds of a run match, and if not, how they differ."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Outcome(Verdict):
     status: ExitStatus = ExitStatus.DONE
 
     def error(self, run_id: str) -> TwinbuildError | None:
-        """Return the error that a command which compares raises; None for status 0."""
+        """Return the error that a comparing command raises; None for status 0."""
         if self.status is ExitStatus.DONE:
             return None
         kinds = (Differs, BuildFailed, InputsUnverified, InfrastructureFailed)
@@ -48,8 +48,8 @@ class Outcome(Verdict):
 def run_compare(run: Run, *, notify: Callable[[str], None]) -> Outcome:
     """Compare every artifact of every environment of `run`; write and return the verdict.
 
-    Nothing is raised because builds differ or have failed: that is what the verdict says. The
-    comparison is made anew each time, as knowing that its inputs are unchanged takes as long.
+    Nothing is raised for builds that differ or have failed: the verdict says so. The comparison is
+    repeated each time, as finding out whether its inputs have changed takes as long.
 
     Raise UsageError if the run has a single environment, or one that has not been built yet; then
     there is no verdict, not even an earlier one.
@@ -58,7 +58,7 @@ def run_compare(run: Run, *, notify: Callable[[str], None]) -> Outcome:
     run.verdict_json.unlink(missing_ok=True)
     if len(names) < 2:
         raise UsageError(
-            f"the run {run.id} has the environment {names[0]} alone: nothing to compare it with",
+            f"the run {run.id} has only the environment {names[0]}: nothing to compare it with",
             remedy="build in all environments for a verdict",
         )
     _check_built(run, names)
@@ -84,7 +84,7 @@ def _check_built(run: Run, names: Sequence[str]) -> None:
 
 
 def _failed(run: Run, names: tuple[str, ...]) -> Outcome | None:
-    """Return the verdict if a build failed, or was not given the same job as the others."""
+    """Return the verdict if a build failed, or had another job than the others."""
     reasons, statuses = [], []
     for name in names:
         path = run.environment(name) / "failure.json"
@@ -123,7 +123,7 @@ def _job(run: Run, name: str) -> bytes:
 
 
 def _compared(run: Run, names: tuple[str, ...]) -> Outcome:
-    """Return the verdict on builds that were all completed: each is compared with the first."""
+    """Return the verdict on builds that are all complete: each is compared with the first."""
     first, *others = names
     listed = {name: list_artifacts(run.environment(name) / "artifacts") for name in names}
     everywhere = sorted(set.intersection(*map(set, listed.values())))
@@ -188,7 +188,7 @@ def _artifact(run: Run, name: str, artifact: str) -> Path:
 
 
 def _judge(artifact: str, results: Sequence[ComparedFiles]) -> Judged:
-    """Say of an artifact what all environments agree on; `results` is empty if one has it not."""
+    """Return an artifact's size and digest if all agree; `results` is empty if one lacks it."""
     sizes = {size for result in results for size in result.sizes}
     digests = {digest for result in results for digest in result.sha256}
     return Judged(
@@ -201,7 +201,7 @@ def _judge(artifact: str, results: Sequence[ComparedFiles]) -> Judged:
 def _say_missing(
     run: Run, listed: Mapping[str, Sequence[str]], everywhere: Sequence[str]
 ) -> list[str]:
-    """Say which environments gave back what others did not, and what was only renamed."""
+    """Return which artifacts some environments lack, and which have only another name."""
     names_of: dict[str, list[str]] = {}
     missing = []
     for name, artifacts in listed.items():
@@ -215,7 +215,7 @@ def _say_missing(
 
 
 def _say_differing(artifact: str, names: tuple[str, str], result: ComparedFiles) -> str:
-    """Say where an artifact differs first, and what each environment made of it."""
+    """Return where an artifact first differs, with each environment's size and digest."""
     sides = [
         f"{name} {size} bytes {digest[:16]}…"
         for name, size, digest in zip(names, result.sizes, result.sha256, strict=True)

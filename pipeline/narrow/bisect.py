@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `./farm bisect` does: asks a run that differs which factor decides, answers by trials."""
+"""`./farm bisect`: finds by trials which factor makes a run differ."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ PATHS_LIMIT = 100
 def bisect(workspace: Workspace, run: Run, display: Display) -> Answer:
     """Find which factor decides what differs in a run; write `bisect.json` and return the answer.
 
-    Raise UsageError if there is nothing to narrow, or the farm is not the one that built the run.
+    Raise UsageError if there is nothing to bisect, or the farm is not the one that built the run.
     """
     with run.held(alone=True):
         question = ask(workspace, run)
@@ -46,14 +46,14 @@ def bisect(workspace: Workspace, run: Run, display: Display) -> Answer:
 
 
 def ask(workspace: Workspace, run: Run) -> Question:
-    """Return what there is to narrow in a run: the first step that differs, and the factors."""
+    """Return the question for a run: the first step that differs, and the factors."""
     if not run.verdict_json.exists():
         raise UsageError(
             f"run {run.id} has no verdict", remedy=command_line(f"stage.compare --run {run.id}")
         )
     verdict = read_verdict(run)
     if verdict.verdict != "differ" or not verdict.differences:
-        what = f"there is nothing to narrow: the verdict of {run.id} is {verdict.verdict}"
+        what = f"there is nothing to bisect: the verdict of {run.id} is {verdict.verdict}"
         raise UsageError(what, remedy="a step must differ")
     step = verdict.differences[0].step
     kinds: dict[str, tuple[str, ...]] = {}
@@ -75,7 +75,7 @@ def ask(workspace: Workspace, run: Run) -> Question:
 def _differing(
     ours: Mapping[str, Factor], theirs: Mapping[str, Factor]
 ) -> dict[str, tuple[Factor, Factor]]:
-    """Return the factors that differ, with both values, that of the container host last."""
+    """Return the factors that differ, with both values; the container host's is last."""
     names = sorted((name for name in ours if ours[name] != theirs[name]), key=HOST.__eq__)
     return {name: (ours[name], theirs[name]) for name in names}
 
@@ -113,7 +113,7 @@ def _build(
     numbers: Iterator[int],
     taken: Taken,
 ) -> Seen:
-    """Do the step in the first environment with some factors of the second, or the other way."""
+    """Run the step in one environment with some factors of the other."""
     here = int(HOST in taken)
     theirs = {name: values[1 - here] for name, values in question.values.items()}
     elsewhere = {n for n in question.values if n != HOST and (n in taken) != bool(here)}

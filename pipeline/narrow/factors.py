@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which factor decides: the step that differs is done again with ever fewer of them exchanged.
+"""Which factor decides: the step that differs runs again with fewer and fewer factors exchanged.
 
 All trials begin with the tree before the step, which is equal in both environments, and stop after
 it. The search is delta debugging (A. Zeller and R. Hildebrandt, "Simplifying and Isolating
 Failure-Inducing Input", 2002) over the factors in which the environments differ. What comes with
 the container host, its QEMU and its guest kernel cannot be exchanged: where the other factors do
-not decide, the other environment does the step with factors of the first.
+not decide, the other environment runs the step with factors of the first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ HOST = "suite"  # the factor that stands for a container host with its QEMU and 
 SHOWN = 10
 TEXT_LIMIT = 200
 
-# Of each path, what it is after the step, as far as the environments differ in it.
+# By path, the properties after the step in which the environments differ.
 Seen = Mapping[str, tuple[Any, ...]]
 Taken = frozenset[str]
 Build = Callable[[Taken], Seen]
@@ -35,10 +35,10 @@ Build = Callable[[Taken], Seen]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: who differs, since which step, in what, and what may be the reason.
+    """The question: who differs, from which step on, how, and which factors may decide.
 
-    `kinds` are those of each path; `before` are the steps before; `seen` is what each environment
-    made; `values` are those of each factor in which they differ, of the container host last.
+    `kinds` are those of each path; `before` are the steps before; `seen` is the result of each
+    environment; `values` are those of each factor that differs, the container host's last.
     """
 
     environments: tuple[str, str]
@@ -51,7 +51,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial: which factors were as in the second environment, and whose result it had."""
+    """A trial: which factors were those of the second environment, and whose result it had."""
 
     taken: tuple[str, ...]
     like: str  # an environment, "neither", or "failed: …"
@@ -59,7 +59,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Answer:
-    """The factors that decide, together the fewest; none where chance does, as `sentence` says."""
+    """The smallest set of factors that decides; empty if none does, and `sentence` says why."""
 
     factors: tuple[str, ...]
     sentence: str
@@ -81,7 +81,7 @@ class _Trials:
     tried: list[Tried] = field(default_factory=list)
 
     def see(self, taken: Taken) -> Seen | None:
-        """Return what the step makes with some factors of the second environment."""
+        """Return the step's result with some factors of the second environment."""
         if taken not in self.known:
             names = ", ".join(_ordered(self.question, taken)) or "nothing"
             number = len(self.tried) + 1
@@ -107,15 +107,15 @@ class _Trials:
         return "neither"
 
     def decide(self, taken: Taken) -> bool:
-        """Tell whether these factors alone make it as the second environment did."""
+        """Tell whether these factors alone give the second environment's result."""
         return self.see(taken) == self.question.seen[1]
 
 
 def narrow(question: Question, build: Build, say: Callable[[str], None]) -> Answer:
-    """Find the fewest factors that make the one result into the other.
+    """Find the fewest factors that turn one result into the other.
 
-    `build` does the step in the first environment with some factors of the second, or in the
-    second if HOST is among them. Raise what the very first trial raises.
+    `build` runs the step in the first environment with some factors of the second, or in the
+    second if HOST is among them. Raise what the first trial raises.
     """
     trials = _Trials(question, build, say)
     first, second = question.environments
@@ -136,7 +136,7 @@ def narrow(question: Question, build: Build, say: Callable[[str], None]) -> Answ
 
 
 def smallest(factors: Sequence[str], enough: Callable[[Sequence[str]], bool]) -> tuple[str, ...]:
-    """Return factors that are enough, and are not without any one of them; all of them are enough.
+    """Return a minimal set of factors that suffices; all of them together do.
 
     This is Zeller's ddmin: halves, then their complements, then finer parts.
     """
@@ -166,11 +166,11 @@ def _ordered(question: Question, taken: Taken) -> tuple[str, ...]:
 
 
 def _not_repeatable(trials: _Trials, taken: Taken, name: str) -> Answer:
-    """Say that an environment makes something else when it does the same once more."""
+    """Return that an environment gives another result when it repeats the step."""
     question = trials.question
     seen = trials.see(taken)
     if seen is None:
-        sentence = f"no factor was found: {name} cannot do {plain(question.step)} once more"
+        sentence = f"no factor was found: {name} cannot repeat {plain(question.step)}"
         return Answer((), sentence, tuple(trials.tried))
     side = question.seen[question.environments.index(name)]
     paths = [path for path in question.kinds if seen.get(path) != side.get(path)]
@@ -193,7 +193,7 @@ def _undecided(trials: _Trials) -> Answer:
 
 
 def _sentence(question: Question, found: Sequence[str]) -> str:
-    """Say which factors decide, with their values and what each makes of the first path."""
+    """Return which factors decide, with their values and the first path's result with each."""
     names = " and ".join(name.replace("_", " ") for name in found)
     verb = "decides" if len(found) == 1 else "decide together"
     path = next(iter(question.kinds))
@@ -210,7 +210,7 @@ def _value(value: object) -> str:
 
 
 def _shown(kinds: Sequence[str], seen: tuple[Any, ...]) -> str:
-    """Say what a path is, from what was compared of it."""
+    """Describe a path by the properties that were compared."""
     if not seen[0]:
         return "is left as it was"
     if seen[0] == "absent":
@@ -228,9 +228,9 @@ def _shown(kinds: Sequence[str], seen: tuple[Any, ...]) -> str:
 
 
 def look(ledger: Path, step: str, kinds: Mapping[str, Sequence[str]]) -> Seen:
-    """Return what a step made of some paths, as far as they differ in it, from a ledger.
+    """Return the properties of some paths after a step, those that differ, from a ledger.
 
-    Raise BuildFailed if the ledger is not one.
+    Raise BuildFailed if the ledger is malformed.
     """
     found: dict[str, tuple[Any, ...]] = dict.fromkeys(kinds, ("",))
     inside = False
@@ -261,7 +261,7 @@ def _hashable(value: Any) -> Any:
 
 
 def steps_before(ledger: Path, step: str) -> tuple[str, ...]:
-    """Return the steps of a ledger before one; raise BuildFailed if the ledger is not one."""
+    """Return the steps of a ledger before one; raise BuildFailed if the ledger is malformed."""
     found: list[str] = []
     for line in chain.from_iterable(read_blocks(ledger)):
         if line.startswith(STEP_START):

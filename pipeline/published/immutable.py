@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Packages of an image's own, once published, never change: what changes gets another version.
+"""An image's own packages never change once published: a change needs another version.
 
-What was published is asked of the releases themselves, each verified first.
+What was published is read from the releases themselves, each verified first.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def refuse_changed(
 ) -> None:
     """Raise InputsUnverified if a release other than `tag` has one of these with other content.
 
-    `local` is what the job says of the image's own packages, `files` has the SHA-256 of those that
+    `local` is the job's part about the image's own packages, `files` has the SHA-256 of those that
     are built, by name; before the build their sources stand for them. Raise what `Location.open`
     raises.
     """

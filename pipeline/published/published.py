@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is published: the releases at a location, each verified before anything of it is used.
+"""The releases published at a location, each verified before anything of it is used.
 
-A location is a folder, as `public/`, or the address where it is served. The list of its releases
-is not signed: whoever serves it can leave one out, and can add none. A release is what its
-manifest says, signed by the release key, and what its environments state alike.
+A location is a folder, such as `public/`, or the address where it is served. The list of its
+releases is not signed: whoever serves it can leave one out, but cannot add one. A release is
+defined by its manifest, signed by the release key, and by the equal statements of its environments.
 """
 
 import os
@@ -53,7 +53,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True)
 class Listed:
-    """A release that the location lists; nobody vouches for it yet."""
+    """A release that the location lists; it is not verified yet."""
 
     tag: str
     image: str | None  # None where the list does not say
@@ -61,9 +61,10 @@ class Listed:
 
 @dataclass(frozen=True)
 class Published:
-    """A verified release: what its statements say alike, and the SHA-256 of its files by name.
+    """A verified release: what its statements agree on, and the SHA-256 of its files by name.
 
-    `upgrade` is false where it asked not to be upgraded; `epoch` is its SOURCE_DATE_EPOCH.
+    `upgrade` is false if later releases must not have kits from it; `epoch` is its
+    SOURCE_DATE_EPOCH.
     """
 
     image: str
@@ -76,7 +77,7 @@ class Published:
 
     @property
     def names(self) -> ArtifactNames:
-        """The names of its artifacts; which of them it has is for `files` to say."""
+        """The names of its artifacts; `files` has those that it really has."""
         return artifact_names(self.job)
 
 
@@ -95,7 +96,7 @@ class Location:
     def releases(self) -> tuple[Listed, ...]:
         """Return the releases that the location lists; a folder that does not exist has none.
 
-        Raise InputsUnverified where an address has no list of releases.
+        Raise InputsUnverified if an address has no list of releases.
         """
         return _listed_there(self) if self._is_remote else _folders(Path(self.address))
 
@@ -133,7 +134,7 @@ class Location:
         limit: int,
         advance: Advance = lambda _: None,
     ) -> None:
-        """Have a file of a release in the store; raise InputsUnverified if it is another one."""
+        """Bring a file of a release into the store; raise InputsUnverified if it is another one."""
         sha256 = release.files[name]
         if store.has(sha256) and not store.damaged(sha256):
             return
@@ -160,7 +161,7 @@ class Location:
         *,
         absent: type[TwinbuildError] = InputsUnverified,
     ) -> bytes:
-        """Return a small file of a release; nothing is checked but its size.
+        """Return a small file of a release; only its size is checked.
 
         Raise `absent` if there is none, InputsUnverified if it is larger than `limit` bytes.
         """
@@ -188,9 +189,9 @@ class Location:
 
 
 def of_farm(workspace: Workspace, keys: Path | None = None) -> Location:
-    """Return where the farm's releases are published, to be checked with its own release key.
+    """Return where the farm's releases are published, to be verified with its own release key.
 
-    `keys` is the folder of public keys, that of the checkout if it is None. Without `keys.release`
+    `keys` is the folder of public keys, by default that of the checkout. Without `keys.release`
     in farm.yaml, or its public half in `keys/*.asc`, no release opens.
     """
     farm = workspace.farm
@@ -215,7 +216,7 @@ def _listed_there(location: Location) -> tuple[Listed, ...]:
 
 
 def read_index(content: bytes, url: str) -> tuple[Listed, ...]:
-    """Return the releases that an `index.json` lists; raise InputsUnverified if it is none."""
+    """Return the releases that an `index.json` lists; raise InputsUnverified if it is malformed."""
     try:
         index = ReleaseIndex.of(parse_json(content))
     except LaterFormat as error:

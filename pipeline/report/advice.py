@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `docs/causes.md` says of each cause: symptom, fix at the cause, fix by a hook."""
+"""The advice in `docs/causes.md` on each cause: symptom, fix at the cause, fix by a hook."""
 
 import re
 from pathlib import Path
@@ -25,6 +25,6 @@ def read_advice(path: Path = CAUSES) -> dict[str, dict[str, str]]:
 
 
 def _part(entry: str, mark: str) -> str:
-    """Return what follows a mark as far as the next one."""
+    """Return the text from a mark to the next one."""
     rest = entry.partition(mark)[2]
     return " ".join(re.split(r"^\*\*", rest, flags=re.MULTILINE)[0].split())

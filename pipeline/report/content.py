@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The content of a report, which its forms (page, Markdown, JSON, JUnit) show in different ways.
+"""The content of a report, which its forms (page, Markdown, JSON, JUnit) present differently.
 
 `docs/reference/report.schema.json` describes it. All texts are safe for a terminal, on one line
 and of limited length; each form escapes them for itself.
@@ -42,7 +42,7 @@ NO_VERDICT = VerdictView(None, False, (), (), (), ())  # noqa: FBT003
 
 
 def collect(run: Run) -> Section:
-    """Return all that a run's folder has to show, as far as the run is."""
+    """Return everything that a run's folder has to show, whatever the state of the run."""
     seen = RunView(run)
     verdict = seen.verdict.content or NO_VERDICT
     state = verdict.verdict if verdict.verdict in STATES else "unfinished"
@@ -88,7 +88,7 @@ def _asked(request: Request | None) -> Section:
 
 
 def _factors(environments: Sequence[Section]) -> list[Section]:
-    """Return the facts side by side; what only one environment states counts as equal."""
+    """Return the facts side by side; one that only one environment states counts as equal."""
     names = sorted({name for e in environments for name in e["facts"]})
     rows = []
     for name in names:
@@ -109,7 +109,7 @@ def _artifact(artifact: ArtifactView) -> Section:
 
 
 def _differences(explanation: Explanation, verdict: VerdictView) -> tuple[list[Section], int]:
-    """Return the differences, those that were explained first, and how many are left out."""
+    """Return the differences, explained ones first, and how many are left out."""
     explained = [_explained(file) for file in explanation.files[:ITEMS_LIMIT]]
     seen = {(d["step"], d["path"]) for d in explained}
     more: dict[tuple[str, str], list[str]] = {}
@@ -169,7 +169,7 @@ def _shown(shown: Shown) -> Section:
 
 
 def _inside(inside: Inside) -> Section:
-    """Return what differs inside a packed content."""
+    """Return what differs inside a container."""
     return {
         "where": text(inside.where),
         "path": text(inside.path),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The report as Markdown, for the comment of a merge request.
 
-Texts from builds stand in code only, where neither markup nor names of people nor references work.
+Texts from builds are only in code spans, where neither markup nor mentions nor references work.
 """
 
 import re
@@ -23,7 +23,7 @@ def render(report: Section) -> str:
 
 
 def code(text: str) -> str:
-    """Return a text as inline code, whatever is in it."""
+    """Return any text as inline code."""
     if not text:
         return "–"
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The report as a page: one file that needs nothing else, not even a script.
 
-Jinja2 escapes every text. Should something get past that, the page's own policy lets no script run
-and nothing be fetched but what stands here, by hash.
+Jinja2 escapes every text. Should something get past that, the page's own policy runs and fetches
+nothing but the style and script here, by hash.
 """
 
 import base64
@@ -58,7 +58,7 @@ def _template() -> Template:
 
 
 def _own(name: str) -> Markup:
-    """Return a file of this folder as it is: it is not escaped."""
+    """Return a file of this folder, not escaped."""
     return Markup((FOLDER / name).read_text(encoding="utf-8"))  # noqa: S704
 
 
@@ -71,7 +71,7 @@ def size(count: int) -> str:
 
 
 def _short(factor: Section) -> bool:
-    """Tell whether a factor is worth its place in a sentence: one of its own, in few words."""
+    """Tell whether a factor fits into a sentence: a single one, in few words."""
     return ":" not in factor["factor"] and max(map(len, factor["values"])) < FEW_LETTERS
 
 
@@ -81,7 +81,7 @@ def _title(report: Section) -> str:
 
 
 def _policy(css: str, script: str) -> str:
-    """Return what the page may do: show itself, with this style and this script."""
+    """Return the Content-Security-Policy of the page: only this style and this script."""
     digests = [
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, script)
     ]
@@ -154,7 +154,7 @@ def _code(text: str) -> Markup:
 
 
 def _flow(report: Section) -> Iterator[Section]:
-    """Give the stages, how far each came and what there is to say of it."""
+    """Yield the stages, with the state and a detail of each."""
     source, inputs = report["source"], report["inputs"]
     committed = source["committed"] if source else ""
     yield _stage("source", "done" if source else "open", _timed(report, "source", committed))
@@ -173,7 +173,7 @@ def _flow(report: Section) -> Iterator[Section]:
 
 
 def _timed(report: Section, stage: str, detail: str) -> str:
-    """Add how long a stage took to what there is to say of it."""
+    """Return a stage's detail with the time that it took."""
     seconds = report["seconds"][stage]
     return detail if seconds is None else f"{detail} in {_duration(seconds)}".strip()
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The parts of a report that are made of a run's documents and logs, each safe to show.
+"""The parts of a report that are made from a run's documents and logs, each safe to show.
 
-What is missing or cannot be read is left out. No text leaves here with a character that cannot be
-seen.
+Missing or unreadable ones are left out. No text leaves here with an invisible character.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ Section = dict[str, Any]  # of a report, as report.schema.json describes it
 
 
 def text(value: object) -> str:
-    """Return a value as safe text; anything but text and numbers is nothing."""
+    """Return a value as safe text; anything but text and numbers becomes empty."""
     return plain(str(value)) if isinstance(value, str | int | float) else ""
 
 
@@ -48,7 +47,7 @@ def source(run: RunView) -> Section | None:
 
 
 def inputs(run: RunView) -> Section | None:
-    """Return from what was built: how many packages, their size in bytes, the lock."""
+    """Return the inputs: how many packages, their size in bytes, the lock."""
     seen = run.inputs.content
     if seen is None:
         return None
@@ -60,7 +59,7 @@ def inputs(run: RunView) -> Section | None:
 
 
 def environment(seen: EnvironmentView) -> Section:
-    """Return what one environment was, what it did and its log."""
+    """Return the factors of one environment, its steps and its log."""
     statement = seen.statement.content
     return {
         "name": seen.name,
@@ -89,7 +88,7 @@ def _failure(document: RunDocument[FailureView]) -> Section | None:
 
 
 def _facts(statement: StatementView | None, failure: FailureView | None) -> dict[str, str]:
-    """Return what a machine was, or was to be, a line each: nested names are joined."""
+    """Return the factors that a machine had, or was to have; nested names are joined."""
     machine = (statement.machine if statement else {}) or (failure.machine if failure else {})
     return dict(sorted(_flat(machine))[:FACTS_LIMIT])
 

@@ -14,7 +14,7 @@ PAGE, MARKDOWN, JSON, JUNIT = "index.html", "report.md", "report.json", "report.
 
 
 def write_report(run: Run, *, notify: Callable[[str], None]) -> Path:
-    """Write the report of a run, however far it is; return the page.
+    """Write the report of a run, whatever its state; return the page.
 
     Raise InfrastructureFailed if the disk is full.
     """

@@ -170,8 +170,8 @@ def test_an_empty_ledger_has_no_lines(tmp_path: Path) -> None:
     [
         (lambda good: good[:-1], "is cut off"),
         (lambda good: b"", "is cut off"),
-        (lambda good: good + good, "goes on after its end"),
-        (lambda good: good + b"\0", "goes on after its end"),
+        (lambda good: good + good, "continues after its end"),
+        (lambda good: good + b"\0", "continues after its end"),
         (lambda good: b"not gzip", "is damaged"),
         (lambda good: gzip.compress(b"no newline"), "does not end with a whole line"),
         (lambda good: zlib.compress(b"x\n"), "is damaged"),

@@ -243,7 +243,7 @@ def test_a_long_shared_start_is_passed_with_its_steps(tmp_path: Path) -> None:
 
 def test_different_steps_are_reported(tmp_path: Path) -> None:
     result = found(tmp_path, [*BOOT, step("30-a"), file("x")], [*BOOT, step("30-b"), file("y")])
-    assert result.reasons == ("alpha goes on with the step 30-a where beta does 30-b",)
+    assert result.reasons == ("alpha continues with the step 30-a where beta has 30-b",)
     result = found(tmp_path, [*BOOT, step("30-a")], BOOT)
     assert result.reasons == ("the ledger of beta ends before the step 30-a",)
     result = found(tmp_path, BOOT, [*BOOT, step("30-a")])

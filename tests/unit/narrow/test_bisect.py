@@ -152,7 +152,7 @@ def test_the_other_environment_does_the_step_with_factors_of_the_first(
 @pytest.mark.parametrize("verdict", ["match", "failed"])
 def test_a_run_without_difference(verdict: str, workspace: Workspace, run: Run) -> None:
     write_json(run.verdict_json, Verdict(verdict, ("alpha", "beta")).document())
-    with pytest.raises(UsageError, match=f"nothing to narrow: .* is {verdict}"):
+    with pytest.raises(UsageError, match=f"nothing to bisect: .* is {verdict}"):
         bisect(workspace, run)
 
 
