@@ -155,7 +155,6 @@ def _their_way(folder: Path) -> tuple[float, int, float, float]:
 
 def _our_way(folder: Path, processors: int) -> tuple[tuple[float, int, float, float], str]:
     """Return the same of our way, of the delta alone, and the digest of the kit."""
-    kit = folder / f"{processors}.iuk"
     earlier = Earlier("old", folder / "old.ledger", folder / "old.partition")
     later = Later(
         image="mini",
@@ -168,7 +167,8 @@ def _our_way(folder: Path, processors: int) -> tuple[tuple[float, int, float, fl
         tree=folder / "new",
         files=folder,
     )
-    plan = KitPlan(earlier, later, kit, folder / "work", processors, proven=True)
+    kit = folder / f"{processors}.iuk"
+    plan = KitPlan(earlier, later, kit, folder / "work", processors)
     write_json(folder / "plan.json", plan.document())
     argv = [sys.executable, "-m", "tools.make_one_kit", os.fspath(folder / "plan.json")]
     output = command.run(argv, timeout_s=TIMEOUT_S, cwd=CHECKOUT)

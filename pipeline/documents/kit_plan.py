@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what a kit is made, and how: what whoever makes it tells the program that does, as JSON."""
+"""The plan of one kit: what it is made from, and where it is written.
+
+Inside the machine it is passed on as it is. Outside, `kits/make` hands it to the machine's own
+program as a JSON file, which lasts no longer than that run. Paths are absolute.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.documents.fields import Fields
-from pipeline.documents.job import RELEASE
-from pipeline.documents.lock import NAME
+from pipeline.documents.kit_control import EPOCH_LIMIT
 from pipeline.documents.malformed import Malformed
+from pipeline.documents.names import IMAGE, RELEASE
 
-PROCESSORS_LIMIT = 4096
+PROGRAM = "pipeline.guest.kits.program"  # reads a plan and makes the kit: `python3 -m PROGRAM FILE`
+PROCESSORS_LIMIT = 2**16
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,21 @@ class Earlier:
     @classmethod
     def of(cls, fields: Fields) -> Earlier:
         """Read `earlier`; raise Malformed."""
-        paths = _path(fields, "ledger"), _path(fields, "partition")
-        earlier = cls(fields.text("version", RELEASE), *paths)
+        found = cls(
+            version=fields.text("version", RELEASE),
+            ledger=_path(fields, "ledger"),
+            partition=_path(fields, "partition"),
+        )
         fields.end()
-        return earlier
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """Return what stands under `earlier`."""
+        return {
+            "version": self.version,
+            "ledger": os.fspath(self.ledger),
+            "partition": os.fspath(self.partition),
+        }
 
 
 @dataclass(frozen=True)
@@ -54,11 +70,11 @@ class Later:
     @classmethod
     def of(cls, fields: Fields) -> Later:
         """Read `later`; raise Malformed."""
-        later = cls(
-            image=fields.text("image", NAME),
-            architecture=fields.text("architecture", NAME),
+        found = cls(
+            image=fields.text("image", IMAGE),
+            architecture=fields.text("architecture", IMAGE),
             version=fields.text("version", RELEASE),
-            epoch=fields.number("epoch"),
+            epoch=fields.number("epoch", high=EPOCH_LIMIT - 1),
             compression=fields.text("compression"),
             ledger=_path(fields, "ledger"),
             partition=_path(fields, "partition"),
@@ -66,23 +82,40 @@ class Later:
             files=_path(fields, "files"),
         )
         fields.end()
-        return later
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """Return what stands under `later`."""
+        return {
+            "image": self.image,
+            "architecture": self.architecture,
+            "version": self.version,
+            "epoch": self.epoch,
+            "compression": self.compression,
+            "ledger": os.fspath(self.ledger),
+            "partition": os.fspath(self.partition),
+            "tree": os.fspath(self.tree),
+            "files": os.fspath(self.files),
+        }
 
 
 @dataclass(frozen=True)
 class KitPlan:
-    """A kit to be made, in the folder `work`; `proven` reads it back, which needs root."""
+    """The file `kit` is to be written; `work` is a folder that does not exist yet.
+
+    A kit that is `proven` is read back and laid over the earlier tree, which needs root.
+    """
 
     earlier: Earlier
     later: Later
     kit: Path
     work: Path
     processors: int
-    proven: bool
+    proven: bool = True
 
     @classmethod
     def of(cls, document: Any) -> KitPlan:
-        """Read a plan; raise Malformed, which names the field."""
+        """Read a plan; raise Malformed."""
         fields = Fields(document)
         plan = cls(
             earlier=Earlier.of(fields.object("earlier")),
@@ -96,16 +129,15 @@ class KitPlan:
         return plan
 
     def document(self) -> dict[str, Any]:
-        """Return what is written to the plan's file."""
+        """Return the plan for `json_bytes`."""
         return {
-            **_with_texts(asdict(self)),
-            "earlier": _with_texts(asdict(self.earlier)),
-            "later": _with_texts(asdict(self.later)),
+            "earlier": self.earlier.document(),
+            "later": self.later.document(),
+            "kit": os.fspath(self.kit),
+            "work": os.fspath(self.work),
+            "processors": self.processors,
+            "proven": self.proven,
         }
-
-
-def _with_texts(fields: dict[str, Any]) -> dict[str, Any]:
-    return {n: os.fspath(v) if isinstance(v, Path) else v for n, v in fields.items()}
 
 
 def _path(fields: Fields, name: str) -> Path:

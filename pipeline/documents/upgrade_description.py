@@ -22,8 +22,6 @@ from pipeline.documents.names import IMAGE, RELEASE
 from pipeline.documents.upgrade_times import read_time, time_text
 from pipeline.documents.version import is_older
 
-DESCRIPTION_LIMIT = 64 * 1024  # bytes of a file with a description and its renewal
-DESCRIPTION_SIGNATURES = 4  # at most: two keys while one follows the other
 DESCRIPTION_TYPE = "application/vnd.twinbuild.upgrade+json"
 FORMAT = "twinbuild-upgrade/2"
 FIRST_FORMAT = "twinbuild-upgrade/1"  # before there were renewals

@@ -43,5 +43,5 @@ def _split(name: str) -> tuple[str, str]:
         cut = name.find("/", len(name) - NAME_LIMIT - 1)
         prefix, short = name[: max(cut, 0)], name[cut + 1 :]
     if not (0 < len(short) <= NAME_LIMIT and len(prefix) <= PREFIX_LIMIT and name.isascii()):
-        raise Malformed(f"{name!r} is no name that a ustar header holds")
+        raise Malformed(f"{name!r} has too long a name, or none in ASCII: no ustar header holds it")
     return prefix, short

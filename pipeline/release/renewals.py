@@ -15,7 +15,7 @@ from securesystemslib.signer import CryptoSigner
 from pipeline.base import dsse
 from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError, command_line
 from pipeline.base.files import alone, write_bytes
-from pipeline.documents.upgrade_description import DESCRIPTION_LIMIT
+from pipeline.documents.upgrade_file import UPGRADE_FILE_LIMIT
 from pipeline.documents.upgrade_times import time_text
 from pipeline.farm.config import Farm
 from pipeline.kits.install import description, known
@@ -76,7 +76,7 @@ def _key(farm: Farm) -> CryptoSigner:
 
 def _renew(path: Path, key: CryptoSigner, trust: Trust, now: datetime) -> None:
     with path.open("rb") as file:
-        content = file.read(DESCRIPTION_LIMIT + 1)
+        content = file.read(UPGRADE_FILE_LIMIT + 1)
     found = description.read(content, trust)
     if path.name != f"{found.from_}.json":
         raise SignatureInvalid(f"{path} is the description of {found.from_}")

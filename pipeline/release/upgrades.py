@@ -15,7 +15,8 @@ from pathlib import Path
 from pipeline.base import openpgp
 from pipeline.base.errors import Differs, InputsUnverified, SignatureInvalid
 from pipeline.base.files import write_bytes
-from pipeline.documents.upgrade_description import DESCRIPTION_LIMIT, Description, Offer, describe
+from pipeline.documents.upgrade_description import Description, Offer, describe
+from pipeline.documents.upgrade_file import UPGRADE_FILE_LIMIT
 from pipeline.documents.version import in_order, is_older
 from pipeline.kits.install import description
 from pipeline.kits.install.description import Trust
@@ -131,7 +132,7 @@ def _read_own(path: Path, signer: Signer) -> Description | None:
     trust = Trust(signer.keyring, signer.fingerprint)
     try:
         with farm_errors(), path.open("rb") as file:
-            found = description.read(file.read(DESCRIPTION_LIMIT + 1), trust)
+            found = description.read(file.read(UPGRADE_FILE_LIMIT + 1), trust)
     except (OSError, SignatureInvalid, InputsUnverified):
         return None
     return found if f"{found.from_}.json" == path.name else None

@@ -1,13 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes a kit: what takes a system from an earlier release to the one that was built.
 
-    make_kit(
-        Earlier("3.1", ledger=…/ledger.jsonl.gz, partition=…/partition),
-        Later("mini", "amd64", "3.3", epoch, "strong", ledger=…, partition=…, tree=…, files=…),
-        kit=artifacts / "mini-amd64-3.1-to-3.3.iuk", work=scratch folder of its own, env=…,
-        processors=2,
-    )
-
 `docs/reference/kit.md` describes the format. Nothing of the earlier release is needed but its
 final ledger and the list of its system partition's files. Several may be made at once, each with a
 `work` of its own.
@@ -28,7 +21,7 @@ from pipeline.documents.kit_control import (
     Control,
     control_bytes,
 )
-from pipeline.documents.kit_plan import Earlier, Later
+from pipeline.documents.kit_plan import Earlier, KitPlan, Later
 from pipeline.documents.ledger_line import parse_entry
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
@@ -54,25 +47,16 @@ class _Partition:
     delete: tuple[str, ...]
 
 
-def make_kit(
-    earlier: Earlier,
-    later: Later,
-    kit: Path,
-    work: Path,
-    env: Mapping[str, str],
-    *,
-    processors: int,
-    proven: bool = True,
-) -> None:
-    """Write the file `kit`; its bytes depend on the two releases and squashfs-tools alone.
+def make_kit(plan: KitPlan, env: Mapping[str, str]) -> None:
+    """Write the kit of a plan; its bytes depend on the two releases and squashfs-tools alone.
 
-    Unless `proven` is false the delta is read back and laid over the earlier tree, which needs
-    root. `work` is a folder that does not exist yet and is removed. Raise StepFailed, which names
-    the path, if the later tree cannot be had so.
+    `plan.work` is removed. Raise StepFailed, which names the path, if no kit leads to the later
+    tree.
     """
+    later, work = plan.later, plan.work
     work.mkdir(parents=True)
     squashfs = work / f"{later.version}.squashfs"
-    delta = compare(earlier.ledger, later.ledger)
+    delta = compare(plan.earlier.ledger, later.ledger)
     write_squashfs(
         delta,
         later.ledger,
@@ -81,12 +65,12 @@ def make_kit(
         epoch=later.epoch,
         options=_sqfstar_options(later.compression),
         env=env,
-        processors=processors,
+        processors=plan.processors,
     )
-    if proven:
+    if plan.proven:
         check_root(later.tree)
-        prove(earlier.ledger, *read_back(squashfs, work, env, later.epoch), later.ledger)
-    _write_kit(earlier, later, squashfs, kit, work)
+        prove(plan.earlier.ledger, *read_back(squashfs, work, env, later.epoch), later.ledger)
+    _write_kit(plan, squashfs)
     shutil.rmtree(work)
 
 
@@ -102,7 +86,8 @@ def _sqfstar_options(compression: str) -> list[str]:
     return options
 
 
-def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: Path) -> None:
+def _write_kit(plan: KitPlan, squashfs: Path) -> None:
+    earlier, later, work = plan.earlier, plan.later, plan.work
     base_name = f"{earlier.version}.squashfs"
     module = work / "module"
     module.write_text(f"{base_name}\n{squashfs.name}\n")
@@ -132,7 +117,8 @@ def _write_kit(earlier: Earlier, later: Later, squashfs: Path, kit: Path, work: 
     control.write_bytes(control_bytes(described))
     form = work / "FORMAT"
     form.write_text(f"{KIT_FORMAT}\n")
-    _write_archive(kit, {path.name: path for path in (form, control, boot, squashfs)}, later.epoch)
+    members = {path.name: path for path in (form, control, boot, squashfs)}
+    _write_archive(plan.kit, members, later.epoch)
 
 
 def _partition(earlier: Earlier, later: Later, delta: Content, module: Path) -> _Partition:
@@ -212,5 +198,4 @@ def _header(name: str, size: int, epoch: int) -> bytes:
     try:
         return ustar_header(name, size, epoch)
     except Malformed as error:
-        what = f"no kit can be made: {name!r} on the system partition has too long a name"
-        raise StepFailed(STATUS_BUILD_FAILED, what, str(error)) from error
+        raise StepFailed(STATUS_BUILD_FAILED, f"no kit can be made: {error}") from error

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes one kit outside of the machine: `python3 -m pipeline.guest.kits.program PLAN`.
 
-PLAN is a file that `documents/kit_plan.py` describes. Ends with the status of the failure, and with
-what happened on standard error.
+PLAN is a file with a `KitPlan` as JSON. Ends with the status of the failure, and with what happened
+on standard error, the message last.
 """
 
 import os
@@ -18,25 +18,20 @@ from pipeline.guest.serial_port import StepFailed
 
 
 def main(path: Path) -> int:
-    """Make the kit of a plan; return an exit status of design.md."""
+    """Make the kit of the plan in a file; return an exit status of design.md."""
     try:
-        plan = KitPlan.of(parse_json(path.read_bytes()))
-        make_kit(
-            plan.earlier,
-            plan.later,
-            plan.kit,
-            plan.work,
-            os.environ,
-            processors=plan.processors,
-            proven=plan.proven,
-        )
-    except Malformed as error:
-        sys.stderr.write(f"{path}: {error}\n")
-        return STATUS_INFRASTRUCTURE
+        make_kit(_read(path), os.environ)
     except StepFailed as failure:
         sys.stderr.write(f"{failure.detail}\n{failure.what}\n")
         return failure.status
     return 0
+
+
+def _read(path: Path) -> KitPlan:
+    try:
+        return KitPlan.of(parse_json(path.read_bytes()))
+    except (OSError, Malformed) as error:
+        raise StepFailed(STATUS_INFRASTRUCTURE, f"{path} is no plan of a kit: {error}") from error
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.documents.job import Kit
-from pipeline.documents.kit_plan import Earlier, Later
+from pipeline.documents.kit_plan import Earlier, KitPlan, Later
 from pipeline.guest.job import GuestJob
 from pipeline.guest.kits.earlier import earlier_from_image
 from pipeline.guest.kits.kit import make_kit
@@ -35,7 +35,8 @@ def make_kits(job: GuestJob, report: Report, env: Mapping[str, str]) -> dict[str
         target = job.artifacts / name
         work = job.work / "kits" / kit.start
         earlier = _earlier(job, kit, report, env)
-        make_kit(earlier, later, target, work, env, processors=max(1, processors // at_once))
+        share = max(1, processors // at_once)
+        make_kit(KitPlan(earlier, later, target, work, share), env)
         report.log(f"kit from {kit.start}: {target.stat().st_size} bytes")
         return target
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from pipeline.documents.kit_control import Content, Control
-from pipeline.documents.upgrade_description import DESCRIPTION_LIMIT, Offer
+from pipeline.documents.upgrade_description import Offer
+from pipeline.documents.upgrade_file import UPGRADE_FILE_LIMIT
 from pipeline.kits.install import description as descriptions
 from pipeline.kits.install.description import Trust
 from pipeline.kits.install.failure import (
@@ -88,7 +89,7 @@ def read_description(kit: Path, trust: Trust, now: datetime) -> Offer:
     path = kit.with_name(f"{kit.name}.json")
     try:
         with path.open("rb") as file:
-            content = file.read(DESCRIPTION_LIMIT + 1)
+            content = file.read(UPGRADE_FILE_LIMIT + 1)
     except OSError as error:
         raise SignatureInvalid(
             f"there is no upgrade description {path}: {error.strerror}",

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from pipeline.documents.names import RELEASE
 from pipeline.documents.plain import plain
-from pipeline.documents.upgrade_description import DESCRIPTION_LIMIT, Description
+from pipeline.documents.upgrade_description import Description
+from pipeline.documents.upgrade_file import UPGRADE_FILE_LIMIT
 from pipeline.documents.upgrade_times import time_text
 from pipeline.kits.install import description as descriptions
 from pipeline.kits.install import http, known
@@ -65,7 +66,7 @@ def check_upgrade(url: str, start: str, image: str, trust: Trust, now: datetime)
 
 def _ask(address: str, start: str, before: Description | None) -> bytes:
     try:
-        return http.get(address, limit=DESCRIPTION_LIMIT)
+        return http.get(address, limit=UPGRADE_FILE_LIMIT)
     except http.Missing as error:
         why = f"{address} does not exist"
         remedy = f"see that {start} was released there; every release has a description"

@@ -8,22 +8,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from pipeline.documents.dsse import Envelope, EnvelopeSignature, read_envelope, signed_bytes
+from pipeline.documents.dsse import Envelope, EnvelopeSignature, signed_bytes
 from pipeline.documents.ed25519 import ed25519_holds
-from pipeline.documents.json_form import parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.plain import plain
 from pipeline.documents.signatures import Untrusted, dearmour, read_keyring
 from pipeline.documents.upgrade_description import (
-    DESCRIPTION_LIMIT,
-    DESCRIPTION_SIGNATURES,
     DESCRIPTION_TYPE,
     Description,
     Renewable,
     read_description,
 )
+from pipeline.documents.upgrade_file import UpgradeFile
 from pipeline.documents.upgrade_renewal import RENEWAL_TYPE, Renewal, read_renewal
 from pipeline.documents.upgrade_times import time_text
 from pipeline.documents.version import is_older
@@ -87,57 +84,48 @@ def read(content: bytes, trust: Trust) -> Description:
 
     Raise what `check` raises but for the times.
     """
-    document, parsed = open_file(content)
-    _check_signatures(signed_bytes(DESCRIPTION_TYPE, parsed.payload), parsed.signatures, trust)
+    file = open_file(content)
+    payload = file.description.payload
+    _check_signatures(signed_bytes(DESCRIPTION_TYPE, payload), file.description.signatures, trust)
     try:
-        found = read_description(parsed.payload)
+        found = read_description(payload)
     except Malformed as error:
         raise InputsUnverified(plain(f"{WHAT} is malformed: {error}")) from error
     if found.offer and not is_older(found.from_, found.offer.to):
         raise InputsUnverified(
             f"{WHAT} leads from {found.from_} to {found.offer.to}, which is not newer"
         )
-    beside = document.get("renewal")
-    if beside is None:
+    try:
+        renewal = file.renewal()
+    except Malformed as error:
+        raise SignatureInvalid(plain(f"{RENEWAL} is no DSSE envelope: {error}")) from error
+    if renewal is None:
         return found
     if found.renewable is None:
         raise SignatureInvalid(f"{WHAT} has a renewal, and lets nobody renew it")
-    renewed = _read_renewal(beside, parsed.payload, found.issued, found.renewable)
+    renewed = _read_renewal(renewal, payload, found.issued, found.renewable)
     return replace(found, as_of=renewed.issued, expires=max(found.expires, renewed.expires))
 
 
-def open_file(content: bytes) -> tuple[dict[str, Any], Envelope]:
-    """Return a description's file as it is, and its envelope, of which nothing is verified yet.
+def open_file(content: bytes) -> UpgradeFile:
+    """Return a description's file, of which nothing is verified yet.
 
     Raise SignatureInvalid if it is no DSSE envelope.
     """
     try:
-        if len(content) > DESCRIPTION_LIMIT:
-            raise Malformed(f"it is larger than {DESCRIPTION_LIMIT} bytes")  # noqa: TRY301
-        document = parse_json(content)
-        if not isinstance(document, dict):
-            raise Malformed("it is not a JSON object")  # noqa: TRY301
-        return document, _envelope(document, DESCRIPTION_TYPE)
+        return UpgradeFile.of(content)
     except Malformed as error:
         raise SignatureInvalid(plain(f"{WHAT} is no DSSE envelope: {error}")) from error
 
 
-def _envelope(document: Any, kind: str) -> Envelope:
-    return read_envelope(document, kind, DESCRIPTION_LIMIT, DESCRIPTION_SIGNATURES)
-
-
 def _read_renewal(
-    document: Any, description: bytes, issued: datetime, renewable: Renewable
+    parsed: Envelope, description: bytes, issued: datetime, renewable: Renewable
 ) -> Renewal:
     """Return the renewal in an envelope, whatever the time is now.
 
     Raise SignatureInvalid unless the key that `renewable` names has signed it, for this
     `description` (issued then), and within what it may.
     """
-    try:
-        parsed = _envelope(document, RENEWAL_TYPE)
-    except Malformed as error:
-        raise SignatureInvalid(plain(f"{RENEWAL} is no DSSE envelope: {error}")) from error
     signed, public = signed_bytes(RENEWAL_TYPE, parsed.payload), bytes.fromhex(renewable.key)
     if not any(ed25519_holds(public, signed, each.signature) for each in parsed.signatures):
         raise SignatureInvalid(

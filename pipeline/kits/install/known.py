@@ -8,7 +8,8 @@ while that still holds. It is signed, so it is believed no further than what a s
 import os
 from pathlib import Path
 
-from pipeline.documents.upgrade_description import DESCRIPTION_LIMIT, Description
+from pipeline.documents.upgrade_description import Description
+from pipeline.documents.upgrade_file import UPGRADE_FILE_LIMIT
 from pipeline.documents.upgrade_times import time_text
 from pipeline.kits.install import description as descriptions
 from pipeline.kits.install.description import Trust
@@ -26,7 +27,7 @@ def recall(image: str, start: str, trust: Trust) -> Description | None:
     """Return what was known last; None if nothing was, or nothing that `trust` believes."""
     try:
         with _path(image, start, trust).open("rb") as file:
-            found = descriptions.read(file.read(DESCRIPTION_LIMIT + 1), trust)
+            found = descriptions.read(file.read(UPGRADE_FILE_LIMIT + 1), trust)
     except (OSError, Failure):
         return None
     return found if (found.image, found.from_) == (image, start) else None

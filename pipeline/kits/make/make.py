@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes a kit again from two published releases, as anyone can: without the farm, without root.
 
-The same program makes it that makes it in the machine. It is started as a program of its own,
-because the guest's code is not to be imported outside of it.
+The same program makes it that makes it in the machine. It runs as a process of its own, as code
+of the machine is never imported outside of it; what it shall do is a `KitPlan`.
 """
 
-import base64
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +26,11 @@ from pipeline.base.files import put_in_place, sha256_file, write_json
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
 from pipeline.documents.artifact_names import artifact_names
+from pipeline.documents.dsse import IN_TOTO, read_envelope
 from pipeline.documents.json_form import parse_json
-from pipeline.documents.kit_plan import Earlier, KitPlan, Later
+from pipeline.documents.kit_plan import PROGRAM, Earlier, KitPlan, Later
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
+from pipeline.documents.statement import read_statement
 from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
 from pipeline.kits.install.fat import open_files
 from pipeline.kits.install.partition import fat_partitions
@@ -66,7 +67,7 @@ def make_kit(
 
     Both are verified by their manifests before anything of them is used. Raise Differs if the bytes
     are not the published ones although squashfs-tools is of the version that the release names;
-    with another version that is said, and no error.
+    another version is reported by `notify` and is no error.
     """
     earlier, later = location.open(start), location.open(to)
     if start == to or (earlier.image, earlier.architecture) != (later.image, later.architecture):
@@ -77,8 +78,8 @@ def make_kit(
     with tempfile.TemporaryDirectory(prefix=".kit-", dir=folder) as scratch:
         work = Path(scratch)
         plan = _plan(location, earlier, later, store, work, notify)
-        _run(plan, work)
-        put_in_place(work / "kit", folder / name)
+        _run(plan, work / "plan.json")
+        put_in_place(plan.kit, folder / name)
     made = Made(folder / name, sha256_file(folder / name), None)
     if published := later.files.get(name):
         made = Made(made.path, made.sha256, made.sha256 == published)
@@ -99,7 +100,7 @@ def _plan(
     work: Path,
     notify: Notify,
 ) -> KitPlan:
-    """Have all that the kit is made from on disk; return what the guest's program is to do."""
+    """Return the plan of the kit, once all that it is made from is on disk."""
 
     def kept(release: Published, name: str, limit: int) -> Path:
         if name not in release.files:
@@ -128,19 +129,19 @@ def _plan(
     )
     image = kept(later, new.usb_image, IMAGE_LIMIT)
     notify(f"unpack {new.usb_image}")
-    _copy_out(image, work / "files")
-    _unpack(work / "files" / "live" / f"{later.version}.squashfs", work / "tree")
+    _copy_out(image, end.files)
+    _unpack(end.files / "live" / f"{later.version}.squashfs", end.tree)
     processors, proven = os.cpu_count() or 1, os.geteuid() == 0
     return KitPlan(start, end, work / "kit", work / "work", processors, proven)
 
 
-def _run(plan: KitPlan, work: Path) -> None:
-    write_json(work / "plan.json", plan.document())
+def _run(plan: KitPlan, file: Path) -> None:
+    """Run the program that makes kits; its plan is written to `file`."""
+    write_json(file, plan.document())
     for program in ("sqfstar", "unsquashfs"):
         command.find(program)
-    argv = [sys.executable, "-m", "pipeline.guest.kits.program", os.fspath(work / "plan.json")]
     done = command.run(
-        argv,
+        [sys.executable, "-m", PROGRAM, os.fspath(file)],
         timeout_s=TIMEOUT_S,
         cwd=places.PROGRAM,
         accept=(0, STATUS_BUILD_FAILED, STATUS_INPUTS),
@@ -198,12 +199,12 @@ def _unpack(squashfs: Path, tree: Path) -> None:
 
 
 def _tools_alike(location: Location, later: Published, notify: Notify) -> bool:
-    """Tell whether squashfs-tools is as in the machines that built a release; say so if not."""
-    said = {_told(location, later, name) for name in later.files if _is_statement(name)}
+    """Return whether squashfs-tools is as in the machines that built a release; report if not."""
+    versions = {_tool_version(location, later, name) for name in later.files if _is_statement(name)}
     here = command.run([TOOL, "-version"], timeout_s=60, accept=(0, 1)).text.splitlines()[:1]
-    if said == set(here):
+    if versions == set(here):
         return True
-    theirs = " and ".join(sorted(plain(text) or "an unknown one" for text in said))
+    theirs = " and ".join(sorted(plain(text) or "an unknown one" for text in versions))
     notify(f"squashfs-tools differs: here {plain(''.join(here))}; for {later.version} {theirs}")
     notify("the kit will work as well, but its bytes need not be the published ones")
     return False
@@ -213,12 +214,13 @@ def _is_statement(name: str) -> bool:
     return name.startswith("statements/") and name.endswith(".json")
 
 
-def _told(location: Location, release: Published, name: str) -> str:
-    """Return what a statement says of squashfs-tools; what it is not asked for was checked."""
+def _tool_version(location: Location, release: Published, name: str) -> str:
+    """Return the version of squashfs-tools in a statement, which `Location.open` has checked."""
     content = location.read(release.version, name, STATEMENT_LIMIT)
     try:
-        payload = parse_json(base64.b64decode(parse_json(content)["payload"]))
-        machine = payload["predicate"]["buildDefinition"]["internalParameters"]["machine"]
-        return str(machine.get("facts", {}).get(TOOL, ""))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        envelope = read_envelope(parse_json(content), IN_TOTO)
+        machine = read_statement(parse_json(envelope.payload)).machine
+    except ValueError as error:
         raise InfrastructureFailed(f"{name} of {release.version} changed meanwhile") from error
+    facts = machine.get("facts")
+    return str(facts.get(TOOL, "")) if isinstance(facts, Mapping) else ""

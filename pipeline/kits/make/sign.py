@@ -43,9 +43,7 @@ def with_renewal(content: bytes, renewable: Renewable, now: datetime, sign: Sign
 
     `sign` signs with the key that `renewable` names.
     """
-    document, parsed = open_file(content)
-    payload = renewal_bytes(renew(parsed.payload, renewable, now))
+    file = open_file(content)
+    payload = renewal_bytes(renew(file.description.payload, renewable, now))
     keyid = hashlib.sha256(bytes.fromhex(renewable.key)).hexdigest()
-    signature = sign(signed_bytes(RENEWAL_TYPE, payload))
-    renewal = make_envelope(RENEWAL_TYPE, payload, keyid, signature)
-    return json_bytes({**document, "renewal": renewal})
+    return file.renewed(payload, keyid, sign(signed_bytes(RENEWAL_TYPE, payload)))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.documents.kit_control import Control
-from pipeline.documents.kit_plan import Earlier, Later
+from pipeline.documents.kit_plan import Earlier, KitPlan, Later
 from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
-from pipeline.guest.kits.kit import make_kit
+from pipeline.guest.kits.kit import _header, make_kit
 from pipeline.guest.serial_port import StepFailed
 from pipeline.kits.install.format import open_kit
 from tests.random_trees import Node, record, write
@@ -83,7 +83,7 @@ def releases(tmp_path: Path) -> tuple[Earlier, Later]:
 
 def made(releases: tuple[Earlier, Later], folder: Path, name: str = "kit.iuk") -> Path:
     kit = folder / name
-    make_kit(*releases, kit, folder / "work", ENV, processors=1)
+    make_kit(KitPlan(*releases, kit, folder / "work", processors=1), ENV)
     assert not (folder / "work").exists()
     return kit
 
@@ -147,7 +147,8 @@ def test_a_kit_has_the_same_bytes_wherever_it_is_made(
     before = os.umask(0o077)
     try:
         again = tmp_path / "again.iuk"
-        make_kit(*releases, again, tmp_path / "else" / "where", ENV, processors=3, proven=False)
+        work = tmp_path / "else" / "where"
+        make_kit(KitPlan(*releases, again, work, processors=3, proven=False), ENV)
     finally:
         os.umask(before)
     assert again.read_bytes() == first
@@ -210,14 +211,19 @@ def test_a_partition_file_that_is_not_as_listed_is_found(
         made(releases, tmp_path)
 
 
-def test_a_name_too_long_for_a_kit_is_reported(
+def test_a_name_too_long_for_a_kit_is_refused(
     releases: tuple[Earlier, Later], tmp_path: Path
 ) -> None:
     path = "live/" + "x" * 120
     (tmp_path / "files" / path).touch()
     list_partition(PARTITION_NEW | {path: ""}, releases[1].partition)
-    with pytest.raises(StepFailed, match="has too long a name"):
+    with pytest.raises(StepFailed, match=r"no kit can be made: 'live/x+' has too long a name"):
         made(releases, tmp_path)
+
+
+def test_a_member_too_large_for_a_kit_is_named() -> None:
+    with pytest.raises(StepFailed, match=r"'boot\.tar': no ustar header holds the size 8589934592"):
+        _header("boot.tar", 8 * 1024**3, EPOCH)
 
 
 def test_the_proof_refuses_a_root_directory_that_no_ledger_knows(

@@ -18,7 +18,7 @@ import pytest
 from pipeline.base import dsse
 from pipeline.base.errors import Differs, InputsUnverified, SignatureInvalid, UsageError
 from pipeline.base.store import Store
-from pipeline.documents.kit_plan import Earlier, Later
+from pipeline.documents.kit_plan import Earlier, KitPlan, Later
 from pipeline.guest.kits.kit import make_kit as make_in_the_machine
 from pipeline.guest.kits.squashfs import unpack
 from pipeline.kits.install.format import open_kit
@@ -169,14 +169,12 @@ def public(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Public:
     made = {tag: Made(tag, folder / tag) for tag in TREES}
     old, new = made["3.1"], made["3.3"]
     kit = folder / KIT
-    make_in_the_machine(
-        Earlier("3.1", old.ledger, old.partition),
-        Later(
-            "mini", "amd64", "3.3", EPOCH, "strong",
-            new.ledger, new.partition, new.tree, new.files,
-        ),
-        kit, folder / "work", ENV, processors=1,
+    start = Earlier("3.1", old.ledger, old.partition)
+    end = Later(
+        "mini", "amd64", "3.3", EPOCH, "strong",
+        new.ledger, new.partition, new.tree, new.files,
     )  # fmt: skip
+    make_in_the_machine(KitPlan(start, end, kit, folder / "work", processors=1), ENV)
     publish("3.1", old.artifacts)
     publish("3.3", {**new.artifacts, KIT: kit.read_bytes()})
     trust = Location("", gpg_home.export(fingerprint), fingerprint)
