@@ -2,7 +2,8 @@
 """What 0.1 has written is read by this version: `tests/data/0.1`, made by 0.1 itself and shortened.
 
 `runs/` holds a run that matched (its artifacts left out) and the verdict of one that differed;
-`public/` a release with a kit, small contents in place of images. The keys were made for these.
+`public/` a release with a kit, small contents in place of images; `renewed.json` is an upgrade
+description with a renewal, by the key in `renewed.asc`. All keys were made for these.
 """
 
 import json
@@ -21,9 +22,13 @@ from pipeline.compare import ledger
 from pipeline.documents import ledger_line
 from pipeline.documents.explanation import Explanation
 from pipeline.documents.json_form import json_bytes, parse_json
+from pipeline.documents.kit_control import control_bytes, read_control
 from pipeline.documents.manifest import Manifest
 from pipeline.documents.release_index import ReleaseIndex
 from pipeline.documents.statement import BYPRODUCTS
+from pipeline.documents.upgrade_description import description_bytes, read_description
+from pipeline.documents.upgrade_file import UpgradeFile
+from pipeline.documents.upgrade_renewal import read_renewal, renewal_bytes
 from pipeline.farm.config import load_environment, load_farm, load_image
 from pipeline.farm.run import Run, list_runs
 from pipeline.farm.run_documents import read_inputs, read_source, read_verdict
@@ -174,8 +179,30 @@ def test_an_upgrade_description_is_read(file: str, *, offered: bool) -> None:
         description.check((DATA / file).read_bytes(), trust, NOW + timedelta(days=200))
 
 
+@pytest.mark.parametrize(
+    "file", ["public/upgrades/3.1.json", "public/upgrades/3.2.json", "renewed.json"]
+)
+def test_an_upgrade_description_is_read_and_written_alike(file: str) -> None:
+    payload = UpgradeFile.of((DATA / file).read_bytes()).description.payload
+    assert description_bytes(read_description(payload)) == payload
+
+
+@pytest.mark.tools
+def test_a_renewal_is_read() -> None:
+    trust = description.load_trust(DATA / "renewed.asc", None)
+    content = (DATA / "renewed.json").read_bytes()
+    found = description.check(content, trust, datetime(2027, 1, 1, tzinfo=UTC))
+    assert (found.newest, found.offer) == ("3.2", None)
+    assert found.as_of == datetime(2026, 12, 12, 12, tzinfo=UTC)
+    assert found.expires == datetime(2027, 1, 11, 12, tzinfo=UTC)
+    renewal = UpgradeFile.of(content).renewal()
+    assert renewal is not None
+    assert renewal_bytes(read_renewal(renewal.payload)) == renewal.payload
+
+
 def test_a_kit_is_read() -> None:
     with (PUBLIC / "3.2" / KIT).open("rb") as stream:
         kit = open_kit(stream, KIT)
         assert (kit.control.from_, kit.control.to, kit.control.name) == ("3.1", "3.2", "mini")
+        assert read_control(control_bytes(kit.control)) == kit.control
         assert {file.path for file in kit.files()} >= {"live/3.2.squashfs", "live/3.2.module"}

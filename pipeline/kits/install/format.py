@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from pipeline.documents.formats import LaterFormat, refuse_later
 from pipeline.documents.kit_control import (
     BOOT,
     CONTROL_LIMIT,
@@ -111,8 +112,7 @@ def open_kit(stream: BinaryIO, where: str) -> Kit:
     header = source.header_or_end()
     if header is None or header[0] != "FORMAT" or header[1] > 100:
         raise source.refused("it does not begin with FORMAT")
-    if source.read(header[1]) != FORMAT_TEXT:
-        raise source.refused(f"it is not of the format {KIT_FORMAT}")
+    source.expect_format(source.read(header[1]))
     source.skip_padding(header[1])
     header = source.header_or_end()
     if header is None or header[0] != "control.json" or header[1] > CONTROL_LIMIT:
@@ -121,6 +121,8 @@ def open_kit(stream: BinaryIO, where: str) -> Kit:
     source.skip_padding(header[1])
     try:
         control = read_control(content)
+    except LaterFormat as error:
+        raise source.later(error) from error
     except Malformed as error:
         raise source.refused(f"control.json is wrong: {plain(str(error))}") from error
     if source.epoch != control.epoch:
@@ -141,6 +143,17 @@ class _Source:
         return InputsUnverified(
             f"{self.where} is not a sound kit: {what}", remedy="fetch it again, or tell who made it"
         )
+
+    def later(self, error: LaterFormat) -> InputsUnverified:
+        return InputsUnverified(f"{self.where} cannot be read: {error}")
+
+    def expect_format(self, text: bytes) -> None:
+        try:
+            refuse_later(text.decode("ascii", "replace").removesuffix("\n"), KIT_FORMAT)
+        except LaterFormat as error:
+            raise self.later(error) from error
+        if text != FORMAT_TEXT:
+            raise self.refused(f"it is not of the format {KIT_FORMAT}")
 
     def begin(self) -> None:
         """Hash all that is read from here on, to the next call of `digest`."""

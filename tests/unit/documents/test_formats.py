@@ -5,6 +5,7 @@ The message names the format that was found and the one that is read here. What 
 (`show`, `runs`, the report) shows what it can read, as it does of damaged documents.
 """
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -17,16 +18,21 @@ from pipeline.base.errors import (
     InfrastructureFailed,
     InputsUnverified,
     SignatureInvalid,
-    TwinbuildError,
     UsageError,
 )
 from pipeline.base.files import read_json, write_json
 from pipeline.documents.fields import Fields
 from pipeline.documents.formats import LaterFormat, check_format, refuse_later
+from pipeline.documents.json_form import json_bytes
 from pipeline.documents.malformed import Malformed
+from pipeline.documents.upgrade_description import read_description
+from pipeline.documents.upgrade_renewal import read_renewal
+from pipeline.documents.ustar import ustar_header
 from pipeline.farm.run import Request, Run
 from pipeline.farm.run_documents import read_inputs, read_source, read_verdict
 from pipeline.inputs import lock_file
+from pipeline.kits.install import failure
+from pipeline.kits.install.format import open_kit
 from pipeline.machines import trees
 from pipeline.published import published
 from pipeline.release.statements import check_statement
@@ -55,9 +61,24 @@ def a_statement(format_: str, _: Path) -> object:
     return check_statement({**types, "predicate": predicate})
 
 
+def member(name: str, content: bytes) -> bytes:
+    """Return a member of a kit."""
+    return ustar_header(name, len(content), 0) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+
+def a_kits_format(format_: str, _: Path) -> object:
+    return open_kit(io.BytesIO(member("FORMAT", f"{format_}\n".encode())), "kit")
+
+
+def a_kits_control(format_: str, _: Path) -> object:
+    begin = member("FORMAT", b"twinbuild-kit/1\n")
+    control = member("control.json", json_bytes({"format": format_}))
+    return open_kit(io.BytesIO(begin + control), "kit")
+
+
 REQUEST = {"image": "mini", "commit": "HEAD", "environments": ["alpha", "beta"]}
 # The format that is read here, the reader, and the error of one that is later.
-READERS: dict[str, tuple[str, Callable[[str, Path], object], type[TwinbuildError]]] = {
+READERS: dict[str, tuple[str, Callable[[str, Path], object], type[Exception]]] = {
     "run.json": (
         "twinbuild-run/1",
         lambda f, _: Request.of({**REQUEST, "format": f}),
@@ -81,6 +102,18 @@ READERS: dict[str, tuple[str, Callable[[str, Path], object], type[TwinbuildError
         lambda f, _: published.read_index(json.dumps({"format": f, "releases": []}).encode(), "x"),
         InputsUnverified,
     ),
+    "FORMAT of a kit": ("twinbuild-kit/1", a_kits_format, failure.InputsUnverified),
+    "control.json of a kit": ("twinbuild-kit/1", a_kits_control, failure.InputsUnverified),
+    "upgrade description": (
+        "twinbuild-upgrade/2",
+        lambda f, _: read_description(json_bytes({"format": f})),
+        LaterFormat,
+    ),
+    "renewal": (
+        "twinbuild-renewal/1",
+        lambda f, _: read_renewal(json_bytes({"format": f})),
+        LaterFormat,
+    ),
     "statement": ("https://twinbuild.invalid/build/v1", a_statement, SignatureInvalid),
 }
 
@@ -88,7 +121,7 @@ READERS: dict[str, tuple[str, Callable[[str, Path], object], type[TwinbuildError
 @pytest.mark.parametrize("name", READERS)
 def test_a_later_format_is_refused_by_name(name: str, tmp_path: Path) -> None:
     known, read, error = READERS[name]
-    later = f"{known[:-1]}2"
+    later = f"{known[:-1]}{int(known[-1]) + 1}"
     with pytest.raises(error) as caught:
         read(later, tmp_path)
     message = str(caught.value)

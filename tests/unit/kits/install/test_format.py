@@ -172,7 +172,7 @@ def test_paths_that_lead_elsewhere_or_are_another_files_are_refused(path: str, w
 
 
 CHANGES: dict[str, Document] = {
-    "another format": {"format": "twinbuild-kit/2"},
+    "another format": {"format": "twinbuild-kit/0"},
     "from is to": {"from": "3.3"},
     "a version that is a path": {"to": "../3.3"},
     "a base by another name": {"base": {"file": "../3.1.squashfs", **content(b"base")}},
