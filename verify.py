@@ -379,14 +379,13 @@ class _Https(urllib.request.HTTPSHandler):
 
 # --- pipeline/documents/signatures.py -------------------------------------------------------------
 #
-# OpenPGP signatures: the one judge of what gpg and gpgv say of them, and the keyring they see.
+# OpenPGP signatures: judges gpg's and gpgv's status lines, and reads keyrings.
 #
 # The status lines are those of `doc/DETAILS` in GnuPG's source. They are bytes, and end with `\n`
 # alone: gpg escapes that in a user ID, but no other character that some language takes for the end
-# of a line. All that is said of one signature stands between its NEWSIG and the next. gpgv ends
-# with status 0 for signatures by expired and revoked keys, so only these lines tell; and since a
-# later version may have new words for what is wrong, a word that is not known to be harmless is
-# refused.
+# of a line. All lines about one signature stand between its NEWSIG and the next. gpgv ends with
+# status 0 for signatures by expired and revoked keys, so only these lines tell; and since a later
+# version may have new words for what is wrong, a word that is not known to be harmless is refused.
 #
 # `verify.py` is put together from this, among others: Python 3.9, the standard library alone.
 
@@ -401,7 +400,7 @@ HARMLESS = frozenset(
     b"KEY_CONSIDERED SIG_ID NOTATION_NAME NOTATION_FLAGS NOTATION_DATA POLICY_URL"
     b" PLAINTEXT_LENGTH PROGRESS VERIFICATION_COMPLIANCE_MODE TRUST_UNDEFINED TRUST_MARGINAL"
     b" TRUST_FULLY TRUST_ULTIMATE"
-    b" KEYEXPIRED".split()  # said of subkeys that were not used, too: EXPKEYSIG is the refusal
+    b" KEYEXPIRED".split()  # of subkeys that were not used, too: EXPKEYSIG is the refusal
 )
 FAULTS = {
     b"BADSIG": "the signature is bad: this is not what was signed",
@@ -411,12 +410,12 @@ FAULTS = {
     b"EXPKEYSIG": "the key that signed has expired: get its renewed form from whom you trust",
     b"TRUST_NEVER": "the key that signed is marked as not to be trusted",
 }
-SAID_OF_A_SIGNATURE = frozenset({b"GOODSIG", b"VALIDSIG", b"ERRSIG", b"NO_PUBKEY", *FAULTS})
+OF_A_SIGNATURE = frozenset({b"GOODSIG", b"VALIDSIG", b"ERRSIG", b"NO_PUBKEY", *FAULTS})
 NO_SIGNATURE = frozenset({b"NODATA", b"UNEXPECTED", b"BADARMOR"})
 
 
 class Untrusted(Exception):
-    """There is no signature that counts; the text says why, `detail` what gpg said."""
+    """There is no signature that counts; the text says why, `detail` is gpg's output."""
 
     detail = ""
 
@@ -476,7 +475,7 @@ def any_good(signatures: list[Signature]) -> list[Signature]:
 def _groups(status: bytes) -> list[list[list[bytes]]]:
     """Return the lines that say something of a signature, split into words, by signature.
 
-    The first group is of no signature; it has a line for each text that came with them.
+    The first group is of no signature; it has a line for each text that was signed.
     """
     *lines, rest = status.split(b"\n")
     if rest:
@@ -491,7 +490,7 @@ def _groups(status: bytes) -> list[list[list[bytes]]]:
             groups.append([])
         elif words[0] == b"PLAINTEXT":
             groups[0].append(words[:1])
-        elif words[0] in SAID_OF_A_SIGNATURE and len(groups) > 1:
+        elif words[0] in OF_A_SIGNATURE and len(groups) > 1:
             groups[-1].append(words)
         elif words[0] in NO_SIGNATURE:
             raise Untrusted("there is no OpenPGP signature, or something else beside it")
@@ -501,16 +500,16 @@ def _groups(status: bytes) -> list[list[list[bytes]]]:
 
 
 def _signature(lines: list[list[bytes]], now: float, *, text: bool) -> Signature:
-    said = {line[0]: line for line in lines}
-    valid = _valid(said[b"VALIDSIG"]) if b"VALIDSIG" in said else None
-    key, primary, made = valid or (_claimed(said), _claimed(said), 0)
-    fault = next((FAULTS[word] for word in FAULTS if word in said), None)
-    if fault is None and {b"ERRSIG", b"NO_PUBKEY"} & said.keys():
-        fault = _unchecked(said.get(b"ERRSIG", []), key)
+    found = {line[0]: line for line in lines}
+    valid = _valid(found[b"VALIDSIG"]) if b"VALIDSIG" in found else None
+    key, primary, made = valid or (_claimed(found), _claimed(found), 0)
+    fault = next((FAULTS[word] for word in FAULTS if word in found), None)
+    if fault is None and {b"ERRSIG", b"NO_PUBKEY"} & found.keys():
+        fault = _unchecked(found.get(b"ERRSIG", []), key)
     if fault is None and sorted(line[0] for line in lines) != [b"GOODSIG", b"VALIDSIG"]:
         fault = "the signature is not one good and valid signature"
     if fault is None:
-        fault = _misfit(said[b"VALIDSIG"], now, text=text)
+        fault = _misfit(found[b"VALIDSIG"], now, text=text)
     return Signature(fault, key, primary, made)
 
 
@@ -523,9 +522,9 @@ def _valid(words: list[bytes]) -> tuple[str, str, int]:
     return key, primary, int(words[3])
 
 
-def _claimed(said: dict[bytes, list[bytes]]) -> str:
-    """Return the fingerprint, or the key ID, of which a signature claims to be."""
-    line = next((said[word] for word in said if len(said[word]) > 1), [b"", b"unknown"])
+def _claimed(found: dict[bytes, list[bytes]]) -> str:
+    """Return the fingerprint, or the key ID, that a signature claims to be by."""
+    line = next((line for line in found.values() if len(line) > 1), [b"", b"unknown"])
     claims = [line[-1], line[1]] if line[0] == b"ERRSIG" else [line[1]]
     names = [claim for claim in claims if re.fullmatch(rb"[0-9A-F]{16,64}", claim)]
     return names[0].decode() if names else "unknown"
@@ -785,7 +784,7 @@ class Malformed(ValueError):
 
 # --- pipeline/documents/formats.py ----------------------------------------------------------------
 #
-# Names of formats, `twinbuild-NAME/NUMBER`: a later one is refused as what it is.
+# Names of formats, `twinbuild-NAME/NUMBER`: a later one is refused as such.
 #
 # A document that is published never changes its meaning; the number in its format goes up instead.
 # So a reader that meets a higher number is too old, and the document is not at fault.
@@ -838,8 +837,8 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
 def parse_json(content: bytes | str) -> Any:
     """Parse a JSON document; raise Malformed if it is not one.
 
-    What readers may understand differently is refused: a key that an object has twice, and the
-    numbers that JSON does not know (NaN and the infinities), any encoding but UTF-8.
+    What parsers read differently is refused: an object with a key twice, NaN and the infinities,
+    any encoding but UTF-8.
     """
     try:
         text = content if isinstance(content, str) else content.decode()
@@ -1172,8 +1171,8 @@ def _base64(name: str, value: Any) -> bytes:
 #
 # What an environment states about its build: an in-toto Statement v1 with SLSA provenance v1.
 #
-# The shape is that of `docs/reference/documents.md`; it stands here once, for the stage that makes
-# statements, for the stage that checks them, and for `verify.py`, which this is a part of.
+# The shape is that of `docs/reference/documents.md`; the stage that makes
+# statements, the gate and `verify.py`, which this is a part of, all use it.
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -1182,7 +1181,7 @@ ENVIRONMENT_ID = "https://twinbuild.invalid/environment/"
 
 # What a build says while it runs, with times to fractions of a second: never the same twice.
 LOGS = ("console.log", "progress.jsonl", "timings.json")
-# Factors that are drawn by chance for each run: they say nothing of a machine.
+# Factors that are drawn at random for each run: they do not tell machines apart.
 DRAWN = frozenset({"directory_seed", "environment_variables"})
 RELEASED = "all"  # the level of variation of a release
 BYPRODUCTS = ("console.log", "ledger.jsonl.gz", "progress.jsonl", "timings.json")
@@ -1505,6 +1504,19 @@ def _line(place: str, value: Any) -> str:
     return value
 
 
+# --- pipeline/documents/names.py ------------------------------------------------------------------
+#
+# How images, architectures, releases and kits are named.
+
+IMAGE = re.compile(r"[a-z][a-z0-9-]{0,39}")  # of an architecture, too
+RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")  # the tag
+
+
+def kit_name(image: str, architecture: str, start: str, to: str) -> str:
+    """Return the name of the kit that leads from the release `start` to the release `to`."""
+    return f"{image}-{architecture}-{start}-to-{to}.iuk"
+
+
 # --- pipeline/documents/artifact_names.py ---------------------------------------------------------
 #
 # The names of all that a build hands back.
@@ -1533,11 +1545,6 @@ class ArtifactNames:
 def deb_name(name: str, version: str, architecture: str) -> str:
     """Return what dpkg-deb calls the file of a package: without the epoch of its version."""
     return f"{name}_{version.partition(':')[2] or version}_{architecture}.deb"
-
-
-def kit_name(image: str, architecture: str, start: str, to: str) -> str:
-    """Return the name of the kit that leads from the release `start` to the release `to`."""
-    return f"{image}-{architecture}-{start}-to-{to}.iuk"
 
 
 def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:

@@ -29,6 +29,7 @@ PARTS = (
     "pipeline/documents/dsse.py",
     "pipeline/documents/statement.py",
     "pipeline/documents/verdict.py",
+    "pipeline/documents/names.py",
     "pipeline/documents/artifact_names.py",
     "pipeline/documents/ed25519.py",
     "pipeline/verify/statements.py",

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.documents.names import kit_name
+
 
 @dataclass(frozen=True)
 class ArtifactNames:
@@ -32,11 +34,6 @@ class ArtifactNames:
 def deb_name(name: str, version: str, architecture: str) -> str:
     """Return what dpkg-deb calls the file of a package: without the epoch of its version."""
     return f"{name}_{version.partition(':')[2] or version}_{architecture}.deb"
-
-
-def kit_name(image: str, architecture: str, start: str, to: str) -> str:
-    """Return the name of the kit that leads from the release `start` to the release `to`."""
-    return f"{image}-{architecture}-{start}-to-{to}.iuk"
 
 
 def artifact_names(job: Mapping[str, Any]) -> ArtifactNames:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names of formats, `twinbuild-NAME/NUMBER`: a later one is refused as what it is.
+"""Names of formats, `twinbuild-NAME/NUMBER`: a later one is refused as such.
 
 A document that is published never changes its meaning; the number in its format goes up instead.
 So a reader that meets a higher number is too old, and the document is not at fault.

@@ -89,6 +89,12 @@ def header_checksum(sector: bytes) -> int:
     return zlib.crc32(sector[:16] + bytes(4) + sector[20 : min(length, SECTOR)])
 
 
+def header_bytes(header: Header) -> bytes:
+    """Return a header's sector, with the checksum that it must have."""
+    checksum = header_checksum(HEADER.pack(*header._replace(checksum=0)))
+    return HEADER.pack(*header._replace(checksum=checksum)).ljust(SECTOR, b"\0")
+
+
 def read_entry(raw: bytes) -> Entry:
     """Return an entry from its first 128 bytes."""
     return Entry(*ENTRY.unpack_from(raw))
@@ -97,36 +103,3 @@ def read_entry(raw: bytes) -> Entry:
 def read_table(raw: bytes) -> Iterator[Entry]:
     """Give the entries of a table whose entries have 128 bytes, unused ones too."""
     return (Entry(*fields) for fields in ENTRY.iter_unpack(raw))
-
-
-def make_gpt(sectors: int, disk: uuid.UUID, entries: list[Entry]) -> tuple[bytes, bytes]:
-    """Return what follows the boot record of a disk of so many sectors, and what ends the disk.
-
-    These are header and table, and table and header.
-    """
-    table = b"".join(ENTRY.pack(*entry) for entry in entries)
-    table = table.ljust(ENTRIES * ENTRY.size, b"\0")
-    here, there = 1, sectors - 1
-    primary = Header(
-        magic=MAGIC,
-        revision=0x10000,
-        length=HEADER.size,
-        checksum=0,
-        reserved=0,
-        own=here,
-        other=there,
-        first_usable=here + 1 + TABLE_SECTORS,
-        last_usable=there - 1 - TABLE_SECTORS,
-        disk=disk.bytes_le,
-        table=here + 1,
-        entries=ENTRIES,
-        entry_size=ENTRY.size,
-        table_checksum=zlib.crc32(table),
-    )
-    backup = primary._replace(own=there, other=here, table=there - TABLE_SECTORS)
-    return _made(primary) + table, table + _made(backup)
-
-
-def _made(header: Header) -> bytes:
-    checksum = header_checksum(HEADER.pack(*header))
-    return HEADER.pack(*header._replace(checksum=checksum)).ljust(SECTOR, b"\0")

@@ -30,5 +30,5 @@ IMAGE_PARTS = frozenset(
 
 
 def sort_line(path: str, priority: int) -> str:
-    """Return a line of an image's SORT_FILE, in which a backslash stands before what is special."""
+    """Return a line of an image's SORT_FILE, with a backslash before each special character."""
     return re.sub(r'([\s"\\#])', r"\\\1", path) + f" {priority}\n"

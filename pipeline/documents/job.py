@@ -15,10 +15,10 @@ from pipeline.documents.artifact_names import ArtifactNames, artifact_names, deb
 from pipeline.documents.disks import EARLIER, SOURCES
 from pipeline.documents.fields import Fields
 from pipeline.documents.lock import NAME, PACKAGE, SUITE, VERSION
+from pipeline.documents.names import RELEASE
 from pipeline.documents.source import LATEST, OBJECT
 
 FORMAT = "twinbuild-job/1"
-RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")  # the tag of one
 VOLUME_ID = re.compile(r"[A-Z0-9_]{1,32}")
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 FILE = re.compile(r"(?!\.)[^/]+")

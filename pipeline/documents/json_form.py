@@ -23,8 +23,8 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
 def parse_json(content: bytes | str) -> Any:
     """Parse a JSON document; raise Malformed if it is not one.
 
-    What readers may understand differently is refused: a key that an object has twice, and the
-    numbers that JSON does not know (NaN and the infinities), any encoding but UTF-8.
+    What parsers read differently is refused: an object with a key twice, NaN and the infinities,
+    any encoding but UTF-8.
     """
     try:
         text = content if isinstance(content, str) else content.decode()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`control.json` of an upgrade kit: all that is decided before a byte is written.
+"""`control.json` of an upgrade kit: all that an installer decides by before it writes a byte.
 
 `docs/reference/kit.md` describes its fields. Paths are those of the system partition.
 """
@@ -146,7 +146,7 @@ def _size_and_sha256(fields: Fields) -> tuple[int, str]:
 
 
 def _path(value: str) -> str:
-    """Let pass what names a file of a FAT file system in one way only, and below its root."""
+    """Return a path that means one file on every FAT file system; raise Malformed for others."""
     if not PATH.fullmatch(value) or len(value) > PATH_LIMIT:
         raise Malformed(f"{value!r:.300} is no path of a system partition")
     return value

@@ -93,7 +93,7 @@ class LockedPackage:
 
 @dataclass(frozen=True)
 class Lock:
-    """All of a lock; `request_sha256` is the digest of what was asked for (`inputs/request.py`)."""
+    """All of a lock; `request_sha256` is the digest of the request (`inputs/request.py`)."""
 
     image: str
     architecture: str

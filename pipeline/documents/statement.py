@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an environment states about its build: an in-toto Statement v1 with SLSA provenance v1.
 
-The shape is that of `docs/reference/documents.md`; it stands here once, for the stage that makes
-statements, for the stage that checks them, and for `verify.py`, which this is a part of.
+The shape is that of `docs/reference/documents.md`; the stage that makes
+statements, the gate and `verify.py`, which this is a part of, all use it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENVIRONMENT_ID = "https://twinbuild.invalid/environment/"
 
 # What a build says while it runs, with times to fractions of a second: never the same twice.
 LOGS = ("console.log", "progress.jsonl", "timings.json")
-# Factors that are drawn by chance for each run: they say nothing of a machine.
+# Factors that are drawn at random for each run: they do not tell machines apart.
 DRAWN = frozenset({"directory_seed", "environment_variables"})
 RELEASED = "all"  # the level of variation of a release
 BYPRODUCTS = ("console.log", "ledger.jsonl.gz", "progress.jsonl", "timings.json")

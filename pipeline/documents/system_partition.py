@@ -17,10 +17,10 @@ SWITCH_SIZE = 512  # bytes
 
 
 def switch(version: str, previous: str = "") -> bytes:
-    """Return the sector that says which release boots, and which one was there before."""
+    """Return the switch: the sector that names the release that boots, and the one before it."""
     return f"set version={version}\nset previous={previous}\n".encode().ljust(SWITCH_SIZE, b"\n")
 
 
 def without_digest(path: str) -> str:
-    """Return a path of the system partition as it is called whatever the file's content."""
+    """Return a path of the system partition without the digest of the file's content."""
     return NAMED_BY_CONTENT.sub(r"\1\2", path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Upgrade descriptions: what the release key states of the way from one release to the newest.
+"""Upgrade descriptions: whether, and how, a release can be upgraded; signed by the release key.
 
 `upgrades/<from>.json` at the publish location is a DSSE envelope (`DESCRIPTION_TYPE`) around one
 canonical JSON object; `docs/reference/documents.md` has its fields. Every release has one, the
@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.documents.artifact_names import kit_name
 from pipeline.documents.fields import Fields
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.malformed import Malformed
-from pipeline.documents.names import IMAGE, RELEASE
+from pipeline.documents.names import IMAGE, RELEASE, kit_name
 from pipeline.documents.upgrade_times import read_time, time_text
 from pipeline.documents.version import is_older
 
@@ -106,7 +105,7 @@ def describe(
 ) -> Description:
     """Return what there is from `start` on, valid from `now` on.
 
-    With a `renewal_key` (ed25519, hex) it holds for a short time, and that key may renew it.
+    With a `renewal_key` (ed25519, hex) it is valid for a short time, and that key may renew it.
     """
     now = now.astimezone(UTC).replace(microsecond=0)
     expires, renewable = now + timedelta(days=VALID_DAYS), None
@@ -162,7 +161,7 @@ def read_description(payload: bytes) -> Description:
 
 
 def _read_first(fields: Fields) -> Description:
-    """Read the first format: always of a kit, and valid for 180 days."""
+    """Read the first format, which always names a kit and is valid for 180 days."""
     start = _start(fields)
     expires = read_time(fields, "expires")
     offer = _offer(fields, start)

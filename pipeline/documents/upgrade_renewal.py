@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Renewals: a key of its own states that an upgrade description still holds, and nothing else.
+"""Renewals: a separate key states that an upgrade description is still valid, and nothing else.
 
 The description, which the release key has signed, names the key that may renew it, for how many
-days at a time and until when. A renewal names the description by its SHA-256 and gives a later end;
-it lies in the description's own file. So a schedule can hold the key: a thief can keep old
+days at a time and until when. A renewal names the description by its SHA-256 and gives a later
+expiry; it lies in the description's own file. So a schedule can hold the key: a thief can keep old
 descriptions fresh until the end that the release key has set, and can make no new one.
 """
 
@@ -27,14 +27,14 @@ RENEWAL_TYPE = "application/vnd.twinbuild.renewal+json"
 
 @dataclass(frozen=True)
 class Renewal:
-    """Which description holds still, when that was stated, and when the renewal expires."""
+    """Which description is still valid, when that was stated, and when the renewal expires."""
 
     description_sha256: str  # of the payload that the release key has signed
     issued: datetime
     expires: datetime
 
     def exceeds(self, renewable: Renewable, issued: datetime) -> bool:
-        """Tell whether it states more than its key may of a description that was issued then."""
+        """Return whether it goes beyond what its key may state of a description `issued` then."""
         too_long = self.expires - self.issued > timedelta(days=renewable.days)
         return self.issued < issued or too_long or self.expires > renewable.until
 

@@ -37,7 +37,7 @@ def ustar_header(name: str, size: int, epoch: int) -> bytes:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return the fields prefix and name; as much as can be stays in the name."""
+    """Return the fields prefix and name; the name takes as much as it can."""
     prefix, short = "", name
     if len(name) > NAME_LIMIT:
         cut = name.find("/", len(name) - NAME_LIMIT - 1)

@@ -3,8 +3,8 @@
 
 A layer is what one step changed. On the layers disk and on the trees disk each is a JSON object of
 `head` bytes (the changed paths, which of them the build made, the removed paths), and after it a
-tar archive of the changed ones. Its SHA-256 is told on the progress port before the next step
-begins: what a hook does to the disk afterwards is noticed. docs/reference/cache.md tells more.
+tar archive of the changed ones. Its SHA-256 is sent over the progress port before the next step
+begins: what a hook does to the disk afterwards is noticed. docs/reference/cache.md has the details.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class Trees:
         self._keeper = Keeper(tree, layers, report, times.started, times.made) if keep else None
 
     def restore(self, step: str) -> bool:
-        """Do what a step did, if the build begins with that, and tell whether it does."""
+        """Restore what a step changed, if the build begins with that; return whether it does."""
         layer = self._begun.get(step)
         if layer is None:
             return False
@@ -63,7 +63,7 @@ class Trees:
         return True
 
     def keep(self, step: str, change: Change, digest: str) -> None:
-        """Keep what a step did; of one that was restored, check that it is what was kept.
+        """Keep what a step changed; of one that was restored, check that it is what was kept.
 
         `digest` is the ledger's. Raise StepFailed if it is another.
         """
@@ -116,8 +116,8 @@ class Keeper:
         try:
             size, head, sha256 = self._write(change)
         except (OSError, subprocess.CalledProcessError) as error:
-            said = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip()
-            self._report.log(f"the tree after {step} cannot be kept: {said or error}")
+            output = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip()
+            self._report.log(f"the tree after {step} cannot be kept: {output or error}")
             self._whole = False
             return
         numbers = {"offset": self._offset, "size": size, "head": head}
@@ -154,7 +154,7 @@ def with_folders(change: Change) -> set[bytes]:
 
 
 def began(begun: Sequence[Layer], now: int) -> int:
-    """Return when a build that begins from layers would have begun, to be where it is now."""
+    """Return when a build that begins from layers would have had to begin to be here now."""
     return now - (begun[-1].ended - begun[-1].started) if begun else now
 
 
@@ -178,12 +178,12 @@ def restore(layer: Layer, device: Path, tree: Path, started: int) -> frozenset[i
         _shift((path for path in changed if made[path]), started - layer.started)
         return frozenset(os.lstat(path).st_mtime_ns // SECOND for path in changed if not made[path])
     except (OSError, Malformed, subprocess.CalledProcessError) as error:
-        said = (getattr(error, "stderr", b"") or b"").decode(errors="replace")
-        raise damaged(layer.step, f"{error}\n{said}") from error
+        output = (getattr(error, "stderr", b"") or b"").decode(errors="replace")
+        raise damaged(layer.step, f"{error}\n{output}") from error
 
 
 def damaged(step: str, detail: str = "") -> StepFailed:
-    """Return the error that tells of a layer that is not what was kept."""
+    """Return the error of a layer that is not what was kept."""
     what = f"the kept tree after {step} is damaged and was dropped; build again"
     return StepFailed(STATUS_INFRASTRUCTURE, what, detail)
 
@@ -232,7 +232,7 @@ def _tar(
     stdout: BinaryIO | None = None,
     names: bytes | None = None,
 ) -> None:
-    """Run tar, with `names` as its input if given; raise CalledProcessError if it complains."""
+    """Run tar, with `names` as its input if given; raise CalledProcessError if it fails or prints a warning."""
     done = subprocess.run(
         list(argv),
         stdin=stdin,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The boot loaders and what they read: GRUB for BIOS, Debian's signed ones for UEFI.
 
-`boot/grub/grub.cfg` stays the same from release to release. Which release boots is said by the
-switch, `boot/grub/current.cfg`, one sector that is rewritten in place; how it boots by its own
-`live/<version>.cfg`.
+`boot/grub/grub.cfg` stays the same from release to release. The switch,
+`boot/grub/current.cfg`, one sector that is rewritten in place, names the release that boots, and
+that release's own `live/<version>.cfg` how it boots.
 """
 
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Says why a hook failed: the file and line at fault, and the network that a build has not."""
+"""Explains why a hook failed: the file and line at fault, or that a build has no network."""
 
 import re
 from collections.abc import Iterator
@@ -22,38 +22,38 @@ REMEDY = "a build has no network; commit the file or put it into a package"
 
 
 @contextmanager
-def telling(hook: Path, source: Path) -> Iterator[None]:
-    """Have a StepFailed that a hook of the `source` causes name its file, and the line if known."""
+def hook_named(hook: Path, source: Path) -> Iterator[None]:
+    """Let a StepFailed of a hook of the `source` name the hook's file, and the line if known."""
     try:
         yield
     except StepFailed as failure:
         if failure.status != STATUS_BUILD_FAILED:
             raise
         text = hook.read_text(errors="replace") if hook.is_file() else ""
-        what = _told(failure, hook.name, text, hook.relative_to(source).as_posix())
+        what = _explained(failure, hook.name, text, hook.relative_to(source).as_posix())
         raise StepFailed(failure.status, what, failure.detail) from failure
 
 
-def _told(failure: StepFailed, name: str, text: str, shown: str) -> str:
-    said = failure.detail.splitlines()
-    complaint = next((line for line in reversed(said) if NO_NETWORK.search(line)), "")
-    number = _line_told(name, failure.detail)
+def _explained(failure: StepFailed, name: str, text: str, shown: str) -> str:
+    lines = failure.detail.splitlines()
+    complaint = next((line for line in reversed(lines) if NO_NETWORK.search(line)), "")
+    number = _line_blamed(name, failure.detail)
     if complaint:
-        number = number or _line_asking(complaint, text)
+        number = number or _line_of_caller(complaint, text)
     where = f"{shown}:{number}" if number else shown
     return f"{failure.what} ({where})" + (f": {REMEDY}" if complaint else "")
 
 
-def _line_told(name: str, detail: str) -> int:
-    """Return the line that a shell or Python blamed last; 0 if none did."""
+def _line_blamed(name: str, detail: str) -> int:
+    """Return the number of the line that a shell or Python blamed last; 0 if none did."""
     path = rf"\S*{re.escape(name)}"
     shell = rf"^{path}: (?:line )?(\d+): |^\s*File \"{path}\", line (\d+)"
     found = re.findall(shell, detail, re.MULTILINE)
     return int("".join(found[-1])) if found else 0
 
 
-def _line_asking(complaint: str, text: str) -> int:
-    """Return the one line of a hook that ran what complains, if there is but one; otherwise 0."""
+def _line_of_caller(complaint: str, text: str) -> int:
+    """Return the number of the one line that runs the complaining program; 0 if it is not one."""
     word = re.split(r"[:\s]", complaint.strip(), maxsplit=1)[0]
     program = re.compile(rf"(?<![\w.-])(?:{CALLED.get(word) or re.escape(word)})(?![\w.-])")
     hosts = {host.lower() for host in HOST.findall(complaint)}

@@ -159,7 +159,7 @@ def _check_packages(locked: Sequence[Package], digests: Mapping[str, tuple[int, 
 
 
 def _check_named(job: GuestJob, digests: Mapping[str, tuple[int, str]]) -> None:
-    """Refuse what the job names and is missing or another, and more of its kind."""
+    """Refuse if a file that the job names is missing or another, or if there are others."""
     expected = {
         LOCK: job.document.lock_sha256,
         SOURCE_TAR: job.document.source_sha256,
@@ -179,8 +179,8 @@ def _unpack_source(archive: Path, folder: Path) -> None:
     argv = ["tar", "--extract", f"--file={archive}", f"--directory={folder}"]
     done = subprocess.run([*argv, "--no-same-owner"], capture_output=True, check=False)
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace")
-        raise StepFailed(STATUS_INPUTS, "the source cannot be unpacked", said)
+        output = done.stderr.decode(errors="replace")
+        raise StepFailed(STATUS_INPUTS, "the source cannot be unpacked", output)
 
 
 def lock_of(job: GuestJob, user: str = "image") -> tuple[Package, ...]:
@@ -195,7 +195,7 @@ def lock_date(job: GuestJob) -> int:
 
 
 def _check_member(member: tarfile.TarInfo, known: Container[str]) -> None:
-    """Refuse what could take the place of something that was hashed, or add to it unhashed."""
+    """Refuse a member that could replace what was hashed, or add to it unhashed."""
     path = PurePosixPath(member.name)
     fits = member.isfile() and path.parts and path.parts[0] in HANDED_IN and ".." not in path.parts
     if not fits or str(path) != member.name or member.name in known:

@@ -71,7 +71,7 @@ class Ledger:
 
     `settled` gives the seconds that a file with a time in nanoseconds will have once times are
     clamped, so that the ledgers of two machines with different clocks can be compared step by step.
-    `seconds` is how long it was at work.
+    `seconds` is how long it has worked.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class Ledger:
             return change
 
     def pass_over(self, step: str) -> None:
-        """Write that there was a step, which came too late to change the tree."""
+        """Write a step that ran too late to change the tree."""
         self._write(step_line(step))
         self._flush()
 
     def retimed(self, path: bytes, before: os.stat_result, after: os.stat_result) -> None:
-        """Take note that the build gave a path its settled time: that is no reason to hash it."""
+        """Note that the build gave a path its settled time: that is no reason to hash it again."""
         mark = self._seen.get(path)
         same = self._settled(before.st_mtime_ns) == self._settled(after.st_mtime_ns)
         if mark and same and mark == _mark(before, mark[-1]):
@@ -228,7 +228,7 @@ class Ledger:
 
 
 def inode(status: os.stat_result) -> tuple[int, int]:
-    """Return what tells whether two paths are one file."""
+    """Return the identity of an inode: paths that share it are one file."""
     return status.st_dev, status.st_ino
 
 

@@ -57,10 +57,10 @@ def installed(job: GuestJob) -> list[str]:
 
 def check_identity(package: LocalPackage, path: Path, blame: str) -> None:
     """Raise StepFailed if a file is another package than the job says."""
-    said = output_of(["dpkg-deb", "--show", SHOW, os.fspath(path)], os.environ)
+    found = output_of(["dpkg-deb", "--show", SHOW, os.fspath(path)], os.environ)
     wanted = f"{package.name} {package.version} {package.architecture}"
-    if said != wanted:
-        what = f"{blame}: {path.name} says that it is {said!r}, not {wanted!r}"
+    if found != wanted:
+        what = f"{blame}: {path.name} is {found!r}, not {wanted!r}"
         raise StepFailed(STATUS_BUILD_FAILED, what)
 
 
@@ -119,7 +119,7 @@ def _fields(paragraph: str) -> dict[str, str]:
 
 
 def _offered(fields: Mapping[str, str]) -> Iterator[str]:
-    """Give the names that a package can be asked for by."""
+    """Give the names that dependencies know a package by."""
     yield fields.get("Package", "")
     for provided in fields.get("Provides", "").split(","):
         yield from _names(provided)
@@ -144,7 +144,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _write_release(job: GuestJob, dists: Path) -> None:
-    """Name all indices of the repository; it is unsigned, as each package was hashed before."""
+    """Write the repository's Release, unsigned, as each package was hashed before."""
     suite, architecture = job.document.suite, job.document.architecture
     indices = sorted(dists.glob(f"*/binary-{architecture}/Packages"))
     hashed = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes the machine what `machine.json` says: all that must not matter to what is built in it."""
+"""Sets the machine up as `machine.json` says: everything that must not affect what is built."""
 
 import os
 import resource

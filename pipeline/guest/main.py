@@ -157,7 +157,7 @@ def _write_lists(job: GuestJob, locked: Sequence[Package], ledger: Ledger) -> No
 
 
 def _facts(env: dict[str, str]) -> dict[str, str]:
-    """Return what this machine says of itself; it is recorded, never relied upon."""
+    """Return facts about this machine, which are recorded and never relied upon."""
     cpus = os.cpu_count() or 0
     return {
         "kernel": platform.release(),

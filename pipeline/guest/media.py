@@ -11,7 +11,7 @@ from pipeline.documents.system_partition import DIGEST_DIGITS, SWITCH, switch
 from pipeline.guest import grub, squashfs_sort, tree
 from pipeline.guest.digest import sha256_file
 from pipeline.guest.fat import files_below, make_fat
-from pipeline.guest.hook_failure import telling
+from pipeline.guest.hook_failure import hook_named
 from pipeline.guest.job import GuestJob
 from pipeline.guest.ledger import XATTRS
 from pipeline.guest.programs import run
@@ -84,7 +84,7 @@ def complete_partition(job: GuestJob, report: Report, env: Mapping[str, str]) ->
     tree.include(job.image_folder / "includes.binary", job.binary)
     for hook in tree.hooks(job.image_folder / "hooks", ".binary"):
         hook.chmod(0o755)
-        with telling(hook, job.work / "source"):
+        with hook_named(hook, job.work / "source"):
             tree.in_folder(job.binary, report, env, [os.fspath(hook)], blame=f"hook {hook.name}")
     _check_partition(job)
     _settle(job.binary, job.epoch)

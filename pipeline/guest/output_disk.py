@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hands over what was built: files on the output disk, as plain a tar archive as there is."""
+"""Writes what was built to the output disk, as a plain tar archive."""
 
 import errno
 import os
@@ -17,7 +17,8 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 def hand_over(output: Path, folder: Path, names: Iterable[str]) -> None:
     """Write files of a folder to the output disk, whose bytes are zero.
 
-    Holes are not written: three quarters of a USB image are. Raise StepFailed if that cannot be.
+    Holes are not written: three quarters of a USB image are. Raise StepFailed if the disk fails or
+    is too small.
     """
     try:
         disk = os.open(output, os.O_RDWR)

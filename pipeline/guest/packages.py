@@ -2,7 +2,7 @@
 """Builds the packages that an image brings itself, from source.
 
 The source packages are built one after the other in a tree of their own that holds just what the
-lock names for it, as an ordinary user, by dpkg-buildpackage. What comes of them is delivered.
+lock names for it, as an ordinary user, by dpkg-buildpackage. What they make is delivered.
 """
 
 import os

@@ -31,7 +31,7 @@ def run(
     blame: str = "",
     limit_s: float = LIMIT_S,
 ) -> None:
-    """Run a program; raise StepFailed with its last lines if it does not end well, or in time.
+    """Run a program; raise StepFailed with its last lines if it fails or does not end in time.
 
     `blame` is what the user knows it by, for instance the name of a hook.
     """
@@ -84,7 +84,7 @@ def _lines(pipe: int, deadline: float) -> Iterator[bytes]:
 
 
 def _failure(name: str, status: int, detail: str) -> StepFailed:
-    """Say how a program failed, and whose fault that is."""
+    """Return how a program failed, with the status of whose fault it is."""
     if status == -signal.SIGKILL:
         what = f"{name} was killed: the machine has too little memory"
         return StepFailed(STATUS_INFRASTRUCTURE, what, detail)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tells the outside what happens, over the progress port: steps, lines of log, signs of life."""
+"""Reports what happens over the progress port: steps, lines of log, signs of life."""
 
 import json
 import threading
@@ -32,7 +32,7 @@ class Report:
         threading.Thread(target=self._live, daemon=True).start()
 
     def send(self, record: str, **fields: object) -> None:
-        """Send one record; see `protocol` for their kinds."""
+        """Send one record; `documents/progress.py` has their kinds."""
         line = json.dumps({"record": record, **fields}, sort_keys=True).encode() + b"\n"
         with self._writing:
             while line:  # the port takes 32 KiB at once

@@ -18,7 +18,7 @@ LINE = re.compile(r'[ \t]*((?:[^\s"\\]|\\.)+)[ \t]+(-?[0-9]{1,5})[ \t]*', re.DOT
 
 
 def options(job: GuestJob, report: Report) -> list[str]:
-    """Return what mksquashfs is told about the order of files; nothing if the image says nothing.
+    """Return mksquashfs's options for the order of files; none if the image has no order.
 
     A path that the tree does not have is logged: it may have become useless. Raise StepFailed for
     a malformed line.
@@ -31,11 +31,11 @@ def options(job: GuestJob, report: Report) -> list[str]:
         if path not in present:
             report.log(f"{name}: {path!a} is not in the tree")
     report.log(f"{name}: {len(present)} of {len(lines)} paths are in the tree")
-    # What mksquashfs gets is written anew: it reads no line in a way of its own.
-    told = job.work / SORT_FILE
+    # Written anew, so that mksquashfs reads each line as it was read here.
+    sort_file = job.work / SORT_FILE
     text = "".join(sort_line(*line) for line in present.items())
-    told.write_bytes(text.encode("utf-8", "surrogateescape"))
-    return ["-sort", os.fspath(told)]
+    sort_file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return ["-sort", os.fspath(sort_file)]
 
 
 def read(job: GuestJob) -> Mapping[str, int]:

@@ -88,7 +88,7 @@ def whole_seconds(mtime_ns: int) -> int:
 
 
 def package_times(pool: Path, since: float) -> frozenset[int]:
-    """Return the times of all files in packages, as far as they are not before `since`.
+    """Return the times of all files in packages that are not before `since`.
 
     A package that was built before has no such file: it is not opened.
     """
@@ -101,8 +101,8 @@ def package_times(pool: Path, since: float) -> frozenset[int]:
 
 def _built_at(package: Path) -> float:
     with package.open("rb") as file:
-        said = file.read(BUILT_AT.stop)[BUILT_AT].strip()
-    return int(said) if said.isdigit() else float("inf")
+        seconds = file.read(BUILT_AT.stop)[BUILT_AT].strip()
+    return int(seconds) if seconds.isdigit() else float("inf")
 
 
 def _times_in(package: Path) -> set[int]:

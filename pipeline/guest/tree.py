@@ -14,7 +14,7 @@ from pipeline.documents.job import LocalPackage
 from pipeline.documents.lock import Package
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest import locales, squashfs_sort
-from pipeline.guest.hook_failure import telling
+from pipeline.guest.hook_failure import hook_named
 from pipeline.guest.hook_links import check_hook_links
 from pipeline.guest.job import GuestJob
 from pipeline.guest.ledger import walk
@@ -112,7 +112,7 @@ def check_configuration(job: GuestJob) -> None:
         what = f"images/live/{job.image_folder.name}/{unknown[0]} is not supported"
         raise StepFailed(STATUS_BUILD_FAILED, what, "\n".join(unknown))
     check_hook_links(job.image_folder / "hooks", job.work / "source")
-    squashfs_sort.read(job)  # it is used last, and what is wrong with it is told first
+    squashfs_sort.read(job)  # used last, so its errors are reported first
 
 
 def bootstrap(
@@ -267,7 +267,7 @@ def run_chroot_hook(job: GuestJob, report: Report, env: Mapping[str, str], hook:
     inside.chmod(0o755)
     try:
         argv = [f"/root/{hook.name}"]
-        with telling(hook, job.work / "source"):
+        with hook_named(hook, job.work / "source"):
             in_chroot(job.tree, report, {**env, "HOME": "/root"}, argv, blame=f"hook {hook.name}")
     finally:
         inside.unlink(missing_ok=True)
@@ -303,7 +303,7 @@ def in_folder(
 def _run_apart(
     script: str, argv: Sequence[str], report: Report, env: Mapping[str, str], *, blame: str
 ) -> None:
-    """Run a shell script that mounts, and then becomes a program, both told by its arguments."""
+    """Run a shell script that mounts and then executes a program, as its arguments name."""
     shell = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"]
     run(report, [*shell, *argv], env=env, umask=SCRIPT_UMASK, blame=blame, limit_s=SCRIPT_LIMIT_S)
 
@@ -358,7 +358,7 @@ def settle_times(
 ) -> None:
     """Give every file its settled time, in whole seconds; `settled` is as that of `Times`.
 
-    `retimed` is told each path below the tree that had another one, with its status before and now.
+    `retimed` is called with each path that had another one, its status before, and its status now.
     """
     root = os.fsencode(tree)
     for path, before in [(b"", os.lstat(root)), *walk(root)]:

@@ -11,6 +11,7 @@ Source: UEFI specification 2.10, chapter 5; GRUB 2.12, `util/setup.c`.
 """
 
 import uuid
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -119,4 +120,32 @@ def _gpt(sectors: int, partition: int, identity: str) -> tuple[bytes, bytes]:
             (gpt.EFI_SYSTEM, "system", first, first + partition),
         )
     ]
-    return gpt.make_gpt(sectors, uuid.uuid5(NAMESPACE, identity), entries)
+    return make_gpt(sectors, uuid.uuid5(NAMESPACE, identity), entries)
+
+
+def make_gpt(sectors: int, disk: uuid.UUID, entries: list[gpt.Entry]) -> tuple[bytes, bytes]:
+    """Return what follows the boot record of a disk of so many sectors, and what ends the disk.
+
+    These are header and table, and table and header.
+    """
+    table = b"".join(gpt.ENTRY.pack(*entry) for entry in entries)
+    table = table.ljust(gpt.TABLE_SECTORS * SECTOR, b"\0")
+    here, there = 1, sectors - 1
+    primary = gpt.Header(
+        magic=gpt.MAGIC,
+        revision=0x10000,
+        length=gpt.HEADER.size,
+        checksum=0,
+        reserved=0,
+        own=here,
+        other=there,
+        first_usable=here + 1 + gpt.TABLE_SECTORS,
+        last_usable=there - 1 - gpt.TABLE_SECTORS,
+        disk=disk.bytes_le,
+        table=here + 1,
+        entries=gpt.ENTRIES,
+        entry_size=gpt.ENTRY.size,
+        table_checksum=zlib.crc32(table),
+    )
+    backup = primary._replace(own=there, other=here, table=there - gpt.TABLE_SECTORS)
+    return gpt.header_bytes(primary) + table, table + gpt.header_bytes(backup)

@@ -2,8 +2,8 @@
 """What a delta holds: found by comparing two final ledgers, whatever made the trees.
 
 Only what differs in anything but its time is shipped, with the directories above it. Hard links
-are shipped as a whole group, so that they are one inode again. Deletions are told by their topmost
-paths. Directories in the place of something else are opaque.
+are shipped as a whole group, so that they are one inode again. Of deletions only the topmost paths
+are listed. Directories in the place of something else are opaque.
 """
 
 from collections.abc import Iterable, Iterator
@@ -109,7 +109,7 @@ def _refuse_overlay_marks(line: bytes) -> None:
 def _torn_groups(
     old: _Links, new: _Links, changed: Iterable[bytes], deleted: Iterable[bytes]
 ) -> set[bytes]:
-    """Return the paths that must be shipped so that all are linked as in the later tree."""
+    """Return the paths to ship so that all hard links are as in the later tree."""
     groups, shipped = new.groups(), set(changed)
     gone = set(deleted)
     for members in groups.values():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a kit needs of a release that has no ledger: found out from its USB image.
+"""Finds out from its USB image what a kit needs of a release that has no ledger.
 
 Slower than reading a ledger: the image's files are copied out and its SquashFS is unpacked, as
-root and with the recorder that every build's own tree is recorded with.
+root, and recorded by the same code as every build's tree.
 """
 
 import os

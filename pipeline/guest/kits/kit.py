@@ -40,7 +40,7 @@ PIECE = 1024 * 1024
 
 @dataclass(frozen=True)
 class _Partition:
-    """What the system partition has once the kit is applied, and what is to be done for that."""
+    """What the system partition has after the kit, and what the kit brings and deletes."""
 
     content: Mapping[str, Content]  # by path, the switch left out
     brought: tuple[str, ...]
@@ -77,7 +77,7 @@ def make_kit(plan: KitPlan, env: Mapping[str, str]) -> None:
 def _sqfstar_options(compression: str) -> list[str]:
     """Return the compressor's options as sqfstar takes them.
 
-    That of squashfs-tools 4.5 takes no level at all; the default, 15, is the one of releases.
+    sqfstar of squashfs-tools 4.5 takes no level at all; its default, 15, is that of releases.
     """
     options = list(SQUASHFS_OPTIONS[compression])
     for at in range(len(options) - 1):
@@ -135,7 +135,7 @@ def _partition(earlier: Earlier, later: Later, delta: Content, module: Path) -> 
         f"live/{later.version}.module": _content(module),
     }
     for listed in (before, after):
-        listed.pop(SWITCH, None)  # written by who applies a kit, never by a kit
+        listed.pop(SWITCH, None)  # the installer writes it, never a kit
     brought = sorted(path for path in after.keys() - {own} if before.get(path) != after[path])
     deleted = sorted(before.keys() - after.keys())
     _check_names([*after, *deleted])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Final ledgers, read line by line in the order of their paths: no whole ledger is ever in memory.
 
-A line is kept as the bytes that it is; the few fields that every line is asked for are cut out of
-it without parsing. That is safe because the ledger's writer sorts its keys, and because a quote
+A line is kept as the bytes that it is; the few fields that are needed of every line are cut out
+of it without parsing. That is safe because the ledger's writer sorts its keys, and because a quote
 inside a JSON text always has a backslash before it.
 """
 
@@ -27,7 +27,7 @@ NOT_IN_DIGEST = re.compile(LINKS.pattern + b"|" + MTIME.pattern)
 
 
 def read_ledger(path: Path) -> Iterator[Line]:
-    """Give the lines of a final ledger, each with its path; raise StepFailed at what is none."""
+    """Give the lines of a final ledger, each with its path; raise StepFailed if it is none."""
     before = b""
     try:
         if not path.stat().st_size:  # which gzip takes for an end

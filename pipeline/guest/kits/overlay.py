@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What overlayfs shows of one tree laid over another, told from their ledgers.
+"""What overlayfs shows of one tree laid over another, worked out from their ledgers.
 
 The rules are those of the kernel's Documentation/filesystems/overlayfs.rst: an upper path stands
 before the lower one; directories are merged unless the upper one is opaque; a character device 0:0
@@ -67,11 +67,11 @@ def is_whiteout(line: bytes) -> bool:
 
 
 def prove(earlier: Path, delta: Path, opaque: Container[bytes], later: Path) -> None:
-    """Lay a delta, as its own ledger tells it, over the earlier tree: it must be the later one.
+    """Check that a delta, by its own ledger, laid over the earlier tree gives the later one.
 
     All three are final ledgers. Compared are every path, type, mode, owner, size, content, target,
     device, extended attribute and hard link; of what the delta brings, the time too. Raise
-    StepFailed with the first path that is not as it must be.
+    StepFailed with the first path that differs.
     """
     shown = overlay(read_ledger(earlier), read_ledger(delta), opaque)
     wanted = read_ledger(later)
@@ -84,7 +84,7 @@ def prove(earlier: Path, delta: Path, opaque: Container[bytes], later: Path) -> 
         if (link_of(line) or path) != found.first:
             raise _wrong(path, "is not linked as in the new tree")
         if found.upper and time_of(line) != time_of(found.line):
-            raise _wrong(path, "has not the time that it has in the new tree")
+            raise _wrong(path, "does not have its time of the new tree")
     for path, _ in wanted:
         raise _wrong(path, "is missing")
 

@@ -121,11 +121,11 @@ def _add_content(
         raise _unfit(path, f"cannot be read: {error.strerror}") from error
     with file:
         if os.fstat(file.fileno()).st_size != member.size:
-            raise _unfit(path, "has not the size that the ledger says")
+            raise _unfit(path, "does not have the size that the ledger has")
         hashed = _Hashed(file)
         tar.addfile(member, hashed)  # type: ignore[arg-type]
     if hashed.digest.hexdigest() != sha256:
-        raise _unfit(path, "has not the content that the ledger says")
+        raise _unfit(path, "does not have the content that the ledger has")
 
 
 def _opened(path: bytes) -> BinaryIO:
@@ -164,14 +164,14 @@ def _unfit(path: bytes, what: str) -> StepFailed:
 
 @contextmanager
 def _running(argv: Sequence[str], env: Mapping[str, str]) -> Iterator[IO[bytes]]:
-    """Run a program that reads what the block writes; raise StepFailed if it does not end well."""
-    with tempfile.TemporaryFile() as said:
+    """Run a program that reads what the block writes; raise StepFailed if it fails."""
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            argv, env=dict(env), stdin=subprocess.PIPE, stdout=said, stderr=said
+            argv, env=dict(env), stdin=subprocess.PIPE, stdout=output, stderr=output
         )
         assert process.stdin is not None
         try:
-            with suppress(BrokenPipeError):  # it has ended, and its status says how
+            with suppress(BrokenPipeError):  # it has ended; its status is checked below
                 yield process.stdin
         except BaseException:
             process.kill()
@@ -180,14 +180,14 @@ def _running(argv: Sequence[str], env: Mapping[str, str]) -> Iterator[IO[bytes]]
         finally:
             with suppress(BrokenPipeError):
                 process.stdin.close()
-        _check_end(argv[0], process.wait(), said)
+        _check_end(argv[0], process.wait(), output)
 
 
-def _check_end(program: str, status: int, said: IO[bytes]) -> None:
+def _check_end(program: str, status: int, output: IO[bytes]) -> None:
     if status == 0:
         return
-    said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL))
-    detail = said.read().decode(errors="replace")
+    output.seek(max(0, output.seek(0, os.SEEK_END) - TAIL))
+    detail = output.read().decode(errors="replace")
     what, kind = f"{program} ended with status {status}", STATUS_INFRASTRUCTURE
     raise StepFailed(kind, what, detail)
 
@@ -237,6 +237,6 @@ def check_root(tree: Path, epoch: int | None = None) -> None:
     if (status.st_mode & 0o7777, status.st_uid, status.st_gid) != (ROOT_MODE, 0, 0):
         what = "the root directory must be 0755 and belong to root"
     elif epoch is not None and whole_seconds(status.st_mtime_ns) != epoch:
-        what = "the delta's root directory has not the time of the release"
+        what = "the delta's root directory does not have the release's time"
     if what:
         raise StepFailed(STATUS_BUILD_FAILED, f"no kit can be made: {what}")

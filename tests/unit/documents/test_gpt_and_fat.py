@@ -6,13 +6,14 @@ import uuid
 import zlib
 
 from pipeline.documents import fat, gpt
+from pipeline.guest.usb_image import make_gpt
 
 DISK = uuid.UUID(int=1)
 SYSTEM = gpt.Entry(gpt.EFI_SYSTEM.bytes_le, bytes(range(16)), 4096, 8191, 0, b"s\0")
 
 
 def test_a_table_and_its_backup_are_what_the_specification_writes() -> None:
-    primary, backup = gpt.make_gpt(10_000, DISK, [SYSTEM])
+    primary, backup = make_gpt(10_000, DISK, [SYSTEM])
     table = struct.pack("<16s16sQQQ72s", *SYSTEM).ljust(128 * 128, b"\0")
     for made, own, other, at in ((primary[:512], 1, 9999, 2), (backup[-512:], 9999, 1, 9967)):
         fields = (own, other, 34, 9966, DISK.bytes_le, at, 128, 128, zlib.crc32(table))
@@ -23,7 +24,7 @@ def test_a_table_and_its_backup_are_what_the_specification_writes() -> None:
 
 
 def test_a_header_reads_as_it_was_written() -> None:
-    primary, _ = gpt.make_gpt(10_000, DISK, [SYSTEM])
+    primary, _ = make_gpt(10_000, DISK, [SYSTEM])
     header = gpt.read_header(primary[:512])
     assert header is not None
     assert header.checksum == gpt.header_checksum(primary[:512])

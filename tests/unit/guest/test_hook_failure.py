@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.documents.progress import STATUS_INFRASTRUCTURE
-from pipeline.guest.hook_failure import REMEDY, telling
+from pipeline.guest.hook_failure import REMEDY, hook_named
 from pipeline.guest.serial_port import StepFailed
 
 HOOK = "images/live/mini/hooks/normal/40-fetch.hook.chroot"
@@ -17,7 +17,7 @@ def failure(tmp_path: Path, text: str, output: str, status: int = 3) -> StepFail
     hook = tmp_path / HOOK
     hook.parent.mkdir(parents=True)
     hook.write_text(text)
-    with pytest.raises(StepFailed) as caught, telling(hook, tmp_path):
+    with pytest.raises(StepFailed) as caught, hook_named(hook, tmp_path):
         raise StepFailed(status, "hook 40-fetch.hook.chroot failed with status 6", output)
     return caught.value
 
