@@ -63,7 +63,7 @@ class Refused(Exception):
 
 @dataclass
 class Report:
-    """What came out, as `--json` prints it; `proven` is for people only."""
+    """The result, as `--json` prints it; `proven` is for people only."""
 
     tag: str | None
     status: int = DONE
@@ -100,7 +100,7 @@ class Report:
 
 
 def printable(text: str) -> str:
-    """Return text without what a terminal would obey or hide."""
+    """Return text with control characters and invisible ones escaped."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -2195,7 +2195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     except Refused as refused:
         report.refuse(refused)
-    except Exception as error:  # noqa: BLE001 - people and programs must be told in any case
+    except Exception as error:  # noqa: BLE001 - people and programs get a report in any case
         what = f"unexpected, please report it: {type(error).__name__}: {error}"
         report.refuse(Refused(INFRASTRUCTURE, what))
     if "--json" in arguments:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.base.disk_room import SAID, program_found_no_room
+from pipeline.base.disk_room import NO_SPACE, program_found_no_room
 from pipeline.base.errors import InfrastructureFailed, TwinbuildError, UsageError
 
 UMASK = 0o022
@@ -152,7 +152,7 @@ def run(
     completed = Completed(tuple(arguments), process.returncode, out or b"", err or b"")
     if completed.status not in accept:
         output = completed.tail or (_tail_of(stderr_to) if stderr_to else "")
-        if SAID in output:
+        if NO_SPACE in output:
             raise program_found_no_room(arguments[0], output)
         raise failure(
             f"{arguments[0]} ended with status {completed.status}: {replay}", detail=output

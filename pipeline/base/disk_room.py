@@ -17,7 +17,7 @@ from pipeline.base.cache_folder import default_cache
 from pipeline.base.errors import InfrastructureFailed, command_line
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-SAID = "No space left on device"  # by programs, in the locale that they are given
+NO_SPACE = "No space left on device"  # by programs, in the locale that they are given
 MIB = 1024 * 1024
 # Below the farm; releases may be elsewhere by `farm.yaml`, and are not named then.
 KEPT = ("runs", "public", "snapshots")
@@ -46,7 +46,7 @@ def cannot_write(
 def program_found_no_room(program: str, detail: str) -> InfrastructureFailed:
     """Return the error for a program that found a disk full; `detail` is its output."""
     room, remedy = _filled(_fullest())
-    return InfrastructureFailed(f"{program}: {SAID}: {room}", remedy=remedy, detail=detail)
+    return InfrastructureFailed(f"{program}: {NO_SPACE}: {room}", remedy=remedy, detail=detail)
 
 
 def _path(error: OSError, where: str | os.PathLike[str] | BinaryIO | None) -> Path | None:

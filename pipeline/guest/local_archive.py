@@ -60,7 +60,7 @@ def check_identity(package: LocalPackage, path: Path, blame: str) -> None:
     found = output_of(["dpkg-deb", "--show", SHOW, os.fspath(path)], os.environ)
     wanted = f"{package.name} {package.version} {package.architecture}"
     if found != wanted:
-        what = f"{blame}: {path.name} is {found!r}, not {wanted!r}"
+        what = f"{blame}: {path.name} says that it is {found!r}, not {wanted!r}"
         raise StepFailed(STATUS_BUILD_FAILED, what)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""That the builds of a run are two builds: what one machine made, copied, proves nothing."""
+"""Checks that the builds of a run are two builds, and not one that was copied."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -51,9 +51,9 @@ def _files(run: Run, stated: Statement) -> Iterator[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:
-    """Return which file it is: a link leads to what it names."""
+    """Return the identity of a file; a link is followed."""
     try:
         found = path.stat()
     except OSError:
-        return path  # a link into nowhere
+        return path  # a broken link
     return found.st_dev, found.st_ino

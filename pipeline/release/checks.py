@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must hold before anything is signed: documents, verdict, statements, every byte of builds.
+"""The checks before anything is signed: documents, verdict, statements, every byte of the builds.
 
 The documents of a run are written by several machines and can be changed by whoever carries them,
 so none is believed alone: they must agree with each other, with what each environment has signed,
@@ -140,8 +140,8 @@ def _check_verdict(verdict: Verdict, request: Request, run: Run) -> None:
     remedy = f"see {run.verdict_json}"
     if verdict.verdict == "failed":
         raise BuildFailed("a build has failed: there is nothing to release", remedy=remedy)
-    told = verdict.reasons or verdict.differences or verdict.expected or verdict.only_expected
-    if verdict.verdict != "match" or told:
+    noted = verdict.reasons or verdict.differences or verdict.expected or verdict.only_expected
+    if verdict.verdict != "match" or noted:
         raise Differs("the builds differ: nothing is released", remedy=remedy)
     names = verdict.environments
     if len(set(names)) < 2 or len(set(names)) != len(names):
@@ -155,7 +155,7 @@ def _check_verdict(verdict: Verdict, request: Request, run: Run) -> None:
 
 
 def _pinned_keys(environments: Sequence[str], farm: Farm) -> dict[str, str]:
-    """Return the public key of every environment; one key may not stand for two of them."""
+    """Return the public key of every environment; no key may be that of two of them."""
     pinned = farm.keys.environments
     if unknown := sorted(set(environments) - set(farm.environments)):
         raise SignatureInvalid(
@@ -197,7 +197,7 @@ def _common_artifacts(statements: Mapping[str, Statement], verdict: Verdict) -> 
         raise Differs("the verdict has an artifact twice", remedy="compare again")
     first = next(iter(statements.values()))
     for name, stated in statements.items():
-        if stated.job != first.job:  # in its guest: the rest was looked at
+        if stated.job != first.job:  # in its guest: the rest was checked
             raise SignatureInvalid(f"{first.environment} and {name} were given different jobs")
         if stated.artifacts != first.artifacts or stated.artifacts != judged:
             raise Differs(

@@ -56,9 +56,9 @@ class ReleaseTrust:
 def publish(
     release: Path, tag: str, public: Path, trust: ReleaseTrust, notify: Callable[[str], None]
 ) -> bool:
-    """Publish a release folder as `public/<tag>`; tell whether it was not there before.
+    """Publish a release folder as `public/<tag>`; return whether it is new.
 
-    One publisher works at a time: `notify` is told if this waits for another.
+    One publisher works at a time: `notify` reports if this waits for another.
     Raise Differs if another release stands there; whatever happens, the old state stays or the
     new one is complete.
     """
@@ -101,7 +101,7 @@ def verify(url_root: Path, tag: str, trust: ReleaseTrust) -> None:
 
 
 def _clean(public: Path) -> None:
-    """Remove what a publisher that died has left."""
+    """Remove what a killed publisher left."""
     for folder in public.glob(f"{TEMPORARY}*"):
         shutil.rmtree(folder)
     for name in BESIDE:
@@ -129,7 +129,7 @@ def _publish(release: Path, target: Path, trust: ReleaseTrust) -> None:
 
 
 def _refuse_twin(target: Path) -> None:
-    """Raise UsageError for a name that another has, where upper and lower case are the same."""
+    """Raise UsageError for a name that differs from another in upper and lower case alone."""
     for other in target.parent.iterdir():
         if other.name != target.name and other.name.casefold() == target.name.casefold():
             raise UsageError(
@@ -139,10 +139,10 @@ def _refuse_twin(target: Path) -> None:
 
 
 def _read_as_others_will(temporary: Path, target: Path, trust: ReleaseTrust) -> None:
-    """Raise what a later release, a kit or the index would: then it must not be published."""
+    """Raise the error that a later release, a kit or the index would meet in this one."""
     release = Location(os.fspath(temporary), trust.keyring, trust.fingerprint).open(target.name)
     if not read_entries(temporary):
-        raise InfrastructureFailed(f"the release {target.name} does not belong into an index")
+        raise InfrastructureFailed(f"the release {target.name} cannot be listed in the index")
     if local := release.job.get("local"):  # others may have been published since this was checked
         public = Location(os.fspath(target.parent), trust.keyring, trust.fingerprint)
         refuse_changed(public, release.version, local, release.files)
@@ -185,7 +185,7 @@ def _copy(source: Path, target: Path, digest: str | None) -> None:
 
 @contextmanager
 def _plain(path: Path) -> Iterator[BinaryIO]:
-    """Open a file; raise Differs if there is none, or a link or anything else odd."""
+    """Open a plain file; raise Differs if it is missing, a link or of another type."""
     try:
         content = open_plain(path)
     except OSError as error:

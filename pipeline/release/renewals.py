@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Renews upgrade descriptions in the public tree, with the key that can do nothing else.
+"""Renews upgrade descriptions in the public tree, with a key that is for this alone.
 
 What is renewed is what the release key has signed and what it lets this key renew. A description
 older than one that was renewed here before is refused: whoever can write into the public tree
@@ -82,7 +82,7 @@ def _renew(path: Path, key: CryptoSigner, trust: Trust, now: datetime) -> None:
         raise SignatureInvalid(f"{path} is the description of {found.from_}")
     if found.renewable is None or found.renewable.key != dsse.public_hex(key):
         raise SignatureInvalid(
-            f"{path} lets another key renew it, or none",
+            f"{path} allows renewal by another key, or by none",
             remedy=f"sign it again with the release key: {command_line('kit.describe --tag TAG')}",
         )
     if found.renewable.until <= now:

@@ -48,7 +48,7 @@ def run_release(
     *,
     notify: Callable[[str], None],
 ) -> Release:
-    """Sign what the run has built and publish it as `<public>/<tag>`; tell `notify` each step.
+    """Sign what the run has built and publish it as `<public>/<tag>`; `notify` reports each step.
 
     `verified` is the run's tag, verified now; `farm` has the keys of the policy that it satisfies.
     Raise SignatureInvalid without a usable release key or two good statements, Differs if the

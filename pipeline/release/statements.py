@@ -107,10 +107,10 @@ def check_signed(
 
 
 def _check_job(name: str, stated: Statement, job: Job) -> None:
-    """Raise SignatureInvalid unless the stated job is `job`, with some guest, to the last type."""
+    """Raise SignatureInvalid unless the stated job is `job`, types included, with any guest."""
     guest = stated.job.get("guest_sha256")
     if not isinstance(guest, str) or not SHA256.fullmatch(guest):
-        raise SignatureInvalid(f"the job of {name} has no proper guest_sha256")
+        raise SignatureInvalid(f"the job of {name} has no valid guest_sha256")
     job = replace(job, guest_sha256=guest)
     expected = job.document()
     for field in sorted(expected.keys() | stated.job.keys()):
@@ -160,7 +160,7 @@ def check_files(run: Run, name: str, stated: Statement, sizes: Mapping[str, int 
 
 
 def is_plain_file(path: str | os.PathLike[str]) -> bool:
-    """Tell whether there is a file of this name that is not a link or anything else odd."""
+    """Return whether there is a plain file of this name, and not a link."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except FileNotFoundError:

@@ -2,9 +2,9 @@
 """Upgrade descriptions: `public/upgrades/<from>.json` leads each release to its newest kit.
 
 Every published release of the image has one, the newest too, which says that there is nothing
-newer: so whoever gets no answer cannot take it for that. They are written once `public/<tag>/` is
-in place, each by one rename, and never lead to an older release than before: who publishes a fix
-of an old release takes nobody back to it.
+newer: so no answer cannot be mistaken for that. They are written once `public/<tag>/` is
+in place, each by one rename, and never lead to an older release than before: publishing a fix of
+an old release leads no system back to it.
 """
 
 from collections.abc import Callable
@@ -94,10 +94,10 @@ def write_descriptions(
     now: datetime,
     notify: Notify,
 ) -> list[Path]:
-    """Describe what there is from every release of a verified release's image; return what changed.
+    """Write the descriptions for every release of a verified release's image; return those written.
 
-    What is described already and holds is left alone, unless `again`. Raise SignatureInvalid if
-    the key cannot sign, Differs if a kit is missing.
+    A description that is still valid and unchanged is kept, unless `again`. Raise SignatureInvalid
+    if the key cannot sign, Differs if a kit is missing.
     """
     folder = public / FOLDER
     folder.mkdir(exist_ok=True)
@@ -128,7 +128,7 @@ def write_descriptions(
 
 
 def _read_own(path: Path, signer: Signer) -> Description | None:
-    """Return what is described in a file, expired or not; None if it is nothing of this key's."""
+    """Return what is described in a file, expired or not; None if this key has not signed it."""
     trust = Trust(signer.keyring, signer.fingerprint)
     try:
         with farm_errors(), path.open("rb") as file:

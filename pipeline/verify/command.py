@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     except Refused as refused:
         report.refuse(refused)
-    except Exception as error:  # noqa: BLE001 - people and programs must be told in any case
+    except Exception as error:  # noqa: BLE001 - people and programs get a report in any case
         what = f"unexpected, please report it: {type(error).__name__}: {error}"
         report.refuse(Refused(INFRASTRUCTURE, what))
     if "--json" in arguments:

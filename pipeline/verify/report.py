@@ -25,7 +25,7 @@ class Refused(Exception):
 
 @dataclass
 class Report:
-    """What came out, as `--json` prints it; `proven` is for people only."""
+    """The result, as `--json` prints it; `proven` is for people only."""
 
     tag: str | None
     status: int = DONE
@@ -62,7 +62,7 @@ class Report:
 
 
 def printable(text: str) -> str:
-    """Return text without what a terminal would obey or hide."""
+    """Return text with control characters and invisible ones escaped."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -34,13 +34,13 @@ from pipeline.kits.install.plan import Brought, Plan, check_brought, check_fits,
 from pipeline.kits.install.system import TEXT_LIMIT, Switch, System, open_system
 
 Progress = Callable[[int, int], None]  # bytes done and bytes in all
-Watch = Callable[[str, int, int], None]  # the same, after the step that is at work
-FROM_CACHE = "it was read back as the cache gave it, since this file system reads no other way"
+Watch = Callable[[str, int, int], None]  # the same, after the name of the step
+FROM_CACHE = "it was read back from the cache, as this file system cannot read past it"
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What came of it; `changed` is false if the system was that release already, and whole."""
+    """The result; `changed` is false if the system already was that release, and complete."""
 
     version: str
     before: str
@@ -52,7 +52,7 @@ class Applied:
         if not self.changed:
             return f"{self.version} is installed already: nothing to do"
         if self.version == self.before:
-            what = f"{self.version} was installed already: what was missing or damaged is mended"
+            what = f"{self.version} was installed already: what was missing or damaged is repaired"
         else:
             what = f"{self.version} is installed and boots from now on"
             what += f"; {self.before} is still there"
@@ -122,16 +122,17 @@ def examine(stream: BinaryIO, offer: Offer, where: str, progress: Progress) -> B
 
 def _check_described(control: Control, offer: Offer, where: str) -> None:
     found = (control.name, control.architecture, control.from_, control.to)
-    said = (offer.image, offer.architecture, offer.from_, offer.to)
-    if found != said:
+    described = (offer.image, offer.architecture, offer.from_, offer.to)
+    if found != described:
         raise InputsUnverified(
-            f"{where} is a kit for {' '.join(found)}, and its description is of {' '.join(said)}",
+            f"{where} is a kit for {' '.join(found)},"
+            f" and its description is of {' '.join(described)}",
             remedy="fetch both again",
         )
 
 
 def carry_out(plan: Plan, system: System, control: Control, kit: Kit, progress: Progress) -> None:
-    """Do what was planned; see the top of this file for the order, which is what makes it safe."""
+    """Carry out a plan; the top of this file has the order, which makes it safe."""
     files, before = system.files, system.switch
     total = sum(control.partition[path].size for path in plan.write)
     total += sum(file.size for file in plan.copies.values())

@@ -25,20 +25,20 @@ from pipeline.kits.install.failure import (
     UsageError,
 )
 
-ARCHITECTURE = "amd64"  # the only one there is
+ARCHITECTURE = "amd64"  # the only one that is built
 ADDRESS = re.compile(r"https?://[^\s?#]+")
 
 
 @dataclass(frozen=True)
 class Upgrade:
-    """A verified description, and the file that it came in."""
+    """A verified description, and the file that it is in."""
 
     description: Description
     envelope: bytes
 
 
 def check_upgrade(url: str, start: str, image: str, trust: Trust, now: datetime) -> Upgrade:
-    """Return what there is for systems installed from the release `start`, and remember it.
+    """Return the description for systems installed from the release `start`, and remember it.
 
     Raise InfrastructureFailed if nobody can tell, since there is no answer or no description;
     SignatureInvalid if no trusted key has signed it, it has expired, is from the future or is older

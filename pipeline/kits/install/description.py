@@ -36,7 +36,7 @@ CLOCKS_APART = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose signature counts: public keys in binary form, or of them one alone."""
+    """Whose signature counts: the public keys in a keyring, or one of them."""
 
     keyring: bytes
     fingerprint: str | None = None
@@ -60,7 +60,7 @@ def load_trust(keyring: Path | None, fingerprint: str | None) -> Trust:
 
 
 def check(content: bytes, trust: Trust, now: datetime) -> Description:
-    """Return the description in a file that a trusted key has signed and that still holds.
+    """Return the description in a file that a trusted key has signed and that is still valid.
 
     Raise SignatureInvalid if no trusted key has, or if it is from the future, has expired or has a
     renewal that does not count; InputsUnverified if it is malformed or leads to an older release.
@@ -102,7 +102,7 @@ def read(content: bytes, trust: Trust) -> Description:
     if renewal is None:
         return found
     if found.renewable is None:
-        raise SignatureInvalid(f"{WHAT} has a renewal, and lets nobody renew it")
+        raise SignatureInvalid(f"{WHAT} has a renewal, and allows no renewal")
     renewed = _read_renewal(renewal, payload, found.issued, found.renewable)
     return replace(found, as_of=renewed.issued, expires=max(found.expires, renewed.expires))
 
@@ -138,7 +138,9 @@ def _read_renewal(
     if renewal.description_sha256 != sha256(description).hexdigest():
         raise SignatureInvalid(f"{RENEWAL} is for another one", remedy=SERVER_REMEDY)
     if renewal.exceeds(renewable, issued):
-        raise SignatureInvalid(f"{RENEWAL} says more than its key may", remedy=SERVER_REMEDY)
+        raise SignatureInvalid(
+            f"{RENEWAL} goes beyond what its key may state", remedy=SERVER_REMEDY
+        )
     return renewal
 
 

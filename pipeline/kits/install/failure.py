@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-CONTAINER = ".pyz"  # what the client is carried as, alone
+CONTAINER = ".pyz"  # the client as one file
 
 
 class Failure(Exception):
@@ -43,7 +43,7 @@ class InfrastructureFailed(Failure):
 
 
 class InputsUnverified(Failure):
-    """A kit or a description is not what it must be."""
+    """A kit or a description is not as expected."""
 
     status = 5
 

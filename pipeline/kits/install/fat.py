@@ -7,15 +7,15 @@ sector that holds its record; what it had before is freed after that sector is o
 in whichever order unflushed sectors arrive, each name stands for its old content or for the new.
 
     files = open_files(blocks, start, length)     # reads and checks all of it
-    files.begin()                                 # free what an earlier cut has left
+    files.begin()                                 # free what an earlier power cut left
     staged = files.stage(size, pieces)            # written, without a name
     files.settle()                                # on the medium; verify it now
     files.add("live/3.3.squashfs", staged)        # a name for it, new or another file's
     files.settle()
     files.finish()
 
-The file system is a stranger's: sizes, counts and depths have limits, and one that contradicts
-itself raises Damaged before anything is written.
+Nothing about the file system is trusted: sizes, counts and depths have limits, and one that
+contradicts itself raises Damaged before anything is written.
 """
 
 import hashlib
@@ -77,12 +77,12 @@ class FileSystem:
 
     @property
     def cluster(self) -> int:
-        """Bytes of a cluster: what a file takes is a multiple of it."""
+        """Bytes of a cluster: a file takes a multiple of it."""
         return self._layout.cluster
 
     @property
     def free(self) -> int:
-        """Bytes that no file has."""
+        """Bytes that are free."""
         return self._table.free() * self.cluster
 
     def find(self, path: str) -> File | None:
@@ -102,7 +102,7 @@ class FileSystem:
         return b"".join(self.pieces(file))
 
     def pieces(self, file: File | Staged, *, back: bool = False) -> Iterator[bytes]:
-        """Give the content of a file; `back` reads it from the medium itself."""
+        """Give the content of a file; with `back` it is read from the medium itself."""
         read = self._blocks.read_back if back else self._blocks.read
         left = file.size
         for offset, length in self._spans(file.runs):
@@ -118,7 +118,7 @@ class FileSystem:
         back: bool = False,
         advance: Callable[[int], None] = lambda _: None,
     ) -> str:
-        """Return the SHA-256 of a file; `advance` is told how many bytes were read."""
+        """Return the SHA-256 of a file; `advance` is called with the bytes read."""
         digest = hashlib.sha256()
         for piece in self.pieces(file, back=back):
             digest.update(piece)
@@ -191,14 +191,14 @@ class FileSystem:
     # --- writing
 
     def begin(self) -> None:
-        """Free what an earlier cut has left without an owner; nothing is written before."""
+        """Free the clusters that an earlier power cut left without an owner."""
         self._write_info(INFO_UNKNOWN)
         self._blocks.flush()
         self._table.reclaim()
         self.settle()
 
     def settle(self) -> None:
-        """Return when all that was done is on the medium; then free what was replaced."""
+        """Wait until all changes are on the medium, then free what was replaced."""
         self._table.commit()
         self._blocks.flush()
         if self._replaced:
@@ -208,7 +208,7 @@ class FileSystem:
             self._blocks.flush()
 
     def finish(self) -> None:
-        """Settle, and write down how many clusters are free."""
+        """Settle, and record how many clusters are free."""
         self.settle()
         self._write_info(self._table.free())
         self._blocks.flush()
@@ -274,7 +274,7 @@ class FileSystem:
     ) -> None:
         parent, _, name = path.rpartition("/")
         if len(name) > NAME_LIMIT or path.count("/") >= DEPTH_LIMIT:
-            raise Damaged(f"{path} is too long a name for it")
+            raise Damaged(f"{path} has too long a name for it")
         if parent.lower() not in self._files:
             self._make_folder(parent, epoch)
         holder = self._files[parent.lower()]
@@ -342,7 +342,7 @@ def open_files(blocks: Blocks, start: int, length: int) -> FileSystem | None:
 
 
 class _Pieces:
-    """Pieces of any length, to be had in others."""
+    """Pieces of any length, given out in other lengths."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)

@@ -47,7 +47,7 @@ def redirect(blocks: Blocks, slot: int, cluster: int, size: int, epoch: int) -> 
 
 
 def erase(blocks: Blocks, slots: tuple[int, ...]) -> None:
-    """Remove a file's records, the short one first: without it the others mean nothing."""
+    """Remove a file's records, the short one first: without it the others are ignored."""
     for sector in dict.fromkeys(slot // SECTOR for slot in reversed(slots)):
         content = bytearray(blocks.read(sector * SECTOR, SECTOR))
         for slot in slots:
@@ -70,7 +70,7 @@ def _gap(sector: bytes, length: int) -> tuple[int | None, bool]:
 
 
 def _ends_well(blocks: Blocks, end: int, follows: list[int]) -> bool:
-    """Tell whether no waste would be taken for records after some that end at `end`."""
+    """Return whether nothing behind records that end at `end` would be read as a record."""
     return end < SECTOR or not follows or not blocks.read(follows[0], SECTOR)[0]
 
 
@@ -83,7 +83,7 @@ def _place_after(
 ) -> tuple[int, ...]:
     """Write records into the sector after the one in which the folder ends, or a new cluster.
 
-    Nobody looks beyond the end mark before its sector is filled up: so that comes last.
+    Readers stop at the end mark, so the sector that has it is filled up last.
     """
     if follows:
         offset = follows[0]

@@ -16,7 +16,7 @@ class Damaged(InfrastructureFailed):
     """A file system that contradicts itself; nothing is written to it."""
 
     def __init__(self, what: str) -> None:
-        remedy = "mend it with `fsck.fat -a`, or write the image to it anew"
+        remedy = "repair it with `fsck.fat -a`, or write the image to it anew"
         super().__init__(f"the file system of the target is damaged: {plain(what)}", remedy=remedy)
 
 
@@ -53,13 +53,13 @@ def is_fat32(boot: bytes) -> bool:
 def read_layout(boot: bytes, start: int, length: int) -> Layout:
     """Return the layout of the FAT32 file system in `length` bytes from `start` of a medium.
 
-    Raise Damaged where the boot sector `boot` is impossible, or of a kind that nobody makes.
+    Raise Damaged where the boot sector `boot` is impossible, or of an unsupported kind.
     """
     head, more = fat.read_boot(boot), fat.read_boot_32(boot)
     if head.sector != SECTOR or head.cluster not in CLUSTERS:
         raise Damaged(f"its sectors have {head.sector} bytes, its clusters {head.cluster} sectors")
     if head.fats not in (1, 2) or more.flags & NO_MIRROR or more.version or not head.reserved:
-        raise Damaged("its boot sector asks for what no common system makes")
+        raise Damaged("its boot sector has fields that no common system writes")
     cluster, fat_size = head.cluster * SECTOR, more.fat * SECTOR
     data = head.reserved * SECTOR + head.fats * fat_size
     clusters = (head.total_32 * SECTOR - data) // cluster

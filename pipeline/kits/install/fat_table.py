@@ -3,7 +3,7 @@
 
 What is changed here is in memory until `commit`. Only entries of clusters that no folder names yet,
 or none any more, are ever changed (and the last one of a folder that grows), one sector at a time;
-so a commit that is cut off, in whichever order its sectors arrive, costs no file anything.
+so a commit that is cut off damages no file, in whichever order its sectors arrive.
 """
 
 from array import array
@@ -27,7 +27,7 @@ class Blocks(Protocol):
         """Return `length` bytes, possibly from memory."""
 
     def write(self, offset: int, content: bytes) -> None:
-        """Write; what was written may reach the medium at any time and in any order."""
+        """Write; it may reach the medium at any time and in any order."""
 
     def flush(self) -> None:
         """Return when all that was written is on the medium."""
@@ -68,7 +68,7 @@ class Table:
             cluster = following
 
     def free(self) -> int:
-        """Return how many clusters have no owner, whatever the table says of them."""
+        """Return how many clusters have no owner, even if the table marks them as used."""
         bad = sum(entry & MASK == BAD for entry in self._owned())
         return self.used.count(0) - 2 - bad
 
@@ -76,7 +76,7 @@ class Table:
         return self._entries[2 : self._layout.clusters + 2]
 
     def reclaim(self) -> None:
-        """Free what has no owner, and make the second table what the first one is."""
+        """Free what has no owner, and copy the first table to the second."""
         for cluster, entry in enumerate(self._owned(), 2):
             if entry & MASK and entry & MASK != BAD and not self.used[cluster]:
                 self._set(cluster, 0)
@@ -151,7 +151,7 @@ class Table:
 
 
 def _runs(numbers: list[int]) -> Iterator[Run]:
-    """Give neighbours as one."""
+    """Join neighbours into runs."""
     first, count = 0, 0
     for number in numbers:
         if count and number == first + count:

@@ -17,7 +17,7 @@ def fetch_kit(
 ) -> Path | None:
     """Fetch the kit of an upgrade; return its path, None where no kit leads on.
 
-    What broke off before goes on where it ended. Raise InputsUnverified if only wrong bytes are to
+    An interrupted download is resumed. Raise InputsUnverified if only wrong bytes are to
     be had, and keep nothing of them; UsageError if another file has the kit's name.
     """
     offer = upgrade.description.offer

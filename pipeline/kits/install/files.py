@@ -39,7 +39,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def cannot_write(error: OSError, path: Path) -> InfrastructureFailed:
-    """Return what tells of a failed write to a path."""
+    """Return the error of a failed write to a path."""
     return InfrastructureFailed(
         f"cannot write {path}: {error.strerror or error}", remedy="look at that disk and its limits"
     )

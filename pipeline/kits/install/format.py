@@ -41,7 +41,7 @@ PIECE = 1024 * 1024
 
 @dataclass(frozen=True)
 class KitFile:
-    """A file that the kit brings: its path on the system partition, and its bytes as they come."""
+    """A file that the kit brings: its path on the system partition, and its bytes."""
 
     path: str
     size: int
@@ -50,7 +50,7 @@ class KitFile:
 
 
 class Kit:
-    """A kit whose control.json was read; the rest is still to come."""
+    """A kit whose control.json was read, and nothing after it."""
 
     def __init__(self, control: Control, source: "_Source") -> None:
         self.control = control
@@ -59,8 +59,8 @@ class Kit:
     def files(self) -> Iterator[KitFile]:
         """Give each file that the kit brings, once: those of boot.tar by path, then the delta.
 
-        Raise InputsUnverified when a file's bytes have all come and are not the announced ones, at
-        whatever the kit must not hold, and at its end if anything is missing or follows.
+        Raise InputsUnverified at the end of a file that is not the announced one, at any member
+        that does not belong there, and at the end if something is missing or follows.
         """
         source, control = self._source, self.control
         boot = control.members[BOOT]
@@ -76,7 +76,7 @@ class Kit:
         source.skip_padding(delta.size)
         source.expect_end()
         if source.stream.read(1):
-            raise source.refused("something follows its end")
+            raise source.refused("data follow its end")
 
     def _boot_files(self, end: int) -> Iterator[KitFile]:
         source, before, start = self._source, "", self._source.position
@@ -85,7 +85,9 @@ class Kit:
             path, size = header
             content = self.control.partition.get(path)
             if path <= before or content is None or content.size != size or path in squashfs:
-                raise source.refused(f"boot.tar holds {plain(path)!r}, which control.json has not")
+                raise source.refused(
+                    f"boot.tar holds {plain(path)!r}, which is not in control.json"
+                )
             yield from self._file(path, content)
             source.skip_padding(size)
             before = path
@@ -97,7 +99,7 @@ class Kit:
         digest = hashlib.sha256()
         pieces = self._source.pieces(content.size, digest)
         yield KitFile(path, content.size, content.sha256, pieces)
-        for _ in pieces:  # what the caller left
+        for _ in pieces:  # what the caller did not read
             pass
         if digest.hexdigest() != content.sha256:
             raise self._source.refused(f"{path} is not the one that control.json names")
@@ -124,9 +126,9 @@ def open_kit(stream: BinaryIO, where: str) -> Kit:
     except LaterFormat as error:
         raise source.later(error) from error
     except Malformed as error:
-        raise source.refused(f"control.json is wrong: {plain(str(error))}") from error
+        raise source.refused(f"control.json is malformed: {plain(str(error))}") from error
     if source.epoch != control.epoch:
-        raise source.refused("its members are not of the time that control.json names")
+        raise source.refused("its members do not have the time that control.json names")
     return Kit(control, source)
 
 
@@ -165,7 +167,7 @@ class _Source:
     def read(self, size: int) -> bytes:
         content = self.stream.read(size)
         while len(content) < size and (more := self.stream.read(size - len(content))):
-            content += more  # as a socket gives it
+            content += more  # a socket gives less at a time
         if len(content) != size:
             raise self.refused("it is cut off")
         self.position += size
@@ -205,7 +207,7 @@ class _Source:
 
     def expect_header(self, name: str, size: int) -> None:
         if self.header_or_end() != (name, size):
-            raise self.refused(f"{name} does not stand where it must")
+            raise self.refused(f"{name} is not where it must be")
 
     def expect_end(self) -> None:
         if self.header_or_end() is not None:

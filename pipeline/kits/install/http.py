@@ -91,7 +91,7 @@ def _parse(url: str) -> WebAddress:
 
 
 def _patiently(address: WebAddress, attempt: Callable[[], Done]) -> Done:
-    """Try until the attempts are used up, and say what became of it."""
+    """Try again until the attempts are used up; raise the error of the last one."""
     name, place = unquote(address.target), address.host
     problem: Exception = AssertionError("there was no attempt")
     for turn in range(ATTEMPTS):
@@ -127,7 +127,7 @@ def _whole(address: WebAddress, limit: int) -> bytes:
 
 
 def _receive(address: WebAddress, part: Part) -> None:
-    """Append the rest of a file, and start once more if what was there did not fit."""
+    """Append the rest of a file; begin anew, once, if what was there is not its beginning."""
     resumed = part.length > 0
     try:
         _append(address, part)
@@ -235,7 +235,7 @@ def _refuse_status(address: WebAddress, status: int) -> None:
 
 
 def _authorization(address: WebAddress) -> dict[str, str]:
-    """Return what proves who asks, for the server alone that was named."""
+    """Return the Authorization header, for the server alone that was named."""
     known = address.credentials or _in_netrc(address.host)
     if not known:
         return {}
@@ -352,7 +352,7 @@ def _proxy(address: WebAddress) -> WebAddress | None:
             remedy=f"correct {address.scheme}_proxy",
         ) from error
     if found.scheme != "http":
-        raise UsageError("a proxy that is asked over TLS cannot be used", remedy="use another one")
+        raise UsageError("a proxy that needs TLS cannot be used", remedy="use another one")
     return found
 
 

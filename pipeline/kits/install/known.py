@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What this user's commands knew last about upgrades: the last verified description, as it was.
+"""The last verified upgrade description that this user's commands have seen, kept as it was.
 
-It says since when there is no answer, and keeps a server from going back to an older description
-while that still holds. It is signed, so it is believed no further than what a server sends.
+It shows since when there has been no answer, and keeps a server from going back to an older
+description that is still valid. Its signature is checked as that of a server's answer is.
 """
 
 import os
@@ -24,7 +24,7 @@ def folder() -> Path:
 
 
 def recall(image: str, start: str, trust: Trust) -> Description | None:
-    """Return what was known last; None if nothing was, or nothing that `trust` believes."""
+    """Return the description that was known last; None if there is none that `trust` accepts."""
     try:
         with _path(image, start, trust).open("rb") as file:
             found = descriptions.read(file.read(UPGRADE_FILE_LIMIT + 1), trust)

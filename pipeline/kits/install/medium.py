@@ -30,7 +30,7 @@ class Medium:
         self._descriptor = descriptor
         self._direct: int | None = None
         with suppress(OSError):
-            # the same file, whatever has its name by now
+            # the same file, even if another has its name by now
             self._direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT)
 
     @property
@@ -135,12 +135,12 @@ def _lock(descriptor: int, path: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InfrastructureFailed(
-            f"another process is at work on {path}", remedy="try again when it is done"
+            f"another process is at work on {path}", remedy="try again when it has ended"
         ) from None
 
 
 def _device_user(path: Path) -> str:
-    """Return where a device or one of its partitions is mounted, in words; "" if nowhere."""
+    """Return where a device or one of its partitions is mounted, for a message; "" if nowhere."""
     number = path.stat().st_rdev
     folder = SYS / "dev" / "block" / f"{os.major(number)}:{os.minor(number)}"
     numbers = {folder.name}
@@ -154,7 +154,7 @@ def _device_user(path: Path) -> str:
 
 
 def _image_user(path: Path) -> str:
-    """Return which loop device has an image file, in words; "" if none."""
+    """Return which loop device uses an image file, for a message; "" if none."""
     for backing in (SYS / "block").glob("loop*/loop/backing_file"):
         with suppress(OSError):
             if path.samefile(backing.read_text().rstrip("\n")):

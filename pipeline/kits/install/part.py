@@ -18,7 +18,7 @@ class WrongBytes(Exception):
 
 
 class Part:
-    """A file on its way: counted and hashed as it comes, continued, begun anew."""
+    """A file on its way: counted and hashed as it arrives, continued or begun anew."""
 
     def __init__(
         self, file: BinaryIO, path: Path, size: int, sha256: str, advance: Advance
@@ -46,7 +46,7 @@ class Part:
         self._advance(len(piece))
 
     def restart(self) -> None:
-        """Throw away what has come."""
+        """Throw away what has arrived."""
         self._advance(-self.length)
         self._file.seek(0)
         self._file.truncate()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds the system partition on a medium: a GPT read as a stranger's.
+"""Finds the system partition on a medium: a GPT, none of which is trusted.
 
 Source: UEFI specification 2.10, section 5.3.
 """
@@ -49,7 +49,7 @@ def _partitions(blocks: Blocks, size: int) -> Iterator[Span]:
         raise UsageError("the target's partition table is of an unknown kind")
     table = blocks.read(start, length)
     if zlib.crc32(table) != header.table_checksum:
-        raise UsageError("the target's partition table is damaged", remedy="mend it with gdisk")
+        raise UsageError("the target's partition table is damaged", remedy="repair it with gdisk")
     for entry in gpt.read_table(table):
         if entry.kind != gpt.UNUSED and 0 < entry.first <= entry.last < size // SECTOR:
             begin, end = entry.span

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except KeyboardInterrupt:
-        _note("interrupted; the target boots as before, or as it was last said to")
+        _note("interrupted; the target boots as before, or as the last message says")
         return INTERRUPTED
     except Failure as failure:
         return _failed(failure)
@@ -162,7 +162,7 @@ def _roll_back(options: argparse.Namespace) -> None:
 
 
 class _Watch:
-    """Prints what is at work, in lines, on standard error: each step, and how far it is."""
+    """Prints the current step, in lines, on standard error: each step, and how far it is."""
 
     def __init__(self) -> None:
         self._step, self._shown = "", 0.0

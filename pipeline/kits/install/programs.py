@@ -2,7 +2,7 @@
 """The one place that starts programs on an installed system: gpgv, and nothing else.
 
 What gpgv says is judged by `pipeline/documents/signatures.py`. It sees a home, a keyring and files
-of its own; nothing of the caller's environment but where programs are takes part.
+of its own; of the caller's environment only PATH takes part.
 """
 
 import os

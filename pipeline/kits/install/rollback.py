@@ -28,7 +28,7 @@ def roll_back(target: Path) -> Switch:
 
 
 def _damaged(system: System, version: str) -> list[str]:
-    """Return the files of a release that are not what their names say of their content."""
+    """Return the files of a release whose content is not the one that their names state."""
     found = []
     for path in sorted(system.needs(version)):
         name, file = path.rpartition("/")[2], system.files.find(path)

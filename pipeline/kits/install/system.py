@@ -39,7 +39,7 @@ class Switch:
     previous: str = ""
 
     def content(self) -> bytes:
-        """Return the sector that says so."""
+        """Return the switch's sector."""
         return switch(self.version, self.previous)
 
 
@@ -66,7 +66,7 @@ class System:
         return {configuration, f"live/{version}.module", *self.modules(version), *named}
 
     def named(self, version: str) -> set[str]:
-        """Return what a release needs as far as its own texts, complete or not, still tell."""
+        """Return what a release needs as far as its own files, even incomplete ones, name it."""
         texts = {f"live/{version}.cfg", f"live/{version}.module"}
         found = set(texts)
         for path, read in zip(sorted(texts), (read_kernels, _own_modules), strict=True):
@@ -75,7 +75,7 @@ class System:
         return found
 
     def missing(self, version: str) -> list[str]:
-        """Return what a release needs and the partition has not."""
+        """Return what a release needs and the partition lacks."""
         try:
             return sorted(path for path in self.needs(version) if not self.files.find(path))
         except InfrastructureFailed:
@@ -87,7 +87,7 @@ class System:
         return {match[1] for match in found if match}
 
     def turn(self, switch: Switch) -> None:
-        """Write the switch: what boots is changed when this returns, and not before."""
+        """Write the switch: the other release boots once this returns, and not before."""
         self.files.settle()
         self.files.overwrite(SWITCH, switch.content())
         self.files.settle()
@@ -156,5 +156,5 @@ def _read_system(files: FileSystem) -> System:
     text = files.read(switch, SECTOR).decode("ascii", "replace") if switch else ""
     match = SWITCH_TEXT.fullmatch(text)
     if len(words) < 3 or not match or len(text) != SECTOR:
-        raise Damaged(f"{INFO} or {SWITCH} does not say what it must: {plain(text[:60])}")
+        raise Damaged(f"{INFO} or {SWITCH} is not of the expected form: {plain(text[:60])}")
     return System(files, words[0], words[2], Switch(match[1], match[2] or ""))

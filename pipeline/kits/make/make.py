@@ -2,7 +2,7 @@
 """Makes a kit again from two published releases, as anyone can: without the farm, without root.
 
 The same program makes it that makes it in the machine. It runs as a process of its own, as code
-of the machine is never imported outside of it; what it shall do is a `KitPlan`.
+of the machine is never imported outside of it; its input is a `KitPlan`.
 """
 
 import os
@@ -37,7 +37,7 @@ from pipeline.kits.install.partition import fat_partitions
 from pipeline.kits.make.farm_errors import farm_errors
 from pipeline.published.published import Location, Published
 
-TOOL = "mksquashfs"  # the fact that tells the version of squashfs-tools
+TOOL = "mksquashfs"  # the fact that has the version of squashfs-tools
 TIMEOUT_S = 12 * 3600.0
 LEDGER_LIMIT = 1024**3
 IMAGE_LIMIT = 64 * 1024**3
@@ -86,7 +86,7 @@ def make_kit(
     if made.same is False and alike:
         raise Differs(
             f"{made.path} is not the kit that {to} publishes",
-            remedy=f"{command_line('locate')} says where; "
+            remedy=f"{command_line('locate')} shows where; "
             "tell who released it, unless zstd is another here",
         )
     return made
@@ -192,7 +192,7 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
 
 
 def _unpack(squashfs: Path, tree: Path) -> None:
-    """Unpack a SquashFS as far as one can without root: what is missing is in the ledger."""
+    """Unpack a SquashFS, without root as far as possible: the ledger has what is missing."""
     argv = ["unsquashfs", "-quiet", "-no-progress", "-d", os.fspath(tree)]
     argv += [] if os.geteuid() == 0 else ["-no-xattrs", "-ignore-errors", "-no-exit-code"]
     command.run([*argv, squashfs], timeout_s=UNPACK_LIMIT_S)

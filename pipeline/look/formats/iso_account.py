@@ -9,7 +9,7 @@ from pipeline.look.formats.container import Entry, Fact, Region
 from pipeline.look.formats.iso_tree import SECTOR, Folder, Tree
 
 PLAIN = b"\0\1\0\0\1"  # what a record says beyond facts if it is as most: one volume, no more
-TOLD = ("type", "time record", "structure flags")  # what Joliet's records say, too
+REPEATED = ("type", "time record", "structure flags")  # facts that Joliet's records repeat
 PAD = 150 * SECTOR  # what mkisofs puts behind the files
 BOUNDARIES = (16 * SECTOR, 1024 * 1024)  # to which it fills up an image
 # Where a descriptor says where its path tables lie; the second and fourth are copies.
@@ -66,7 +66,7 @@ def regions_of_trees(
 def _facts_of_root(folder: Folder, known: Entry | None) -> Mapping[str, Fact] | None:
     """Return what Joliet's root folder says of itself, if the volume's says the same."""
     facts = folder.pair[0].facts() if folder.pair else {}
-    if known is None or any(facts.get(name) != known.facts[name] for name in TOLD):
+    if known is None or any(facts.get(name) != known.facts[name] for name in REPEATED):
         return None
     return facts
 
@@ -80,7 +80,7 @@ def _joliet(tree: Tree, entry: Entry, known: Entry | None) -> bytes:
     raw = tree.rests[entry.record[0]] if entry.record else b""
     if known is not None and raw == PLAIN:
         places = [e.content.stored() if e.content else () for e in (entry, known)]
-        if places[0] == places[1] and all(entry.facts[f] == known.facts[f] for f in TOLD):
+        if places[0] == places[1] and all(entry.facts[f] == known.facts[f] for f in REPEATED):
             return b""
     return repr((entry.path, entry.facts, entry.content and entry.content.size)).encode() + raw
 

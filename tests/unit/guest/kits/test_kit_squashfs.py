@@ -169,11 +169,11 @@ def replaced(make: Change) -> Change:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.write_bytes(BIG[:-1] + b"x"), "has not the content"),
-        (lambda path: path.write_bytes(BIG[:-1]), "has not the size"),
+        (lambda path: path.write_bytes(BIG[:-1] + b"x"), "does not have the content"),
+        (lambda path: path.write_bytes(BIG[:-1]), "does not have the size"),
         (lambda path: path.unlink(), "cannot be read"),
         (replaced(lambda path: path.symlink_to("/etc/hostname")), "cannot be read"),
-        (replaced(os.mkfifo), "has not the size"),
+        (replaced(os.mkfifo), "does not have the size"),
     ],
 )
 @as_root
@@ -239,7 +239,7 @@ def test_a_damaged_delta_is_not_believed(pair: Pair) -> None:
 def test_a_root_directory_that_no_ledger_tells_of_must_be_the_usual_one(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     check_root(tmp_path)
-    with pytest.raises(StepFailed, match="has not the time of the release"):
+    with pytest.raises(StepFailed, match="does not have the release's time"):
         check_root(tmp_path, EPOCH)
     tmp_path.chmod(0o700)
     with pytest.raises(StepFailed, match="root directory must be 0755"):

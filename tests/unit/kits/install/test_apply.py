@@ -381,7 +381,7 @@ def test_a_damaged_partition_table(stick: Stick, to_second: Path) -> None:
 @pytest.mark.parametrize("text", [b"set version=\n", b"set version=3.1; halt\nset previous=\n"])
 def test_a_switch_that_is_none(stick: Stick, to_second: Path, text: bytes) -> None:
     patch(stick.path, switch("3.1"), text.ljust(512, b"\n"))
-    untouched(stick, to_second, ExitStatus.INFRASTRUCTURE, "does not say what it must")
+    untouched(stick, to_second, ExitStatus.INFRASTRUCTURE, "is not of the expected form")
 
 
 def test_a_file_system_with_two_owners_of_a_cluster(stick: Stick, to_second: Path) -> None:
