@@ -34,6 +34,24 @@ from pipeline.farm.run_documents import read_inputs, read_source
 from pipeline.farm.tag import VerifiedTag
 from pipeline.release.stage import run_release
 
+# The fixtures, which the conftest.py of a folder takes over.
+__all__ = [
+    "caller",
+    "environment_keys",
+    "expired_key",
+    "farm",
+    "farm_with",
+    "gpg_home",
+    "keyring_file",
+    "listing",
+    "make_run",
+    "other_key",
+    "published",
+    "release_key",
+    "revoked_key",
+    "serve",
+]
+
 COMMIT = "c0ffee" * 6 + "cafe"
 EPOCH = 1766400000
 ENVIRONMENTS = ("alpha", "beta")

@@ -83,7 +83,7 @@ def test_what_was_damaged_since_is_mended(stick: Stick, to_second: Path) -> None
     stick.apply(to_second)
     patch(stick.path, KitParts(FIRST, SECOND).delta[:512], bytes(512))
     assert not holds(stick.files(), KitParts(FIRST, SECOND).partition)
-    assert "mended" in str(stick.apply(to_second))
+    assert "repaired" in str(stick.apply(to_second))
     assert holds(stick.files(), KitParts(FIRST, SECOND).partition)
     stick.check()
 
