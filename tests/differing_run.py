@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import dsse
-from pipeline.base.files import sha256_file, write_json
+from pipeline.base.files import write_json
 from pipeline.documents import statement
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.system_partition import without_digest
 from pipeline.farm.run import Request, Run, create
 

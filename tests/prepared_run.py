@@ -7,7 +7,8 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.base.files import sha256_file, write_json
+from pipeline.base.files import write_json
+from pipeline.documents.digest import sha256_file
 from pipeline.farm.run import Request, Run, create
 from pipeline.farm.workspace import Workspace, open_workspace
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from pipeline.base import command
 from pipeline.base.errors import UsageError
-from pipeline.base.files import sha256_file, write_json
+from pipeline.base.files import write_json
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.kit_plan import Earlier, KitPlan, Later
 
 MIB = 1024 * 1024

@@ -26,12 +26,6 @@ def sha256_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file of any size, read in pieces, in lower-case hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
     """Open a regular file for reading; raise OSError for anything else.
 

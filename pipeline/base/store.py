@@ -20,7 +20,8 @@ from typing import BinaryIO
 
 from pipeline.base.disk_room import cannot_write
 from pipeline.base.errors import InputsUnverified
-from pipeline.base.files import new_file, sha256_file
+from pipeline.base.files import new_file
+from pipeline.documents.digest import sha256_file
 
 
 @dataclass(frozen=True)

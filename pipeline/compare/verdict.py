@@ -16,12 +16,13 @@ from pipeline.base.errors import (
     UsageError,
     command_line,
 )
-from pipeline.base.files import read_json, sha256_file, write_json
+from pipeline.base.files import read_json, write_json
 from pipeline.base.plain import plain
 from pipeline.compare.artifacts import ComparedFiles, compare_files
 from pipeline.compare.expected import expect
 from pipeline.compare.following import differs_only_in
 from pipeline.compare.ledgers import ComparedLedgers, compare_ledgers
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.verdict import Judged, Verdict
 from pipeline.farm.artifacts import list_artifacts
 from pipeline.farm.run import Run

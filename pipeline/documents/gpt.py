@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The records of a partition table: GPT, and the boot record (MBR) before it.
+"""The records of a GPT partition table; `mbr.py` has those of the boot record before it.
 
 Places and lengths are in sectors of 512 bytes, GUIDs are in the byte order of the table. Source:
 UEFI specification 2.10, chapter 5.
@@ -12,12 +12,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 SECTOR = 512
-SIGNATURE_AT, SIGNATURE = 510, b"\x55\xaa"  # of a boot record
-MBR_ENTRIES_AT, MBR_ENTRIES = 446, 4
-MBR_ENTRY = struct.Struct("<B3sB3sII")
-ACTIVE = 0x80
-PROTECTIVE = 0xEE  # type of the partition that keeps others off a disk with a GPT
-
 MAGIC = b"EFI PART"
 HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 ENTRY = struct.Struct("<16s16sQQQ72s")
@@ -26,17 +20,6 @@ TABLE_SECTORS = ENTRIES * ENTRY.size // SECTOR
 UNUSED = bytes(16)  # type of an entry that is no partition
 BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
 EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
-
-
-class MbrEntry(NamedTuple):
-    """A partition of a boot record; the addresses by cylinder, head and sector are old ones."""
-
-    flag: int
-    first_chs: bytes
-    kind: int
-    last_chs: bytes
-    first: int
-    sectors: int
 
 
 class Header(NamedTuple):

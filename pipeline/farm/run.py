@@ -40,8 +40,9 @@ from pydantic import (
 )
 
 from pipeline.base.errors import TwinbuildError, UsageError, command_line
-from pipeline.base.files import alone, read_json, sha256_file, write_json
+from pipeline.base.files import alone, read_json, write_json
 from pipeline.base.git import without_password
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.formats import check_format
 from pipeline.documents.malformed import Malformed
 from pipeline.farm.config import Name, Vary

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.ledger_line import absent_line, artifact_line, path_line, step_line
-from pipeline.guest.digest import sha256_file
 from pipeline.guest.times import whole_seconds
 
 KINDS = {

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pipeline.documents.apt_release import release_file
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.disks import LOCAL, MAIN, REPOSITORY
 from pipeline.documents.job import LocalPackage
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.guest import tree
-from pipeline.guest.digest import sha256_file
 from pipeline.guest.job import GuestJob
 from pipeline.guest.programs import output_of
 from pipeline.guest.serial_port import StepFailed

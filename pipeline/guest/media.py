@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.documents.system_partition import DIGEST_DIGITS, SWITCH, switch
 from pipeline.guest import grub, squashfs_sort, tree
-from pipeline.guest.digest import sha256_file
 from pipeline.guest.fat import files_below, make_fat
 from pipeline.guest.hook_failure import hook_named
 from pipeline.guest.job import GuestJob

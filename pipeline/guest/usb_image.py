@@ -15,12 +15,12 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pipeline.documents import gpt
+from pipeline.documents import gpt, mbr
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.gpt import SECTOR
 from pipeline.documents.ledger_line import file_line
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest import grub
-from pipeline.guest.digest import sha256_file
 from pipeline.guest.fat import files_below, make_fat
 from pipeline.guest.job import GuestJob
 from pipeline.guest.serial_port import Report, StepFailed
@@ -95,12 +95,12 @@ def _boot_record(sectors: int) -> bytes:
     code[KERNEL_SECTOR : KERNEL_SECTOR + 8] = (CORE_AT // SECTOR).to_bytes(8, "little")
     code[DRIVE_CHECK : DRIVE_CHECK + 2] = NOPS
     length = min(sectors - 1, 2**32 - 1)
-    protective = gpt.MbrEntry(0, b"\x00\x02\x00", gpt.PROTECTIVE, b"\xff\xff\xff", 1, length)
+    protective = mbr.Entry(0, b"\x00\x02\x00", mbr.PROTECTIVE, b"\xff\xff\xff", 1, length)
     # Some BIOSes boot no disk without an active partition: this one is none, by its type.
-    active = gpt.MbrEntry(gpt.ACTIVE, bytes(3), 0, bytes(3), 0, 1)
-    record = bytes(code).ljust(gpt.MBR_ENTRIES_AT, b"\0")
-    record += gpt.MBR_ENTRY.pack(*protective) + gpt.MBR_ENTRY.pack(*active)
-    return record.ljust(gpt.SIGNATURE_AT, b"\0") + gpt.SIGNATURE
+    active = mbr.Entry(mbr.ACTIVE, bytes(3), 0, bytes(3), 0, 1)
+    record = bytes(code).ljust(mbr.ENTRIES_AT, b"\0")
+    record += mbr.ENTRY.pack(*protective) + mbr.ENTRY.pack(*active)
+    return record.ljust(mbr.SIGNATURE_AT, b"\0") + mbr.SIGNATURE
 
 
 def _gpt(sectors: int, partition: int, identity: str) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipeline.base.errors import UsageError
-from pipeline.base.files import sha256_file
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.lock import PACKAGE, VERSION
 from pipeline.inputs.deb_control import read_control
 from pipeline.inputs.debian_source import Binary, SourcePackage, read_source, stanza_fields

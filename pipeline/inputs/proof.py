@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.base.errors import InputsUnverified, UsageError, command_line
-from pipeline.base.files import sha256_file
 from pipeline.base.store import Store
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.lock import Lock, LockedPackage, Suite
 from pipeline.farm.config import Archive
 from pipeline.inputs.packages_index import refuse_forged

@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from pipeline.base.errors import InputsUnverified, UsageError
-from pipeline.base.files import sha256_file
 from pipeline.base.store import Store
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.lock import Lock
 from pipeline.farm.config import Farm
 from pipeline.inputs.archive_files import open_archives, suite_of

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from pipeline.base.errors import InputsUnverified, UsageError, command_line
-from pipeline.base.files import read_json, sha256_bytes, sha256_file, write_json
+from pipeline.base.files import read_json, sha256_bytes, write_json
 from pipeline.base.store import Store
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.inputs import Inputs
 from pipeline.documents.job import Kit, Local, LocalPackage, LocalSource
 from pipeline.documents.json_form import json_bytes

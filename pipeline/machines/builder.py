@@ -16,9 +16,10 @@ from docker.models.containers import Container
 
 from pipeline.base.command import last_lines
 from pipeline.base.errors import InfrastructureFailed
-from pipeline.base.files import alone, sha256_bytes, sha256_file
+from pipeline.base.files import alone, sha256_bytes
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.disks import MAIN
 from pipeline.documents.lock import Package
 from pipeline.machines import engine, repository

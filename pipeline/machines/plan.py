@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pipeline.base import places
 from pipeline.base.errors import UsageError, command_line
-from pipeline.base.files import sha256_bytes, sha256_file
+from pipeline.base.files import sha256_bytes
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.inputs import Inputs
 from pipeline.documents.job import Job
 from pipeline.documents.lock import Package

@@ -9,8 +9,9 @@ from pathlib import Path
 from pipeline.base import dsse
 from pipeline.base.disk_room import cannot_write, no_room
 from pipeline.base.errors import InfrastructureFailed, SignatureInvalid, TwinbuildError, UsageError
-from pipeline.base.files import read_json, sha256_bytes, sha256_file, write_json
+from pipeline.base.files import read_json, sha256_bytes, write_json
 from pipeline.documents import statement
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.disks import ARTIFACTS
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.progress import Record

@@ -5,7 +5,8 @@ import tarfile
 from dataclasses import dataclass
 
 from pipeline.base.errors import InputsUnverified, UsageError
-from pipeline.base.files import sha256_bytes, sha256_file
+from pipeline.base.files import sha256_bytes
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.inputs import Inputs
 from pipeline.documents.job import Job
 from pipeline.documents.source import Source

@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from pipeline.base import dsse
 from pipeline.base.errors import InfrastructureFailed, TwinbuildError
-from pipeline.base.files import read_json, sha256_file, write_bytes
+from pipeline.base.files import read_json, write_bytes
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.dsse import PAYLOAD_LIMIT
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.release_index import Entry, ReleaseIndex

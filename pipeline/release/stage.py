@@ -14,8 +14,9 @@ from pathlib import Path
 from pipeline.base import openpgp
 from pipeline.base.disk_room import cannot_write, no_room
 from pipeline.base.errors import InfrastructureFailed, SignatureInvalid
-from pipeline.base.files import alone, sha256_bytes, sha256_file
+from pipeline.base.files import alone, sha256_bytes
 from pipeline.base.openpgp import Gpg
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.json_form import json_bytes
 from pipeline.farm.config import Farm
 from pipeline.farm.run import Run

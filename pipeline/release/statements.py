@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline.base import dsse
 from pipeline.base.errors import Differs, SignatureInvalid, command_line
-from pipeline.base.files import sha256_file
 from pipeline.base.plain import plain
 from pipeline.documents import statement
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.dsse import PAYLOAD_LIMIT
 from pipeline.documents.fields import SHA256
 from pipeline.documents.job import Job

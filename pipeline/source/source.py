@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pipeline.base.cache_folder import default_cache
 from pipeline.base.errors import UsageError, command_line
-from pipeline.base.files import put_in_place, sha256_bytes, sha256_file, write_json
+from pipeline.base.files import put_in_place, sha256_bytes, write_json
 from pipeline.base.git import OBJECT_ID, Repository, fetch, git, is_dirty, open_checkout, opened
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.source import EARLIEST, LATEST, Source, SourceTag
 from pipeline.farm import policy as policies

@@ -13,9 +13,9 @@ import pytest
 from pipeline import flow
 from pipeline.base import dsse
 from pipeline.base.errors import Differs, TwinbuildError
-from pipeline.base.files import sha256_file
 from pipeline.cli import demo as demonstration
 from pipeline.cli.demo import IMAGE, TAG, Demo
+from pipeline.documents.digest import sha256_file
 from pipeline.farm.run import list_runs
 from pipeline.farm.workspace import Workspace, open_workspace
 from pipeline.inputs.image_lock import write_tagged_snapshot

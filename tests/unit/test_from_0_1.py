@@ -15,11 +15,12 @@ import pytest
 import verify
 from pipeline.base import dsse
 from pipeline.base.errors import UsageError
-from pipeline.base.files import read_json, sha256_bytes, sha256_file
+from pipeline.base.files import read_json, sha256_bytes
 from pipeline.base.gpgv import public_keys
 from pipeline.cli import overview
 from pipeline.compare import ledger
 from pipeline.documents import ledger_line
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.explanation import Explanation
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.kit_control import control_bytes, read_control

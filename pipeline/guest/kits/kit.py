@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.kit_control import (
     BOOT,
     KIT_FORMAT,
@@ -27,7 +28,6 @@ from pipeline.documents.malformed import Malformed
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.documents.system_partition import PARTITION_LIST_LIMIT, SWITCH
 from pipeline.documents.ustar import BLOCK, RECORD, ustar_header
-from pipeline.guest.digest import sha256_file
 from pipeline.guest.kits.delta import compare
 from pipeline.guest.kits.lines import read_ledger, tree_digest
 from pipeline.guest.kits.overlay import prove

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.upgrade_description import Offer
 from pipeline.kits.install import http
 from pipeline.kits.install.check import Upgrade
 from pipeline.kits.install.failure import UsageError
-from pipeline.kits.install.files import cannot_write, put_in_place, sha256_file, write_bytes
+from pipeline.kits.install.files import cannot_write, put_in_place, write_bytes
 
 
 def fetch_kit(

@@ -1,18 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Files on disk: hashes, and writes that are whole or not there at all."""
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from pipeline.kits.install.failure import InfrastructureFailed
-
-
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file of any size, read in pieces, in lower-case hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

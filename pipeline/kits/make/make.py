@@ -22,10 +22,11 @@ from pipeline.base.errors import (
     UsageError,
     command_line,
 )
-from pipeline.base.files import put_in_place, sha256_file, write_json
+from pipeline.base.files import put_in_place, write_json
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
 from pipeline.documents.artifact_names import artifact_names
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.dsse import IN_TOTO, read_envelope
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.kit_plan import PROGRAM, Earlier, KitPlan, Later

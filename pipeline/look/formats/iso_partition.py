@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from pipeline.documents import gpt
+from pipeline.documents import gpt, mbr
 from pipeline.look.formats.container import Entry, Region
 from pipeline.look.formats.iso_account import PATH_TABLES, path_table
 from pipeline.look.formats.iso_tree import SECTOR, Tree
@@ -30,8 +30,8 @@ def partition_start(source: Source) -> int:
     """Return where the first partition begins, if a volume descriptor lies in it; else 0."""
     if not has_boot_record(source):
         return 0
-    record = source.read(gpt.MBR_ENTRIES_AT, gpt.MBR_ENTRY.size)
-    start = gpt.MbrEntry(*gpt.MBR_ENTRY.unpack(record)).first * gpt.SECTOR
+    record = source.read(mbr.ENTRIES_AT, mbr.ENTRY.size)
+    start = mbr.read_entry(record).first * gpt.SECTOR
     at = start + SYSTEM_AREA
     found = start > 0 and at + SECTOR <= source.size and source.read(at + 1, 5) == b"CD001"
     return start if found else 0

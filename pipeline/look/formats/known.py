@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterator
 
-from pipeline.documents import gpt
+from pipeline.documents import mbr
 from pipeline.look.formats.container import Format
 from pipeline.look.formats.source import Source
 
@@ -91,7 +91,7 @@ def _ar() -> Iterator[Format]:
 KINDS: tuple[tuple[Callable[[Source, bytes], bool], Callable[[], Iterator[Format]]], ...] = (
     (lambda _, head: head.startswith(b"hsqs"), _squashfs),
     (_is_iso9660, _iso9660),
-    (lambda _, head: head[gpt.SIGNATURE_AT :] == gpt.SIGNATURE, _with_boot_record),
+    (lambda _, head: head[mbr.SIGNATURE_AT :] == mbr.SIGNATURE, _with_boot_record),
     (lambda _, head: head.startswith(CPIO_MAGICS), _cpio),
     (_is_packed, _packed),
     (_is_tar, _tar),

@@ -5,8 +5,8 @@ import uuid
 import zlib
 from collections.abc import Iterator
 
-from pipeline.documents import gpt
-from pipeline.documents.gpt import MBR_ENTRIES, MBR_ENTRIES_AT, MBR_ENTRY, SECTOR
+from pipeline.documents import gpt, mbr
+from pipeline.documents.gpt import SECTOR
 from pipeline.look.formats.container import Container, Entry, Format, Region, Structure
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
@@ -45,7 +45,7 @@ DISK = Format("disk", _matches, _read)
 
 def has_boot_record(source: Source) -> bool:
     """Whether the first sector ends as boot records do."""
-    return source.read(gpt.SIGNATURE_AT, 2) == gpt.SIGNATURE
+    return source.read(mbr.SIGNATURE_AT, 2) == mbr.SIGNATURE
 
 
 def boot_structures(source: Source) -> list[Structure]:
@@ -81,7 +81,7 @@ def _code_place(raw: bytes, size: int) -> Structure:
 
 def _mbr_places(raw: bytes) -> tuple[int, ...]:
     """Return where a partition begins and ends, if that is all that its record says of it."""
-    entry = gpt.MbrEntry(*MBR_ENTRY.unpack(raw))
+    entry = mbr.read_entry(raw)
     start, end = entry.first, entry.first + entry.sectors
     honest = _says(entry.first_chs, start) and _says(entry.last_chs, end - 1)
     return (start * SECTOR, end * SECTOR) if honest and entry.sectors else ()
@@ -182,9 +182,9 @@ def partitions(source: Source) -> Iterator[Span]:
             if entry.first and entry.first <= entry.last < source.size // SECTOR:
                 yield entry.span
         return
-    for number in range(MBR_ENTRIES):
-        raw = source.read(MBR_ENTRIES_AT + MBR_ENTRY.size * number, MBR_ENTRY.size)
-        part = gpt.MbrEntry(*MBR_ENTRY.unpack(raw))
+    for number in range(mbr.ENTRIES):
+        raw = source.read(mbr.ENTRIES_AT + mbr.ENTRY.size * number, mbr.ENTRY.size)
+        part = mbr.read_entry(raw)
         span = part.first * SECTOR, (part.first + part.sectors) * SECTOR
-        if part.kind not in (0, gpt.PROTECTIVE) and part.first > 0 and span[1] <= source.size:
+        if part.kind not in (0, mbr.PROTECTIVE) and part.first > 0 and span[1] <= source.size:
             yield span

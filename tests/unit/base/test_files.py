@@ -19,11 +19,11 @@ from pipeline.base.files import (
     open_plain,
     put_in_place,
     read_json,
-    sha256_file,
     write_bytes,
     write_json,
     write_pieces,
 )
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.json_form import json_bytes
 
 

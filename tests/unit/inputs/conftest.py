@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.base.files import sha256_file, write_json
+from pipeline.base.files import write_json
 from pipeline.base.store import Store
 from pipeline.base.transfer import Client, Patience
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.lock import Lock
 from pipeline.documents.source import Source
 from pipeline.farm.config import Farm

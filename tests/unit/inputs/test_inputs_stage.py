@@ -11,7 +11,7 @@ import pytest
 from debian.deb822 import Deb822
 
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError
-from pipeline.base.files import sha256_file
+from pipeline.documents.digest import sha256_file
 from pipeline.farm.run import Run
 from pipeline.inputs.lock_file import read
 from pipeline.inputs.snapshot import write_snapshot

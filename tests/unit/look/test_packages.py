@@ -7,9 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from pipeline.base.files import sha256_file
 from pipeline.compare.explain import explain
 from pipeline.compare.verdict import run_compare
+from pipeline.documents.digest import sha256_file
 from pipeline.farm.run import Run
 from tests.differing_run import make_run, state
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base.files import sha256_file
 from pipeline.base.store import Store
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.lock import Package
 from pipeline.machines import repository
 from tests.debian_archive import DebianArchive, SigningKey

@@ -8,8 +8,9 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from pipeline.base import dsse
-from pipeline.base.files import sha256_file, write_json
+from pipeline.base.files import write_json
 from pipeline.compare.verdict import run_compare
+from pipeline.documents.digest import sha256_file
 from pipeline.documents.disks import LEDGER
 from pipeline.documents.progress import Record
 from pipeline.documents.statement import BYPRODUCTS
