@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,18 @@ class Node:
 
 
 Tree = dict[bytes, Node]
+Change = Callable[[Path], object]
+
+
+def replaced(make: Change) -> Change:
+    """Return what makes something else in a file's place."""
+
+    def change(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return change
+
 
 NAMES = st.sampled_from(
     [b"a", b"b", b"a-", b"a.b", b".wh.a", b"\xff\n\\", b"\xc3\xa4*", b"x" * 120]

@@ -38,12 +38,13 @@ def read_entries(public: Path) -> list[Entry]:
 def write_index(public: Path) -> list[Entry]:
     """Write both forms of the index; return the releases, the newest first."""
     found = read_entries(public)
-    _replace(public / "index.json", json_bytes(ReleaseIndex(tuple(found)).document()))
-    _replace(public / "index.html", _page(public, found).encode())
+    write_changed(public / "index.json", json_bytes(ReleaseIndex(tuple(found)).document()))
+    write_changed(public / "index.html", _page(public, found).encode())
     return found
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_changed(path: Path, content: bytes) -> None:
+    """Write a file that others download, unless it is there already as it must be."""
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)
 

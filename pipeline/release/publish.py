@@ -25,7 +25,7 @@ from pipeline.base.errors import (
     TwinbuildError,
     UsageError,
 )
-from pipeline.base.files import alone, new_file, open_plain, write_bytes, write_pieces
+from pipeline.base.files import alone, new_file, open_plain, write_pieces
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.manifest import Manifest
@@ -33,7 +33,7 @@ from pipeline.kits.make import client
 from pipeline.published.immutable import refuse_changed
 from pipeline.published.published import Location
 from pipeline.release.assemble import MANIFEST, SIGNATURE
-from pipeline.release.index import read_entries, write_index
+from pipeline.release.index import read_entries, write_changed, write_index
 from pipeline.release.upgrades import FOLDER
 
 VERIFIER = places.PROGRAM / "verify.py"
@@ -74,8 +74,8 @@ def publish(
         else:
             _check_identical(release, target)
             verify(public, tag, trust)
-        _write(public / VERIFIER.name, VERIFIER.read_bytes())
-        _write(public / client.NAME, client.upgrade_client())
+        write_changed(public / VERIFIER.name, VERIFIER.read_bytes())
+        write_changed(public / client.NAME, client.upgrade_client())
         write_index(public)
     return new
 
@@ -206,12 +206,6 @@ def _check_identical(release: Path, target: Path) -> None:
             f"{target} is published already and differs in {differing[0]}",
             remedy="a published release is never replaced: release it under a new tag",
         )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that others download, unless it is there already as it must be."""
-    if not path.is_file() or path.read_bytes() != content:
-        write_bytes(path, content)
 
 
 def _same(one: Path, other: Path) -> bool:

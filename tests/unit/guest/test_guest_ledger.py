@@ -23,6 +23,7 @@ from pipeline.compare.ledger import parse, read_blocks
 from pipeline.guest import ledger as module
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.tree import settle_times
+from tests.random_trees import Change, replaced
 
 EPOCH = 1_700_000_000
 Lines = list[dict[str, Any]]
@@ -109,19 +110,6 @@ def test_the_first_step_made_everything(tree: Path, recorder: Recorder) -> None:
 def test_a_step_that_changes_nothing_has_no_lines(recorder: Recorder) -> None:
     recorder.record()
     assert recorder.record() == []
-
-
-Change = Callable[[Path], object]
-
-
-def replaced(make: Change) -> Change:
-    """Return what makes something else in a file's place."""
-
-    def change(path: Path) -> None:
-        path.unlink()
-        make(path)
-
-    return change
 
 
 CHANGES: dict[str, tuple[Change, dict[str, Any]]] = {

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pipeline.guest.kits.lines import link_of, read_ledger, reduced
 from pipeline.guest.kits.overlay import prove
 from pipeline.guest.kits.squashfs import check_root, read_back, write_squashfs
 from pipeline.guest.serial_port import StepFailed
-from tests.random_trees import CAPABILITY, Node, Tree, pairs, record, write
+from tests.random_trees import CAPABILITY, Change, Node, Tree, pairs, record, replaced, write
 
 EPOCH = 1_700_000_000
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
@@ -151,19 +151,6 @@ def test_the_times_of_what_is_shipped_are_the_later_ones(pair: Pair) -> None:
     shipped = [(path, line) for path, line in read_ledger(final) if path in there]
     assert shipped
     assert all(line == there[path] for path, line in shipped)
-
-
-Change = Callable[[Path], object]
-
-
-def replaced(make: Change) -> Change:
-    """Return what makes something else in a file's place."""
-
-    def change(path: Path) -> None:
-        path.unlink()
-        make(path)
-
-    return change
 
 
 @pytest.mark.parametrize(
