@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What applying a kit to an installed system comes to: decided before anything is written.
+"""Plans what a kit changes on an installed system, before anything is written.
 
 A kit is made against the partition of its base release, and the partition may have gone through
 other upgrades since. So what the base release boots from stays, and the first time that another
@@ -22,7 +22,7 @@ from pipeline.kits.install.failure import (
 from pipeline.kits.install.fat import File
 from pipeline.kits.install.system import VERSION, System, read_kernels, read_modules
 
-# Made by upgrades or named by content: never replaced by something else.
+# Made by upgrades or named by content: never replaced by another file.
 OWN = re.compile(
     rf"live/(?:{VERSION}\.(?:cfg|module|squashfs)|vmlinuz-[0-9a-f]{{12}}|initrd-[0-9a-f]{{12}}\.img)"
 )
@@ -33,7 +33,7 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Brought:
-    """What a kit brings, verified as a whole: its files, and the texts that say what boots."""
+    """What a kit brings, verified as a whole: its files, and the texts that name what boots."""
 
     control: Control
     files: Mapping[str, Content]
@@ -157,7 +157,7 @@ def _kept(system: System, control: Control, path: str, content: Content) -> File
 
 
 def _delete(system: System, control: Control) -> tuple[str, ...]:
-    """Return what the new release has no more and neither it nor the present one boots from."""
+    """Return what the new release no longer has, unless it or the present one boots from it."""
     needed = system.needs(system.switch.version) | _needs_there(system, control.from_)
     if system.switch.version == control.to and system.switch.previous:
         needed |= _needs_there(system, system.switch.previous)
@@ -166,7 +166,7 @@ def _delete(system: System, control: Control) -> tuple[str, ...]:
 
 
 def _needs_there(system: System, version: str) -> set[str]:
-    """Return what a release needs, as far as the partition still says so."""
+    """Return what a release needs, as far as the partition's files still name it."""
     needs = {f"live/{version}.cfg", f"live/{version}.module"}
     return needs if system.missing(version) else system.needs(version)
 
@@ -176,7 +176,7 @@ def _outdated(system: System, control: Control) -> tuple[frozenset[str], tuple[s
     current = system.switch.version
     old = system.releases() - {current, control.to, control.from_}
     keep = system.needs(current) | _needs_there(system, control.from_) | control.partition.keys()
-    if current == control.to:  # nothing new comes: the way back stays
+    if current == control.to:  # nothing new is written: the previous release stays
         old -= {system.switch.previous}
     needs = set[str]().union(*(system.named(version) for version in old))
     kept = {path.lower() for path in keep}

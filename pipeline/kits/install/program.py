@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add = partial(_add, commands.add_parser)
     check = add("check", _check, "ask whether there is an upgrade")
-    fetch = add("fetch", _fetch, "fetch the kit of an upgrade; goes on where it broke off")
+    fetch = add("fetch", _fetch, "fetch the kit of an upgrade; an interrupted download is resumed")
     for asking in (check, fetch):
         asking.add_argument("--image", required=True, metavar="NAME", help="the image's name")
         asking.add_argument(
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument(
         "--kit", required=True, metavar="FILE", help="the kit; its description lies beside it"
     )
-    back = add("rollback", _roll_back, "boot the release before again; doing it twice returns")
+    back = add("rollback", _roll_back, "boot the previous release; a second call reverses it")
     for writing in (apply, back):
         writing.add_argument(
             "--target", required=True, metavar="DEVICE", help="the device, or an image file"
