@@ -232,7 +232,10 @@ def _tar(
     stdout: BinaryIO | None = None,
     names: bytes | None = None,
 ) -> None:
-    """Run tar, with `names` as its input if given; raise CalledProcessError if it fails or prints a warning."""
+    """Run tar, with `names` as its input if given.
+
+    Raise CalledProcessError if it fails or prints a warning.
+    """
     done = subprocess.run(
         list(argv),
         stdin=stdin,

@@ -226,7 +226,7 @@ def test_a_key_that_the_farm_does_not_name(
     with pytest.raises(SignatureInvalid, match="not the renewal key that farm"):
         renew()
     other = dsse.public_hex(dsse.load_key(tmp_path / "keys" / "other.pem"))
-    with pytest.raises(SignatureInvalid, match="lets another key renew it"):
+    with pytest.raises(SignatureInvalid, match="allows renewal by another key"):
         renew(farm=with_renewal(farm, other))
     with pytest.raises(SignatureInvalid, match="names no renewal key"):
         renew(farm=with_renewal(farm, None))
