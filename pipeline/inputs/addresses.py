@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where archives are fetched from: what the user says, else where this machine's own apt looks.
+"""Where archives are fetched from: from the user's settings, else from those of this machine's apt.
 
 In order: the environment variable `TWINBUILD_MIRROR_<NAME>` (addresses separated by spaces), the
 snapshot archive if the archive is pinned to a time (`at`), the archive's `urls`, and the sources
@@ -66,9 +66,9 @@ def named_bases(
     bases: Mapping[str, Iterable[str]],
     environ: Mapping[str, str] = os.environ,
 ) -> tuple[str, ...]:
-    """Return those addresses that the operator has named, here, in `farm.yaml` or for apt.
+    """Return the addresses that the operator has named: by variable, in `farm.yaml` or for apt.
 
-    The others come from a commit: the archives that an image names itself.
+    The others come from a commit: those of the archives that an image names itself.
     """
     operators = {
         name: archive
@@ -80,7 +80,7 @@ def named_bases(
 
 
 def stated_bases(name: str, archive: Archive, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the addresses that the user or `farm.yaml` state, none if apt is to be asked."""
+    """Return the addresses set by the user or in `farm.yaml`; none if apt's are to be used."""
     variable = _variable(name)
     if environ.get(variable, "").strip():
         return _http(variable, environ[variable].split())
@@ -103,7 +103,7 @@ def bases_of_apt(name: str, archive: Archive, sources: Iterable[AptSource]) -> t
 
 
 def dropped_bases(name: str, archive: Archive, date: datetime) -> tuple[str, ...]:
-    """Return where files are looked for that the archive dropped; `date` is of their InRelease."""
+    """Return where to look for files that the archive dropped; `date` is of their InRelease."""
     dates = (date, date + SNAPSHOT_DELAY)
     times = [when.astimezone(UTC).strftime(SNAPSHOT_TIME) for when in dates]
     return tuple(snapshot(url, name, time) for url in archive.snapshot_urls for time in times)
@@ -142,7 +142,7 @@ def _serves(source: AptSource, archive: Archive) -> bool:
 
 
 def _kind(suite: str) -> str | None:
-    """Return the part of Debian's archive that a suite lies in, or None if it is not Debian's."""
+    """Return the part of Debian's archive that has a suite, or None if it is not Debian's."""
     match = SUITE.fullmatch(suite)
     if not match:
         return None

@@ -56,7 +56,7 @@ class Archives:
         raise _worst(problems)
 
     def keep_indices(self, suite: Suite) -> None:
-        """Have the InRelease and the indices that a lock names in the store, the chain verified.
+        """Bring the InRelease and the indices that a lock names into the store, the chain verified.
 
         Raise InfrastructureFailed if the archive has moved on and they are gone.
         """
@@ -101,7 +101,7 @@ class Archives:
             self._fetch_index(suite.suite, index, found)
 
     def keep_package(self, suite: Suite, locked: LockedPackage, advance: Advance) -> None:
-        """Have a package in the store, from the archive or from where dropped files are kept."""
+        """Bring a package into the store, from the archive or from where dropped files are kept."""
         package = locked.package
         with self.store.receiving(package.sha256) as file:
             self.client.download(
@@ -152,9 +152,9 @@ class Archives:
 
 @contextmanager
 def open_archives(entries: Mapping[str, Archive], store: Store) -> Iterator[Archives]:
-    """Give the archives at the addresses and through the proxies of this machine.
+    """Yield the archives at the addresses and through the proxies of this machine.
 
-    Only addresses that the operator has named may lie on private networks.
+    Only addresses that the operator has named may be on private networks.
     """
     bases = all_bases(entries)
     with Client(proxies=read_proxies(), named=named_bases(entries, bases)) as client:
@@ -182,6 +182,6 @@ def _wanted_indices(release: SignedRelease, archive: Archive, architecture: str)
 
 
 def _worst(problems: Sequence[TwinbuildError]) -> TwinbuildError:
-    """Return the error to show: what failed verification before what was merely not there."""
+    """Return the error to show: a failed verification rather than a missing file."""
     unverified = (problem for problem in problems if isinstance(problem, InputsUnverified))
     return next(unverified, problems[0])

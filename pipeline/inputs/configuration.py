@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of a live-build configuration tree an image may have; the rest is named before a download.
+"""Which parts of a live-build configuration tree are supported; others are refused at once.
 
 A part that a build would ignore is refused with the first of its files and what to do instead.
 """
@@ -18,7 +18,7 @@ ARCHIVE_KEYS = (".key.chroot", ".key")
 TEXT_LIMIT = 1024 * 1024
 OF_LB_CONFIG = "it holds what lb config wrote: set it in image.yaml and farm.yaml, then remove it"
 OF_INSTALLER = "no installer is built: remove it"
-# What live-build knows and this build does not, and what to do about it.
+# Parts that live-build supports and this build does not, and what to do instead.
 REMEDIES = {
     "auto": "set what it says in image.yaml and farm.yaml, then remove it",
     "binary": OF_LB_CONFIG,
@@ -57,7 +57,7 @@ NAMES = {
 
 
 def refuse_unsupported(image: str, paths: Iterable[str]) -> None:
-    """Raise UsageError for the first of `paths`, in the folder of `image`, that is of no use here.
+    """Raise UsageError for the first of `paths`, in the folder of `image`, that is not supported.
 
     They are its files and links, relative to it; the detail of the error lists all of these.
     """
@@ -93,7 +93,7 @@ def read_small(path: Path) -> bytes:
 
 
 def _faults(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Give the first path of each unknown part, all wrong ones of known parts, with remedies."""
+    """Yield the first path of each unknown part and all bad ones of known parts, with remedies."""
     reported = set()
     for path in paths:
         part, _, below = path.partition("/")

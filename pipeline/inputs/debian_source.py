@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a source package says of itself in `debian/control` and `debian/changelog`.
+"""A source package's `debian/control` and `debian/changelog`.
 
-Read as far as apt asks, for one architecture and without build profiles: names, version, date,
-what a build needs, and of each binary package the relations as they are written there. What only
-debhelper fills in (`${shlibs:Depends}` and its like) is not known before the build, and left out.
+Read as far as apt needs, for one architecture and without build profiles: names, version, date,
+build dependencies, and the relations of each binary package as they are written there. Variables
+of debhelper (`${shlibs:Depends}` and the like) are not known before the build, and left out.
 """
 
 import re
@@ -74,7 +74,7 @@ class Need:
 
 @dataclass(frozen=True)
 class SourcePackage:
-    """A source package: `needs` is what it takes to build it."""
+    """A source package: `needs` are its build dependencies."""
 
     name: str
     version: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From which earlier releases kits are made, and what that takes, verified, in the store."""
+"""Which earlier releases kits are made from; brings their files, verified, into the store."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -20,7 +20,7 @@ Notify = Callable[[str], None]
 def choose(
     location: Location, name: str, image: Image, version: str, notify: Notify
 ) -> tuple[Kit, ...]:
-    """Return what the release `version` of the image `name` has kits from, the oldest first.
+    """Return the releases from which `version` of the image `name` has kits, the oldest first.
 
     Raise UsageError for one that image.yaml lists and that is no earlier release of this image,
     InputsUnverified or SignatureInvalid for one that is missing or cannot be verified.
@@ -40,9 +40,9 @@ def choose(
 
 
 def keep(location: Location, kits: Iterable[Kit], store: Store) -> None:
-    """Have the files of the earlier releases in the store.
+    """Bring the files of the earlier releases into the store.
 
-    Raise InputsUnverified or SignatureInvalid for a release that is no longer as it was chosen.
+    Raise InputsUnverified or SignatureInvalid for a release that has changed since it was chosen.
     """
     for kit in kits:
         if all(store.has(digest) and not store.damaged(digest) for digest in kit.files().values()):

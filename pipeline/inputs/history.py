@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was locked before: a package that had one hash must not have another now.
+"""Earlier locks: a package that had one hash must not have another now.
 
-Looked at are the locks of all images as they stand in the tree and in all of its history.
+The locks of all images are read, in the tree and in all of its history.
 """
 
 import re
@@ -63,7 +63,7 @@ def _locks(repository: git.Repository, tree: Path) -> str:
 
 
 def _blobs(reader: Path, locks: str) -> list[str]:
-    """Return all that ever was a lock in the history of HEAD."""
+    """Return every version of every lock in the history of HEAD."""
     log = ("log", "-m", "--raw", "--no-abbrev", "--no-renames", "--format=")
     raw = git.git(reader, *log, "HEAD", "--", locks).text
     blobs = {line.split()[3] for line in raw.splitlines() if line.startswith(":")}
@@ -71,7 +71,7 @@ def _blobs(reader: Path, locks: str) -> list[str]:
 
 
 def _identities(lines: Iterable[str]) -> Iterator[tuple[Identity, str]]:
-    """Read locks of whatever format and state: what is not a whole package does not count."""
+    """Read locks of any format and state: incomplete packages do not count."""
     fields: dict[str, str] = {}
     for line in (*lines, "\n"):
         key, colon, value = line.partition(":")

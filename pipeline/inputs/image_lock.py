@@ -49,7 +49,7 @@ def lock_image(
 def check_lock(
     workspace: Workspace, image: str, notify: Notify, *, tree: Path | None = None
 ) -> int:
-    """Check that a lock fits what is asked for and can be had; return its number of packages.
+    """Check that a lock is current and its packages available; return their number.
 
     Errors are those of `locking.check_lock`.
     """

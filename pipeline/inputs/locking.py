@@ -62,9 +62,9 @@ def _resolve(
     cache: Path,
     notify: Notify,
 ) -> dict[str, ChosenPackages]:
-    """Return what each user of the lock takes; "build" is one only if there is something to build.
+    """Return the packages of each user of the lock; "build" is one only if the image has sources.
 
-    The builder knows the farm's archives alone. Raise UsageError for what cannot be met.
+    The builder uses only the farm's archives. Raise UsageError for a request that cannot be met.
     """
     of_farm = catalogue(store, [s for s in suites if s.archive not in request.own_keys])
     of_image = catalogue(store, [s for s in suites if s.archive in request.own_keys])
@@ -124,7 +124,7 @@ def write_lock(tree: Path, lock: Lock) -> Path:
 def check_lock(
     tree: Path, image: str, farm: Farm, store: Store, builder_lists: Path, notify: Notify
 ) -> Lock:
-    """Return the lock of `image` if it fits what is asked for and all of it can be had.
+    """Return the lock of `image` if it is current and all its packages are available.
 
     Report, a line for each suite, when its signed indices expire. Raise UsageError if it
     is stale, InfrastructureFailed that lists the packages which neither the store nor any address
@@ -157,7 +157,7 @@ def check_lock(
 
 
 def refuse_stale(lock: Lock, request: PackageRequest) -> None:
-    """Raise UsageError if a lock was made for something else than what is asked for now.
+    """Raise UsageError if a lock was made for another request than the present one.
 
     Raise InputsUnverified if its builder has a package of an archive that the image names itself.
     """

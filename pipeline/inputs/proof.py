@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a tagged snapshot proves by itself, without network: that archives had what a lock names.
+"""Proves from a tagged snapshot, without network, that archives had what a lock names.
 
 The chain is that of the lock's making, from the files of the snapshot alone: the signature of an
 InRelease and its date, the indices by the hashes in it, the packages by those in the indices, and

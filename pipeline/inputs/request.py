@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is asked for: package names, pins, architecture, archives; a lock answers to its digest."""
+"""The request of a lock: package names, pins, architecture, archives; the lock has its digest."""
 
 import json
 import re
@@ -21,13 +21,13 @@ from pipeline.inputs.local_packages import NONE, Fetch, LocalPackages, read_loca
 BUILDER_LISTS = Path("images/builder/package-lists")
 # live-build's conditions look like comments and are not.
 DIRECTIVE = re.compile(r"\s*#(?:if|nif|else|elif|endif)\b")
-# What the builder cannot do without, whatever its lists say.
+# Packages that the builder always needs, whatever its lists say.
 BUILDER_ALWAYS = "apt"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A package name and where it stands."""
+    """A package name and the place that names it."""
 
     name: str
     file: str
@@ -121,7 +121,7 @@ def read_request(
 
 
 def _other_images(tree: Path) -> str:
-    """Return what to do where `tree` lacks the image that was asked for."""
+    """Return what to do if `tree` lacks the requested image."""
     names = sorted(path.parent.name for path in tree.glob("images/live/*/image.yaml"))
     if names:
         return f"--image names one of {', '.join(names)}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which packages it takes: decided by apt itself, in a private folder, from verified indices alone.
+"""Which packages are needed: apt itself decides, in a private folder, from verified indices alone.
 
 Nothing of this machine's apt has a part in it but its program: no configuration, sources, pins,
 keys, lists or installed packages. Each suite is laid out as a site of its own, so that the address
@@ -83,7 +83,7 @@ class Resolver:
         *,
         for_image: bool = False,
     ) -> ChosenPackages:
-        """Return what it takes to install `names` on an empty system.
+        """Return the packages needed to install `names` on an empty system.
 
         `preferences` are apt's pins; the image's own archives and local packages are known only
         `for_image`. Raise UsageError, with apt's output, if these cannot be installed together.
@@ -99,7 +99,7 @@ class Resolver:
     def packages_to_build(
         self, names: Collection[str], relations: Collection[str]
     ) -> ChosenPackages:
-        """Return what it takes to meet `relations` on an empty system with `names`.
+        """Return the packages needed to meet `relations` on an empty system with `names`.
 
         The image's own archives are known, local packages are not. Raise UsageError, with what apt
         output, if that cannot be.
@@ -227,7 +227,7 @@ def check_needs(local: LocalPackages, catalogue: Catalogue) -> None:
                 where = f"{source.file}:{need.line}"
                 if not own.isdisjoint(names):
                     remedy = "build it from what archives have, or make one source of both"
-                    what = f"{where}: {names[0]} is built here itself, and nothing builds upon it"
+                    what = f"{where}: {names[0]} is built here itself, so no source may need it"
                     raise UsageError(what, remedy=remedy)
                 check_names([Asked(names[0], source.file, need.line)], catalogue)
 

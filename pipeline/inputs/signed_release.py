@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`InRelease`: the signed list of an archive's indices, checked with gpgv before anything is read.
 
-Only the text that gpgv itself gives back is parsed. One good signature is enough, since archives
-sign with old and new keys at once, and one bad signature is too many.
+Only the text that gpgv outputs is parsed. One good signature is enough, since archives sign with
+old and new keys at once, but a single bad signature is an error.
 """
 
 import re
@@ -27,7 +27,7 @@ ARMOR = re.compile(rb"^-----(?:BEGIN|END) PGP [A-Z ]+-----[ \t\r]*$", re.MULTILI
 
 @dataclass(frozen=True)
 class SignedRelease:
-    """A verified InRelease: who it says it is, when it was made and what it vouches for."""
+    """A verified InRelease: its names, its date and the files that it vouches for."""
 
     codename: str
     suite: str

@@ -28,9 +28,9 @@ TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 def write_snapshot(folder: Path, tag: str, lock: Lock, farm: Farm, store: Store) -> Path:
     """Write the snapshot of `lock` as `<folder>/<tag>` in one step; return that path.
 
-    What the store lacks is fetched. A snapshot that is there already is left alone if it is the
-    same. Raise UsageError if it is another, InfrastructureFailed if the archive no longer has
-    the signed indices of the lock.
+    Files that the store lacks are fetched. An existing snapshot is left alone if it is the same.
+    Raise UsageError if it is another, InfrastructureFailed if the archive no longer has the signed
+    indices of the lock.
     """
     if not TAG.fullmatch(tag):
         raise UsageError(f"{tag!r} cannot be the name of a snapshot")
@@ -55,7 +55,7 @@ def write_snapshot(folder: Path, tag: str, lock: Lock, farm: Farm, store: Store)
 
 
 def _have_all(lock: Lock, farm: Farm, store: Store) -> None:
-    """Have all files in the store, with the whole chain verified from signature to package."""
+    """Bring all files into the store, with the whole chain verified from signature to package."""
     with open_archives(farm.archives, store) as archives:
         for suite in lock.suites:
             archives.keep_indices(suite)

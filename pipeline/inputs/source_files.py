@@ -51,7 +51,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
 
 
 def paths_in(source_tar: Path, image: str) -> list[str]:
-    """Return what is in the folder of `image` and no folder itself, relative to it.
+    """Return the files and links in the folder of `image`, relative to it.
 
     Raise InputsUnverified if the archive cannot be read.
     """

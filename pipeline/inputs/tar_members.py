@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The members of a tar archive that a stranger packed: one at a time, each header within limits.
+"""The members of an untrusted tar archive: one at a time, each header within limits.
 
-tarfile takes a header at its word: a pax record or a long name that claims 3 GiB is read whole, and
+tarfile trusts a header: a pax record or a long name that claims 3 GiB is read whole, and
 a sparse map grows for as long as there are numbers. The format: POSIX.1-2017, pax Interchange
 Format, and GNU tar's long names; no sparse files.
 """

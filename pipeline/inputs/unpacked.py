@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a stranger has packed by gzip, xz, bzip2 or zstd, unpacked piece by piece within limits."""
+"""Unpacks untrusted gzip, xz, bzip2 or zstd piece by piece, within limits."""
 
 import bz2
 import gzip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Until when the signed indices of a lock are valid, in a line for people."""
+"""How long the signed indices of a lock are valid, in a line for people."""
 
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ def tell_validity(release: SignedRelease | None, suite: Suite) -> str:
 
 
 def days_left(until: datetime | None, now: datetime | None = None) -> str:
-    """Say until when an index is valid and how many whole days are left, as seen from `now`."""
+    """Return until when an index is valid and how many whole days are left from `now` on."""
     if until is None:
         return "valid without end"
     left = (until - (now or datetime.now(UTC))).total_seconds() / DAY_S

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether KVM works: proven by booting a kernel under it, since a device that opens proves nothing.
+"""Whether KVM works: a kernel is booted under it, since that the device opens proves nothing.
 
 Seen in the field: `/dev/kvm` opens, its firmware runs, and any Linux guest dies ("failed to set
 MSR", endless emulation failures).
@@ -23,7 +23,7 @@ PROOF = b"twinbuild: this accelerator works"
 DEVICE = "/dev/kvm"
 OUTPUT_LIMIT = 256 * 1024
 # One thread for all CPUs: with one for each, a CPU may still run an instruction that another has
-# just patched, and a kernel that flips a static key dies of its own int3, seldom and anywhere.
+# just patched, and a kernel that flips a static key dies of its own int3, rarely and at random.
 EMULATED = "tcg,thread=single"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One machine from its making to what it hands back: inputs, kept trees, records, output."""
+"""One machine from its creation to its results: inputs, kept trees, records, output."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +62,7 @@ def attempt(
     silence_s: float = machine.SILENCE_S,
     at: datetime | None = None,
 ) -> Attempt:
-    """Run a machine that does what is planned; its logs and files go to the plan's folder.
+    """Run a machine by a plan; its logs and files go to the plan's folder.
 
     `at` is the moment that its clock starts from, now if it is None. Nothing of it stays on the
     Engine unless `keep`. Raise the error that the machine reports, or InfrastructureFailed.
@@ -92,10 +92,10 @@ def attempt(
 
 
 def tree_keys(plan: BuildPlan, ready: Machine) -> TreeKeys:
-    """Return what the trees of this plan are kept under.
+    """Return the keys under which the trees of this plan are kept.
 
-    What is drawn anew for each run does not go in: a step that it acts on makes two trees under one
-    key, and that is reported.
+    Factors that are drawn for each run do not go in: a step that they affect makes two trees under
+    one key, and that is reported.
     """
     job = plan.job
     dates = [line for line in plan.lock.decode().splitlines() if line.startswith("Date: ")]
@@ -126,7 +126,7 @@ def _own_packages(plan: BuildPlan) -> dict[str, object]:
 
 @contextmanager
 def _without_at_worst(notify: Notify) -> Iterator[None]:
-    """Go on without kept trees if they cannot be reached: a build does not need them."""
+    """Continue without kept trees if they cannot be reached: a build does not need them."""
     try:
         yield
     except (InfrastructureFailed, DockerException) as error:

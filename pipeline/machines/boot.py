@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Boots a finished image in QEMU until the live system says on the serial console what it is."""
+"""Boots a finished image in QEMU until the live system announces itself on the serial console."""
 
 import re
 import shutil
@@ -38,7 +38,7 @@ OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
 
 @dataclass(frozen=True)
 class Announcement:
-    """What a live system says of itself."""
+    """The announcement of a live system: its image, version and commit."""
 
     image: str
     version: str

@@ -161,7 +161,7 @@ def remove_volume(client: DockerClient, name: str) -> None:
 
 
 def sweep(client: DockerClient, run_id: str, environment: str) -> bool:
-    """Remove what a build has on an Engine, its builder's cache excepted; tell if there was any."""
+    """Remove what a build left on an Engine, except cached builders; tell if there was any."""
     value = f"{RUN_LABEL}={run_id}/{environment}"
     containers = client.containers.list(all=True, filters={"label": value})
     volumes = client.volumes.list(filters={"label": value})
@@ -173,7 +173,7 @@ def sweep(client: DockerClient, run_id: str, environment: str) -> bool:
 
 
 def everything(client: DockerClient) -> dict[str, Callable[[], None]]:
-    """Return all that Twinbuild keeps on an Engine: names for people, and what removes each."""
+    """Return all that Twinbuild keeps on an Engine: names for people, each with its removal."""
     found: dict[str, Callable[[], None]] = {}
     for container in client.containers.list(all=True, filters={"label": LABEL}):
         found[f"container {container.name}"] = partial(remove, container)

@@ -56,7 +56,7 @@ class Host:
 
     @property
     def key(self) -> str:
-        """The hash of all that decides what the host is, but not of when it was made."""
+        """The hash of everything that defines the host, but not of the time when it was made."""
         nowhere = dict.fromkeys(self.archives, ("",))
         recipe = [self.variation.suite, *self.packages, *self.sources(nowhere), *LEFT_OUT]
         return sha256_bytes("\n".join(recipe).encode())[:16]

@@ -80,7 +80,7 @@ FAILURES: dict[int, type[TwinbuildError]] = {
     STATUS_INPUTS: InputsUnverified,
 }
 OUT_OF_MEMORY = "ran out of memory; give the environment more in farm.yaml"
-# What the kernel says on the console before it goes, and what that means.
+# The kernel's messages on the console before it dies, and their meaning.
 LAST_WORDS = {
     "Out of memory: Killed process": OUT_OF_MEMORY,
     "Kernel panic": "panicked",
@@ -147,7 +147,7 @@ class Machine:
         ]
 
     def describe(self, now: datetime) -> dict[str, Any]:
-        """Return what its statement says of it: what it is, and what was varied."""
+        """Return its part of the statement: its properties, and what was varied."""
         return {
             "accelerator": self.accelerator.name,
             "builder": dict(self.builder.facts),
@@ -209,8 +209,8 @@ def follow(
 ) -> Record:
     """Start a machine, let it run to its end and return its `done` record.
 
-    Both files get what the machine says, within limits. Raise the error that the machine reports,
-    or InfrastructureFailed if it hangs, panics, floods its ports or ends without a word.
+    Both files get the machine's output, within limits. Raise the error that the machine reports,
+    or InfrastructureFailed if it hangs, panics, floods its ports or ends without a result.
     """
     last: Record | None = None
     reader = _Records()
@@ -237,7 +237,7 @@ def follow(
 
 
 def facts(done: Record) -> dict[str, str]:
-    """Return what a machine's `done` record says of it: some short texts by name."""
+    """Return the facts in a machine's `done` record: some short texts by name."""
     stated = done.fields.get("facts")
     pairs = list(stated.items())[:FACTS_LIMIT] if isinstance(stated, dict) else []
     return {plain(name, limit=40): plain(str(value), limit=200) for name, value in pairs}
@@ -258,7 +258,7 @@ def _failure(last: Record | None, status: int | None) -> TwinbuildError:
 
 
 def last_words(console: Path) -> tuple[str | None, str]:
-    """Return what the last words on the console mean, if they mean something, and the words."""
+    """Return the meaning of the last lines on the console, if known, and these lines."""
     with console.open("rb") as file:
         file.seek(max(0, console.stat().st_size - 65536))
         tail = file.read().decode(errors="replace")
@@ -300,7 +300,7 @@ class _Records:
 
 
 def _pieces(container: Container, silence_s: float) -> Generator[tuple[str, bytes], None, None]:
-    """Yield what the machine says, by stream; raise InfrastructureFailed if it falls silent."""
+    """Yield the machine's output, by stream; raise InfrastructureFailed if it falls silent."""
     arrived: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=1000)
     enough = threading.Event()
     stream = container.attach(stream=True, demux=True)  # before the start: nothing is missed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes what a machine hands back. The machine is hostile: everything is named and counted here."""
+"""Receives a machine's output. The machine is hostile: only expected names and sizes are taken."""
 
 import hashlib
 import tarfile
@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 
 def expected(names: ArtifactNames) -> dict[str, int]:
-    """Return the one set of paths that a machine may hand back, and how large each may be.
+    """Return the only paths that a machine may return, and how large each may be.
 
     Raise UsageError if one is too long for a plain tar header.
     """

@@ -32,8 +32,8 @@ CARRIED = ("guest", "documents")
 class Course:
     """Where a machine may begin and where it stops: kept trees in, kept trees out.
 
-    `begin` are steps, from the first on, whose kept trees may stand for them; `stop` is the step
-    after which only the ledger is handed back. A release begins with nothing and keeps nothing.
+    `begin` are steps, from the first on, whose kept trees may replace them; after the step `stop`
+    only the ledger is returned. A release uses no kept trees and keeps none.
     """
 
     begin: tuple[str, ...] = ()

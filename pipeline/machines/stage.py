@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stage 3: an environment builds the job and gives back artifacts, ledger, logs, statement."""
+"""Stage 3: an environment builds the job and returns artifacts, ledger, logs and statement."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ def run_build(
 ) -> None:
     """Build the run's job in one environment, unless that is complete.
 
-    Writes `<environment>/`; when the build fails, `failure.json` there says how, and the error is
+    Writes `<environment>/`; if the build fails, `failure.json` there says how, and the error is
     raised. `keep` leaves the machine's container and volume for inspection; `measure` also runs
     the programs by hand in the machine, before the build, for `./farm bench`; `fresh` begins
     without kept trees, and compares its own with them.
@@ -96,7 +96,7 @@ def _pinned_key(plan: BuildPlan, workspace: Workspace) -> str | None:
 
 
 def _why_not_signed(plan: BuildPlan, pinned: str | None) -> str | None:
-    """Return why a complete build is done again: its statement is not by the pinned key."""
+    """Return why a complete build runs again: its statement is not by the pinned key."""
     if pinned is None:
         return None
     try:
@@ -108,7 +108,7 @@ def _why_not_signed(plan: BuildPlan, pinned: str | None) -> str | None:
 
 
 def _check_key(environment: str, pinned: str | None) -> None:
-    """Raise SignatureInvalid without the key that must sign: better no build than one unsigned."""
+    """Raise SignatureInvalid without the key that must sign: better none than an unsigned build."""
     path = dsse.key_path(environment)
     public = dsse.public_hex(dsse.load_key(path))
     if pinned not in (None, public):
@@ -119,7 +119,7 @@ def _check_key(environment: str, pinned: str | None) -> None:
 
 
 def _reads(plan: BuildPlan, workspace: Workspace) -> dict[str, str]:
-    """Return the digests of all that decides what this build is."""
+    """Return the digests of everything that determines this build."""
     choice = plan.choice
     environment = choice.entry.model_dump_json() + choice.variation.model_dump_json()
     scripts = [sha256_file(workspace.builder / name) for name in builder.SCRIPTS]

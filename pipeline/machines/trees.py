@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kept trees: what the steps of an environment's builds made of the tree, on its Engine.
+"""Kept trees: the trees after the steps of an environment's builds, on its Engine.
 
-A layer is what one step changed. It is kept under a key, the hash of all that went into the tree
-until then, and only the environment that made it begins from it. The layers come from a hostile
-machine: what it reported of one before the next step began is compared with what lies on its disk.
+A layer is what one step changed. Its key is the hash of everything that went into the tree up to
+then, and only the environment that made it begins from it. The layers come from a hostile machine:
+its report of one, from before the next step began, is compared with the disk.
 """
 
 import time
@@ -87,7 +87,7 @@ class KeptLayer(_Strict):
 
 @dataclass(frozen=True)
 class TreeKeys:
-    """What layers are kept under: digests of what goes into the bootstrap, and what comes after."""
+    """The keys of layers: digests of what goes into the bootstrap, and into the later steps."""
 
     bootstrap: str
     commit: str
@@ -104,7 +104,7 @@ class TreeKeys:
 
 @dataclass(frozen=True)
 class TwoValues:
-    """A step that made two trees of the same inputs: it is not reproducible by itself."""
+    """A step that made two trees from the same inputs: it is not reproducible by itself."""
 
     step: str
     before: str  # the ledger's digests
@@ -337,7 +337,7 @@ def fitting(index: Mapping[str, KeptLayer], limit: int) -> list[KeptLayer]:
 
 
 def _chain(index: Mapping[str, KeptLayer], layer: KeptLayer) -> list[KeptLayer]:
-    """Return a layer and, one after the other, those that it rests on, as far as they are there."""
+    """Return a layer and, one after the other, those below it, as far as they exist."""
     chain = [layer]
     while (parent := index.get(chain[-1].parent or "")) and parent not in chain:
         chain.append(parent)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One step of a run done again, from the tree before it and with other factors, for `bisect`."""
+"""Runs one step of a run again, from the tree before it and with other factors, for `bisect`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ LIMITS = {LEDGER: output.LIST_LIMIT, TIMINGS: output.MIB}
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried: `factors` are those that the environment has from elsewhere.
+    """A trial: `factors` are those that the environment takes from the other one.
 
     `before` are all steps before `step`, in order; `at` is the moment that the clock starts from.
     """
@@ -43,7 +43,7 @@ def run_trial(
     ask_mirrors: AskMirrors,
     notify: Notify,
 ) -> Path:
-    """Do a step again and return the ledger that ends with it; logs and ledger go to `folder`.
+    """Run a step again; return the ledger that ends with it. Logs and ledger go to `folder`.
 
     With the environment's own factors a tree that is not kept yet is made, and kept; with others
     InfrastructureFailed is raised if it is not. Raise what a build raises.
