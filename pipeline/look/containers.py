@@ -319,7 +319,7 @@ class Pair:
         return differs
 
     def _order(self, first: Container, second: Container) -> bool:
-        """Tell the first entry that both have and that stands at another place in the order."""
+        """Return the first entry that both have at different places in the order."""
         if first.order is None or second.order is None:
             return False
         shared = set(first.order) & set(second.order)

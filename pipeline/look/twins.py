@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Paths that only one side has, and what stands in their place on the other side."""
+"""Paths that only one side has, and their counterparts on the other side."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product

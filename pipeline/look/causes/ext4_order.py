@@ -65,5 +65,5 @@ def _mixed(state: Sequence[int], words: Sequence[int]) -> list[int]:
 
 
 def _mix(number: int, x: int, y: int, z: int) -> int:
-    """Return what a round of MD4 makes of three numbers."""
+    """Return the result of a round of MD4 on three numbers."""
     return (z ^ (x & (y ^ z)), (x & y) + ((x ^ y) & z), x ^ y ^ z)[number]

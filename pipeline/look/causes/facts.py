@@ -43,7 +43,7 @@ class Facts:
         return self.others.get("directory order") if hashed else None
 
     def built_at(self, earliest: float, latest: float) -> bool:
-        """Tell whether a time between `earliest` and `latest` lies within the build's hours."""
+        """Tell whether a time from `earliest` to `latest` is within the build's hours."""
         if self.hours is None:
             return False
         return latest >= self.hours[0] - MARGIN_S and earliest <= self.hours[1] + MARGIN_S

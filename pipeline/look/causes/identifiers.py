@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Identifiers that are drawn anew by each build, and addresses of memory."""
+"""Identifiers that each build generates, and memory addresses."""
 
 import re
 import struct

@@ -38,7 +38,7 @@ class Stamp:
     words: str
 
     def of_build(self, facts: Facts) -> bool:
-        """Tell whether it lies within the hours of the build."""
+        """Tell whether it is within the hours of the build."""
         slack = 0 if self.zoned else ZONE_S
         return facts.built_at(self.earliest - slack, self.latest + slack)
 

@@ -218,7 +218,7 @@ def _case(source: Source, entries: Sequence[Entry]) -> bytes:
 
 
 def ends_oddly(name: bytes) -> bytes:
-    """Return what stands behind a stored name, if that is not a single zero."""
+    """Return the bytes after a stored name, unless that is a single zero."""
     return (
         b"" if name[-1:] == b"\0" != name[-2:-1] else b"%d" % (len(name) - len(name.rstrip(b"\0")))
     )

@@ -260,7 +260,7 @@ class _Volume:
         return b"" if honest else raw
 
     def _rest_of_fat(self) -> bytes:
-        """Return what a FAT says beside the chains of files and folders."""
+        """Return the content of a FAT beside the chains of files and folders."""
         entries, clusters = self._fat, self._geometry.clusters + 2
         odd = [
             (number, value)

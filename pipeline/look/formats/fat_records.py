@@ -83,7 +83,7 @@ def _rest(record: Record, parts: dict[int, bytes]) -> bytes:
 
 
 def _long(parts: dict[int, bytes]) -> bytes:
-    """Return the letters of a long name, two bytes each, with what stands behind them."""
+    """Return the letters of a long name, two bytes each, with the bytes after them."""
     return fat.long_units(parts[number] for number in sorted(parts))
 
 

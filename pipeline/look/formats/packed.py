@@ -83,7 +83,7 @@ def _tells_length(source: Source, start: int, end: int, lengths: dict[int, int])
 
 
 def _gzip_header(raw: bytes) -> list[Structure]:
-    """Return what a gzip header says beside its content."""
+    """Return the fields of a gzip header that do not describe its content."""
     header = gzip_header.read_header(raw)
     # further fields are there if their flags are: these say no more
     flags = header.flags & ~(gzip_header.EXTRA | gzip_header.NAME | gzip_header.COMMENT)
@@ -118,7 +118,7 @@ def _lzma_header(raw: bytes) -> list[Structure]:
 
 
 def _zstd_header(raw: bytes) -> list[Structure]:
-    """Return what a frame's header says beside its content's size."""
+    """Return the fields of a frame's header except its content's size."""
     if not raw.startswith(ZSTD) or len(raw) < 6:
         return []
     single = raw[4] & ZSTD_SINGLE

@@ -10,7 +10,7 @@ def written(field: bytes) -> bytes:
 
 
 def behind_end(field: bytes) -> bytes:
-    """Return what stands in a field behind the zero that ends its text."""
+    """Return the bytes in a field after the zero that ends its text."""
     return field.partition(b"\0")[2].strip(b"\0")
 
 

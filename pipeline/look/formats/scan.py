@@ -39,7 +39,7 @@ def scan(first: Source, second: Source, where: Iterable[Span], spool: Spool) -> 
 
 
 def exact(first: Source, second: Source, ranges: Iterable[Span]) -> Ranges:
-    """Return what of each range lies between its first and its last byte that differ."""
+    """Return of each range the part from its first to its last byte that differs."""
     found = Ranges()
     for start, end in ranges:
         for at in range(start, end, PIECE):

@@ -118,7 +118,7 @@ class Walk:
         return len(seen) - 1 if all(seen[1:]) else -1
 
     def _holes(self) -> bytes:
-        """Return what lies between the blocks and belongs to none."""
+        """Return the bytes between the blocks that belong to none."""
         spans = _Spans()
         spans.extend(self._data)
         for number in range(self.tables.super.fragments):

@@ -136,7 +136,7 @@ def _closes(start: int, end: int) -> bool:
 
 
 def _rest(source: Source, entry: Entry) -> bytes:
-    """Return what a member's headers say beyond its facts, and how they say it."""
+    """Return the fields of a member's headers beyond its facts, and their form."""
     if entry.record is None:
         return b""
     (at, end), found = entry.record, bytearray()
