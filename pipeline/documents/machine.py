@@ -79,7 +79,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Layer:
-    """A kept layer on the trees disk: where it is, and what it must come to.
+    """A kept layer on the trees disk: where it is, and the digest that it must lead to.
 
     `started` and `ended` are when the build began and when the layer was kept, in seconds by the
     clock of the machine that did; `digest` is the ledger's after the step.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Text from others in a form that is safe to show: whatever cannot be seen is escaped."""
+"""Text from others in a form that is safe to show: invisible characters are escaped."""
 
 LINE_LIMIT = 500  # characters
 
 
 def plain(text: str, *, limit: int = LINE_LIMIT) -> str:
-    """Return `text` on one line of at most `limit` characters, whatever cannot be seen escaped.
+    """Return `text` on one line of at most `limit` characters, invisible characters escaped.
 
     Control characters, escape sequences, changes of writing direction and undecodable bytes are
     shown as Python writes them in a string.

@@ -44,7 +44,7 @@ def write_index(public: Path) -> list[Entry]:
 
 
 def write_changed(path: Path, content: bytes) -> None:
-    """Write a file that others download, unless it is there already as it must be."""
+    """Write a file that others download, unless it already has this content."""
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)
 

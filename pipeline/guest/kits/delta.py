@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a delta holds: found by comparing two final ledgers, whatever made the trees.
+"""What a delta holds: the difference of two final ledgers.
 
 Only what differs in anything but its time is shipped, with the directories above it. Hard links
 are shipped as a whole group, so that they are one inode again. Of deletions only the topmost paths

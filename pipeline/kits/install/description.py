@@ -80,9 +80,9 @@ def check(content: bytes, trust: Trust, now: datetime) -> Description:
 
 
 def read(content: bytes, trust: Trust) -> Description:
-    """Return the description in a file that a trusted key has signed, whatever the time is now.
+    """Return the description in a file that a trusted key has signed; expiry is not checked.
 
-    Raise what `check` raises but for the times.
+    Raise what `check` raises except for the times.
     """
     file = open_file(content)
     payload = file.description.payload
@@ -121,7 +121,7 @@ def open_file(content: bytes) -> UpgradeFile:
 def _read_renewal(
     parsed: Envelope, description: bytes, issued: datetime, renewable: Renewable
 ) -> Renewal:
-    """Return the renewal in an envelope, whatever the time is now.
+    """Return the renewal in an envelope; its expiry is not checked.
 
     Raise SignatureInvalid unless the key that `renewable` names has signed it, for this
     `description` (issued then), and within what it may.

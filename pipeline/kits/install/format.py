@@ -133,7 +133,7 @@ def open_kit(stream: BinaryIO, where: str) -> Kit:
 
 
 class _Source:
-    """The stream, with the members' headers: every one must be the one that a kit has."""
+    """The stream, with the members' headers: each must have the one form of a kit."""
 
     def __init__(self, stream: BinaryIO, where: str) -> None:
         self.stream, self.where = stream, where
@@ -203,7 +203,7 @@ class _Source:
                 self.epoch = epoch
             if PATH.fullmatch(name) and block == ustar_header(name, size, self.epoch):
                 return name, size
-        raise self.refused("the header of a member is not as it must be")
+        raise self.refused("the header of a member is malformed")
 
     def expect_header(self, name: str, size: int) -> None:
         if self.header_or_end() != (name, size):

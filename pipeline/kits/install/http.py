@@ -308,7 +308,7 @@ class _Plain(http.client.HTTPConnection):
 
 
 class _Secure(_Plain, http.client.HTTPSConnection):
-    """With TLS: host name and certificate are those of the address, whatever was connected to."""
+    """With TLS: host name and certificate are the address's, also through a proxy."""
 
 
 def _connect(address: WebAddress, named: WebAddress) -> _Plain | _Secure:

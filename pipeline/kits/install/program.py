@@ -44,7 +44,7 @@ exit status:
   0  done; for check: it is known whether there is an upgrade, be there one or not
   2  wrong usage: an option, the wrong kit or target, a target in use, gpgv is missing
   4  the medium or the network failed, or nobody can tell whether there is an upgrade; try again
-  5  the kit or its description is not what it must be
+  5  the kit or its description is malformed or another one
   6  a signature is missing, bad, expired or not from a trusted key
 """
 

@@ -21,7 +21,7 @@ DOCUMENTS = "pipeline.documents"
 FIRST_LINE = b"#!/usr/bin/env python3\n"
 TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a ZIP can hold
 MODE = 0o644 << 16
-UNIX = 3  # the system that a member is from, whatever this one is
+UNIX = 3  # the system that members are marked with, on every system
 # Older Pythons read this and no more: they would fail in the middle of an import.
 START = b"""\
 # SPDX-License-Identifier: GPL-3.0-or-later

@@ -257,7 +257,7 @@ def test_only_one_header_is_a_members(at: int, value: bytes) -> None:
     header[148:156] = b"%06o\0 " % sum(header)
     boot = bytes(header) + b"menu" + bytes(508 + 1024)
     boot += bytes(-len(boot) % 10240)
-    refused(kit_of(boot, document(boot)), "header of a member is not as it must be")
+    refused(kit_of(boot, document(boot)), "header of a member is malformed")
 
 
 def test_boot_tar_that_ends_elsewhere_is_refused() -> None:
