@@ -164,6 +164,28 @@ class Settings:
         return {**self.factors.document(), **rest}
 
 
+@dataclass(frozen=True)
+class Description:
+    """A machine's part of a statement: its properties, and what was varied."""
+
+    accelerator: str
+    builder: Mapping[str, str]  # its facts by name, as the versions of its programs
+    clock: str  # what its clock showed at the start
+    cpu_model: str
+    cpus: int
+    host_image: str
+    memory_mib: int
+    varied: Factors
+    vary: str  # the level that was asked for
+    facts: Mapping[str, str]  # what the machine itself reported
+    kept_trees: tuple[Mapping[str, str], ...]  # those that the build began with: step and digest
+
+    def document(self) -> dict[str, Any]:
+        """Return what stands under `machine`."""
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**parts, "varied": self.varied.document(), "kept_trees": list(self.kept_trees)}
+
+
 def _description(fields: Fields) -> str:
     value = fields.any("description")  # for people: it may have several lines, or none
     if not isinstance(value, str) or CONTROL.search(value.replace("\n", " ").replace("\t", " ")):

@@ -5,7 +5,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from pipeline.documents.disks import (
     TREES_DISK,
 )
 from pipeline.documents.json_form import parse_json
+from pipeline.documents.machine import Description
 from pipeline.documents.progress import (
     LINE_LIMIT,
     PROGRESS_PORT,
@@ -146,19 +147,23 @@ class Machine:
             *("-chardev", "file,id=console,path=/dev/stderr", "-serial", "chardev:console"),
         ]
 
-    def describe(self, now: datetime) -> dict[str, Any]:
-        """Return its part of the statement: its properties, and what was varied."""
-        return {
-            "accelerator": self.accelerator.name,
-            "builder": dict(self.builder.facts),
-            "clock": self.clock(now),
-            "cpu_model": self.cpu_model,
-            "cpus": self.entry.cpus,
-            "host_image": self.host_image,
-            "memory_mib": self.entry.memory_mib,
-            "varied": self.variation.factors().document(),
-            "vary": self.vary,
-        }
+    def describe(
+        self, now: datetime, done: Record, begun: Iterable[Mapping[str, str]] = ()
+    ) -> Description:
+        """Return its part of the statement; `begun` are the kept trees that it began with."""
+        return Description(
+            accelerator=self.accelerator.name,
+            builder=dict(self.builder.facts),
+            clock=self.clock(now),
+            cpu_model=self.cpu_model,
+            cpus=self.entry.cpus,
+            host_image=self.host_image,
+            memory_mib=self.entry.memory_mib,
+            varied=self.variation.factors(),
+            vary=self.vary,
+            facts=facts(done),
+            kept_trees=tuple(begun),
+        )
 
 
 def _disk(serial: str, file: str) -> tuple[str, ...]:

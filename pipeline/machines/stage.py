@@ -169,11 +169,7 @@ def _state(plan: BuildPlan, result: Attempt) -> list[Path]:
             compression=plan.job.compression,
             lock_sha256=plan.job.lock_sha256,
             job=plan.job.document(),
-            machine={
-                **result.machine.describe(result.started),
-                "facts": machine.facts(result.done),
-                "kept_trees": begun,
-            },
+            machine=result.machine.describe(result.started, result.done, begun).document(),
             artifacts=artifacts,
             byproducts=byproducts,
             started=result.started,

@@ -2,10 +2,8 @@
 """`./farm bisect`: finds by trials which factor makes a run differ."""
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pipeline import flow
 from pipeline.base import dsse
@@ -14,10 +12,11 @@ from pipeline.base.errors import UsageError, command_line
 from pipeline.base.files import read_json
 from pipeline.documents.disks import LEDGER
 from pipeline.documents.machine import Factor
-from pipeline.documents.statement import TIME
+from pipeline.documents.statement import Statement, read_statement
 from pipeline.farm.run import Run
 from pipeline.farm.run_documents import read_verdict
-from pipeline.farm.variation import Choice
+from pipeline.farm.run_view import mapping
+from pipeline.farm.variation import OF_ENTRY, Choice
 from pipeline.farm.workspace import Workspace
 from pipeline.machines.plan import make_plan
 from pipeline.machines.trial import Trial, run_trial
@@ -84,8 +83,8 @@ def _choice(workspace: Workspace, run: Run, environment: str) -> Choice:
     """Return the factors of an environment in a run; raise UsageError if they differ now."""
     plan = make_plan(run, workspace, environment)
     folder = run.environment(environment)
-    machine = _predicate(run, environment)["buildDefinition"]["internalParameters"]["machine"]
-    then = {**machine["varied"], "cpus": machine["cpus"], "memory_mib": machine["memory_mib"]}
+    machine = _stated(run, environment).machine
+    then = {**mapping(machine.get("varied")), **{name: machine.get(name) for name in OF_ENTRY}}
     changed = [name for name, value in plan.choice.factors.items() if then.get(name) != value]
     if read_json(folder / "job.json", failure=UsageError) != plan.job.document():
         changed.append("the machine's own programs")
@@ -95,10 +94,14 @@ def _choice(workspace: Workspace, run: Run, environment: str) -> Choice:
     return plan.choice
 
 
-def _predicate(run: Run, environment: str) -> Mapping[str, Any]:
-    envelope = read_json(run.environment(environment) / "statement.json", failure=UsageError)
-    predicate: Mapping[str, Any] = dsse.unverified_payload(envelope)["predicate"]
-    return predicate
+def _stated(run: Run, environment: str) -> Statement:
+    path = run.environment(environment) / "statement.json"
+    payload = dsse.unverified_payload(read_json(path, failure=UsageError))
+    try:
+        return read_statement(payload)
+    except ValueError as error:
+        what = f"{path} is malformed: {error}"
+        raise UsageError(what, remedy="build again and bisect that run") from error
 
 
 def _ledger(run: Run, environment: str) -> Path:
@@ -118,13 +121,12 @@ def _build(
     theirs = {name: values[1 - here] for name, values in question.values.items()}
     elsewhere = {n for n in question.values if n != HOST and (n in taken) != bool(here)}
     environment = question.environments[here]
-    started = _predicate(run, question.environments[0])["runDetails"]["metadata"]["startedOn"]
     trial = Trial(
         environment,
         {name: theirs[name] for name in sorted(elsewhere)},
         question.before,
         question.step,
-        datetime.strptime(started, TIME).replace(tzinfo=UTC),
+        _stated(run, question.environments[0]).started,
     )
     folder = run.folder / "bisect" / f"{next(numbers):02}-{environment}"
     with display.watch():

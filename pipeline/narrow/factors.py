@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 from pipeline.base.errors import BuildFailed, Differs, InfrastructureFailed, TwinbuildError
 from pipeline.base.files import write_json
@@ -27,8 +26,19 @@ HOST = "suite"  # the factor that stands for a container host with its QEMU and 
 SHOWN = 10
 TEXT_LIMIT = 200
 
-# By path, the properties after the step in which the environments differ.
-Seen = Mapping[str, tuple[Any, ...]]
+
+@dataclass(frozen=True)
+class SeenPath:
+    """The properties of a path after the step in which the environments differ.
+
+    The type is empty if the step left the path as it was.
+    """
+
+    type: str
+    fields: tuple[tuple[str, object], ...] = ()
+
+
+Seen = Mapping[str, SeenPath]
 Taken = frozenset[str]
 Build = Callable[[Taken], Seen]
 
@@ -209,22 +219,21 @@ def _value(value: object) -> str:
     return plain(str(value), limit=TEXT_LIMIT)
 
 
-def _shown(kinds: Sequence[str], seen: tuple[Any, ...]) -> str:
+def _shown(kinds: Sequence[str], seen: SeenPath) -> str:
     """Describe a path by the properties that were compared."""
-    if not seen[0]:
+    if not seen.type:
         return "is left as it was"
-    if seen[0] == "absent":
+    if seen.type == "absent":
         return "is not there"
-    fields = dict(seen[1:])
     parts = []
-    for name, value in fields.items():
-        if name == "sha256" and value:
+    for name, value in seen.fields:
+        if name == "sha256" and isinstance(value, str):
             parts.append(f"content {value[:12]}…")
-        elif name == "mode" and value is not None:
+        elif name == "mode" and isinstance(value, int):
             parts.append(f"mode {value:04o}")
         else:
             parts.append(f"{name} {_value(value)}")
-    return f"has {', '.join(parts)}" if parts else f"is a {seen[0]}"
+    return f"has {', '.join(parts)}" if parts else f"is a {seen.type}"
 
 
 def look(ledger: Path, step: str, kinds: Mapping[str, Sequence[str]]) -> Seen:
@@ -232,7 +241,7 @@ def look(ledger: Path, step: str, kinds: Mapping[str, Sequence[str]]) -> Seen:
 
     Raise BuildFailed if the ledger is malformed.
     """
-    found: dict[str, tuple[Any, ...]] = dict.fromkeys(kinds, ("",))
+    found = dict.fromkeys(kinds, SeenPath(""))
     inside = False
     for line in chain.from_iterable(read_blocks(ledger)):
         if line.startswith(STEP_START):
@@ -245,18 +254,17 @@ def look(ledger: Path, step: str, kinds: Mapping[str, Sequence[str]]) -> Seen:
     return found
 
 
-def _compared(record: Record, kinds: Sequence[str]) -> tuple[Any, ...]:
+def _compared(record: Record, kinds: Sequence[str]) -> SeenPath:
     """Return the part of a record that these kinds are about."""
     if isinstance(record, Artifact):
-        return "artifact", ("sha256", record.sha256), ("size", record.size)
+        return SeenPath("artifact", (("sha256", record.sha256), ("size", record.size)))
     fields = [name for kind in kinds for name in KINDS.get(kind, ())]
     pairs = [(name, getattr(record, name)) for name in fields]
-    return getattr(record, "type", ""), *(
-        (n, _hashable(v)) for n, v in pairs if v not in (None, ())
-    )
+    fields_of = ((n, _hashable(v)) for n, v in pairs if v not in (None, ()))
+    return SeenPath(getattr(record, "type", ""), tuple(fields_of))
 
 
-def _hashable(value: Any) -> Any:
+def _hashable(value: object) -> object:
     return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
 
 

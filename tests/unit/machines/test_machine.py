@@ -386,7 +386,10 @@ def test_the_clock_is_offset_by_days_and_to_another_time_of_day(
 
 
 def test_every_factor_and_its_value_is_described() -> None:
-    described = made("alpha", environment_variables={"ABCDEFGH": "x"}).describe(NOW)
+    description = made("alpha", environment_variables={"ABCDEFGH": "x"}).describe(
+        NOW, Record("done")
+    )
+    described = description.document()
     assert described["varied"].keys() == Variation.model_fields.keys()
     assert described["varied"]["environment_variables"] == {"ABCDEFGH": "x"}
     assert described["vary"] == "default"

@@ -19,6 +19,7 @@ from pipeline.narrow.factors import (
     Answer,
     Question,
     Seen,
+    SeenPath,
     Taken,
     look,
     smallest,
@@ -33,7 +34,7 @@ PATH = "etc/stamp"
 
 
 def result(content: str) -> Seen:
-    return {PATH: ("file", ("sha256", content * 64), ("size", 1))}
+    return {PATH: SeenPath("file", (("sha256", content * 64), ("size", 1)))}
 
 
 A, B, C = result("a"), result("b"), result("c")
@@ -208,15 +209,15 @@ def ledger(tmp_path: Path) -> Path:
 def test_a_ledger_is_looked_at_in_one_step_and_for_what_differs(ledger: Path) -> None:
     kinds = {"etc/a": ("content",), "etc/gone": ("only-in-beta",), "etc/other": ("mode",)}
     assert look(ledger, "40-hooks/x", kinds) == {
-        "etc/a": ("file", ("sha256", "2" * 64)),
-        "etc/gone": ("absent",),
-        "etc/other": ("",),
+        "etc/a": SeenPath("file", (("sha256", "2" * 64),)),
+        "etc/gone": SeenPath("absent"),
+        "etc/other": SeenPath(""),
     }
     assert look(ledger, "40-hooks/x", {"etc/a": ("time", "xattr")}) == {
-        "etc/a": ("file", ("mtime", 9), ("xattrs", (("user.a", ""), ("user.b", "")))),
+        "etc/a": SeenPath("file", (("mtime", 9), ("xattrs", (("user.a", ""), ("user.b", ""))))),
     }
     assert look(ledger, "85-iso", {"mini.iso": ("content",)}) == {
-        "mini.iso": ("artifact", ("sha256", "4" * 64), ("size", 9))
+        "mini.iso": SeenPath("artifact", (("sha256", "4" * 64), ("size", 9)))
     }
     assert steps_before(ledger, "85-iso") == ("20-bootstrap", "40-hooks/x")
 
