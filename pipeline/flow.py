@@ -321,7 +321,7 @@ def release(
         asked = run.request()
         if asked.tag is None:
             raise UsageError(
-                f"the run {run.id} is not of a tag", remedy="release --tag TAG makes one"
+                f"the run {run.id} is not one of a tag", remedy="release --tag TAG makes one"
             )
         display.say(f"verifying the tag {asked.tag} again")
         there = _address(run, source)
