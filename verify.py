@@ -62,7 +62,7 @@ class Refused(Exception):
 
 
 @dataclass
-class Report:
+class VerificationReport:
     """The result, as `--json` prints it; `proven` is for people only."""
 
     tag: str | None
@@ -136,7 +136,7 @@ FAILURES = (OSError, http.client.HTTPException, ValueError, Trouble)  # of a req
 
 
 @dataclass(frozen=True)
-class Release:
+class RemoteRelease:
     """Where a release lies: URL and tag, and how long (in seconds) to wait for a sign of life."""
 
     url: str
@@ -1884,7 +1884,7 @@ def check_file(path: Path, manifest: Mapping[str, str]) -> str:
     raise Refused(DIFFERS, f"{path} differs: it has {found}, not {manifest[names[0]]}")
 
 
-def download(release: Release, name: str, digest: str, folder: Path) -> None:
+def download(release: RemoteRelease, name: str, digest: str, folder: Path) -> None:
     """Download a file into `folder`; it gets its name once its content is what was signed.
 
     What an interrupted download has left in `<name>.part` is not downloaded again.
@@ -1910,7 +1910,7 @@ def download(release: Release, name: str, digest: str, folder: Path) -> None:
         raise Refused(INFRASTRUCTURE, f"cannot write {path}: {error.strerror}") from error
 
 
-def _download(release: Release, name: str, part: Path) -> None:
+def _download(release: RemoteRelease, name: str, part: Path) -> None:
     """Fill `part` from where it ends, and go on after interruptions as long as that helps."""
     problem = ""
     for _ in range(TRIES):
@@ -1930,7 +1930,7 @@ def _download(release: Release, name: str, part: Path) -> None:
     raise Refused(INFRASTRUCTURE, f"{release.address(name)}: {problem}; try again to resume")
 
 
-def _more(release: Release, name: str, part: Path, offset: int) -> bool:
+def _more(release: RemoteRelease, name: str, part: Path, offset: int) -> bool:
     """Add to `part` what a request from `offset` on gives; tell whether that was all."""
     with release.open(name, offset) as response:
         resumed = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
@@ -1968,11 +1968,11 @@ KEYRING_LIMIT = 64 * 1024 * 1024
 ENVIRONMENT_KEY = re.compile(r"([a-z][a-z0-9-]{0,39})=([0-9a-f]{64})")
 
 
-def verify(options: argparse.Namespace, report: Report) -> None:
+def verify(options: argparse.Namespace, report: VerificationReport) -> None:
     """Do what was asked for and fill the report; raise Refused where it cannot go on."""
     keyring = _keyring(options.keyring)
     keys = _environment_keys(options.environment_key)
-    release = Release(options.url, options.tag, options.timeout)
+    release = RemoteRelease(options.url, options.tag, options.timeout)
     content = release.read("SHA256SUMS", MANIFEST_LIMIT)
     signature = release.read("SHA256SUMS.asc", SIGNATURE_LIMIT, absent=SIGNATURE)
     report.signer = check_signature(content, signature, keyring, options.fingerprint)
@@ -2062,7 +2062,10 @@ def _keyring(path: Path | None) -> bytes:
 
 
 def _check_files(
-    options: argparse.Namespace, release: Release, manifest: Mapping[str, str], report: Report
+    options: argparse.Namespace,
+    release: RemoteRelease,
+    manifest: Mapping[str, str],
+    report: VerificationReport,
 ) -> dict[str, str]:
     """Check and download every file asked for; take up what fails and go on with the next.
 
@@ -2186,7 +2189,7 @@ def _print(text: str, stream: Any) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Verify as the command line says, print the report, return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    report = Report(None)
+    report = VerificationReport(None)
     try:
         options = parse(arguments)
         report.tag = options.tag

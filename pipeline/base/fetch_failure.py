@@ -17,7 +17,7 @@ class Missing(InfrastructureFailed):
     """Every address answered, and none has the file."""
 
 
-class Refused(Exception):
+class NotServed(Exception):
     """The server's answer will not change: 404 and the like."""
 
 
@@ -29,7 +29,7 @@ def failure(urls: Sequence[WebAddress], problems: Sequence[Exception]) -> Except
     if any(isinstance(problem, WrongBytes) for problem in problems):
         what = f"{name} has wrong bytes at every address that has it: {hosts}"
         return InputsUnverified(plain(what), detail=detail)
-    if all(isinstance(problem, Refused) for problem in problems):
+    if all(isinstance(problem, NotServed) for problem in problems):
         return Missing(plain(f"no address has {name}: {hosts}"), detail=detail)
     barred = any(isinstance(problem, BARRED) for problem in problems)
     remedy = "see below which address is not followed, and why" if barred else "try again later"

@@ -33,7 +33,7 @@ from requests.utils import (
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 
 from pipeline.base.errors import InfrastructureFailed
-from pipeline.base.fetch_failure import BARRED, Missing, Refused, failure
+from pipeline.base.fetch_failure import BARRED, Missing, NotServed, failure
 from pipeline.base.named_address import parse_named
 from pipeline.base.part import PIECE, Advance, Part, WrongBytes
 from pipeline.base.patient_socket import Deadline, Patience, PatientSocket, tls_context
@@ -58,7 +58,7 @@ Job = TypeVar("Job")
 Dial = Callable[[str, int], PatientSocket]  # connects to host and port
 
 _NETWORK = (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
-_FAULTS = (Refused, WrongBytes, *BARRED, *_NETWORK)
+_FAULTS = (NotServed, WrongBytes, *BARRED, *_NETWORK)
 
 
 class Client:
@@ -307,7 +307,7 @@ class Client:
                     part.append(url.url, piece)
                 if part.is_short() and "Content-Length" not in response.headers:
                     raise ConnectionError(f"{url.url}: ended after {part.length} bytes")
-        except Refused:
+        except NotServed:
             if not part.length:
                 raise
             # No bytes after the last one is how a server may answer to a part that is too long.
@@ -389,7 +389,7 @@ def _refuse_status(url: WebAddress, status: int) -> None:
     if status in PASSING:
         raise urllib3.exceptions.HTTPError(f"{url.url}: status {status}")
     if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-        raise Refused(f"{url.url}: status {status}")
+        raise NotServed(f"{url.url}: status {status}")
 
 
 def _continues(response: HTTPResponse, offset: int) -> bool:

@@ -14,7 +14,7 @@ BEFORE_A_TASK = ("--list", "--help", "--version", "--completion")
 
 
 @dataclass(frozen=True)
-class Completed:
+class TaskHelp:
     """A task: one line of help, and its options; those that are not switches take a value."""
 
     line: str
@@ -27,7 +27,7 @@ class Completed:
         return " ".join([*self.options, *self.switches, "--help"])
 
 
-Tasks = Mapping[str, Completed]
+Tasks = Mapping[str, TaskHelp]
 
 
 def bash(tasks: Tasks) -> str:

@@ -72,7 +72,7 @@ def completion(
     namespace: Collection, contexts: Mapping[str, ParserContext], words: Sequence[str]
 ) -> str:
     """Return the script that lets a shell complete tasks and options; `words` name the shell."""
-    from pipeline.cli.completion import SHELLS, Completed
+    from pipeline.cli.completion import SHELLS, TaskHelp
 
     if len(words) != 1 or words[0] not in SHELLS:
         shells = ", ".join(SHELLS)
@@ -82,7 +82,7 @@ def completion(
         flags = {option: arg for option, arg in contexts[name].flags.items() if option[1] == "-"}
         switches = [option for option, arg in flags.items() if arg.kind is bool]
         options = [option for option in flags if option not in switches]
-        tasks[name] = Completed(documentation(namespace, name)[0], options, switches)
+        tasks[name] = TaskHelp(documentation(namespace, name)[0], options, switches)
     return SHELLS[words[0]](tasks)
 
 

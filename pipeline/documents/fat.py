@@ -64,7 +64,7 @@ class Boot32(NamedTuple):
     info: int  # the sector that begins with INFO_MAGIC
 
 
-class Record(NamedTuple):
+class DirectoryEntry(NamedTuple):
     """A record of a folder: a file, a folder or the volume's label; see `LONG` for long names."""
 
     name: bytes  # 8 of the base and 3 of the extension, filled up with spaces
@@ -106,9 +106,9 @@ def read_boot_32(sector: bytes) -> Boot32:
     return Boot32(*BOOT_32.unpack_from(sector, BOOT_32_AT))
 
 
-def read_record(raw: bytes) -> Record:
+def read_record(raw: bytes) -> DirectoryEntry:
     """Return a folder's record, 32 bytes."""
-    return Record(*RECORD.unpack(raw))
+    return DirectoryEntry(*RECORD.unpack(raw))
 
 
 def name_checksum(short: bytes) -> int:

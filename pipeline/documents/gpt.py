@@ -41,7 +41,7 @@ class Header(NamedTuple):
     table_checksum: int
 
 
-class Entry(NamedTuple):
+class PartitionEntry(NamedTuple):
     """An entry of the table; the partition includes the sector `last`."""
 
     kind: bytes
@@ -78,11 +78,11 @@ def header_bytes(header: Header) -> bytes:
     return HEADER.pack(*header._replace(checksum=checksum)).ljust(SECTOR, b"\0")
 
 
-def read_entry(raw: bytes) -> Entry:
+def read_entry(raw: bytes) -> PartitionEntry:
     """Return an entry from its first 128 bytes."""
-    return Entry(*ENTRY.unpack_from(raw))
+    return PartitionEntry(*ENTRY.unpack_from(raw))
 
 
-def read_table(raw: bytes) -> Iterator[Entry]:
+def read_table(raw: bytes) -> Iterator[PartitionEntry]:
     """Give the entries of a table whose entries have 128 bytes, unused ones too."""
-    return (Entry(*fields) for fields in ENTRY.iter_unpack(raw))
+    return (PartitionEntry(*fields) for fields in ENTRY.iter_unpack(raw))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.documents.fields import Fields
-from pipeline.documents.job import KITS_LIMIT, Kit, Local
+from pipeline.documents.job import KITS_LIMIT, KitRequest, Local
 from pipeline.documents.lock import NAME, PACKAGE, SIZE_LIMIT, VERSION, Package
 
 FORMAT = "twinbuild-inputs/1"
@@ -28,7 +28,7 @@ class Inputs:
     snapshot: str | None
     packages: tuple[Package, ...]
     index_sha256: str
-    kits: tuple[Kit, ...]
+    kits: tuple[KitRequest, ...]
     local: Local | None
 
     @classmethod
@@ -42,7 +42,7 @@ class Inputs:
             snapshot=fields.optional_text("snapshot"),
             packages=tuple(map(_package, fields.objects("packages"))),
             index_sha256=fields.sha256("index_sha256"),
-            kits=tuple(map(Kit.of, fields.objects("kits", KITS_LIMIT))),
+            kits=tuple(map(KitRequest.of, fields.objects("kits", KITS_LIMIT))),
             local=None if fields.is_null("local") else Local.of(fields.object("local")),
         )
         fields.end()

@@ -45,7 +45,7 @@ class ExpectedDifference:
 
 
 @dataclass(frozen=True)
-class Kit:
+class KitRequest:
     """A kit to be made: the earlier release that it starts from, and what that takes.
 
     It is that release's final ledger and the list of its system partition's files, or its USB image
@@ -58,7 +58,7 @@ class Kit:
     image_sha256: str | None
 
     @classmethod
-    def of(cls, fields: Fields) -> Kit:
+    def of(cls, fields: Fields) -> KitRequest:
         """Read an entry of `kits`; raise Malformed."""
         digests = ("ledger_sha256", "partition_sha256", "image_sha256")
         kit = cls(fields.text("from", RELEASE), *map(fields.optional_sha256, digests))
@@ -219,7 +219,7 @@ class Job:
     lock_sha256: str
     source_sha256: str
     index_sha256: str
-    kits: tuple[Kit, ...]
+    kits: tuple[KitRequest, ...]
     local: Local | None
     upgrade: bool
     guest_sha256: str
@@ -244,7 +244,7 @@ class Job:
             lock_sha256=fields.sha256("lock_sha256"),
             source_sha256=fields.sha256("source_sha256"),
             index_sha256=fields.sha256("index_sha256"),
-            kits=tuple(map(Kit.of, fields.objects("kits", KITS_LIMIT))),
+            kits=tuple(map(KitRequest.of, fields.objects("kits", KITS_LIMIT))),
             local=None if fields.is_null("local") else Local.of(fields.object("local")),
             upgrade=fields.flag("upgrade"),
             guest_sha256=fields.sha256("guest_sha256"),

@@ -70,7 +70,7 @@ class Package:
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
 
 
-class Place(NamedTuple):
+class PackageLocation(NamedTuple):
     """Where a package is: the archive, the suite whose index names it, the file below its root."""
 
     archive: str
@@ -88,7 +88,7 @@ class LockedPackage:
     """A package and where it was found."""
 
     package: Package
-    place: Place
+    place: PackageLocation
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _suite(suite: Suite) -> str:
     )
 
 
-def _package(package: Package, place: Place) -> str:
+def _package(package: Package, place: PackageLocation) -> str:
     return (
         f"Package: {package.name}\nVersion: {package.version}\n"
         f"Architecture: {package.architecture}\n"
@@ -264,7 +264,7 @@ def _parse_package(paragraph: _Paragraph) -> LockedPackage:
         paragraph.matching("SHA256", SHA256),
         tuple(paragraph.matching("Used-By", USED_BY).split()),
     )
-    place = Place(
+    place = PackageLocation(
         paragraph.matching("Archive", NAME),
         paragraph.matching("Suite", SUITE),
         paragraph.matching("Filename", POOL_PATH),

@@ -14,7 +14,7 @@ ACTIVE = 0x80
 PROTECTIVE = 0xEE  # type of the partition that keeps others off a disk with a GPT
 
 
-class Entry(NamedTuple):
+class PartitionRecord(NamedTuple):
     """A partition of a boot record; the addresses by cylinder, head and sector are old ones."""
 
     flag: int
@@ -25,6 +25,6 @@ class Entry(NamedTuple):
     sectors: int
 
 
-def read_entry(raw: bytes) -> Entry:
+def read_entry(raw: bytes) -> PartitionRecord:
     """Return an entry of the table, 16 bytes."""
-    return Entry(*ENTRY.unpack(raw))
+    return PartitionRecord(*ENTRY.unpack(raw))

@@ -19,7 +19,7 @@ KITS_LIMIT = 1000
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedRelease:
     """A published release, as its own statements describe it; `epoch` is its SOURCE_DATE_EPOCH."""
 
     tag: str
@@ -30,7 +30,7 @@ class Entry:
     kits: tuple[str, ...]  # names of files
 
     @classmethod
-    def of(cls, fields: Fields) -> Entry:
+    def of(cls, fields: Fields) -> ListedRelease:
         """Read an entry of `releases`; raise Malformed."""
         entry = cls(
             tag=fields.text("tag", FILE_NAME),
@@ -48,14 +48,14 @@ class Entry:
 class ReleaseIndex:
     """The published releases, the newest first."""
 
-    releases: tuple[Entry, ...]
+    releases: tuple[ListedRelease, ...]
 
     @classmethod
     def of(cls, document: Any) -> ReleaseIndex:
         """Read `index.json`; raise Malformed, which names the field."""
         fields = Fields(document)
         fields.format(INDEX_FORMAT)
-        index = cls(tuple(map(Entry.of, fields.objects("releases", RELEASES_LIMIT))))
+        index = cls(tuple(map(ListedRelease.of, fields.objects("releases", RELEASES_LIMIT))))
         fields.end()
         return index
 

@@ -95,9 +95,9 @@ def _boot_record(sectors: int) -> bytes:
     code[KERNEL_SECTOR : KERNEL_SECTOR + 8] = (CORE_AT // SECTOR).to_bytes(8, "little")
     code[DRIVE_CHECK : DRIVE_CHECK + 2] = NOPS
     length = min(sectors - 1, 2**32 - 1)
-    protective = mbr.Entry(0, b"\x00\x02\x00", mbr.PROTECTIVE, b"\xff\xff\xff", 1, length)
+    protective = mbr.PartitionRecord(0, b"\x00\x02\x00", mbr.PROTECTIVE, b"\xff\xff\xff", 1, length)
     # Some BIOSes boot no disk without an active partition: this one is none, by its type.
-    active = mbr.Entry(mbr.ACTIVE, bytes(3), 0, bytes(3), 0, 1)
+    active = mbr.PartitionRecord(mbr.ACTIVE, bytes(3), 0, bytes(3), 0, 1)
     record = bytes(code).ljust(mbr.ENTRIES_AT, b"\0")
     record += mbr.ENTRY.pack(*protective) + mbr.ENTRY.pack(*active)
     return record.ljust(mbr.SIGNATURE_AT, b"\0") + mbr.SIGNATURE
@@ -107,7 +107,7 @@ def _gpt(sectors: int, partition: int, identity: str) -> tuple[bytes, bytes]:
     """Return the GPT that follows the boot record, and the backup that ends the disk."""
     first = PARTITION_AT // SECTOR
     entries = [
-        gpt.Entry(
+        gpt.PartitionEntry(
             kind=kind.bytes_le,
             guid=uuid.uuid5(NAMESPACE, f"{identity} {name}").bytes_le,
             first=start,
@@ -123,7 +123,9 @@ def _gpt(sectors: int, partition: int, identity: str) -> tuple[bytes, bytes]:
     return make_gpt(sectors, uuid.uuid5(NAMESPACE, identity), entries)
 
 
-def make_gpt(sectors: int, disk: uuid.UUID, entries: list[gpt.Entry]) -> tuple[bytes, bytes]:
+def make_gpt(
+    sectors: int, disk: uuid.UUID, entries: list[gpt.PartitionEntry]
+) -> tuple[bytes, bytes]:
     """Return what follows the boot record of a disk of so many sectors, and what ends the disk.
 
     These are header and table, and table and header.

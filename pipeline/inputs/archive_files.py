@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, TwinbuildError
 from pipeline.base.store import Store
 from pipeline.base.transfer import Client, Missing
-from pipeline.documents.lock import Index, Lock, LockedPackage, Place, Suite
+from pipeline.documents.lock import Index, Lock, LockedPackage, PackageLocation, Suite
 from pipeline.farm.config import Archive
 from pipeline.inputs.addresses import (
     SNAPSHOT_TIME,
@@ -117,7 +117,7 @@ class Archives:
         """Tell whether a package is available, without fetching it."""
         return self.client.offers(self._package_urls(suite, locked.place), locked.package.size)
 
-    def _package_urls(self, suite: Suite, place: Place) -> tuple[str, ...]:
+    def _package_urls(self, suite: Suite, place: PackageLocation) -> tuple[str, ...]:
         return join(self._all_bases(place.archive, suite.date), place.filename)
 
     def _all_bases(self, name: str, date: datetime) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ def open_archives(entries: Mapping[str, Archive], store: Store) -> Iterator[Arch
         yield Archives(entries, bases, client, store)
 
 
-def suite_of(lock: Lock, place: Place) -> Suite:
+def suite_of(lock: Lock, place: PackageLocation) -> Suite:
     """Return the suite that a package of a lock comes from."""
     return next(s for s in lock.suites if (s.archive, s.suite) == place[:2])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.base.store import Store
-from pipeline.documents.job import Kit
+from pipeline.documents.job import KitRequest
 from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
 from pipeline.documents.version import in_order, is_older, major
 from pipeline.farm.config import Image
@@ -19,7 +19,7 @@ Notify = Callable[[str], None]
 
 def choose(
     location: Location, name: str, image: Image, version: str, notify: Notify
-) -> tuple[Kit, ...]:
+) -> tuple[KitRequest, ...]:
     """Return the releases from which `version` of the image `name` has kits, the oldest first.
 
     Raise UsageError for one that image.yaml lists and that is no earlier release of this image,
@@ -39,7 +39,7 @@ def choose(
     return tuple(kits)
 
 
-def keep(location: Location, kits: Iterable[Kit], store: Store) -> None:
+def keep(location: Location, kits: Iterable[KitRequest], store: Store) -> None:
     """Bring the files of the earlier releases into the store.
 
     Raise InputsUnverified or SignatureInvalid for a release that has changed since it was chosen.
@@ -87,10 +87,10 @@ def _wanted(location: Location, name: str, image: Image, version: str) -> Iterat
         yield release
 
 
-def _kit(release: Published) -> Kit:
+def _kit(release: Published) -> KitRequest:
     names, files = release.names, release.files
     by_ledger = names.ledger in files and names.partition in files
-    return Kit(
+    return KitRequest(
         start=release.version,
         ledger_sha256=files[names.ledger] if by_ledger else None,
         partition_sha256=files[names.partition] if by_ledger else None,

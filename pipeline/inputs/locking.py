@@ -8,7 +8,15 @@ from pathlib import Path, PurePosixPath
 from pipeline.base.errors import InfrastructureFailed, InputsUnverified, UsageError, command_line
 from pipeline.base.files import write_bytes
 from pipeline.base.store import Store
-from pipeline.documents.lock import Lock, LockedPackage, Package, Place, Suite, dump, lock_path
+from pipeline.documents.lock import (
+    Lock,
+    LockedPackage,
+    Package,
+    PackageLocation,
+    Suite,
+    dump,
+    lock_path,
+)
 from pipeline.farm.config import Farm
 from pipeline.inputs.archive_files import Archives, open_archives, suite_of
 from pipeline.inputs.history import refuse_changed
@@ -193,7 +201,7 @@ def _read_suites(
 
 
 def _merge(
-    places: dict[str, tuple[Place, ...]], found: dict[Place, Package]
+    places: dict[str, tuple[PackageLocation, ...]], found: dict[PackageLocation, Package]
 ) -> tuple[LockedPackage, ...]:
     """Return each package once, with all who use it."""
     merged: dict[tuple[str, str, str], LockedPackage] = {}

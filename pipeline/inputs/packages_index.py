@@ -19,7 +19,7 @@ from pipeline.documents.lock import (
     Index,
     Lock,
     Package,
-    Place,
+    PackageLocation,
     Suite,
     matching,
 )
@@ -87,21 +87,21 @@ def catalogue(store: Store, suites: Collection[Suite]) -> Catalogue:
 
 
 def find_packages(
-    store: Store, suites: Collection[Suite], wanted: Collection[Place]
-) -> dict[Place, Package]:
+    store: Store, suites: Collection[Suite], wanted: Collection[PackageLocation]
+) -> dict[PackageLocation, Package]:
     """Return the packages at these places, used by nobody yet.
 
     Raise InputsUnverified if a place is missing, stands there twice with different packages, or
     its paragraph is not as it should be.
     """
-    found: dict[Place, Package] = {}
+    found: dict[PackageLocation, Package] = {}
     for suite, index in _packages_of(suites):
         for paragraph in paragraphs(store, index):
             match = FILENAME.search(paragraph)
             if not match:
                 continue
             filename = match[1].strip().decode(errors="replace")
-            place = Place(suite.archive, suite.suite, filename)
+            place = PackageLocation(suite.archive, suite.suite, filename)
             if place in wanted:
                 named, package = _package(paragraph, suite)
                 if named != filename or found.setdefault(place, package) != package:

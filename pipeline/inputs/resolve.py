@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 from pipeline.base import command
 from pipeline.base.errors import InfrastructureFailed, UsageError
 from pipeline.base.store import Store
-from pipeline.documents.lock import Place, Suite
+from pipeline.documents.lock import PackageLocation, Suite
 from pipeline.inputs.debian_source import names_in
 from pipeline.inputs.local_packages import LocalPackages
 from pipeline.inputs.packages_index import Catalogue
@@ -66,7 +66,7 @@ Debug::NoLocking "true";
 class ChosenPackages:
     """What apt decided on: where packages are, and the names of local ones."""
 
-    places: tuple[Place, ...]
+    places: tuple[PackageLocation, ...]
     local: frozenset[str] = frozenset()
 
 
@@ -147,14 +147,14 @@ class Resolver:
             accept=(0, 100),
         )
 
-    def _place(self, line: str) -> Place:
+    def _place(self, line: str) -> PackageLocation:
         match = URI_LINE.fullmatch(line.strip())
         sites = f"{self.root}/sites/"
         path = unquote(match[1]) if match else ""
         if not path.startswith(sites):
             raise InfrastructureFailed(f"apt answered {line!r}, which is not understood")
         archive, suite, filename = path.removeprefix(sites).split("/", 2)
-        return Place(archive, suite, filename)
+        return PackageLocation(archive, suite, filename)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pipeline.base.files import read_json, sha256_bytes, write_json
 from pipeline.base.store import Store
 from pipeline.documents.digest import sha256_file
 from pipeline.documents.inputs import Inputs
-from pipeline.documents.job import Kit, Local, LocalPackage, LocalSource
+from pipeline.documents.job import KitRequest, Local, LocalPackage, LocalSource
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.lock import Lock, LockedPackage, Package, in_lock_order, lock_path
 from pipeline.documents.malformed import Malformed
@@ -70,7 +70,7 @@ def run_inputs(
         reads["the release key"] = _trust(locate())
     why = run.why_again(STAGE, reads)
     settled = None if why else _settled(run)
-    kits: Sequence[Kit] | None = settled.kits if settled else None
+    kits: Sequence[KitRequest] | None = settled.kits if settled else None
     why = why or _lost(settled, store)
     if why is None:
         notify("the inputs are complete and unchanged")
@@ -127,7 +127,7 @@ def _locked(
 
 def _choose(
     run: Run, image: Image, locate: Callable[[], Location], notify: Notify
-) -> Sequence[Kit]:
+) -> Sequence[KitRequest]:
     """Return what kits are made from: those of a tag, if its image.yaml asks for any."""
     request = run.request()
     if request.tag is None or image.upgrades.from_ == "none":

@@ -12,7 +12,7 @@ from pipeline.base.files import sha256_bytes, write_bytes
 from pipeline.base.openpgp import Gpg
 from pipeline.documents.manifest import Manifest
 from pipeline.farm.run import Run
-from pipeline.release.checks import Checked
+from pipeline.release.checks import CheckedRun
 from pipeline.release.statements import is_plain_file
 
 MANIFEST = "SHA256SUMS"
@@ -20,7 +20,7 @@ SIGNATURE = "SHA256SUMS.asc"
 STAGING = ".release-"
 
 
-def assemble(run: Run, checked: Checked, gpg: Gpg, fingerprint: str) -> list[Path]:
+def assemble(run: Run, checked: CheckedRun, gpg: Gpg, fingerprint: str) -> list[Path]:
     """Make `release/` anew and return its files; it appears when all of it is there and signed."""
     for left_over in run.folder.glob(f"{STAGING}*"):
         shutil.rmtree(left_over)
@@ -39,7 +39,7 @@ def assemble(run: Run, checked: Checked, gpg: Gpg, fingerprint: str) -> list[Pat
     return [run.release / name for name in (*digests, MANIFEST, SIGNATURE)]
 
 
-def _collect(run: Run, checked: Checked, staging: Path) -> dict[str, str]:
+def _collect(run: Run, checked: CheckedRun, staging: Path) -> dict[str, str]:
     """Fill the staging folder; return the digests by relative path.
 
     They are what was checked: files that were changed since do not verify before publication.

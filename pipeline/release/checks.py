@@ -33,7 +33,7 @@ RESERVED_TAGS = ("index.json", "index.html", "upgrades", "upgrade.pyz", "verify.
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedRun:
     """A run that may be released: all that its statements and its verdict agree on.
 
     `artifacts` are SHA-256 digests by name; `documents` are the lock, the verdict and the
@@ -57,7 +57,7 @@ class Checked:
         return local
 
 
-def check(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
+def check(run: Run, farm: Farm, verified: VerifiedTag) -> CheckedRun:
     """Return what is to be released.
 
     `verified` is the run's tag, verified now and by the policy that `farm` brings its keys of.
@@ -88,7 +88,7 @@ def check(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
     for name, stated in statements.items():
         check_files(run, name, stated, {a.name: a.size for a in verdict.artifacts})
     describe(tag, next(iter(statements.values())).job, artifacts)
-    return Checked(tag, statements, artifacts, _documents(exported, verdict, signed))
+    return CheckedRun(tag, statements, artifacts, _documents(exported, verdict, signed))
 
 
 def _check_source(source: Source, request: Request, run: Run) -> str:

@@ -17,7 +17,7 @@ from pipeline.base.files import read_json, write_bytes
 from pipeline.documents.digest import sha256_file
 from pipeline.documents.dsse import PAYLOAD_LIMIT
 from pipeline.documents.json_form import json_bytes
-from pipeline.documents.release_index import Entry, ReleaseIndex
+from pipeline.documents.release_index import ListedRelease, ReleaseIndex
 from pipeline.documents.statement import FILE_NAME
 from pipeline.release.assemble import MANIFEST
 from pipeline.release.statements import check_statement
@@ -26,7 +26,7 @@ KIT = ".iuk"
 SIZE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
-def read_entries(public: Path) -> list[Entry]:
+def read_entries(public: Path) -> list[ListedRelease]:
     """Return the releases in a public tree, the newest first.
 
     Raise InfrastructureFailed for a folder that looks like a release and is damaged.
@@ -35,7 +35,7 @@ def read_entries(public: Path) -> list[Entry]:
     return sorted(found, key=lambda release: (release.epoch, release.tag), reverse=True)
 
 
-def write_index(public: Path) -> list[Entry]:
+def write_index(public: Path) -> list[ListedRelease]:
     """Write both forms of the index; return the releases, the newest first."""
     found = read_entries(public)
     write_changed(public / "index.json", json_bytes(ReleaseIndex(tuple(found)).document()))
@@ -49,7 +49,7 @@ def write_changed(path: Path, content: bytes) -> None:
         write_bytes(path, content)
 
 
-def _read(folder: Path) -> Entry | None:
+def _read(folder: Path) -> ListedRelease | None:
     """Return the release in a folder, or None if the folder is not one."""
     manifest = folder / MANIFEST
     if not FILE_NAME.fullmatch(folder.name) or folder.is_symlink() or not manifest.is_file():
@@ -65,7 +65,9 @@ def _read(folder: Path) -> Entry | None:
             f"{folder} is damaged: {error}", remedy="restore it, or move it out of the public tree"
         ) from error
     kits = tuple(sorted(name for name in stated.artifacts if name.endswith(KIT)))
-    return Entry(folder.name, stated.image, stated.commit, epoch, sha256_file(manifest), kits)
+    return ListedRelease(
+        folder.name, stated.image, stated.commit, epoch, sha256_file(manifest), kits
+    )
 
 
 PAGE = """<!DOCTYPE html>
@@ -123,12 +125,12 @@ KITS = """<p>Upgrade kits, for systems installed from an earlier release:</p>
 """
 
 
-def _page(public: Path, releases: Iterable[Entry]) -> str:
+def _page(public: Path, releases: Iterable[ListedRelease]) -> str:
     articles = [_article(public / release.tag, release) for release in releases]
     return PAGE.format(releases="\n".join(articles) or "<p>There is none yet.</p>")
 
 
-def _article(folder: Path, release: Entry) -> str:
+def _article(folder: Path, release: ListedRelease) -> str:
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     own = [name for name in names if name.startswith(f"{release.image}-")]
     kits = [_file(folder, name) for name in own if name in release.kits]

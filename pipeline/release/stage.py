@@ -24,7 +24,7 @@ from pipeline.farm.tag import VerifiedTag
 from pipeline.published.immutable import refuse_changed
 from pipeline.published.published import Location
 from pipeline.release.assemble import MANIFEST, assemble
-from pipeline.release.checks import Checked, check
+from pipeline.release.checks import CheckedRun, check
 from pipeline.release.publish import ReleaseTrust, publish
 from pipeline.release.upgrades import Signer, write_descriptions
 
@@ -123,7 +123,7 @@ def _describe(
 
 
 def _assemble(
-    run: Run, checked: Checked, gpg: Gpg, trust: ReleaseTrust, notify: Callable[[str], None]
+    run: Run, checked: CheckedRun, gpg: Gpg, trust: ReleaseTrust, notify: Callable[[str], None]
 ) -> None:
     reads = _reads(run, checked, trust)
     why = run.why_again(STAGE, reads)
@@ -135,7 +135,7 @@ def _assemble(
     run.complete(STAGE, reads, files)
 
 
-def _reads(run: Run, checked: Checked, trust: ReleaseTrust) -> dict[str, str]:
+def _reads(run: Run, checked: CheckedRun, trust: ReleaseTrust) -> dict[str, str]:
     """Return the digests of all that `release/` depends on; the statements name the artifacts."""
     reads = {
         "source.json": sha256_file(run.source_json),

@@ -24,7 +24,7 @@ from pipeline.verify.report import (
     SIGNATURE,
     USAGE,
     Refused,
-    Report,
+    VerificationReport,
     printable,
 )
 from pipeline.verify.statements import (
@@ -34,7 +34,7 @@ from pipeline.verify.statements import (
     parse_manifest,
     read_statements,
 )
-from pipeline.verify.transfer import TIMEOUT_LIMIT_S, Release, normal_url
+from pipeline.verify.transfer import TIMEOUT_LIMIT_S, RemoteRelease, normal_url
 
 UNREAD = 141  # as a program that SIGPIPE ends
 MANIFEST_LIMIT = 16 * 1024 * 1024
@@ -43,11 +43,11 @@ KEYRING_LIMIT = 64 * 1024 * 1024
 ENVIRONMENT_KEY = re.compile(r"([a-z][a-z0-9-]{0,39})=([0-9a-f]{64})")
 
 
-def verify(options: argparse.Namespace, report: Report) -> None:
+def verify(options: argparse.Namespace, report: VerificationReport) -> None:
     """Do what was asked for and fill the report; raise Refused where it cannot go on."""
     keyring = _keyring(options.keyring)
     keys = _environment_keys(options.environment_key)
-    release = Release(options.url, options.tag, options.timeout)
+    release = RemoteRelease(options.url, options.tag, options.timeout)
     content = release.read("SHA256SUMS", MANIFEST_LIMIT)
     signature = release.read("SHA256SUMS.asc", SIGNATURE_LIMIT, absent=SIGNATURE)
     report.signer = check_signature(content, signature, keyring, options.fingerprint)
@@ -137,7 +137,10 @@ def _keyring(path: Path | None) -> bytes:
 
 
 def _check_files(
-    options: argparse.Namespace, release: Release, manifest: Mapping[str, str], report: Report
+    options: argparse.Namespace,
+    release: RemoteRelease,
+    manifest: Mapping[str, str],
+    report: VerificationReport,
 ) -> dict[str, str]:
     """Check and download every file asked for; take up what fails and go on with the next.
 
@@ -261,7 +264,7 @@ def _print(text: str, stream: Any) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Verify as the command line says, print the report, return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    report = Report(None)
+    report = VerificationReport(None)
     try:
         options = parse(arguments)
         report.tag = options.tag

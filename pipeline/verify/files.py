@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.verify.report import DIFFERS, INFRASTRUCTURE, USAGE, Refused
-from pipeline.verify.transfer import FAILURES, Release, Trouble, content_length, reason_of
+from pipeline.verify.transfer import FAILURES, RemoteRelease, Trouble, content_length, reason_of
 
 DOWNLOAD_LIMIT = 16 * 1024**3
 PIECE = 1024 * 1024
@@ -49,7 +49,7 @@ def check_file(path: Path, manifest: Mapping[str, str]) -> str:
     raise Refused(DIFFERS, f"{path} differs: it has {found}, not {manifest[names[0]]}")
 
 
-def download(release: Release, name: str, digest: str, folder: Path) -> None:
+def download(release: RemoteRelease, name: str, digest: str, folder: Path) -> None:
     """Download a file into `folder`; it gets its name once its content is what was signed.
 
     What an interrupted download has left in `<name>.part` is not downloaded again.
@@ -75,7 +75,7 @@ def download(release: Release, name: str, digest: str, folder: Path) -> None:
         raise Refused(INFRASTRUCTURE, f"cannot write {path}: {error.strerror}") from error
 
 
-def _download(release: Release, name: str, part: Path) -> None:
+def _download(release: RemoteRelease, name: str, part: Path) -> None:
     """Fill `part` from where it ends, and go on after interruptions as long as that helps."""
     problem = ""
     for _ in range(TRIES):
@@ -95,7 +95,7 @@ def _download(release: Release, name: str, part: Path) -> None:
     raise Refused(INFRASTRUCTURE, f"{release.address(name)}: {problem}; try again to resume")
 
 
-def _more(release: Release, name: str, part: Path, offset: int) -> bool:
+def _more(release: RemoteRelease, name: str, part: Path, offset: int) -> bool:
     """Add to `part` what a request from `offset` on gives; tell whether that was all."""
     with release.open(name, offset) as response:
         resumed = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")

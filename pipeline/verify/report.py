@@ -24,7 +24,7 @@ class Refused(Exception):
 
 
 @dataclass
-class Report:
+class VerificationReport:
     """The result, as `--json` prints it; `proven` is for people only."""
 
     tag: str | None

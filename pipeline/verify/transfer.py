@@ -40,7 +40,7 @@ FAILURES = (OSError, http.client.HTTPException, ValueError, Trouble)  # of a req
 
 
 @dataclass(frozen=True)
-class Release:
+class RemoteRelease:
     """Where a release lies: URL and tag, and how long (in seconds) to wait for a sign of life."""
 
     url: str

@@ -28,7 +28,7 @@ OPAQUE_XATTR, OPAQUE_VALUE = "trusted.overlay.opaque", b"y"
 
 
 @dataclass(frozen=True)
-class Shown:
+class VisiblePath:
     """A path that overlayfs shows: its ledger line in its own layer, and its inode's first path."""
 
     path: bytes
@@ -39,7 +39,7 @@ class Shown:
 
 def overlay(
     lower: Iterable[Line], upper: Iterable[Line], opaque: Container[bytes]
-) -> Iterator[Shown]:
+) -> Iterator[VisiblePath]:
     """Give what is shown of two trees, by path; `opaque` are the upper's opaque directories."""
     hidden: set[bytes] = set()  # directories of the lower tree whose content is not shown
     gone: set[bytes] = set()  # other paths of the lower tree that are not shown
@@ -53,12 +53,12 @@ def overlay(
                 hidden.add(path)
         if up:
             if not is_whiteout(up):
-                yield Shown(path, up, link_of(up) or path, upper=True)
+                yield VisiblePath(path, up, link_of(up) or path, upper=True)
         elif not covered:
             first = link_of(low) or path
             if first in gone:
                 first = first_of.setdefault(first, path)
-            yield Shown(path, low, first, upper=False)
+            yield VisiblePath(path, low, first, upper=False)
 
 
 def is_whiteout(line: bytes) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline.documents.job import Kit
+from pipeline.documents.job import KitRequest
 from pipeline.documents.kit_plan import Earlier, KitPlan, Later
 from pipeline.guest.job import GuestJob
 from pipeline.guest.kits.earlier import earlier_from_image
@@ -64,7 +64,7 @@ def _later(job: GuestJob) -> Later:
     )
 
 
-def _earlier(job: GuestJob, kit: Kit, report: Report, env: Mapping[str, str]) -> Earlier:
+def _earlier(job: GuestJob, kit: KitRequest, report: Report, env: Mapping[str, str]) -> Earlier:
     folder = job.work / kit.folder
     if kit.image_sha256:
         report.log(f"kit from {kit.start}: it has no ledger, so its image is unpacked: slower")

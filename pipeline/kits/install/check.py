@@ -67,7 +67,7 @@ def check_upgrade(url: str, start: str, image: str, trust: Trust, now: datetime)
 def _ask(address: str, start: str, before: Description | None) -> bytes:
     try:
         return http.get(address, limit=UPGRADE_FILE_LIMIT)
-    except http.Missing as error:
+    except http.NotFound as error:
         why = f"{address} does not exist"
         remedy = f"see that {start} was released there; every release has a description"
         detail = error.detail

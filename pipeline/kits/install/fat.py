@@ -30,7 +30,7 @@ from pipeline.kits.install import fat_folder
 from pipeline.kits.install import fat_records as records
 from pipeline.kits.install.fat_folder import RECORD
 from pipeline.kits.install.fat_layout import SECTOR, Damaged, Layout, is_fat32, read_layout
-from pipeline.kits.install.fat_table import PIECE, Blocks, Run, Table
+from pipeline.kits.install.fat_table import PIECE, AllocationTable, Device, Run
 
 ENTRIES_LIMIT = 100_000
 DEPTH_LIMIT = 140  # as deep as a path of 255 characters can be, below a folder or two
@@ -60,10 +60,10 @@ class Staged:
 class FileSystem:
     """The files of a FAT32 file system, by path; see `open_files`."""
 
-    def __init__(self, blocks: Blocks, layout: Layout) -> None:
+    def __init__(self, blocks: Device, layout: Layout) -> None:
         self._blocks = blocks
         self._layout = layout
-        self._table = Table(blocks, layout)
+        self._table = AllocationTable(blocks, layout)
         self._files: dict[str, File] = {}  # by path in small letters, long and short names alike
         self._shorts: dict[str, set[bytes]] = {}  # the short names in each folder
         self._replaced: list[Run] = []
@@ -164,7 +164,7 @@ class FileSystem:
                 yield offset + at, content[at : at + RECORD]
 
     def _file(
-        self, parent: str, short: fat.Record, long: list[bytes], slots: tuple[int, ...]
+        self, parent: str, short: fat.DirectoryEntry, long: list[bytes], slots: tuple[int, ...]
     ) -> File:
         name = records.parse_long(long, short.name) if long else None
         slots = slots if name else slots[-1:]
@@ -180,7 +180,7 @@ class FileSystem:
         self._enter(file, parent, short)
         return file
 
-    def _enter(self, file: File, parent: str, short: fat.Record) -> None:
+    def _enter(self, file: File, parent: str, short: fat.DirectoryEntry) -> None:
         names = {file.path.lower(), _joined(parent, short.shown).lower()}
         if names & self._files.keys() or len(self._files) > ENTRIES_LIMIT:
             raise Damaged(f"two files are {file.path}, or there are over {ENTRIES_LIMIT}")
@@ -330,7 +330,7 @@ class FileSystem:
             self._blocks.write(self._layout.info, bytes(sector))
 
 
-def open_files(blocks: Blocks, start: int, length: int) -> FileSystem | None:
+def open_files(blocks: Device, start: int, length: int) -> FileSystem | None:
     """Return the FAT32 file system in `length` bytes from `start`; None if there is no such one.
 
     Raise Damaged if it contradicts itself. Nothing is written before `begin`.

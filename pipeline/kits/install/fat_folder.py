@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pipeline.documents import fat
 from pipeline.kits.install import fat_records as records
 from pipeline.kits.install.fat_layout import SECTOR
-from pipeline.kits.install.fat_table import Blocks
+from pipeline.kits.install.fat_table import Device
 
 RECORD = fat.RECORD.size
 SLOTS = SECTOR // RECORD
 
 
 def place(
-    blocks: Blocks, sectors: list[int], made: bytes, grow: Callable[[bytes], int]
+    blocks: Device, sectors: list[int], made: bytes, grow: Callable[[bytes], int]
 ) -> tuple[int, ...]:
     """Write a file's records into one of a folder's sectors; return where each of them is.
 
@@ -36,7 +36,7 @@ def place(
     return _slots(grow(made), made)
 
 
-def redirect(blocks: Blocks, slot: int, cluster: int, size: int, epoch: int) -> None:
+def redirect(blocks: Device, slot: int, cluster: int, size: int, epoch: int) -> None:
     """Let the short record at `slot` name other content."""
     at = slot % SECTOR
     sector = bytearray(blocks.read(slot - at, SECTOR))
@@ -46,7 +46,7 @@ def redirect(blocks: Blocks, slot: int, cluster: int, size: int, epoch: int) -> 
     blocks.write(slot - at, bytes(sector))
 
 
-def erase(blocks: Blocks, slots: tuple[int, ...]) -> None:
+def erase(blocks: Device, slots: tuple[int, ...]) -> None:
     """Remove a file's records, the short one first: without it the others are ignored."""
     for sector in dict.fromkeys(slot // SECTOR for slot in reversed(slots)):
         content = bytearray(blocks.read(sector * SECTOR, SECTOR))
@@ -69,13 +69,13 @@ def _gap(sector: bytes, length: int) -> tuple[int | None, bool]:
     return None, False
 
 
-def _ends_well(blocks: Blocks, end: int, follows: list[int]) -> bool:
+def _ends_well(blocks: Device, end: int, follows: list[int]) -> bool:
     """Return whether nothing behind records that end at `end` would be read as a record."""
     return end < SECTOR or not follows or not blocks.read(follows[0], SECTOR)[0]
 
 
 def _place_after(
-    blocks: Blocks,
+    blocks: Device,
     ending: int,
     follows: list[int],
     made: bytes,

@@ -52,7 +52,7 @@ def make_records(
 def make_short(short: bytes, attributes: int, cluster: int, size: int, epoch: int) -> bytes:
     """Return a short record; its times are `epoch`, in UTC."""
     day, time = _stamp(epoch)
-    record = fat.Record(
+    record = fat.DirectoryEntry(
         name=short,
         attributes=attributes,
         case=0,

@@ -20,7 +20,7 @@ PIECE = 1024 * 1024
 Run = tuple[int, int]  # the first cluster, and how many follow each other
 
 
-class Blocks(Protocol):
+class Device(Protocol):
     """A medium, in bytes from its beginning."""
 
     def read(self, offset: int, length: int) -> bytes:
@@ -36,10 +36,10 @@ class Blocks(Protocol):
         """Return `length` bytes from the medium itself as far as that is possible."""
 
 
-class Table:
+class AllocationTable:
     """Both copies of the table as one; `used` marks the clusters that have an owner."""
 
-    def __init__(self, blocks: Blocks, layout: Layout) -> None:
+    def __init__(self, blocks: Device, layout: Layout) -> None:
         self._blocks = blocks
         self._layout = layout
         self._entries = array("I", self._load(layout.fats[0]))

@@ -51,7 +51,7 @@ Done = TypeVar("Done")
 _NETWORK = (OSError, http.client.HTTPException)
 
 
-class Missing(InfrastructureFailed):
+class NotFound(InfrastructureFailed):
     """The server answered, and does not have the file."""
 
 
@@ -62,7 +62,7 @@ class _Refused(Exception):
 def get(url: str, *, limit: int) -> bytes:
     """Return a small document of at most `limit` bytes.
 
-    Raise Missing if the server answers that it has none, InputsUnverified if it is larger, else
+    Raise NotFound if the server answers that it has none, InputsUnverified if it is larger, else
     InfrastructureFailed.
     """
     address = _parse(url)
@@ -102,7 +102,7 @@ def _patiently(address: WebAddress, attempt: Callable[[], Done]) -> Done:
             what = plain(f"{name} has wrong bytes at {place}")
             raise InputsUnverified(what, detail=plain(str(error))) from error
         except _Refused as error:
-            raise Missing(plain(f"{place} has no {name}"), detail=plain(str(error))) from error
+            raise NotFound(plain(f"{place} has no {name}"), detail=plain(str(error))) from error
         except (Misled, NotPublic) as error:
             what = plain(f"{name} could not be fetched from {place}: {error}")
             raise InfrastructureFailed(what, remedy="tell who runs the server") from error

@@ -11,14 +11,14 @@ from pipeline.documents import gpt
 from pipeline.documents.gpt import SECTOR
 from pipeline.kits.install.failure import UsageError
 from pipeline.kits.install.fat_layout import is_fat32
-from pipeline.kits.install.fat_table import Blocks
+from pipeline.kits.install.fat_table import Device
 
 ENTRIES_LIMIT = 1024
 
 Span = tuple[int, int]  # start and length in bytes
 
 
-def fat_partitions(blocks: Blocks, size: int) -> Iterator[Span]:
+def fat_partitions(blocks: Device, size: int) -> Iterator[Span]:
     """Give the FAT32 partitions of a medium, or all of it if it is such a partition itself.
 
     Raise UsageError if it has no sound GPT.
@@ -31,7 +31,7 @@ def fat_partitions(blocks: Blocks, size: int) -> Iterator[Span]:
             yield start, length
 
 
-def _partitions(blocks: Blocks, size: int) -> Iterator[Span]:
+def _partitions(blocks: Device, size: int) -> Iterator[Span]:
     sector = blocks.read(SECTOR, SECTOR) if size >= 2 * SECTOR else bytes(SECTOR)
     header = gpt.read_header(sector)
     if (

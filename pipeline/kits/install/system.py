@@ -17,7 +17,7 @@ from pipeline.documents.system_partition import SWITCH, switch
 from pipeline.kits.install.failure import InfrastructureFailed, UsageError
 from pipeline.kits.install.fat import FileSystem, open_files
 from pipeline.kits.install.fat_layout import SECTOR, Damaged
-from pipeline.kits.install.fat_table import Blocks
+from pipeline.kits.install.fat_table import Device
 from pipeline.kits.install.medium import Medium, open_medium
 from pipeline.kits.install.partition import fat_partitions
 
@@ -135,7 +135,7 @@ def open_system(path: Path) -> Iterator[tuple[System, Medium]]:
         yield find_system(medium, medium.size), medium
 
 
-def find_system(blocks: Blocks, size: int) -> System:
+def find_system(blocks: Device, size: int) -> System:
     """Return the one installed system on a medium."""
     found = []
     for start, length in fat_partitions(blocks, size):

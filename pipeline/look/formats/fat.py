@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from pipeline.documents import fat
-from pipeline.documents.fat import Record
+from pipeline.documents.fat import DirectoryEntry
 from pipeline.look.formats.container import (
     PATH_LIMIT,
     Container,
@@ -188,7 +188,7 @@ class _Volume:
             self.rests[id(folder)] = self.rests.get(id(folder), b"") + rest
         self._root_rest = self.rests.pop(id(top))
 
-    def _cluster(self, record: Record) -> int:
+    def _cluster(self, record: DirectoryEntry) -> int:
         return record.cluster if self._geometry.bits == 32 else record.cluster_low
 
     def _high(self, found: Found) -> bytes:
@@ -196,7 +196,7 @@ class _Volume:
         high = found.record.cluster_high if self._geometry.bits != 32 else 0
         return b"%x" % high if high else b""
 
-    def _entry(self, path: str, record: Record) -> tuple[Entry, list[Span]]:
+    def _entry(self, path: str, record: DirectoryEntry) -> tuple[Entry, list[Span]]:
         """Return an entry, and its extents if it is a folder."""
         attributes = record.attributes
         kind = "dir" if attributes & fat.FOLDER else "label" if attributes & fat.VOLUME else "file"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.documents import fat
-from pipeline.documents.fat import Record
+from pipeline.documents.fat import DirectoryEntry
 from pipeline.look.formats.container import Entry
 from pipeline.look.formats.source import BadFormat, Source
 
@@ -18,7 +18,7 @@ class Found:
     """A file or folder: its name, its record, and what is no fact of it."""
 
     name: str
-    record: Record
+    record: DirectoryEntry
     rest: bytes
 
 
@@ -55,13 +55,13 @@ def read_records(
     rest += b"".join(parts.values()) + raw[whole:]
 
 
-def _follows(record: Record, own: Entry, cluster: int) -> bool:
+def _follows(record: DirectoryEntry, own: Entry, cluster: int) -> bool:
     """Whether a record of a folder itself, or of its parent, says what is known of them."""
     plain = (record.attributes, record.case, record.size) == (fat.FOLDER, 0, 0)
     return record.cluster == cluster and plain and times_of(record) == own.facts.get("time")
 
 
-def _rest(record: Record, parts: dict[int, bytes]) -> bytes:
+def _rest(record: DirectoryEntry, parts: dict[int, bytes]) -> bytes:
     """Return what records say beyond facts, long name and places."""
     odd = [part[0:1] + part[11:14] + part[26:28] for _, part in sorted(parts.items())]
     numbers = sorted(parts)
@@ -87,7 +87,7 @@ def _long(parts: dict[int, bytes]) -> bytes:
     return fat.long_units(parts[number] for number in sorted(parts))
 
 
-def times_of(record: Record) -> tuple[tuple[str, str], ...]:
+def times_of(record: DirectoryEntry) -> tuple[tuple[str, str], ...]:
     """Return the times of a record, as people write them."""
     created = _stamp(record.created_day, record.created_time)
     return (
@@ -97,7 +97,7 @@ def times_of(record: Record) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _name(record: Record, parts: dict[int, bytes]) -> str:
+def _name(record: DirectoryEntry, parts: dict[int, bytes]) -> str:
     """Return a long name, or a short one, whose parts may be in small letters."""
     long = _long(parts).decode("utf-16-le", "replace")
     name = long.partition("\0")[0] or record.shown

@@ -19,7 +19,7 @@ LETTERS = re.compile(rb"[^A-Z0-9_.]")
 RECORD = struct.Struct("<BBIxxxxIxxxx7sBBBHxxB")
 
 
-class Record(NamedTuple):
+class DirectoryRecord(NamedTuple):
     """A directory record: its identifier, extent, and what Rock Ridge adds.
 
     `rest` is what it says beyond name, place, size, time, flags and what Rock Ridge tells.
@@ -52,7 +52,7 @@ class Folder(NamedTuple):
     span: Span
     name: bytes
     parent: str
-    pair: tuple[Record, ...]
+    pair: tuple[DirectoryRecord, ...]
     own: Span
 
 
@@ -93,11 +93,11 @@ class Tree:
         return Entry("", root.pair[0].facts(), None, root.own)
 
     def _members(
-        self, path: str, parent: str, folder: Record
-    ) -> Iterator[tuple[Span, list[Record]]]:
+        self, path: str, parent: str, folder: DirectoryRecord
+    ) -> Iterator[tuple[Span, list[DirectoryRecord]]]:
         """Give what a folder holds: the records of each file, of which large ones have several."""
-        parts: list[Record] = []
-        own: list[Record] = []
+        parts: list[DirectoryRecord] = []
+        own: list[DirectoryRecord] = []
         begin = end = folder.span[0]
         for at, record in self._records(folder.span):
             if len(own) < 2:  # the folder itself, and the one it is in
@@ -116,7 +116,7 @@ class Tree:
         span = folder.span[0], end
         self.folders[path] = Folder(folder.span, folder.name, parent, tuple(own), span)
 
-    def _records(self, span: Span) -> Iterator[tuple[Span, Record]]:
+    def _records(self, span: Span) -> Iterator[tuple[Span, DirectoryRecord]]:
         """Give the records of a folder, and where they lie."""
         if span[1] - span[0] > FOLDER_LIMIT:
             raise BadFormat(f"a folder has over {FOLDER_LIMIT} bytes")
@@ -128,7 +128,7 @@ class Tree:
                 yield place, self._record(sector[at : at + sector[at]], skip=self._skip)
                 at += sector[at]
 
-    def _record(self, raw: bytes, *, skip: int) -> Record:
+    def _record(self, raw: bytes, *, skip: int) -> DirectoryRecord:
         length, _, block, size, time, flags, unit, gap, _, name_length = RECORD.unpack_from(raw)
         if len(raw) < length or RECORD.size + name_length > length:
             raise BadFormat("a directory record is shorter than it says")
@@ -145,9 +145,9 @@ class Tree:
         rest = raw[1:2] + raw[28:32] + b"".join(numbers) + raw[end : end + fill].strip(b"\0")
         start = block * SECTOR
         rest += use[:skip] + extensions.rest + bytes([length]) * (length % 2)  # must be even
-        return Record(name, (start, start + size), time, flags, extensions, rest)
+        return DirectoryRecord(name, (start, start + size), time, flags, extensions, rest)
 
-    def _name(self, record: Record) -> str:
+    def _name(self, record: DirectoryRecord) -> str:
         if self.joliet:
             name = record.name.decode("utf-16-be", "replace").removesuffix(";1")
         else:
@@ -156,7 +156,7 @@ class Tree:
             raise BadFormat(f"a file cannot be named {name[:80]!r}")
         return name
 
-    def _odd_name(self, record: Record) -> bytes:
+    def _odd_name(self, record: DirectoryRecord) -> bytes:
         """Return a file's identifier unless it is its long name, shortened as that must be."""
         long = LETTERS.sub(b"_", record.rock_ridge.name.upper()).rpartition(b".")
         short = record.name.removesuffix(b";1").rpartition(b".")
@@ -164,7 +164,7 @@ class Tree:
         known = all(one.startswith(other) for one, other in names)
         return b"" if self.joliet or not record.rock_ridge.name or known else record.name
 
-    def _entry(self, path: str, at: Span, parts: list[Record]) -> Entry:
+    def _entry(self, path: str, at: Span, parts: list[DirectoryRecord]) -> Entry:
         facts = parts[0].facts()
         spans = [part.span for part in parts]
         empty = facts["type"] == "dir" or "target" in facts or all(a == b for a, b in spans)

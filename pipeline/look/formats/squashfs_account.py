@@ -12,7 +12,7 @@ from pipeline.look.formats.container import Region
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import Source, pieces
 from pipeline.look.formats.squashfs_file import NO_INDEX, PLAIN_BLOCK, SIZE_BITS, Blocks, SquashFile
-from pipeline.look.formats.squashfs_inode import Checked, Inode, Name
+from pipeline.look.formats.squashfs_inode import CheckedInode, Inode, Name
 from pipeline.look.formats.squashfs_tables import METADATA, NONE, SUPERBLOCK, Tables
 
 PADDED = 4096  # to a multiple of which mksquashfs fills up
@@ -45,8 +45,8 @@ class Walk:
     def take_down(
         self, start: int, inode: Inode, listed: int, parent: int, names: Sequence[Name]
     ) -> None:
-        """Take down an inode at `start` of the table; for the others see `Checked`."""
-        checked = Checked(self.tables, inode, listed, parent, names)
+        """Take down an inode at `start` of the table; for the others see `CheckedInode`."""
+        checked = CheckedInode(self.tables, inode, listed, parent, names)
         self._inodes.add(start, checked.end)
         self._numbers.append(inode.number)
         self.number, self._rest, self.holes = inode.number, checked.rest, checked.holes

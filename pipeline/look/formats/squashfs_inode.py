@@ -116,7 +116,7 @@ def _read_other(
     return (*body, xattr), at + 4, xattr
 
 
-class Checked:
+class CheckedInode:
     """An inode that is compared with what else is known of it; `rest` is what does not follow.
 
     `listed` is the number and type that its folder lists, or UNLISTED, `parent` the number of that

@@ -14,7 +14,7 @@ from pipeline.documents.lock import (
     Lock,
     LockedPackage,
     Package,
-    Place,
+    PackageLocation,
     Suite,
     dump,
     load,
@@ -31,7 +31,7 @@ PACKAGE = Package(
     sha256="a" * 64,
     used_by=("builder", "image"),
 )
-PLACE = Place("debian", "trixie", "pool/main/a/adduser/adduser_3.152+b1~x_all.deb")
+PLACE = PackageLocation("debian", "trixie", "pool/main/a/adduser/adduser_3.152+b1~x_all.deb")
 LOCK = Lock(
     image="mini",
     architecture="amd64",

@@ -8,15 +8,15 @@ import pytest
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.manifest import NAMES_LIMIT, Manifest
-from pipeline.documents.release_index import Entry, ReleaseIndex
+from pipeline.documents.release_index import ListedRelease, ReleaseIndex
 
 DIGESTS = {"mini-amd64-3.3.iso": "a" * 64, "alpha/console.log": "b" * 64}
 LINE = f"{'a' * 64}  lock\n"
 KIT = "mini-amd64-3.2-to-3.3.iuk"
 INDEX = ReleaseIndex(
     (
-        Entry("3.3", "mini", "c" * 40, 1766400000, "d" * 64, (KIT,)),
-        Entry("3.2", "mini", "e" * 40, 1766300000, "f" * 64, ()),
+        ListedRelease("3.3", "mini", "c" * 40, 1766400000, "d" * 64, (KIT,)),
+        ListedRelease("3.2", "mini", "e" * 40, 1766300000, "f" * 64, ()),
     )
 )
 

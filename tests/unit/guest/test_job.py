@@ -42,8 +42,8 @@ def package(file_name: str, used_by: tuple[str, ...] = ("image",)) -> lock.Locke
     return lock.LockedPackage(found, place(f"pool/main/{file_name.replace('%3a', ':')}"))
 
 
-def place(filename: str) -> lock.Place:
-    return lock.Place("debian", "trixie", filename)
+def place(filename: str) -> lock.PackageLocation:
+    return lock.PackageLocation("debian", "trixie", filename)
 
 
 def make_lock(*packages: lock.LockedPackage) -> lock.Lock:

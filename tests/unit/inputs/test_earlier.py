@@ -16,7 +16,7 @@ import pytest
 from pipeline.base import dsse
 from pipeline.base.errors import InputsUnverified, SignatureInvalid, UsageError
 from pipeline.base.store import Store
-from pipeline.documents.job import Kit
+from pipeline.documents.job import KitRequest
 from pipeline.farm.config import Image, parse_image
 from pipeline.inputs import earlier
 from pipeline.published.published import Location
@@ -155,13 +155,13 @@ def test_what_a_kit_is_made_from(location: Location, releases: Releases) -> None
         )
     }
     assert kits == (
-        Kit(
+        KitRequest(
             start="3.1",
             ledger_sha256=files["mini-amd64-3.1.ledger.jsonl.gz"],
             partition_sha256=files["mini-amd64-3.1.partition"],
             image_sha256=None,
         ),
-        Kit(
+        KitRequest(
             start="3.3",
             ledger_sha256=None,
             partition_sha256=None,

@@ -30,7 +30,7 @@ from pipeline.farm.tag import VerifiedTag
 from pipeline.kits.make.client import upgrade_client
 from pipeline.release import publish as publishing
 from pipeline.release import stage
-from pipeline.release.checks import Checked, check
+from pipeline.release.checks import CheckedRun, check
 from pipeline.release.stage import Release, run_release
 from tests.releases import (
     LOCK,
@@ -465,7 +465,7 @@ def test_a_file_changed_between_the_check_and_publication(
     folder = fake.run.environment("alpha")
     path = next(p for p in (folder / name, folder / "artifacts" / name) if p.exists())
 
-    def changing(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
+    def changing(run: Run, farm: Farm, verified: VerifiedTag) -> CheckedRun:
         checked = check(run, farm, verified)
         path.unlink()
         (path.with_name("trojan") if trick == "link" else path).write_bytes(b"trojan")
@@ -486,7 +486,7 @@ def test_a_document_changed_between_the_check_and_publication(
     path = fake.run.folder / name
     good = path.read_bytes()
 
-    def changing(run: Run, farm: Farm, verified: VerifiedTag) -> Checked:
+    def changing(run: Run, farm: Farm, verified: VerifiedTag) -> CheckedRun:
         checked = check(run, farm, verified)
         path.write_bytes(b"{}")
         return checked

@@ -80,7 +80,7 @@ def test_it_imports_the_standard_library_alone_and_nothing_twice() -> None:
         ("from .report import Refused", "names must stay what they are"),
         ("def f():\n    import json", "imports inside of something"),
         ("PIECE = 1", "command.py and pipeline/verify/files.py both have PIECE"),
-        ("class Report: pass", "both have Report"),
+        ("class VerificationReport: pass", "both have VerificationReport"),
         ("re = 1", "both have re"),
         ("def _text(): pass", "both have _text"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from pipeline.kits.install.check import Upgrade, check_upgrade
 from pipeline.kits.install.failure import InputsUnverified, SignatureInvalid, UsageError
 from pipeline.kits.install.fetch import fetch_kit
-from pipeline.kits.install.http import Missing
+from pipeline.kits.install.http import NotFound
 from tests.archive_server import ArchiveServer, archive_server
 from tests.installed import KitParts
 from tests.unit.kits.conftest import FIRST, NOW, SECOND, THIRD, Signer, Stick
@@ -159,7 +159,7 @@ def test_another_file_in_its_place(server: ArchiveServer, signer: Signer, tmp_pa
 def test_a_kit_that_is_gone(server: ArchiveServer, signer: Signer, tmp_path: Path) -> None:
     found = upgrade(server, signer)
     server.faults[NAME] = "404"
-    with pytest.raises(Missing, match=r"127\.0\.0\.1"):
+    with pytest.raises(NotFound, match=r"127\.0\.0\.1"):
         fetch_kit(server.url, found, tmp_path, lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 
