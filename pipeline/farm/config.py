@@ -215,7 +215,7 @@ class Variation(_Model):
 class Environment(Variation):
     """`images/hosts/<name>/environment.yaml`: the factors, and other values of some under `all`."""
 
-    all: dict[str, Any] = {}
+    all: dict[str, object] = {}
 
     @model_validator(mode="after")
     def _all_is_possible(self) -> Self:

@@ -48,6 +48,11 @@ CARRIED = {
     "kits.install": ("documents",),
     "verify": ("documents",),
 }
+# Rooms that know documents by the dataclasses of `documents/` alone.
+TYPED = (
+    *("flow", "narrow", "compare", "inputs", "machines", "source", "kits.make", "kits.install"),
+    *("farm", "guest"),
+)
 STARTERS = (
     "pipeline.base.command",
     "pipeline.kits.install.programs",
@@ -216,6 +221,18 @@ def json_outside_its_reader(modules: list[Module]) -> list[tuple[str, str]]:
         if module.name not in ("pipeline.documents.json_form", "verify")
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Call) and parsers.fullmatch(ast.unparse(node.func))
+    ]
+
+
+def untyped_documents(modules: list[Module]) -> list[tuple[str, str]]:
+    """Return where a document that passes between rooms is a bare dict of anything."""
+    bare = re.compile(r"(dict|Mapping|MutableMapping)\[str, Any\]")
+    return [
+        (module.name, ast.unparse(node))
+        for module in modules
+        if module.room in TYPED
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Subscript) and bare.fullmatch(ast.unparse(node))
     ]
 
 
@@ -399,6 +416,10 @@ def test_one_module_reads_json() -> None:
     assert json_outside_its_reader(project()) == []
 
 
+def test_documents_have_types() -> None:
+    assert untyped_documents(project()) == []
+
+
 def test_stages_never_import_each_other() -> None:
     assert stages_that_import_each_other(project()) == []
 
@@ -487,6 +508,10 @@ def test_every_exception_is_still_needed() -> None:
 
 
 BREACHES = {
+    "pipeline/compare/verdict.py": (
+        "from typing import Any\ndef f(x: list[dict[str, Any]]) -> None: ...",
+        untyped_documents,
+    ),
     "pipeline/cli/demo.py": ("import docker.errors", docker_outside_machines),
     "pipeline/kits/make/make.py": ("run(['qemu-system-x86_64'])", docker_outside_machines),
     "pipeline/base/files.py": (
