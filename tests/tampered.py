@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.look.formats.container import Container
 from pipeline.look.formats.known import recognise
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Memory, Source, Spool
+from pipeline.look.formats.source import ByteSource, Memory, Spool
 from pipeline.look.locate import locate_contents
 from tests import image_pairs as pairs
 from tests import real_pairs
@@ -135,7 +135,7 @@ def make_pair(name: str, folder: Path) -> tuple[bytes, bytes]:
     return made[0], made[1]
 
 
-def read(source: Source, spool: Spool) -> Container:
+def read(source: ByteSource, spool: Spool) -> Container:
     known = recognise(source)
     assert known is not None
     container = known.read(source, spool)

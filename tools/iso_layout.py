@@ -10,7 +10,7 @@ from pipeline.base.errors import UsageError
 from pipeline.look.formats.container import Container, Entry
 from pipeline.look.formats.iso9660 import ISO9660
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import BadFormat, OpenFile, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, OpenFile, Spool
 from pipeline.look.formats.squashfs import SQUASHFS
 from pipeline.look.formats.squashfs_file import NO_INDEX, SIZE_BITS, SquashFile
 from pipeline.look.places import REFUSED, say_reason
@@ -100,7 +100,7 @@ def read_layout(iso: Path) -> IsoLayout:
         raise UsageError(what, remedy="name one that a build made") from error
 
 
-def _read(source: Source, spool: Spool) -> IsoLayout:
+def _read(source: ByteSource, spool: Spool) -> IsoLayout:
     contents = {e.path: e.content for e in ISO9660.read(source, spool).entries() if e.content}
     found = [path for path in contents if SQUASHFS_PATH.fullmatch(path)]
     if len(found) != 1 or len(contents[found[0]].stored()) != 1 or INFO not in contents:

@@ -31,7 +31,7 @@ from pipeline.look.causes.properties import only_in_one
 from pipeline.look.causes.spots import is_text
 from pipeline.look.containers import Sides
 from pipeline.look.findings import EQUAL, Findings, Leaf, look_into, shortened
-from pipeline.look.formats.source import Source
+from pipeline.look.formats.source import ByteSource
 from pipeline.look.places import REFUSED, say_reason
 from pipeline.look.twins import find_twins
 
@@ -198,7 +198,7 @@ class _Contents:
         self._names = names
         self._fault = ""
         self._built: list[Built] = []
-        self._trees: list[dict[str, Source]] = [{}, {}]
+        self._trees: list[dict[str, ByteSource]] = [{}, {}]
         for name in names:
             try:
                 self._built.append(open_built(run.environment(name) / "artifacts", stack))
@@ -227,7 +227,7 @@ class _Contents:
         faults = [fault for built in self._built for fault in built.faults]
         return "; ".join(dict.fromkeys(faults)) or "no artifact has this file"
 
-    def _find(self, number: int, path: str) -> Source | None:
+    def _find(self, number: int, path: str) -> ByteSource | None:
         if path in self._trees[number]:
             return self._trees[number][path]
         entries = self.entries.get(path, {})

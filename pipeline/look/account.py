@@ -15,13 +15,13 @@ from typing import NamedTuple
 from pipeline.look.formats.container import Container, Region
 from pipeline.look.formats.ranges import Ranges, Span
 from pipeline.look.formats.scan import Bytes, describe, scan
-from pipeline.look.formats.source import Extents, Memory, Source, Spool, common, pieces
+from pipeline.look.formats.source import ByteSource, Extents, Memory, Spool, common, pieces
 from pipeline.look.places import UNUSED, Differing
 
 BEGINNING = "the beginning"
 EMPTY = Memory(b"")
 
-Sides = tuple[Source, Source]
+Sides = tuple[ByteSource, ByteSource]
 
 
 class NamedPart(NamedTuple):
@@ -35,7 +35,7 @@ class NamedPart(NamedTuple):
 class Account:
     """The parts of one side; to be made once its entries were given."""
 
-    def __init__(self, container: Container, source: Source) -> None:
+    def __init__(self, container: Container, source: ByteSource) -> None:
         self._container = container
         self.source = source
 
@@ -90,7 +90,7 @@ class Account:
             yield NamedPart(last, (position, self.source.size), unused=True)
 
     @cached_property
-    def regions(self) -> dict[str, Source]:
+    def regions(self) -> dict[str, ByteSource]:
         """What each region says beyond all else, by name."""
         found: dict[str, list[Region]] = {}
         for region in self._regions:
@@ -219,7 +219,7 @@ def _compared(name: str, sides: Sides, ranges: Ranges, spool: Spool) -> Differin
     )
 
 
-def _offset(sides: tuple[Source, Source], offset: int) -> int:
+def _offset(sides: tuple[ByteSource, ByteSource], offset: int) -> int:
     """Return where, in the container, a byte of one of two sources lies."""
     for side in sides:
         left = offset

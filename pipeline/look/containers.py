@@ -15,9 +15,9 @@ from pipeline.look.formats.scan import Bytes, describe, exact, scan
 from pipeline.look.formats.source import (
     READ_LIMIT,
     BadFormat,
+    ByteSource,
     Memory,
     NotRead,
-    Source,
     Spool,
     Watched,
     common,
@@ -38,7 +38,7 @@ EMPTY = Memory(b"")
 HEADERS = "headers of entries"
 FRAGMENTS = "fragments"
 
-Sides = tuple[Source, Source]
+Sides = tuple[ByteSource, ByteSource]
 
 
 class Position(NamedTuple):
@@ -64,7 +64,7 @@ class Descent(Protocol):
         """Keep a place, whose contents can be read until this returns."""
 
     def contents(
-        self, at: Position, left: Source, right: Source, outer: Ranges, note: str = ""
+        self, at: Position, left: ByteSource, right: ByteSource, outer: Ranges, note: str = ""
     ) -> bool:
         """Compare two contents; return whether they differ. `note` says why not to look inside."""
 
@@ -81,7 +81,7 @@ class Pair:
         self.packed_otherwise = False  # options of the format differ
 
     def compare(
-        self, here: Format, there: Format, left: Source, right: Source, ranges: Ranges
+        self, here: Format, there: Format, left: ByteSource, right: ByteSource, ranges: Ranges
     ) -> None:
         """Compare all that the containers hold; raise BadFormat if one is not as it should be.
 
@@ -97,7 +97,7 @@ class Pair:
             packed = here.packs
             self._apart((first, self._read(there, right, 1)), (left, right), ranges, packed=packed)
 
-    def _read(self, here: Format, source: Source, side: int) -> Container:
+    def _read(self, here: Format, source: ByteSource, side: int) -> Container:
         try:
             return here.read(source, self.spool)
         except NotRead as error:
@@ -106,7 +106,9 @@ class Pair:
             reason = f"{self.descent.names[side]} is no {here.name} that can be read"
             raise BadFormat(f"{reason}: {say_reason(error)}") from error
 
-    def _in_place(self, first: Container, left: Source, right: Source, ranges: Ranges) -> None:
+    def _in_place(
+        self, first: Container, left: ByteSource, right: ByteSource, ranges: Ranges
+    ) -> None:
         """Compare two sides that say the same and so have everything in the same places."""
         touched: list[Sides] = []
         for entry in first.touched(ranges) if first.touched else first.entries():
@@ -131,13 +133,18 @@ class Pair:
         self._report(UNUSED, left, right, unused.without(records))
 
     def _in_region(
-        self, name: str, left: Source, right: Source, remaining: Ranges, spans: Sequence[Span]
+        self,
+        name: str,
+        left: ByteSource,
+        right: ByteSource,
+        remaining: Ranges,
+        spans: Sequence[Span],
     ) -> None:
         self._report(
             name, left, right, Ranges([s for span in spans for s in remaining.within(*span)])
         )
 
-    def _report(self, name: str, left: Source, right: Source, spans: Ranges) -> None:
+    def _report(self, name: str, left: ByteSource, right: ByteSource, spans: Ranges) -> None:
         if len(spans):
             sizes = left.size, right.size
             self._differing(Differing(name, sizes, describe(left, right, spans)), (left, right))
@@ -309,7 +316,7 @@ class Pair:
         self.descent.found(Place(self.at.where, entry.path, kind, sizes=sizes))
 
     def _content(
-        self, entry: Entry, ours: Source, theirs: Source, ranges: Ranges, note: str
+        self, entry: Entry, ours: ByteSource, theirs: ByteSource, ranges: Ranges, note: str
     ) -> bool:
         """Compare an entry's contents; return whether they differ."""
         at = Position(self.at.where, entry.path, self.at.depth)
@@ -345,7 +352,7 @@ def _linked_anew(ours: Entry | None, theirs: Entry | None) -> bool:
     return ours.facts.get("links") != theirs.facts.get("links")
 
 
-def _bytes(source: Source, span: Span | None) -> bytes:
+def _bytes(source: ByteSource, span: Span | None) -> bytes:
     return source.read(span[0], span[1] - span[0]) if span else b""
 
 

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.look.formats.source import Source
+from pipeline.look.formats.source import ByteSource
 
 CONTENT_LIMIT = 8 * 1024 * 1024  # bytes that are read of one content
 BEFORE = 4096  # bytes that are read before the first that differs, where that is far inside
@@ -18,7 +18,7 @@ class Excerpt:
     cut: bool = False
 
 
-def read_contents(sides: tuple[Source, Source], near: int) -> tuple[Excerpt, Excerpt]:
+def read_contents(sides: tuple[ByteSource, ByteSource], near: int) -> tuple[Excerpt, Excerpt]:
     """Return two contents, or of large ones the pieces that begin shortly before `near`."""
     start = 0
     if max(side.size for side in sides) > CONTENT_LIMIT and near > BEFORE:
@@ -26,6 +26,6 @@ def read_contents(sides: tuple[Source, Source], near: int) -> tuple[Excerpt, Exc
     return _piece(sides[0], start), _piece(sides[1], start)
 
 
-def _piece(source: Source, start: int) -> Excerpt:
+def _piece(source: ByteSource, start: int) -> Excerpt:
     data = source.read(start, min(CONTENT_LIMIT, source.size - start))
     return Excerpt(data, start, cut=start + len(data) < source.size)

@@ -20,7 +20,7 @@ from pipeline.look.containers import Pair, Position, Sides
 from pipeline.look.formats.container import Format
 from pipeline.look.formats.ranges import Ranges
 from pipeline.look.formats.scan import describe, scan
-from pipeline.look.formats.source import Alone, NotRead, OpenFile, Source, Spool
+from pipeline.look.formats.source import Alone, ByteSource, NotRead, OpenFile, Spool
 from pipeline.look.places import REFUSED, Place, content_place, say_reason
 
 FORMAT = "twinbuild-places/1"
@@ -129,7 +129,7 @@ class _Descent:
             raise _Enough
 
     def contents(
-        self, at: Position, left: Source, right: Source, outer: Ranges, note: str = ""
+        self, at: Position, left: ByteSource, right: ByteSource, outer: Ranges, note: str = ""
     ) -> bool:
         """Compare two contents; return whether they differ.
 
@@ -150,8 +150,8 @@ class _Descent:
     def bytes_found(
         self,
         at: Position,
-        left: Source,
-        right: Source,
+        left: ByteSource,
+        right: ByteSource,
         ranges: Ranges,
         kind: str = "content",
         note: str = "",
@@ -160,7 +160,7 @@ class _Descent:
         sides, found = (left, right), describe(left, right, ranges)
         self.found(content_place(at.where, at.path, sides, found, kind, note), sides)
 
-    def _inside(self, at: Position, left: Source, right: Source, ranges: Ranges) -> bool:
+    def _inside(self, at: Position, left: ByteSource, right: ByteSource, ranges: Ranges) -> bool:
         """Look into two contents that differ; return whether the difference was found there."""
         here, there = self._format(left), self._format(right)
         if at.depth >= DEPTH_LIMIT or (at.path in self.closed and at.where.endswith("squashfs")):
@@ -212,8 +212,8 @@ class _Descent:
         return True
 
     def _opened(
-        self, known: Format | None, source: Source, spool: Spool
-    ) -> tuple[Source, list[str]]:
+        self, known: Format | None, source: ByteSource, spool: Spool
+    ) -> tuple[ByteSource, list[str]]:
         """Return the content of what is packed, and what is around it that need not be there."""
         if known is None or not known.packs:
             return Alone(source), []
@@ -224,7 +224,7 @@ class _Descent:
         optional = [s.name for s in container.structures if s.optional and s.content]
         return content, [*around, *(f"[{name}]" for name in optional)]
 
-    def _say_opaque(self, left: Source, right: Source) -> str:
+    def _say_opaque(self, left: ByteSource, right: ByteSource) -> str:
         """Say of which known kind the contents are, if it is one that is not looked into."""
         from pipeline.look.formats.opaque import say_opaque  # as with the readers
 
@@ -233,7 +233,7 @@ class _Descent:
         except REFUSED:
             return ""
 
-    def _format(self, source: Source) -> Format | None:
+    def _format(self, source: ByteSource) -> Format | None:
         from pipeline.look.formats.known import recognise  # equal files need no reader
 
         try:

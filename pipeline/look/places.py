@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pipeline.base.plain import plain
 from pipeline.look.formats.container import Fact, Structure
 from pipeline.look.formats.scan import Bytes
-from pipeline.look.formats.source import BadFormat, Source
+from pipeline.look.formats.source import BadFormat, ByteSource
 
 # What a reader raises for a content that does not follow its format.
 REFUSED = (BadFormat, struct.error, IndexError, RecursionError)
@@ -62,7 +62,7 @@ class Place:
 def content_place(
     where: str,
     path: str,
-    sides: tuple[Source, Source],
+    sides: tuple[ByteSource, ByteSource],
     found: Bytes,
     kind: str = "content",
     note: str = "",

@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 from pipeline.look.formats.container import Container, Entry, Fact, Format, Region, listed
 from pipeline.look.formats.rest import without
-from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Spool
 
 MAGIC = b"!<arch>\n"
 HEADER = 60
 NAMES_LIMIT = 1024 * 1024
 
 
-def _matches(source: Source) -> bool:
+def _matches(source: ByteSource) -> bool:
     return source.size >= len(MAGIC) and source.read(0, len(MAGIC)) == MAGIC
 
 
-def _read(source: Source, spool: Spool) -> Container:
+def _read(source: ByteSource, spool: Spool) -> Container:
     ordered, order = listed(_entries(source))
     return Container(
         entries=lambda: iter(ordered),
@@ -52,7 +52,7 @@ def read_header(raw: bytes) -> ArHeader:
     return ArHeader(raw[:16].rstrip(b" "), time, uid, gid, mode, size)
 
 
-def _entries(source: Source) -> Iterator[Entry]:
+def _entries(source: ByteSource) -> Iterator[Entry]:
     at, names = len(MAGIC), b""
     while at < source.size:
         name, time, uid, gid, mode, size = read_header(source.read(at, HEADER))
@@ -84,7 +84,7 @@ def _name(name: bytes, names: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _fillings(source: Source, entries: Sequence[Entry]) -> Iterator[Region]:
+def _fillings(source: ByteSource, entries: Sequence[Entry]) -> Iterator[Region]:
     """Give the bytes that make the members begin at even offsets."""
     for entry in entries:
         end = entry.content.stored()[0][1] if entry.content else 0
@@ -93,7 +93,7 @@ def _fillings(source: Source, entries: Sequence[Entry]) -> Iterator[Region]:
             yield Region("filling", (end, end + 1), partial(bytes, filling * (filling != b"\n")))
 
 
-def _rest(source: Source, entry: Entry) -> bytes:
+def _rest(source: ByteSource, entry: Entry) -> bytes:
     """Return a member's header as far as it is not a fact or a size, written as ar does."""
     if entry.record is None:
         return b""

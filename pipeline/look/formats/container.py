@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from pipeline.look.formats.ranges import Ranges, Span
 from pipeline.look.formats.recompress import Compressed
-from pipeline.look.formats.source import BadFormat, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Spool
 
 ENTRY_LIMIT = 80_000  # entries of a format that is read as a whole
 TEXT_LIMIT = 12 * 1024 * 1024  # characters of their paths and facts
@@ -49,7 +49,7 @@ class Entry:
 
     path: str
     facts: dict[str, Fact]
-    content: Source | None = None
+    content: ByteSource | None = None
     record: Span | None = None
     note: str = ""
     compressed: Compressed | None = None
@@ -120,7 +120,7 @@ class Container:
     unlike: Callable[[Entry], bool] | None = None
     touched: Callable[[Ranges], Iterator[Entry]] | None = None
     taken_down: Callable[[], Iterator[Entry]] | None = None
-    slack: Callable[[Iterable[Source]], bytes] | None = None
+    slack: Callable[[Iterable[ByteSource]], bytes] | None = None
     packed: Mapping[int, int] = field(default_factory=dict)
     align: int = 1
     closes: Callable[[int, int], bool] = never
@@ -135,8 +135,8 @@ class Format:
     """
 
     name: str
-    matches: Callable[[Source], bool]
-    read: Callable[[Source, Spool], Container]
+    matches: Callable[[ByteSource], bool]
+    read: Callable[[ByteSource, Spool], Container]
     packs: bool = False
 
 

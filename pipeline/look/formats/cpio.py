@@ -26,7 +26,7 @@ from pipeline.look.formats.container import (
 )
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.rest import without
-from pipeline.look.formats.source import BadFormat, Extents, Source, Spool, pieces
+from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Spool, pieces
 
 MAGICS = (b"070701", b"070702")
 HEADER = 110
@@ -36,11 +36,11 @@ TRAILER = "TRAILER!!!"
 PARTS_LIMIT = 16
 
 
-def _matches(source: Source) -> bool:
+def _matches(source: ByteSource) -> bool:
     return source.size >= HEADER and source.read(0, 6) in MAGICS
 
 
-def _read(source: Source, spool: Spool) -> Container:
+def _read(source: ByteSource, spool: Spool) -> Container:
     entries: list[Entry] = []
     end = _read_archive(source, entries)
     start = _next_part(source, end)
@@ -68,7 +68,7 @@ def _read(source: Source, spool: Spool) -> Container:
 CPIO = Format("cpio", _matches, _read)
 
 
-def _join_links(source: Source, entries: Sequence[Entry]) -> None:
+def _join_links(source: ByteSource, entries: Sequence[Entry]) -> None:
     """Give all hard links of a file its content, which is stored with the last of them alone."""
     linked = [e for e in entries if e.facts["type"] == "file" and e.facts["links"] != 1]
     files: dict[bytes, list[Entry]] = {}
@@ -82,7 +82,7 @@ def _join_links(source: Source, entries: Sequence[Entry]) -> None:
             entry.content = contents[0]
 
 
-def _parts(source: Source, start: int) -> Iterator[Entry]:
+def _parts(source: ByteSource, start: int) -> Iterator[Entry]:
     """Give the parts of an initramfs that follow the first archive, from `start` on."""
     for number in range(2, PARTS_LIMIT + 1):
         if source.read(start, 6) not in MAGICS:
@@ -98,7 +98,7 @@ def _parts(source: Source, start: int) -> Iterator[Entry]:
     raise BadFormat(f"it has over {PARTS_LIMIT} parts")
 
 
-def _between(source: Source, end: int, parts: list[Entry]) -> Iterator[Region]:
+def _between(source: ByteSource, end: int, parts: list[Entry]) -> Iterator[Region]:
     """Give what lies between the first archive, up to `end`, and the other parts.
 
     That is zeros, of which those beyond a full block are counted.
@@ -110,11 +110,11 @@ def _between(source: Source, end: int, parts: list[Entry]) -> Iterator[Region]:
         yield Region(BETWEEN, (start, following), partial(bytes, rest))
 
 
-def _part(source: Source, number: int, span: Span) -> Entry:
+def _part(source: ByteSource, number: int, span: Span) -> Entry:
     return Entry(f"part {number:02}", {}, Extents(source, [span]))
 
 
-def _next_part(source: Source, end: int) -> int | None:
+def _next_part(source: ByteSource, end: int) -> int | None:
     """Return where something other than zeros begins after an archive, if there is enough of it."""
     position = end
     for piece in pieces(source, end):
@@ -125,7 +125,7 @@ def _next_part(source: Source, end: int) -> int | None:
     return None
 
 
-def _read_archive(source: Source, entries: list[Entry]) -> int:
+def _read_archive(source: ByteSource, entries: list[Entry]) -> int:
     """Read one archive's entries; return where it ends."""
     at, tally = 0, Tally()
     while True:
@@ -165,14 +165,16 @@ def aligned(offset: int) -> int:
     return offset + -offset % 4
 
 
-def _entry(source: Source, path: str, fields: tuple[int, ...], span: Span, record: Span) -> Entry:
+def _entry(
+    source: ByteSource, path: str, fields: tuple[int, ...], span: Span, record: Span
+) -> Entry:
     _, mode, uid, gid, links, time, _, _, _, major, minor, *_ = fields
     device = f"{major}:{minor}"
     return entry_of(source, path, (mode, uid, gid, links, time), device, span, record)
 
 
 def entry_of(
-    source: Source,
+    source: ByteSource,
     path: str,
     fields: tuple[int, int, int, int, int],
     device: Fact,
@@ -203,12 +205,12 @@ def closes(start: int, end: int) -> bool:
     return end % BLOCK == 0 and end - start < BLOCK
 
 
-def _number(source: Source, entry: Entry) -> int | None:
+def _number(source: ByteSource, entry: Entry) -> int | None:
     """Return a member's inode number; a part has none."""
     return int(source.read(entry.record[0] + 6, 8), 16) if entry.record else None
 
 
-def _case(source: Source, entries: Sequence[Entry]) -> bytes:
+def _case(source: ByteSource, entries: Sequence[Entry]) -> bytes:
     """Return the first letter that is a digit of a header, as A or a: all are written alike."""
     for entry in entries:
         digits = source.read(entry.record[0], HEADER)[6:] if entry.record else b""
@@ -224,7 +226,7 @@ def ends_oddly(name: bytes) -> bytes:
     )
 
 
-def _rest(source: Source, entry: Entry, case: bytes) -> bytes:
+def _rest(source: ByteSource, entry: Entry, case: bytes) -> bytes:
     """Return a member's header as far as it is no fact, inode number, size or name."""
     if entry.record is None:
         return b""

@@ -22,7 +22,7 @@ from pipeline.look.formats.container import (
 )
 from pipeline.look.formats.cpio import TRAILER, closes, ends_oddly, entry_of
 from pipeline.look.formats.rest import without
-from pipeline.look.formats.source import BadFormat, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Spool
 
 MAGIC = 0o070707
 PORTABLE = b"070707"
@@ -63,7 +63,7 @@ FORMS = {
 }
 
 
-def _matches(source: Source) -> bool:
+def _matches(source: ByteSource) -> bool:
     if source.size < 26:
         return False
     head = source.read(0, 26)
@@ -74,7 +74,7 @@ def _matches(source: Source) -> bool:
     return form.align == 1 or 1 < form.fields(head)[9] <= PATH_LIMIT
 
 
-def _read(source: Source, spool: Spool) -> Container:
+def _read(source: ByteSource, spool: Spool) -> Container:
     form, trailer = FORMS[source.read(0, 2)], list[Region]()
     ordered, order = listed(_entries(source, form, trailer))
     return Container(
@@ -91,12 +91,12 @@ def _read(source: Source, spool: Spool) -> Container:
 CPIO_OLD = Format("cpio", _matches, _read)
 
 
-def _fields(source: Source, form: _Form, entry: Entry) -> Fields:
+def _fields(source: ByteSource, form: _Form, entry: Entry) -> Fields:
     start = entry.record[0] if entry.record else 0
     return form.fields(source.read(start, form.length))
 
 
-def _rest(source: Source, form: _Form, entry: Entry) -> bytes:
+def _rest(source: ByteSource, form: _Form, entry: Entry) -> bytes:
     """Return a member's header as far as it is no fact, inode number, size or name."""
     fields, start = _fields(source, form, entry), entry.record[0] if entry.record else 0
     begin, length = start + form.length, fields[9]
@@ -111,7 +111,7 @@ def _rest(source: Source, form: _Form, entry: Entry) -> bytes:
     return repr(rest).encode() + b"|".join(names)
 
 
-def _entries(source: Source, form: _Form, trailer: list[Region]) -> Iterator[Entry]:
+def _entries(source: ByteSource, form: _Form, trailer: list[Region]) -> Iterator[Entry]:
     at, tally = 0, Tally()
     while True:
         fields = form.fields(source.read(at, form.length))
@@ -131,7 +131,7 @@ def _aligned(offset: int, align: int) -> int:
     return offset + -offset % align
 
 
-def _entry(source: Source, path: str, fields: Fields, at: int, start: int) -> Entry:
+def _entry(source: ByteSource, path: str, fields: Fields, at: int, start: int) -> Entry:
     _, _, _, mode, uid, gid, links, device, time, _, size = fields
     span, record = (start, start + size), (at, start)
     return entry_of(source, path, (mode, uid, gid, links, time), device, span, record)

@@ -20,7 +20,7 @@ from pipeline.look.formats.container import (
 )
 from pipeline.look.formats.fat_records import Found, read_records, times_of
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import BadFormat, Extents, Source, Spool, pieces
+from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Spool, pieces
 
 EXTENTS_LIMIT = 200_000
 
@@ -39,7 +39,7 @@ class Geometry:
     root_cluster: int
 
 
-def _matches(source: Source) -> bool:
+def _matches(source: ByteSource) -> bool:
     if source.size < 512:
         return False
     raw = source.read(0, 512)
@@ -54,7 +54,7 @@ def _matches(source: Source) -> bool:
     )
 
 
-def _read(source: Source, spool: Spool) -> Container:
+def _read(source: ByteSource, spool: Spool) -> Container:
     geometry = _geometry(source)
     volume = _Volume(source, geometry)
     entries, order = listed(volume.entries())
@@ -71,7 +71,7 @@ def _read(source: Source, spool: Spool) -> Container:
 FAT = Format("fat", _matches, _read)
 
 
-def _geometry(source: Source) -> Geometry:
+def _geometry(source: ByteSource) -> Geometry:
     raw = source.read(0, 512)
     boot, more = fat.read_boot(raw), fat.read_boot_32(raw)
     size = boot.sector
@@ -96,7 +96,7 @@ def _geometry(source: Source) -> Geometry:
     )
 
 
-def _structures(source: Source, geometry: Geometry) -> list[Structure]:
+def _structures(source: ByteSource, geometry: Geometry) -> list[Structure]:
     raw, at = source.read(0, 512), 67 if geometry.bits == 32 else 39
     fields = (
         ("OEM name", (3, 11), "identifier"),
@@ -111,7 +111,7 @@ def _structures(source: Source, geometry: Geometry) -> list[Structure]:
 class _Volume:
     """The folders of a file system; `rests` is what records say beyond their entry's facts."""
 
-    def __init__(self, source: Source, geometry: Geometry) -> None:
+    def __init__(self, source: ByteSource, geometry: Geometry) -> None:
         self._source = source
         self._geometry = geometry
         self.rests: dict[int, bytes] = {}  # by the entry's id

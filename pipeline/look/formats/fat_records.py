@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.documents import fat
 from pipeline.documents.fat import DirectoryEntry
 from pipeline.look.formats.container import Entry
-from pipeline.look.formats.source import BadFormat, Source
+from pipeline.look.formats.source import BadFormat, ByteSource
 
 DOT = 0x2E  # first byte of a folder's record of itself or of its parent
 PADDED = b"\0\0" + b"\xff\xff" * 13  # behind a long name
@@ -23,7 +23,7 @@ class Found:
 
 
 def read_records(
-    folder: Source, rest: bytearray, own: Entry, clusters: tuple[int, int]
+    folder: ByteSource, rest: bytearray, own: Entry, clusters: tuple[int, int]
 ) -> Iterator[Found]:
     """Give all that a folder holds; add to `rest` what belongs to none of it.
 

@@ -28,7 +28,7 @@ from pipeline.look.formats.iso_partition import (
 from pipeline.look.formats.iso_tree import SECTOR, Tree
 from pipeline.look.formats.partitions import boot_structures, gpt_regions
 from pipeline.look.formats.rock_ridge import both_orders
-from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Spool
 
 SYSTEM_AREA = 16 * SECTOR
 DESCRIPTORS_LIMIT = 64
@@ -70,11 +70,11 @@ class Descriptor:
         return names.get(self.kind, "supplementary volume descriptor")
 
 
-def _matches(source: Source) -> bool:
+def _matches(source: ByteSource) -> bool:
     return source.size >= SYSTEM_AREA + SECTOR and source.read(SYSTEM_AREA + 1, 5) == b"CD001"
 
 
-def _read(source: Source, spool: Spool) -> Container:
+def _read(source: ByteSource, spool: Spool) -> Container:
     descriptors = list(_descriptors(source))
     structures = boot_structures(source)
     boot: list[Entry] = []
@@ -116,7 +116,7 @@ def _read(source: Source, spool: Spool) -> Container:
 ISO9660 = Format("iso9660", _matches, _read)
 
 
-def _descriptors(source: Source) -> Iterator[Descriptor]:
+def _descriptors(source: ByteSource) -> Iterator[Descriptor]:
     """Give the volume descriptors, except for the one that ends them."""
     for number in range(DESCRIPTORS_LIMIT):
         start = SYSTEM_AREA + number * SECTOR
@@ -130,7 +130,7 @@ def _descriptors(source: Source) -> Iterator[Descriptor]:
     raise BadFormat(f"it has over {DESCRIPTORS_LIMIT} volume descriptors")
 
 
-def _fields(source: Source, descriptor: Descriptor) -> Iterator[Structure]:
+def _fields(source: ByteSource, descriptor: Descriptor) -> Iterator[Structure]:
     if descriptor.raw[128:130] != b"\0\x08":
         raise BadFormat("its logical blocks do not have 2048 bytes")
     for name, first, end, kind in FIELDS:
@@ -148,7 +148,7 @@ def _fields(source: Source, descriptor: Descriptor) -> Iterator[Structure]:
         yield Structure(title, span, content, "layout", places=tuple(n * SECTOR for n in places))
 
 
-def _root_says(source: Source, descriptor: Descriptor) -> bytes:
+def _root_says(source: ByteSource, descriptor: Descriptor) -> bytes:
     """Return what the root folder's first record says where the descriptor has a copy of it."""
     start = int.from_bytes(descriptor.raw[158:162], "little") * SECTOR
     return source.read(start + 18, 16) if start + SECTOR <= source.size else b""
@@ -170,7 +170,7 @@ def _places(raw: bytes) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:
     yield "root directory place", 156, 174, (start,) if honest and start else ()
 
 
-def _el_torito(source: Source, descriptor: Descriptor) -> tuple[list[Structure], list[Entry]]:
+def _el_torito(source: ByteSource, descriptor: Descriptor) -> tuple[list[Structure], list[Entry]]:
     """Return the boot catalogue's entries, and the boot images."""
     if not descriptor.raw[7:39].startswith(b"EL TORITO SPECIFICATION"):
         return [], []

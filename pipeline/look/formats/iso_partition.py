@@ -17,7 +17,7 @@ from pipeline.look.formats.iso_tree import SECTOR, Tree
 from pipeline.look.formats.partitions import has_boot_record, partitions
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.rock_ridge import both_orders
-from pipeline.look.formats.source import Extents, Source, Spool
+from pipeline.look.formats.source import ByteSource, Extents, Spool
 
 SYSTEM_AREA = 16 * SECTOR
 DESCRIPTORS_LIMIT = 64
@@ -26,7 +26,7 @@ MAP_ENTRY = 512  # bytes of an entry of an Apple partition map, at least
 MAP_LIMIT = 16
 
 
-def partition_start(source: Source) -> int:
+def partition_start(source: ByteSource) -> int:
     """Return where the first partition begins, if a volume descriptor lies in it; else 0."""
     if not has_boot_record(source):
         return 0
@@ -38,7 +38,7 @@ def partition_start(source: Source) -> int:
 
 
 def regions_of_partition(
-    source: Source, spool: Spool, own: Sequence[Entry], primary: Tree
+    source: ByteSource, spool: Spool, own: Sequence[Entry], primary: Tree
 ) -> Iterator[Region]:
     """Give the structures that are there once more for a partition, and what they say differently.
 
@@ -117,7 +117,7 @@ def _gives(rest: bytes) -> Callable[[], bytes]:
     return lambda: rest
 
 
-def appended_partitions(source: Source, own: Sequence[Entry]) -> Iterator[Entry]:
+def appended_partitions(source: ByteSource, own: Sequence[Entry]) -> Iterator[Entry]:
     """Give the partitions that lie behind all files, as `-append_partition` puts them there."""
     stored = [entry.content.stored() for entry in own if entry.content]
     last = max((end for spans in stored for _, end in spans), default=SYSTEM_AREA)
@@ -126,7 +126,7 @@ def appended_partitions(source: Source, own: Sequence[Entry]) -> Iterator[Entry]
             yield Entry(f"[partition {number}]", {}, Extents(source, [(start, end)]))
 
 
-def apple_regions(source: Source) -> Iterator[Region]:
+def apple_regions(source: ByteSource) -> Iterator[Region]:
     """Give the HFS+ file systems that an Apple partition map in the system area names."""
     for step in (2048, MAP_ENTRY):
         at = step

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.look.formats.container import PATH_LIMIT, Entry, Fact, Tally, name_of
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.rock_ridge import Extensions, both_orders, read_extensions, say_time
-from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Spool
 
 SECTOR = 2048
 FOLDER_LIMIT = 16 * 1024 * 1024  # bytes of a folder's records
@@ -59,7 +59,7 @@ class Folder(NamedTuple):
 class Tree:
     """The folders of a volume; `folders` has those that were read, by path."""
 
-    def __init__(self, source: Source, raw: bytes, spool: Spool, *, joliet: bool) -> None:
+    def __init__(self, source: ByteSource, raw: bytes, spool: Spool, *, joliet: bool) -> None:
         self.source = source
         self.raw = raw
         self.joliet = joliet

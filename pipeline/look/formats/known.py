@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline.documents import mbr
 from pipeline.look.formats.container import Format
-from pipeline.look.formats.source import Source
+from pipeline.look.formats.source import ByteSource
 
 HEAD = 512
 ISO9660_MAGIC = 32769, b"CD001"
@@ -15,25 +15,25 @@ PACKED_MAGICS = (b"\x1f\x8b", b"\xfd7zXZ", b"\x28\xb5", b"\x04\x22", b"\x02\x21"
 SKIPPABLE = b"\x2a\x4d\x18"  # of a frame, behind the first byte
 
 
-def recognise(source: Source) -> Format | None:
+def recognise(source: ByteSource) -> Format | None:
     """Return the format that a content begins like, or None."""
     head = source.read(0, min(HEAD, source.size))
     found = (known for may_be, load in KINDS if may_be(source, head) for known in load())
     return next((known for known in found if known.matches(source)), None)
 
 
-def _is_iso9660(source: Source, _: bytes) -> bool:
+def _is_iso9660(source: ByteSource, _: bytes) -> bool:
     start, magic = ISO9660_MAGIC
     end = start + len(magic)
     return source.size >= end and source.read(start, len(magic)) == magic
 
 
-def _is_tar(_: Source, head: bytes) -> bool:
+def _is_tar(_: ByteSource, head: bytes) -> bool:
     """Whether there is tar's magic, or digits where an older header has its checksum."""
     return head[257:262] == b"ustar" or head[148:156].strip(b" \0").isdigit()
 
 
-def _is_packed(_: Source, head: bytes) -> bool:
+def _is_packed(_: ByteSource, head: bytes) -> bool:
     return head.startswith(PACKED_MAGICS) or head[1:4] == SKIPPABLE
 
 
@@ -88,7 +88,7 @@ def _ar() -> Iterator[Format]:
 
 
 # The first that matches counts: a hybrid ISO begins like a disk, and so does a FAT.
-KINDS: tuple[tuple[Callable[[Source, bytes], bool], Callable[[], Iterator[Format]]], ...] = (
+KINDS: tuple[tuple[Callable[[ByteSource, bytes], bool], Callable[[], Iterator[Format]]], ...] = (
     (lambda _, head: head.startswith(b"hsqs"), _squashfs),
     (_is_iso9660, _iso9660),
     (lambda _, head: head[mbr.SIGNATURE_AT :] == mbr.SIGNATURE, _with_boot_record),

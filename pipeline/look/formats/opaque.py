@@ -4,7 +4,7 @@
 Source: the magic database of file(1).
 """
 
-from pipeline.look.formats.source import Source
+from pipeline.look.formats.source import ByteSource
 
 # Where the magic is, the magic, and what people call what has it.
 KINDS = (
@@ -46,7 +46,7 @@ KINDS = (
 )
 
 
-def say_opaque(source: Source) -> str:
+def say_opaque(source: ByteSource) -> str:
     """Say what a content is and that it is not looked into; nothing if it is of no such kind."""
     for offset, magic, name in KINDS:
         end = offset + len(magic)

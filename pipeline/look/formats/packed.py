@@ -12,7 +12,7 @@ from pipeline.look.formats.container import Container, Entry, Format, Region, St
 from pipeline.look.formats.packed_account import further_headers, unused_bits
 from pipeline.look.formats.ranges import Ranges, Span
 from pipeline.look.formats.recompress import Compressed
-from pipeline.look.formats.source import Extents, Source, Spool, pieces
+from pipeline.look.formats.source import ByteSource, Extents, Spool, pieces
 
 HEADER_LIMIT = 128 * 1024  # its fields can have 64 KiB each
 ZSTD_SIZE, ZSTD_SINGLE = 0xC0, 0x20  # how long the content's size is, and that it is the window's
@@ -35,13 +35,13 @@ class _Packing:
     name: str
     streams: Streams
     header: Header
-    matches: Callable[[Source], bool]
+    matches: Callable[[ByteSource], bool]
 
     def format(self) -> Format:
         return Format(self.name, self.matches, partial(_read, self), packs=True)
 
 
-def _read(packing: _Packing, source: Source, spool: Spool) -> Container:
+def _read(packing: _Packing, source: ByteSource, spool: Spool) -> Container:
     streams: list[Span] = []
     holds: list[Span] = []
     content = spool.keep(packing.streams.unpack(pieces(source), spool, streams, holds))
@@ -57,14 +57,14 @@ def _read(packing: _Packing, source: Source, spool: Spool) -> Container:
     return Container(structures, lambda: iter(entries), lambda: regions)
 
 
-def _first_header(packing: _Packing, source: Source, streams: list[Span]) -> list[Structure]:
+def _first_header(packing: _Packing, source: ByteSource, streams: list[Span]) -> list[Structure]:
     """Return what the header of the first stream says."""
     start, end = streams[0] if streams else (0, source.size)
     found = packing.header(source.read(start, min(end - start, HEADER_LIMIT)))
     return [replace(s, span=(start + s.span[0], start + s.span[1])) for s in found]
 
 
-def _outside(source: Source, streams: list[Span]) -> list[Span]:
+def _outside(source: ByteSource, streams: list[Span]) -> list[Span]:
     """Return what belongs to no stream: padding, skipped frames, and what follows the last.
 
     The frame in which pzstd says how long the next one is follows from that, and is left out.
@@ -74,7 +74,7 @@ def _outside(source: Source, streams: list[Span]) -> list[Span]:
     return [(start, end) for start, end in gaps if not _tells_length(source, start, end, lengths)]
 
 
-def _tells_length(source: Source, start: int, end: int, lengths: dict[int, int]) -> bool:
+def _tells_length(source: ByteSource, start: int, end: int, lengths: dict[int, int]) -> bool:
     if end - start != 12 or end not in lengths:
         return False
     frame = source.read(start, 12)
@@ -136,11 +136,11 @@ def _no_header(_: bytes) -> list[Structure]:
     return []
 
 
-def _begins(magic: bytes, source: Source) -> bool:
+def _begins(magic: bytes, source: ByteSource) -> bool:
     return source.size >= len(magic) and source.read(0, len(magic)) == magic
 
 
-def _begins_behind_skipped(magic: bytes, source: Source) -> bool:
+def _begins_behind_skipped(magic: bytes, source: ByteSource) -> bool:
     """Whether the first thing that is not to be skipped begins with `magic`."""
     at = 0
     for _ in range(SKIPPED_LIMIT):
@@ -153,14 +153,14 @@ def _begins_behind_skipped(magic: bytes, source: Source) -> bool:
     return False
 
 
-def _is_bzip2(source: Source) -> bool:
+def _is_bzip2(source: ByteSource) -> bool:
     if source.size < 14:
         return False
     head = source.read(0, 10)
     return head[:3] == b"BZh" and head[3:4] in b"123456789" and head[4:] in BZIP2_BLOCKS
 
 
-def _is_lzma(source: Source) -> bool:
+def _is_lzma(source: ByteSource) -> bool:
     """Whether a content begins as lzma-utils write it; nothing but likely fields tells."""
     if source.size < 18:
         return False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.look.formats.container import Structure
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Source, pieces
+from pipeline.look.formats.source import ByteSource, pieces
 
 TAIL = 4096  # bytes of a gzip stream that are looked at for unused bits
 GZIP_TRAILER = 8
@@ -17,7 +17,10 @@ EXTRA = "header extra field"
 
 
 def further_headers(
-    header: Callable[[bytes], list[Structure]], source: Source, streams: Sequence[Span], limit: int
+    header: Callable[[bytes], list[Structure]],
+    source: ByteSource,
+    streams: Sequence[Span],
+    limit: int,
 ) -> Iterator[Structure]:
     """Give the different headers of all streams but the first, as one structure."""
     found: set[bytes] = set()
@@ -31,7 +34,7 @@ def further_headers(
     yield Structure("headers of further streams", (0, 0), content, optional=optional)
 
 
-def unused_bits(name: str, source: Source, streams: Sequence[Span]) -> Iterator[Structure]:
+def unused_bits(name: str, source: ByteSource, streams: Sequence[Span]) -> Iterator[Structure]:
     """Give the bits behind the ends of streams that fill up a byte, if they are not zeros."""
     read = {"gzip": _gzip_bits, "bzip2": _bzip2_bits}.get(name)
     if read is not None:
@@ -39,7 +42,7 @@ def unused_bits(name: str, source: Source, streams: Sequence[Span]) -> Iterator[
         yield Structure("unused bits", (0, 0), content, "layout", optional=True)
 
 
-def _bzip2_bits(source: Source, start: int, end: int) -> bytes:
+def _bzip2_bits(source: ByteSource, start: int, end: int) -> bytes:
     """Return the bits behind the checksum that follows a stream's magic end."""
     length = min(end - start, 11)
     tail = int.from_bytes(source.read(end - length, length), "big")
@@ -50,7 +53,7 @@ def _bzip2_bits(source: Source, start: int, end: int) -> bytes:
     return b""
 
 
-def _gzip_bits(source: Source, start: int, end: int) -> bytes:
+def _gzip_bits(source: ByteSource, start: int, end: int) -> bytes:
     """Return the last byte before the checksum if some of its bits can be zeros as well."""
     unpacker, border = zlib.decompressobj(16 + zlib.MAX_WBITS), max(start, end - TAIL)
     for piece in pieces(source, start, border):

@@ -9,7 +9,7 @@ from pipeline.documents import gpt, mbr
 from pipeline.documents.gpt import SECTOR
 from pipeline.look.formats.container import Container, Entry, Format, Region, Structure
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Spool
 
 ENTRIES_LIMIT = 4 * gpt.ENTRIES
 GPTS = {"GPT": SECTOR, "backup GPT": -SECTOR}  # where their headers are, from the start or the end
@@ -18,7 +18,7 @@ HEADS, SECTORS = (16, 32, 64, 128, 240, 255), (32, 63)
 BEYOND = (b"\xfe\xff\xff", b"\xff\xff\xff", bytes(3))
 
 
-def _matches(source: Source) -> bool:
+def _matches(source: ByteSource) -> bool:
     """Whether there is a partition table; a lone boot sector has none."""
     if source.size < 2 * SECTOR or not has_boot_record(source):
         return False
@@ -27,7 +27,7 @@ def _matches(source: Source) -> bool:
     return flags <= {0, 0x80} and any(table[at + 4] for at in range(0, 64, 16))
 
 
-def _read(source: Source, spool: Spool) -> Container:
+def _read(source: ByteSource, spool: Spool) -> Container:
     named = [(f"partition {number}", span) for number, span in enumerate(partitions(source), 1)]
     return Container(
         structures=boot_structures(source),
@@ -43,12 +43,12 @@ def _read(source: Source, spool: Spool) -> Container:
 DISK = Format("disk", _matches, _read)
 
 
-def has_boot_record(source: Source) -> bool:
+def has_boot_record(source: ByteSource) -> bool:
     """Whether the first sector ends as boot records do."""
     return source.read(mbr.SIGNATURE_AT, 2) == mbr.SIGNATURE
 
 
-def boot_structures(source: Source) -> list[Structure]:
+def boot_structures(source: ByteSource) -> list[Structure]:
     """Return master boot record, partition table and both GPTs, as far as they are there."""
     if source.size < SECTOR or not has_boot_record(source):
         return []
@@ -100,7 +100,7 @@ def _says(chs: bytes, sector: int) -> bool:
     )
 
 
-def gpt_regions(source: Source) -> Iterator[Region]:
+def gpt_regions(source: ByteSource) -> Iterator[Region]:
     """Give the arrays of partitions, as far as nothing is in them."""
     for name, place in GPTS.items():
         header = _gpt_header(source, place % source.size)
@@ -109,7 +109,7 @@ def gpt_regions(source: Source) -> Iterator[Region]:
             yield Region(f"{name} entries", _table(header), bytes)
 
 
-def _gpt_structures(source: Source, name: str, place: int) -> Iterator[Structure]:
+def _gpt_structures(source: ByteSource, name: str, place: int) -> Iterator[Structure]:
     header = _gpt_header(source, place)
     if header is None:
         return
@@ -159,7 +159,7 @@ def _table(header: gpt.Header) -> Span:
     return start, start + header.entries * header.entry_size
 
 
-def _gpt_header(source: Source, place: int) -> gpt.Header | None:
+def _gpt_header(source: ByteSource, place: int) -> gpt.Header | None:
     """Return the GPT header at `place`, None if there is none; its counts are within limits."""
     if place < SECTOR or place + SECTOR > source.size:
         return None
@@ -172,7 +172,7 @@ def _gpt_header(source: Source, place: int) -> gpt.Header | None:
     return header
 
 
-def partitions(source: Source) -> Iterator[Span]:
+def partitions(source: ByteSource) -> Iterator[Span]:
     """Give where partitions lie, those beyond the end left out; of a GPT if there is one."""
     header = _gpt_header(source, SECTOR)
     if header is not None:

@@ -3,7 +3,7 @@
 
 import io
 
-from pipeline.look.formats.source import BadFormat, Source
+from pipeline.look.formats.source import BadFormat, ByteSource
 
 # What they ask for of an honest archive before they seek: a name, an extended header with its
 # sparse map, a zip's directory.
@@ -13,7 +13,7 @@ AT_ONCE = 4 * 1024 * 1024
 class Reader(io.RawIOBase):
     """Reads a source; raises BadFormat when too much is asked for at once."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         super().__init__()
         self._source = source
         self._at = 0

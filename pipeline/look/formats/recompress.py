@@ -19,7 +19,7 @@ from pipeline.look.formats import deflate, lz4
 from pipeline.look.formats.deflate import Taken, is_made, take_apart
 from pipeline.look.formats.gzip_header import read_header
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import BadFormat, Source, Spool, pieces
+from pipeline.look.formats.source import BadFormat, ByteSource, Spool, pieces
 
 DEFLATED = ("gzip", "deflate")  # as a file, and bare as in a zip
 # Of compressing a byte, or of taking it apart, as Spool counts it.
@@ -51,9 +51,9 @@ class Compressed(NamedTuple):
     """A compressed file: its format, where its streams lie, and what of the content each holds."""
 
     format: str
-    source: Source
+    source: ByteSource
     spans: Sequence[Span]
-    content: Source
+    content: ByteSource
     holds: Sequence[Span]
 
 
@@ -249,7 +249,7 @@ def _xz(side: Compressed) -> Iterator[_Piece]:
             at, position = at + unpadded + -unpadded % 4, position + size
 
 
-def _index(source: Source, end: int) -> Iterator[tuple[int, int]]:
+def _index(source: ByteSource, end: int) -> Iterator[tuple[int, int]]:
     """Give the sizes of each block and its content, from the index of the stream that ends here."""
     (size,) = struct.unpack("<I", source.read(end - XZ_FOOTER + 4, 4))
     start = end - XZ_FOOTER - (size + 1) * 4
@@ -271,7 +271,7 @@ def _number(raw: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def _block(source: Source, span: Span, holds: Span) -> _Made:
+def _block(source: ByteSource, span: Span, holds: Span) -> _Made:
     """Return a block; its header must be as short as it can be, unless it has room for sizes."""
     length = (source.read(span[0], 1)[0] + 1) * 4
     raw = source.read(span[0], length)

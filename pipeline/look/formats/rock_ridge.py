@@ -17,7 +17,7 @@ from pipeline.look.formats.container import (
     owner_of,
 )
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import BadFormat, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Spool
 
 SECTOR = 2048
 CONTINUATIONS = 32  # areas that one record may go on in
@@ -52,7 +52,7 @@ class Extensions:
     rest: bytes = b""
 
 
-def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
+def read_extensions(source: ByteSource, area: bytes, spool: Spool) -> Extensions:
     """Read a system use area and those that it goes on in; raise BadFormat if there is no end."""
     name, target, skip = b"", b"", 0
     separate = False  # whether a component of a link's target is complete
@@ -88,7 +88,7 @@ def read_extensions(source: Source, area: bytes, spool: Spool) -> Extensions:
 
 
 def _fields(
-    source: Source, area: bytes, spool: Spool, areas: list[Span]
+    source: ByteSource, area: bytes, spool: Spool, areas: list[Span]
 ) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Give signature, version and data of every field, those in further areas too.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.look.formats.ranges import Ranges, Span
-from pipeline.look.formats.source import PIECE, Source, Spool
+from pipeline.look.formats.source import PIECE, ByteSource, Spool
 
 BLOCK = 4096
 SHOWN = 16
@@ -25,7 +25,7 @@ class Bytes:
     second: bytes
 
 
-def scan(first: Source, second: Source, where: Iterable[Span], spool: Spool) -> Ranges:
+def scan(first: ByteSource, second: ByteSource, where: Iterable[Span], spool: Spool) -> Ranges:
     """Return the ranges in `where` in which two contents differ; they begin and end exactly."""
     ranges = Ranges()
     for start, end in where:
@@ -38,7 +38,7 @@ def scan(first: Source, second: Source, where: Iterable[Span], spool: Spool) -> 
     return ranges
 
 
-def exact(first: Source, second: Source, ranges: Iterable[Span]) -> Ranges:
+def exact(first: ByteSource, second: ByteSource, ranges: Iterable[Span]) -> Ranges:
     """Return of each range the part from its first to its last byte that differs."""
     found = Ranges()
     for start, end in ranges:
@@ -77,7 +77,7 @@ def _edges(left: bytes, right: bytes) -> Span:
     return len(difference) - len(difference.lstrip(b"\0")), len(difference.rstrip(b"\0"))
 
 
-def describe(first: Source, second: Source, ranges: Ranges) -> Bytes:
+def describe(first: ByteSource, second: ByteSource, ranges: Ranges) -> Bytes:
     """Return what differs in two contents that do, in `ranges` or because one is longer."""
     shared = min(first.size, second.size)
     offset = next((start for start, _ in ranges), shared)

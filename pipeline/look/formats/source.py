@@ -27,7 +27,7 @@ class NotRead(BadFormat):
     """Something follows its format in a way that is not read here; says which."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes that can be read at any place.
 
     `read` gives exactly `length` bytes or raises BadFormat. `stored` is where the bytes lie in the
@@ -40,16 +40,16 @@ class Source(Protocol):
     def size(self) -> int: ...
     def read(self, offset: int, length: int) -> bytes: ...
     def stored(self) -> Sequence[Span]: ...
-    def elsewhere(self, around: "Source") -> "Source": ...
-    def against(self, other: "Source", outer: Ranges) -> Sequence[Span]: ...
+    def elsewhere(self, around: "ByteSource") -> "ByteSource": ...
+    def against(self, other: "ByteSource", outer: Ranges) -> Sequence[Span]: ...
 
 
-def common(first: Source, second: Source) -> Sequence[Span]:
+def common(first: ByteSource, second: ByteSource) -> Sequence[Span]:
     """Return the whole range that two contents share."""
     return [(0, min(first.size, second.size))]
 
 
-def check(source: Source, offset: int, length: int) -> None:
+def check(source: ByteSource, offset: int, length: int) -> None:
     """Raise BadFormat unless `length` bytes at `offset` can be had, and at once."""
     if offset < 0 or length < 0 or offset + length > source.size:
         raise BadFormat(f"it ends at byte {source.size}, before byte {offset + length}")
@@ -74,10 +74,10 @@ class Memory:
     def stored(self) -> Sequence[Span]:
         return ()
 
-    def elsewhere(self, around: Source) -> Source:
+    def elsewhere(self, around: ByteSource) -> ByteSource:
         return self
 
-    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+    def against(self, other: ByteSource, outer: Ranges) -> Sequence[Span]:
         return common(self, other)
 
 
@@ -101,10 +101,10 @@ class OpenFile:
     def stored(self) -> Sequence[Span]:
         return ()
 
-    def elsewhere(self, around: Source) -> Source:
+    def elsewhere(self, around: ByteSource) -> ByteSource:
         return self
 
-    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+    def against(self, other: ByteSource, outer: Ranges) -> Sequence[Span]:
         return common(self, other)
 
 
@@ -113,7 +113,7 @@ class Extents:
 
     __slots__ = ("around", "size", "spans")
 
-    def __init__(self, around: Source, spans: Sequence[Span]) -> None:
+    def __init__(self, around: ByteSource, spans: Sequence[Span]) -> None:
         for start, end in spans:
             if not 0 <= start <= end <= around.size:
                 raise BadFormat(f"a content lies at bytes {start} to {end} of {around.size}")
@@ -140,10 +140,10 @@ class Extents:
     def stored(self) -> Sequence[Span]:
         return self.spans
 
-    def elsewhere(self, around: Source) -> Source:
+    def elsewhere(self, around: ByteSource) -> ByteSource:
         return Extents(around, self.spans)
 
-    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+    def against(self, other: ByteSource, outer: Ranges) -> Sequence[Span]:
         if other.stored() != self.spans:
             return common(self, other)
         found, position = [], 0
@@ -158,7 +158,7 @@ class Extents:
 class Alone:
     """A content without what is around it, to be compared with one from elsewhere."""
 
-    inner: Source
+    inner: ByteSource
 
     @property
     def size(self) -> int:
@@ -170,10 +170,10 @@ class Alone:
     def stored(self) -> Sequence[Span]:
         return ()
 
-    def elsewhere(self, around: Source) -> Source:
+    def elsewhere(self, around: ByteSource) -> ByteSource:
         return self
 
-    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+    def against(self, other: ByteSource, outer: Ranges) -> Sequence[Span]:
         return common(self, other)
 
 
@@ -181,7 +181,7 @@ class Alone:
 class Watched:
     """A source that remembers where it was read while `watching` is set."""
 
-    around: Source
+    around: ByteSource
     reads: list[Span] = field(default_factory=list)
     watching: bool = True
 
@@ -200,14 +200,14 @@ class Watched:
     def stored(self) -> Sequence[Span]:
         return self.around.stored()
 
-    def elsewhere(self, around: Source) -> Source:
+    def elsewhere(self, around: ByteSource) -> ByteSource:
         return self.around.elsewhere(around)
 
-    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+    def against(self, other: ByteSource, outer: Ranges) -> Sequence[Span]:
         return self.around.against(other, outer)
 
 
-def pieces(source: Source, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+def pieces(source: ByteSource, start: int = 0, end: int | None = None) -> Iterator[bytes]:
     """Give the bytes from `start` to `end`, a piece at a time."""
     end = source.size if end is None else end
     for offset in range(start, end, PIECE):
@@ -247,7 +247,7 @@ class Spool:
     def _new_file(self) -> BinaryIO:
         return self._stack.enter_context(tempfile.TemporaryFile())
 
-    def keep(self, content: Iterable[bytes], limit: int | None = None) -> Source:
+    def keep(self, content: Iterable[bytes], limit: int | None = None) -> ByteSource:
         """Unpack a content of at most `limit` bytes and return it."""
         memory, size = bytearray(), 0
         file: BinaryIO | None = None
@@ -272,7 +272,9 @@ class Spool:
 class Packed:
     """A content that is compressed in one piece of the source around it."""
 
-    def __init__(self, around: Source, span: Span, size: int, unpack: Unpack, spool: Spool) -> None:
+    def __init__(
+        self, around: ByteSource, span: Span, size: int, unpack: Unpack, spool: Spool
+    ) -> None:
         self.around = around
         self.span = span
         self._unpack = unpack
@@ -281,7 +283,7 @@ class Packed:
         self.unlike = False  # whether the other side was seen to store it in other bytes
 
     @cached_property
-    def _plain(self) -> Source:
+    def _plain(self) -> ByteSource:
         plain = self._spool.keep(self._unpack(pieces(self.around, *self.span)), self.size)
         if plain.size != self.size:
             raise BadFormat(f"it unpacks to {plain.size} bytes instead of {self.size}")
@@ -293,10 +295,10 @@ class Packed:
     def stored(self) -> Sequence[Span]:
         return (self.span,)
 
-    def elsewhere(self, around: Source) -> Source:
+    def elsewhere(self, around: ByteSource) -> ByteSource:
         return Packed(around, self.span, self.size, self._unpack, self._spool)
 
-    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+    def against(self, other: ByteSource, outer: Ranges) -> Sequence[Span]:
         if not isinstance(other, Packed) or other.size != self.size:
             return common(self, other)
         same = self.span == other.span and not outer.touches(*self.span)

@@ -11,7 +11,7 @@ from functools import partial
 
 from pipeline.look.formats.container import PATH_LIMIT, Container, Entry, Format, Structure, name_of
 from pipeline.look.formats.ranges import Ranges
-from pipeline.look.formats.source import BadFormat, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Spool
 from pipeline.look.formats.squashfs_account import Walk, slack
 from pipeline.look.formats.squashfs_file import NO_INDEX, SIZE_BITS, Blocks, SquashFile
 from pipeline.look.formats.squashfs_inode import UNLISTED, Inode, Name, read_inode
@@ -31,11 +31,11 @@ NAMES_LIMIT = 300_000  # of folders that are open at one time
 NAME_WORK = 2048
 
 
-def _matches(source: Source) -> bool:
+def _matches(source: ByteSource) -> bool:
     return source.size >= SUPERBLOCK.size and source.read(0, 4) == MAGIC
 
 
-def _read(source: Source, spool: Spool) -> Container:
+def _read(source: ByteSource, spool: Spool) -> Container:
     tables = read_tables(source, spool)
     structures = _structures(source, tables.super)
     blocks = Blocks(source, tables, spool, max(SUPERBLOCK.size, structures[-1].span[1]))
@@ -58,7 +58,7 @@ def _read(source: Source, spool: Spool) -> Container:
 SQUASHFS = Format("squashfs", _matches, _read)
 
 
-def _structures(source: Source, head: Super) -> list[Structure]:
+def _structures(source: ByteSource, head: Super) -> list[Structure]:
     """Return what the superblock says on its own account; the rest follows from the tree."""
     raw = source.read(0, SUPERBLOCK.size)
     fields = [

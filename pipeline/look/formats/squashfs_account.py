@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pipeline.look.formats.container import Region
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import Source, pieces
+from pipeline.look.formats.source import ByteSource, pieces
 from pipeline.look.formats.squashfs_file import NO_INDEX, PLAIN_BLOCK, SIZE_BITS, Blocks, SquashFile
 from pipeline.look.formats.squashfs_inode import CheckedInode, Inode, Name
 from pipeline.look.formats.squashfs_tables import METADATA, NONE, SUPERBLOCK, Tables
@@ -167,7 +167,7 @@ class Walk:
         return b"" if filled else content
 
 
-def slack(contents: Iterable[Source]) -> bytes:
+def slack(contents: Iterable[ByteSource]) -> bytes:
     """Return what the fragments of these files hold beyond them; they must be all that use them."""
     slices: dict[int, array[int]] = {}
     blocks = None

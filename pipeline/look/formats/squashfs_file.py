@@ -9,7 +9,7 @@ from functools import cached_property
 
 from pipeline.look.formats import compression
 from pipeline.look.formats.ranges import Ranges, Span
-from pipeline.look.formats.source import BadFormat, Source, Spool, check, common
+from pipeline.look.formats.source import BadFormat, ByteSource, Spool, check, common
 from pipeline.look.formats.squashfs_tables import Tables, cut
 
 NO_INDEX = 2**32 - 1
@@ -22,7 +22,7 @@ BLOCKS_LIMIT = 1_000_000  # of one file
 class Blocks:
     """Unpacks the data blocks of one file system; remembers the last fragments."""
 
-    def __init__(self, source: Source, tables: Tables, spool: Spool, data_start: int) -> None:
+    def __init__(self, source: ByteSource, tables: Tables, spool: Spool, data_start: int) -> None:
         self.source = source
         self.tables = tables
         self.spool = spool
@@ -32,7 +32,7 @@ class Blocks:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._twin: Blocks | None = None
 
-    def elsewhere(self, around: Source) -> "Blocks":
+    def elsewhere(self, around: ByteSource) -> "Blocks":
         """Return the same file system's blocks in another source, whose tables are equal."""
         if self._twin is None or self._twin.source is not around:
             self._twin = Blocks(around, self.tables, self.spool, self.data_start)
@@ -132,7 +132,7 @@ class SquashFile:
             spans.append((start, start + (size & SIZE_BITS)))
         return spans
 
-    def elsewhere(self, around: Source) -> Source:
+    def elsewhere(self, around: ByteSource) -> ByteSource:
         blocks = self.blocks.elsewhere(around)
         return SquashFile(blocks, self.size, self.start, self._sizes_at, self.tail)
 
@@ -170,7 +170,7 @@ class SquashFile:
             raise BadFormat(f"block {number} of a file has {len(content)} bytes, not {length}")
         return content
 
-    def against(self, other: Source, outer: Ranges) -> Sequence[Span]:
+    def against(self, other: ByteSource, outer: Ranges) -> Sequence[Span]:
         block_size = self.blocks.tables.super.block_size
         if not isinstance(other, SquashFile):
             return common(self, other)

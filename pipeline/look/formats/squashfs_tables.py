@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipeline.look.formats import compression, lz4
 from pipeline.look.formats.container import Fact, name_of
 from pipeline.look.formats.ranges import Span
-from pipeline.look.formats.source import BadFormat, NotRead, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, NotRead, Spool
 
 MAGIC = b"hsqs"
 SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
@@ -166,7 +166,7 @@ def cut(content: bytes, start: int, length: int) -> bytes:
     return content[start : start + length]
 
 
-def read_tables(source: Source, spool: Spool) -> Tables:
+def read_tables(source: ByteSource, spool: Spool) -> Tables:
     """Read what says where everything lies; raise BadFormat for what is not SquashFS 4.0."""
     head = read_super(source)
     new = UNPACKERS.get(head.compression)
@@ -191,7 +191,7 @@ def read_tables(source: Source, spool: Spool) -> Tables:
     )
 
 
-def read_super(source: Source) -> Super:
+def read_super(source: ByteSource) -> Super:
     """Read the superblock; raise BadFormat if what it says cannot be."""
     magic, *fields = SUPERBLOCK.unpack(source.read(0, SUPERBLOCK.size))
     inodes, time, block_size, fragments, compressor, log, flags, ids, major, minor, *places = fields
@@ -213,7 +213,7 @@ class _Reader:
     `packed` has a hash of each compressed block's stored bytes, by one of its content.
     """
 
-    def __init__(self, source: Source, new: Callable[[], compression.Unpacker]) -> None:
+    def __init__(self, source: ByteSource, new: Callable[[], compression.Unpacker]) -> None:
         self.source = source
         self.spans: list[tuple[str, Span]] = []
         self.packed: dict[int, int] = {}

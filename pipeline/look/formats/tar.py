@@ -16,7 +16,7 @@ from pipeline.look.formats.container import (
 )
 from pipeline.look.formats.reader import Reader
 from pipeline.look.formats.rest import behind_end, without, written
-from pipeline.look.formats.source import BadFormat, Extents, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Spool
 
 TYPES = {
     tarfile.REGTYPE: "file",
@@ -41,7 +41,7 @@ DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
 ERRORS = (tarfile.TarError, ValueError, KeyError, OverflowError, EOFError, TypeError)
 
 
-def _matches(source: Source) -> bool:
+def _matches(source: ByteSource) -> bool:
     if source.size < tarfile.BLOCKSIZE:
         return False
     raw = source.read(0, tarfile.BLOCKSIZE)
@@ -56,7 +56,7 @@ def _is_old(raw: bytes) -> bool:
     return int(digits, 8) == sum(raw[:148]) + sum(raw[156:]) + 8 * ord(" ")
 
 
-def _read(source: Source, spool: Spool) -> Container:
+def _read(source: ByteSource, spool: Spool) -> Container:
     try:
         with tarfile.open(fileobj=Reader(source), mode="r:", errors="surrogateescape") as archive:
             ordered, order = listed(_entry(source, member) for member in _members(archive))
@@ -95,7 +95,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def _entry(source: Source, member: tarfile.TarInfo) -> Entry:
+def _entry(source: ByteSource, member: tarfile.TarInfo) -> Entry:
     facts: dict[str, Fact] = {
         "type": TYPES.get(member.type, repr(member.type)),
         "mode": member.mode,
@@ -135,7 +135,7 @@ def _closes(start: int, end: int) -> bool:
     return length == END or (end % RECORD_SIZE == 0 and END <= length < END + RECORD_SIZE)
 
 
-def _rest(source: Source, entry: Entry) -> bytes:
+def _rest(source: ByteSource, entry: Entry) -> bytes:
     """Return the fields of a member's headers beyond its facts, and their form."""
     if entry.record is None:
         return b""

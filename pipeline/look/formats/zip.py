@@ -26,7 +26,7 @@ from pipeline.look.formats.container import (
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.reader import Reader
 from pipeline.look.formats.recompress import Compressed
-from pipeline.look.formats.source import BadFormat, Extents, Packed, Source, Spool
+from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Packed, Spool
 from pipeline.look.formats.zip_account import regions_of_directory, rest_of_member
 
 LOCAL = struct.Struct("<4s5HIIIHH")
@@ -45,11 +45,11 @@ TIMES, OWNER = 0x5455, 0x7875
 TIME_NAMES = ("modified", "read", "made")
 
 
-def _matches(source: Source) -> bool:
+def _matches(source: ByteSource) -> bool:
     return source.size >= 22 and source.read(0, 4) in (b"PK\3\4", b"PK\5\6")
 
 
-def _read(source: Source, spool: Spool) -> Container:
+def _read(source: ByteSource, spool: Spool) -> Container:
     try:
         with zipfile.ZipFile(Reader(source)) as archive:
             members, comment = archive.infolist(), archive.comment
@@ -75,7 +75,9 @@ def _read(source: Source, spool: Spool) -> Container:
 ZIP = Format("zip", _matches, _read)
 
 
-def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo, regions: list[Region]) -> Entry:
+def _entry(
+    source: ByteSource, spool: Spool, member: zipfile.ZipInfo, regions: list[Region]
+) -> Entry:
     """Return a member; add the region of its data descriptor, which may follow its data."""
     mode = member.external_attr >> 16
     start = member.header_offset
@@ -112,7 +114,7 @@ def _entry(source: Source, spool: Spool, member: zipfile.ZipInfo, regions: list[
     return entry
 
 
-def _descriptor(source: Source, start: int, member: zipfile.ZipInfo) -> Span | None:
+def _descriptor(source: ByteSource, start: int, member: zipfile.ZipInfo) -> Span | None:
     """Return where the checksum and sizes of the directory stand again, behind a member's data."""
     values = member.CRC, member.compress_size, member.file_size
     layouts = ("<IQQ",) if max(values) >= 2**32 else ("<III", "<IQQ")
@@ -126,8 +128,8 @@ def _descriptor(source: Source, start: int, member: zipfile.ZipInfo) -> Span | N
 
 
 def _content(
-    source: Source, spool: Spool, member: zipfile.ZipInfo, start: int
-) -> tuple[Source, str]:
+    source: ByteSource, spool: Spool, member: zipfile.ZipInfo, start: int
+) -> tuple[ByteSource, str]:
     """Return a member's content, or its stored bytes and why they stay packed."""
     span = (start, start + member.compress_size)
     new = UNPACKERS.get(member.compress_type)
@@ -143,7 +145,7 @@ def _content(
 
 
 def _compressed(
-    content: Source, source: Source, member: zipfile.ZipInfo, start: int
+    content: ByteSource, source: ByteSource, member: zipfile.ZipInfo, start: int
 ) -> Compressed | None:
     name = PACKINGS.get(member.compress_type)
     if name is None or not isinstance(content, Packed):

@@ -8,7 +8,7 @@ from functools import partial
 
 from pipeline.look.formats.container import Entry, Region
 from pipeline.look.formats.rest import without
-from pipeline.look.formats.source import Source, pieces
+from pipeline.look.formats.source import ByteSource, pieces
 
 LOCAL_SIZE, CENTRAL_SIZE = 30, 46
 MEMBER, DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"  # what their headers begin with
@@ -18,7 +18,7 @@ ENDS = (b"PK\x05\x06", b"PK\x06\x06")  # of a directory, without and with 64 bit
 END = struct.Struct("<4sHHHHIIH")
 
 
-def rest_of_member(source: Source, entry: Entry, checksum: int, *, changed: bool) -> bytes:
+def rest_of_member(source: ByteSource, entry: Entry, checksum: int, *, changed: bool) -> bytes:
     """Return the name in a member's own header, and its checksum unless it follows from content."""
     if entry.record is None:
         return b""
@@ -35,7 +35,7 @@ def rest_of_member(source: Source, entry: Entry, checksum: int, *, changed: bool
 
 
 def regions_of_directory(
-    source: Source, start: int, entries: Sequence[Entry], other: Sequence[Region]
+    source: ByteSource, start: int, entries: Sequence[Entry], other: Sequence[Region]
 ) -> Iterator[Region]:
     """Give the central directory and its end as regions, besides `other` ones."""
     yield from other
@@ -55,7 +55,7 @@ def regions_of_directory(
     yield Region("end of central directory", (at, source.size), partial(_end, source, start, at))
 
 
-def _end(source: Source, start: int, at: int) -> bytes:
+def _end(source: ByteSource, start: int, at: int) -> bytes:
     """Return the end of a directory, or nothing if it says what follows from the directory."""
     raw = source.read(at, min(END.size, source.size - at))
     if len(raw) < END.size:
