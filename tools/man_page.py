@@ -39,7 +39,18 @@ does the same, and installs what is missing first.
 .B \-\-completion
 prints what lets a shell complete tasks and options: bash, fish or zsh.
 .SH TASKS"""
-TAIL = r""".SH FILES
+TAIL = r""".SH ENVIRONMENT
+.TP
+.B NO_COLOR
+If not empty, nothing is coloured.
+.TP
+.B TWINBUILD_PLAIN
+If not empty, and where
+.B TERM
+is
+.IR dumb ,
+lines follow one another and are never redrawn.
+.SH FILES
 .I docs/
 of Twinbuild's sources has a tutorial, how\-tos and the reference.
 .SH SEE ALSO

@@ -173,7 +173,9 @@ def open_display() -> Display:
 
     # The display uses escape sequences of its own, and makes the texts that it gets safe.
     screen = getattr(sys.stdout, "raw", sys.stdout)
-    return Display(Console(file=screen, highlight=False, soft_wrap=True))
+    # Not as rich decides: FORCE_COLOR, which pipelines set, would let it redraw lines in a log.
+    terminal = screen.isatty()
+    return Display(Console(file=screen, force_terminal=terminal, highlight=False, soft_wrap=True))
 
 
 def open_farm() -> Workspace:

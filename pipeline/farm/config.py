@@ -28,6 +28,7 @@ from pipeline.documents.statement import DRAWN
 from pipeline.farm import ssh_key
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+REMEDY = "Twinbuild's docs/reference/configuration.md lists every key"
 FINGERPRINT = re.compile(r"[0-9A-F]{40}([0-9A-F]{24})?")
 ED25519_KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -309,4 +310,5 @@ def _parse(model: type[Model], content: bytes, path: str) -> Model:
         return model.model_validate(document)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise UsageError(plain(f"{path}: {'; '.join(faults)}")) from error
+        what = plain(f"{path}: {'; '.join(faults)}")
+        raise UsageError(what, remedy=REMEDY) from error

@@ -69,7 +69,7 @@ class Request(BaseModel):
     environments: Annotated[tuple[Name, ...], Field(min_length=1)]
 
     @classmethod
-    def of(cls, document: object, *, where: str = "what was asked for") -> Self:
+    def of(cls, document: object, *, where: str = "what was asked for", remedy: str = "") -> Self:
         """Check `document` and return it as a request; raise UsageError that names the fault."""
         try:
             if isinstance(document, dict) and "format" in document:
@@ -81,7 +81,8 @@ class Request(BaseModel):
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             name = ".".join(map(str, fault["loc"]))
-            raise UsageError(f"{where} is not possible: {name}: {fault['msg']}") from error
+            what = f"{where} is not possible: {name}: {fault['msg']}"
+            raise UsageError(what, remedy=remedy) from error
 
     @field_validator("environments")
     @classmethod
@@ -151,7 +152,9 @@ class Run:
     def request(self) -> Request:
         """Return what was asked for; raise UsageError if `run.json` does not say."""
         path = self.folder / "run.json"
-        return Request.of(read_json(path, failure=UsageError), where=os.fspath(path))
+        document = read_json(path, failure=UsageError)
+        remedy = f"{command_line('build')} starts another run"
+        return Request.of(document, where=os.fspath(path), remedy=remedy)
 
     @contextmanager
     def held(self, *, alone: bool = False) -> Iterator[None]:

@@ -120,7 +120,7 @@ def _tagged_tree(workspace: Workspace, tag: str, image: str, source: str | None)
 
 def _tagged_lock(workspace: Workspace, tag: str, image: str, source: str | None) -> Lock:
     path = f"images/live/{image}/lock"
-    return load(_ask_tag(workspace, tag, path, source, ("cat-file", "blob")))
+    return load(_ask_tag(workspace, tag, path, source, ("cat-file", "blob")), image)
 
 
 def _ask_tag(

@@ -11,14 +11,19 @@ from pipeline.documents.lock import FILE_LIMIT, Lock
 from pipeline.documents.malformed import Malformed
 
 
-def load(content: bytes) -> Lock:
-    """Parse a lock; raise InputsUnverified if anything in it is not as `dump` writes it."""
+def load(content: bytes, image: str = "NAME") -> Lock:
+    """Parse the lock of `image`.
+
+    Raise InputsUnverified if anything in it is not as `dump` writes it; the error names the command
+    that writes a new lock.
+    """
     try:
         return lock.load(content)
     except LaterFormat as error:
         raise InputsUnverified(str(error)) from error
     except Malformed as error:
-        raise InputsUnverified(str(error), remedy="write it anew") from error
+        remedy = f"{command_line(f'lock --image {image}')} writes a new one"
+        raise InputsUnverified(str(error), remedy=remedy) from error
 
 
 def read(path: Path) -> tuple[Lock, str]:
@@ -30,4 +35,4 @@ def read(path: Path) -> tuple[Lock, str]:
         raise UsageError(f"there is no lock {path}", remedy=remedy) from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return load(content), sha256_bytes(content)
+    return load(content, path.parent.name), sha256_bytes(content)

@@ -14,7 +14,7 @@ import pytest
 
 import verify
 from pipeline.base import dsse
-from pipeline.base.errors import UsageError
+from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.base.files import read_json, sha256_bytes
 from pipeline.base.gpgv import public_keys
 from pipeline.cli import overview
@@ -59,6 +59,29 @@ def test_the_lock_is_read() -> None:
     lock, _ = lock_file.read(DATA / "lock")
     assert [package.name for package in lock.packages] == ["apt", "bash", "debconf"]
     assert len(lock.suites) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("lock/1", "lock/0"), ("Image: mini\n", ""), ("Size: ", "Length: ")]
+)
+def test_a_lock_of_no_version_names_the_command_that_writes_one(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    path = tmp_path / "mini" / "lock"
+    path.parent.mkdir()
+    path.write_text((DATA / "lock").read_text().replace(old, new, 1))
+    with pytest.raises(InputsUnverified, match=r"lock --image mini writes a new one$"):
+        lock_file.read(path)
+
+
+@pytest.mark.parametrize("change", [{"commit": None}, {"of a later version": 1}, {"vary": "most"}])
+def test_a_request_of_no_version_names_the_command_that_starts_another_run(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    written = read_json(MATCHED.folder / "run.json", failure=UsageError)
+    (tmp_path / "run.json").write_bytes(json_bytes(written | change))
+    with pytest.raises(UsageError, match=r"build starts another run$"):
+        Run(tmp_path).request()
 
 
 def test_runs_are_listed_and_shown() -> None:

@@ -3,7 +3,10 @@
 
 import io
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ from rich.console import Console
 from pipeline.base import display as module
 from pipeline.base.display import Display
 from pipeline.documents.progress import Record
+
+ROOT = Path(__file__).parents[3]
 
 
 class Clock:
@@ -206,6 +211,20 @@ def test_plain_progress_moves_no_cursor(
         "alpha: 20-bootstrap took 42 s",
         "packages: 120 of 600 MiB",
     ]
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
+def test_a_log_is_plain_whatever_a_pipeline_sets(variable: str) -> None:
+    """What rich takes for a terminal where there is none: lines would be redrawn in a log."""
+    code = """from pipeline.cli.task import open_display
+display = open_display()
+with display.watch(), display.bar("packages") as progress:
+    progress(1, 2)
+display.say("done")"""
+    env = {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", variable: "1"}
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
 
 
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")

@@ -64,6 +64,7 @@ def test_mistakes_are_named(tmp_path: Path, change: dict[str, Any], message: str
     with pytest.raises(UsageError) as caught:
         load_farm(path)
     assert message in str(caught.value)
+    assert caught.value.remedy.endswith("configuration.md lists every key")
     assert "\n" not in str(caught.value)
 
 
