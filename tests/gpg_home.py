@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,12 +63,15 @@ class GpgHome:
 
     path: Path
 
-    def gpg(self, *arguments: str, stdin: bytes | None = None) -> str:
+    def gpg(self, *arguments: str | Path, stdin: bytes | None = None, check: bool = True) -> bytes:
         """Run gpg in it without a passphrase being asked for; return what it prints."""
         options = ["--batch", "--quiet", "--no-tty", "--pinentry-mode", "loopback"]
-        argv = ["gpg", "--homedir", str(self.path), *options, *arguments]
-        done = subprocess.run(argv, input=stdin, check=True, capture_output=True)
-        return done.stdout.decode(errors="replace")
+        argv = ["gpg", "--homedir", str(self.path), *options, *map(str, arguments)]
+        return subprocess.run(argv, input=stdin, check=check, capture_output=True).stdout
+
+    def text(self, *arguments: str) -> str:
+        """Run gpg as `gpg` does; return its output as text."""
+        return self.gpg(*arguments).decode(errors="replace")
 
     def make(
         self,
@@ -77,9 +81,10 @@ class GpgHome:
         use: str = "sign",
         expires: str = "1d",
         now: str = "",
+        days_ago: int = 0,
     ) -> str:
         """Make a key; return its fingerprint."""
-        clock = ["--faked-system-time", now] if now else []
+        clock = [f"--faked-system-time={now}"] if now else _clock(days_ago)
         key = ["--passphrase", passphrase, "--quick-gen-key", name, "ed25519", use, expires]
         self.gpg(*clock, *key)
         return self.fingerprint(name)
@@ -87,7 +92,7 @@ class GpgHome:
     def fingerprint(self, name: str) -> str:
         """Return the fingerprint of the one key with a user id."""
         (found,) = re.findall(
-            r"^(?:pub:.*\n)fpr:+([0-9A-F]{40}):", self.gpg("--with-colons", "-k", f"={name}"), re.M
+            r"^(?:pub:.*\n)fpr:+([0-9A-F]{40}):", self.text("--with-colons", "-k", f"={name}"), re.M
         )
         return str(found)
 
@@ -96,10 +101,23 @@ class GpgHome:
         certificate = (self.path / f"openpgp-revocs.d/{fingerprint}.rev").read_bytes()
         self.gpg("--import", stdin=certificate.replace(b":-----BEGIN", b"-----BEGIN"))
 
+    def export(self, fingerprint: str, *options: str) -> bytes:
+        """Return a key's public half."""
+        return self.gpg(*options, "--export", fingerprint)
+
+    def sign(self, content: bytes, fingerprint: str, *options: str, days_ago: int = 0) -> bytes:
+        """Sign as `options` say; return the armoured output."""
+        whole = ["--armor", "--local-user", fingerprint, *options, *_clock(days_ago)]
+        return self.gpg(*whole, stdin=content)
+
     def stop(self) -> None:
         """End its agents."""
         argv = ["gpgconf", "--homedir", str(self.path), "--kill", "all"]
         subprocess.run(argv, check=False, capture_output=True)
+
+
+def _clock(days_ago: int) -> list[str]:
+    return [f"--faked-system-time={int(time.time()) - 86400 * days_ago}"] if days_ago else []
 
 
 @contextmanager

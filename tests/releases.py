@@ -7,17 +7,12 @@ import io
 import json
 import os
 import re
-import shutil
-import subprocess
 import tarfile
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import pytest
 from securesystemslib.signer import CryptoSigner
@@ -33,6 +28,7 @@ from pipeline.farm.run import Request, create
 from pipeline.farm.run_documents import read_inputs, read_source
 from pipeline.farm.tag import VerifiedTag
 from pipeline.release.stage import run_release
+from tests.gpg_home import GpgHome, made_home
 
 # The fixtures, which the conftest.py of a folder takes over.
 __all__ = [
@@ -67,60 +63,15 @@ def sha256(content: bytes) -> str:
 # --- OpenPGP keys
 
 
-class GpgHome:
-    """A throw-away gpg home with a short path."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    @classmethod
-    @contextmanager
-    def made(cls) -> Iterator[Self]:
-        """Make a home with a short path, for its sockets; it and its agent go afterwards."""
-        path = tempfile.mkdtemp(prefix="tw-", dir="/tmp")
-        yield cls(path)
-        subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=False)
-        shutil.rmtree(path, ignore_errors=True)
-
-    def gpg(self, *arguments: str | Path, stdin: bytes | None = None, check: bool = True) -> bytes:
-        argv = ["gpg", "--homedir", self.path, "--batch", "--quiet", "--pinentry-mode", "loopback"]
-        return subprocess.run(
-            [*argv, "--passphrase", "", *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            check=check,
-        ).stdout
-
-    def make(self, user: str, *, expires: str = "never", days_ago: int = 0) -> str:
-        then = int(time.time()) - 86400 * days_ago
-        self.gpg(f"--faked-system-time={then}", "--quick-gen-key", user, "ed25519", "sign", expires)
-        listed = self.gpg("--with-colons", "--list-keys", f"={user}").decode()
-        found = re.search(r"^fpr:+([0-9A-F]{40}):", listed, re.MULTILINE)
-        assert found, listed
-        return found[1]
-
-    def revoke(self, fingerprint: str) -> None:
-        certificate = Path(self.path, "openpgp-revocs.d", f"{fingerprint}.rev").read_bytes()
-        self.gpg("--import", stdin=certificate.replace(b":-----BEGIN", b"-----BEGIN"))
-
-    def export(self, fingerprint: str, *options: str) -> bytes:
-        return self.gpg(*options, "--export", fingerprint)
-
-    def sign(self, content: bytes, fingerprint: str, *options: str, days_ago: int = 0) -> bytes:
-        then = int(time.time()) - 86400 * days_ago
-        options = (*options, f"--faked-system-time={then}") if days_ago else options
-        return self.gpg("--armor", "--local-user", fingerprint, *(options), stdin=content)
-
-
 @pytest.fixture(scope="session")
 def gpg_home() -> Iterator[GpgHome]:
-    with GpgHome.made() as home:
+    with made_home() as home:
         yield home
 
 
 @pytest.fixture(scope="session")
 def release_key(gpg_home: GpgHome) -> str:
-    return gpg_home.make("Release <release@example.org>")
+    return gpg_home.make("Release <release@example.org>", expires="never")
 
 
 @pytest.fixture(scope="session")
@@ -134,12 +85,12 @@ def keyring_file(
 
 @pytest.fixture(scope="session")
 def other_key(gpg_home: GpgHome) -> str:
-    return gpg_home.make("Other <other@example.org>")
+    return gpg_home.make("Other <other@example.org>", expires="never")
 
 
 @pytest.fixture(scope="session")
 def revoked_key(gpg_home: GpgHome) -> str:
-    return gpg_home.make("Revoked <revoked@example.org>")
+    return gpg_home.make("Revoked <revoked@example.org>", expires="never")
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +101,7 @@ def expired_key(gpg_home: GpgHome) -> str:
 @pytest.fixture
 def caller(gpg_home: GpgHome, monkeypatch: pytest.MonkeyPatch) -> GpgHome:
     """A caller whose gpg home holds the keys."""
-    monkeypatch.setenv("GNUPGHOME", gpg_home.path)
+    monkeypatch.setenv("GNUPGHOME", str(gpg_home.path))
     monkeypatch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
     monkeypatch.delenv("TWINBUILD_RELEASE_PASSPHRASE_FILE", raising=False)
     return gpg_home
@@ -390,7 +341,7 @@ def published(
     fake = FakeRun(folder / "runs", environment_keys, "3.3")
     farm = make_farm(environment_keys, release_key)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GNUPGHOME", gpg_home.path)
+        patch.setenv("GNUPGHOME", str(gpg_home.path))
         patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
         run_release(fake.run, farm, folder / "public", fake.verified, notify=lambda _: None)
     return folder / "public"

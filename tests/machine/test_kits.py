@@ -22,8 +22,8 @@ from pipeline.guest.kits.lines import read_ledger, tree_digest
 from pipeline.kits.install import description
 from pipeline.kits.install.apply import apply_kit
 from pipeline.kits.install.description import Trust
+from tests.gpg_home import GpgHome, made_home
 from tests.machine.conftest import Tiny, display, git
-from tests.releases import GpgHome
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(1500)]
 
@@ -87,14 +87,14 @@ class Released:
 def released(
     workspace: Workspace, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Released]:
-    with GpgHome.made() as gpg:
+    with made_home() as gpg:
         yield from _released(workspace, tiny, gpg, tmp_path_factory)
 
 
 def _released(
     workspace: Workspace, tiny: Tiny, gpg: GpgHome, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Released]:
-    fingerprint = gpg.make("Release <release@example.org>")
+    fingerprint = gpg.make("Release <release@example.org>", expires="never")
     folder = workspace.checkout / "keys"
     folder.mkdir(exist_ok=True)
     (folder / "release.asc").write_bytes(gpg.export(fingerprint, "--armor"))
@@ -106,7 +106,7 @@ def _released(
     (policy / "keys").mkdir()
     (policy / "keys" / "release.asc").write_bytes((folder / "release.asc").read_bytes())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GNUPGHOME", gpg.path)
+        patch.setenv("GNUPGHOME", str(gpg.path))
         patch.setenv("TWINBUILD_POLICY", os.fspath(policy))
         patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
         for tag, hook in (("3.1", FIRST), ("3.2", SECOND)):

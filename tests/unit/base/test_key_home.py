@@ -47,7 +47,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def secret_key() -> Iterator[tuple[str, bytes]]:
     with made_home() as home:
         fingerprint = home.make("Release <release@example.org>")
-        yield fingerprint, home.gpg("--armor", "--export-secret-keys").encode()
+        yield fingerprint, home.gpg("--armor", "--export-secret-keys")
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_from_nothing_to_a_release_key_and_again(
     assert set_up(checkout)[0] == kept
     assert set_up(checkout, release=kept.release.lower())[0] == kept
     assert snapshot(checkout, tmp_path / "home") == before
-    assert len(home.gpg("--with-colons", "-K").split("sec:")) == 2
+    assert len(home.text("--with-colons", "-K").split("sec:")) == 2
 
 
 def test_a_key_that_gpg_has_is_taken_as_gpg_prints_it(home: GpgHome, checkout: Path) -> None:
@@ -155,7 +155,7 @@ def test_nothing_is_replaced(home: GpgHome, checkout: Path) -> None:
     first, second = home.make("First"), home.make("Second")
     public = checkout / "keys/release.asc"
     public.parent.mkdir()
-    public.write_text(home.gpg("--armor", "--export", second))
+    public.write_text(home.text("--armor", "--export", second))
     before = snapshot(checkout)
     with pytest.raises(UsageError, match=r"release\.asc has another key, which stays"):
         set_up(checkout, release=first)
@@ -182,7 +182,7 @@ def test_a_renewed_key_is_published_again(home: GpgHome, checkout: Path) -> None
 def test_signers_and_settings_of_others_stay(home: GpgHome, checkout: Path) -> None:
     release, other = home.make("Release"), home.make("Other")
     (checkout / "keys").mkdir()
-    (checkout / "keys/other.asc").write_text(home.gpg("--armor", "--export", other))
+    (checkout / "keys/other.asc").write_text(home.text("--armor", "--export", other))
     farm = (checkout / "farm.yaml").read_text()
     (checkout / "farm.yaml").write_text(farm.replace("signers: []", f"signers: [{other}]"))
     _, messages = set_up(checkout, release=release)
@@ -223,7 +223,7 @@ def test_a_key_in_a_file_is_taken_and_git_left_alone(
     fingerprint = home.make("Elsewhere")
     path = tmp_path / "secret.asc"
     path.touch(mode=0o600)
-    path.write_text(home.gpg("--armor", "--export-secret-keys", fingerprint))
+    path.write_text(home.text("--armor", "--export-secret-keys", fingerprint))
     with made_home() as empty:
         monkeypatch.setenv("GNUPGHOME", str(empty.path))
         monkeypatch.setenv("TWINBUILD_RELEASE_KEY", str(path))

@@ -57,7 +57,7 @@ def workspace(caller: GpgHome, tmp_path: Path) -> Workspace:
     git(checkout, "init", "--quiet")
     signer = caller.fingerprint("Signer <signer@example.org>")
     git(checkout, "config", "user.signingkey", signer)
-    (checkout / "keys/signer.asc").write_text(caller.gpg("--armor", "--export", signer))
+    (checkout / "keys/signer.asc").write_text(caller.text("--armor", "--export", signer))
     pinned = {name: dsse.make_key(dsse.key_path(name)) for name in ("alpha", "beta")}
     release = caller.fingerprint("Release <release@example.org>")
     keys = Keys(release=release, environments=pinned, tags=TagPolicy(signers=[signer]))
@@ -273,10 +273,10 @@ def test_a_signer_needs_a_public_key_that_holds(workspace: Workspace, caller: Gp
     ):
         signers.usable(TagPolicy(signers=[PLACEHOLDER]), keys)
     expired = caller.fingerprint("Expired <expired@example.org>")
-    (keys / "expired.asc").write_text(caller.gpg("--armor", "--export", expired))
+    (keys / "expired.asc").write_text(caller.text("--armor", "--export", expired))
     with pytest.raises(UsageError, match=f"the signer {expired} has expired"):
         signers.usable(TagPolicy(signers=[*policy.signers, expired]), keys)
-    secret = caller.gpg("--armor", "--export-secret-keys", policy.signers[0])
+    secret = caller.text("--armor", "--export-secret-keys", policy.signers[0])
     (keys / "mistake.asc").write_text(secret)
     with pytest.raises(UsageError, match="holds a secret key"):
         signers.usable(policy, keys)

@@ -4,8 +4,6 @@
 import json
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +20,8 @@ from pipeline.inputs import earlier
 from pipeline.published.published import Location
 from pipeline.release.index import write_index
 from tests.archive_server import archive_server
-from tests.releases import ENVIRONMENTS, FakeRun, GpgHome, publish_by_hand
+from tests.gpg_home import GpgHome, made_home
+from tests.releases import ENVIRONMENTS, FakeRun, publish_by_hand
 from tests.unit.inputs.conftest import IMAGE_YAML, Workshop
 
 pytestmark = pytest.mark.tools
@@ -62,9 +61,12 @@ class Releases:
 
 @pytest.fixture(scope="session")
 def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Releases]:
-    folder, home = tmp_path_factory.mktemp("releases"), tempfile.mkdtemp(prefix="tw-", dir="/tmp")
-    gpg = GpgHome(home)
-    fingerprint = gpg.make("Release <release@example.org>")
+    with made_home() as gpg:
+        yield _signed(tmp_path_factory.mktemp("releases"), gpg)
+
+
+def _signed(folder: Path, gpg: GpgHome) -> Releases:
+    fingerprint = gpg.make("Release <release@example.org>", expires="never")
     keys = {}
     for name in ENVIRONMENTS:
         dsse.make_key(folder / f"{name}.pem")
@@ -78,9 +80,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Releases]:
             fake.write_statement(name, job={**fake.job(), **job})
         publish_by_hand(folder / "public", fake, gpg, fingerprint)  # older farms published these
     write_index(folder / "public")
-    yield Releases(folder / "public", gpg.export(fingerprint), fingerprint)
-    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
-    shutil.rmtree(home, ignore_errors=True)
+    return Releases(folder / "public", gpg.export(fingerprint), fingerprint)
 
 
 @pytest.fixture

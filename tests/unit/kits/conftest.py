@@ -15,9 +15,9 @@ from pipeline.documents.upgrade_description import Description, Offer, describe
 from pipeline.kits.install.apply import Applied, apply_kit
 from pipeline.kits.install.description import Trust
 from pipeline.kits.make.sign import sign, sign_payload
+from tests.gpg_home import GpgHome
 from tests.installed import PARTITION_AT, KitParts, Release, make_disk, read_partition, switch
 from tests.installed import sha256 as digest
-from tests.releases import GpgHome
 from tests.releases import gpg_home as gpg_home
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -38,10 +38,10 @@ class Signer:
         return Trust(self.home.export(self.fingerprint), self.fingerprint)
 
     def sign(self, described: Description) -> bytes:
-        return sign(described, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint)
+        return sign(described, Gpg({"GNUPGHOME": str(self.home.path)}), self.fingerprint)
 
     def sign_payload(self, payload: bytes) -> bytes:
-        return sign_payload(payload, Gpg({"GNUPGHOME": self.home.path}), self.fingerprint)
+        return sign_payload(payload, Gpg({"GNUPGHOME": str(self.home.path)}), self.fingerprint)
 
     def describe(
         self, parts: KitParts, packed: bytes, now: datetime = NOW, renewal_key: str | None = None
@@ -82,12 +82,12 @@ def memory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="session")
 def signer(gpg_home: GpgHome) -> Signer:
-    return Signer(gpg_home, gpg_home.make("Release <release@example.org>"))
+    return Signer(gpg_home, gpg_home.make("Release <release@example.org>", expires="never"))
 
 
 @pytest.fixture(scope="session")
 def stranger(gpg_home: GpgHome) -> Signer:
-    return Signer(gpg_home, gpg_home.make("Other <other@example.org>"))
+    return Signer(gpg_home, gpg_home.make("Other <other@example.org>", expires="never"))
 
 
 class Kits(Protocol):

@@ -11,7 +11,8 @@ from pipeline.farm.config import Farm
 from pipeline.published.immutable import refuse_changed
 from pipeline.published.published import Location
 from pipeline.release.stage import Release, run_release
-from tests.releases import GpgHome, MakeRun
+from tests.gpg_home import GpgHome
+from tests.releases import MakeRun
 
 pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 

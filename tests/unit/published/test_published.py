@@ -23,7 +23,8 @@ from pipeline.farm.config import Farm
 from pipeline.farm.workspace import Workspace
 from pipeline.published import published
 from pipeline.published.published import Location, Published, of_farm
-from tests.releases import FarmWith, GpgHome, MakeRun, Serve, publish_by_hand
+from tests.gpg_home import GpgHome
+from tests.releases import FarmWith, MakeRun, Serve, publish_by_hand
 
 pytestmark = pytest.mark.tools
 

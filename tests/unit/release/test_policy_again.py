@@ -23,8 +23,9 @@ from pipeline.base.files import write_json
 from pipeline.farm.run import Run
 from pipeline.farm.workspace import Workspace, open_workspace
 from pipeline.release.stage import Release
+from tests.gpg_home import GpgHome
 from tests.hostile_repository import ENVIRONMENT
-from tests.releases import IMAGE, LOCK, FakeRun, GpgHome, make_farm
+from tests.releases import IMAGE, LOCK, FakeRun, make_farm
 
 pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 
@@ -36,7 +37,9 @@ class Farm:
         self, folder: Path, keys: Mapping[str, CryptoSigner], release_key: str, gpg_home: GpgHome
     ) -> None:
         self.folder, self.keys, self.gpg = folder, keys, gpg_home
-        self.signer = gpg_home.make(f"Tags <tags@{folder.parent.name}.example.org>")
+        self.signer = gpg_home.make(
+            f"Tags <tags@{folder.parent.name}.example.org>", expires="never"
+        )
         self.document = make_farm(keys, release_key).model_dump(mode="json")
         self.git("init", "--quiet", "--initial-branch=main", "--template=")
         image = folder / "images/live/mini"
@@ -48,7 +51,7 @@ class Farm:
         self.tag()
 
     def git(self, *arguments: str) -> str:
-        env = {**ENVIRONMENT, "GNUPGHOME": self.gpg.path}
+        env = {**ENVIRONMENT, "GNUPGHOME": str(self.gpg.path)}
         argv = ["git", "-C", str(self.folder), *arguments]
         self.folder.mkdir(exist_ok=True)
         done = subprocess.run(argv, env=env, check=True, capture_output=True, text=True)

@@ -32,17 +32,8 @@ from pipeline.release import publish as publishing
 from pipeline.release import stage
 from pipeline.release.checks import CheckedRun, check
 from pipeline.release.stage import Release, run_release
-from tests.releases import (
-    LOCK,
-    SIGNER,
-    FakeRun,
-    FarmWith,
-    GpgHome,
-    Listing,
-    MakeRun,
-    kit_from,
-    sha256,
-)
+from tests.gpg_home import GpgHome
+from tests.releases import LOCK, SIGNER, FakeRun, FarmWith, Listing, MakeRun, kit_from, sha256
 
 pytestmark = [pytest.mark.tools, pytest.mark.usefixtures("caller")]
 
@@ -431,7 +422,7 @@ def test_a_key_revoked_after_signing_stops_publication(
     gpg_home: GpgHome,
     public: Path,
 ) -> None:
-    key = gpg_home.make("Soon <soon@example.org>")
+    key = gpg_home.make("Soon <soon@example.org>", expires="never")
     fake = make_run()
     release(fake, farm=farm_with(key))
     shutil.rmtree(public)

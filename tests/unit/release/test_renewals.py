@@ -22,7 +22,8 @@ from pipeline.kits.install import description
 from pipeline.kits.install.description import Trust
 from pipeline.release import renewals
 from pipeline.release.stage import describe_again, run_release
-from tests.releases import FakeRun, GpgHome, kit_from, make_farm
+from tests.gpg_home import GpgHome
+from tests.releases import FakeRun, kit_from, make_farm
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -77,7 +78,7 @@ def released(
     folder = tmp_path_factory.mktemp("renewable")
     kits: dict[str, Any] = {"artifacts": {KIT: b"a kit"}, "kits": [kit_from("3.1")]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GNUPGHOME", gpg_home.path)
+        patch.setenv("GNUPGHOME", str(gpg_home.path))
         patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
         patch.setattr("pipeline.release.stage.datetime", at(NOW))
         first: dict[str, Any] = {}

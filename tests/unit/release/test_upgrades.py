@@ -26,7 +26,8 @@ from pipeline.kits.make.sign import sign
 from pipeline.release import stage
 from pipeline.release.stage import describe_again, run_release
 from pipeline.release.upgrades import Signer
-from tests.releases import FakeRun, FarmWith, GpgHome, Listing, MakeRun, kit_from, make_farm
+from tests.gpg_home import GpgHome
+from tests.releases import FakeRun, FarmWith, Listing, MakeRun, kit_from, make_farm
 
 pytestmark = pytest.mark.tools
 
@@ -75,7 +76,7 @@ def released_once(
     folder = tmp_path_factory.mktemp("described")
     fake = FakeRun(folder / "runs", environment_keys, "3.3", **kits_from("3.3", "3.1", "3.2"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GNUPGHOME", gpg_home.path)
+        patch.setenv("GNUPGHOME", str(gpg_home.path))
         patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
         farm = make_farm(environment_keys, release_key)
         run_release(fake.run, farm, folder / "public", fake.verified, notify=lambda _: None)
@@ -96,7 +97,7 @@ def describe(
     """Do what a release does last, without making it anew."""
 
     def run() -> None:
-        signer = Signer(openpgp.Gpg({"GNUPGHOME": gpg_home.path}), release_key, trust.keyring)
+        signer = Signer(openpgp.Gpg({"GNUPGHOME": str(gpg_home.path)}), release_key, trust.keyring)
         stage._describe(released, "3.3", signer, again=False, notify=lambda _: None)
 
     return run
@@ -167,7 +168,7 @@ def test_every_release_knows_the_newest_though_no_kit_leads_to_it(
     """The attacker can write into the public tree, and puts back what was signed before."""
     old = state(released, trust, "3.1")
     old = replace(old, newest="3.2", offer=replace(read(released, trust, "3.1"), to="3.2"))
-    gpg = openpgp.Gpg({"GNUPGHOME": gpg_home.path})
+    gpg = openpgp.Gpg({"GNUPGHOME": str(gpg_home.path)})
     (released / "upgrades/3.1.json").write_bytes(sign(old, gpg, release_key))
     release("4.0")
     found = {tag: state(released, trust, tag) for tag in ("3.1", "3.2", "3.3", "4.0")}
@@ -271,7 +272,7 @@ def test_a_description_by_another_key_counts_for_nothing(
 ) -> None:
     before = state(released, trust, "3.1")
     strange = replace(before, newest="9.9", offer=replace(read(released, trust, "3.1"), to="9.9"))
-    gpg = openpgp.Gpg({"GNUPGHOME": gpg_home.path})
+    gpg = openpgp.Gpg({"GNUPGHOME": str(gpg_home.path)})
     (released / "upgrades/3.1.json").write_bytes(sign(strange, gpg, other_key))
     describe()
     assert read(released, trust, "3.1").to == "3.3"

@@ -25,7 +25,8 @@ import verify
 from pipeline.base import dsse
 from pipeline.farm.config import Farm
 from pipeline.release.publish import VERIFIER
-from tests.releases import GpgHome, Serve, Server
+from tests.gpg_home import GpgHome
+from tests.releases import Serve, Server
 
 pytestmark = pytest.mark.tools
 
@@ -326,7 +327,7 @@ def test_an_expired_key(check: Check, sign: Sign, expired_key: str) -> None:
 
 
 def test_an_expired_signature(check: Check, sign: Sign, gpg_home: GpgHome, keyrings: Path) -> None:
-    key = gpg_home.make("Old <old@example.org>", days_ago=10)
+    key = gpg_home.make("Old <old@example.org>", days_ago=10, expires="never")
     (keyrings / "old.asc").write_bytes(gpg_home.export(key, "--armor"))
     for days, expected in ((20, 0), (1, 6)):
         options = ("--detach-sign", "--default-sig-expire", f"{days}d")
@@ -335,7 +336,7 @@ def test_an_expired_signature(check: Check, sign: Sign, gpg_home: GpgHome, keyri
 
 
 def test_a_revoked_key(check: Check, sign: Sign, gpg_home: GpgHome, keyrings: Path) -> None:
-    key = gpg_home.make("Gone <gone@example.org>")
+    key = gpg_home.make("Gone <gone@example.org>", expires="never")
     sign(key=key)
     gpg_home.revoke(key)
     (keyrings / "gone.asc").write_bytes(gpg_home.export(key, "--armor"))
@@ -398,7 +399,7 @@ def test_a_user_name_that_looks_like_status_lines(
     user = f"E{len(spoof)}{ord(separator or '0')} {spoof}"
     argv = ["--quick-gen-key", user, "ed25519", "sign", "never"]
     before = fingerprints(gpg_home)
-    gpg_home.gpg("--allow-freeform-uid", *argv)
+    gpg_home.gpg("--allow-freeform-uid", "--passphrase", "", *argv)
     (key,) = fingerprints(gpg_home) - before
     sign(key=key)
     (keyrings / "evil.asc").write_bytes(gpg_home.export(key, "--armor"))

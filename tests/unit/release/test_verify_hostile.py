@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import verify
 from pipeline.release.publish import VERIFIER
-from tests.releases import GpgHome
+from tests.gpg_home import GpgHome
 
 OK = b"HTTP/1.1 200 OK\r\n"
 MIB = 1024 * 1024

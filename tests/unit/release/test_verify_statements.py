@@ -16,7 +16,8 @@ from securesystemslib.signer import CryptoSigner
 import verify
 from pipeline.base import dsse
 from pipeline.documents import statement
-from tests.releases import FakeRun, GpgHome, MakeRun, publish_by_hand
+from tests.gpg_home import GpgHome
+from tests.releases import FakeRun, MakeRun, publish_by_hand
 
 ISO = "mini-amd64-3.3.iso"
 

@@ -21,8 +21,8 @@ from pipeline.kits.install import description
 from pipeline.kits.install.description import Trust, load_trust
 from pipeline.kits.install.failure import InputsUnverified, SignatureInvalid
 from pipeline.kits.make.sign import sign
+from tests.gpg_home import GpgHome
 from tests.installed import KitParts
-from tests.releases import GpgHome
 from tests.unit.kits.conftest import FIRST, NOW, SECOND, Signer
 
 PACKED = b"a kit"
@@ -204,7 +204,7 @@ def test_a_key_that_is_not_trusted(envelope: bytes, signer: Signer, stranger: Si
 
 
 def test_keys_that_were_revoked_or_have_expired(gpg_home: GpgHome) -> None:
-    revoked = Signer(gpg_home, gpg_home.make("Revoked <revoked@example.org>"))
+    revoked = Signer(gpg_home, gpg_home.make("Revoked <revoked@example.org>", expires="never"))
     content = revoked.describe(KitParts(FIRST, SECOND), PACKED)
     description.check(content, revoked.trust, NOW)
     gpg_home.revoke(revoked.fingerprint)
@@ -296,4 +296,4 @@ def test_keyrings(signer: Signer, tmp_path: Path, gpg_home: GpgHome) -> None:
 def test_a_key_that_gpg_does_not_have(signer: Signer, gpg_home: GpgHome) -> None:
     state = description.check(signer.state("3.1", "3.1"), signer.trust, NOW)
     with pytest.raises(errors.SignatureInvalid, match="is missing"):
-        sign(state, Gpg({"GNUPGHOME": gpg_home.path}), "F" * 40)
+        sign(state, Gpg({"GNUPGHOME": str(gpg_home.path)}), "F" * 40)

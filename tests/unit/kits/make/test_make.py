@@ -153,7 +153,7 @@ def public(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Public:
             publish_by_hand(folder / to, fake, gpg_home, fingerprint)
             return folder / to
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("GNUPGHOME", gpg_home.path)
+            patch.setenv("GNUPGHOME", str(gpg_home.path))
             patch.delenv("TWINBUILD_RELEASE_KEY", raising=False)
             run_release(
                 fake.run,
