@@ -38,11 +38,11 @@ class Display:
             and not os.environ.get("TWINBUILD_PLAIN")
         )
         self._columns: dict[str, _Column] = {}
-        self._said = threading.Lock()
+        self._printing = threading.Lock()
 
     def say(self, line: str) -> None:
         """Print a line."""
-        with self._said:
+        with self._printing:
             self.console.print(Text(plain(line)))
 
     def tell(self, environment: str) -> Callable[[Record], None]:

@@ -57,7 +57,7 @@ class Trees:
         if layer is None:
             return False
         self._report.log(f"the tree after {step} was kept by an earlier build")
-        with self._damage_told(step):
+        with self._damage_reported(step):
             trees = disk(TREES_DISK)
             self._times.take_package_times(restore(layer, trees, self._tree, self._times.started))
         return True
@@ -69,7 +69,7 @@ class Trees:
         """
         layer = self._begun.get(step)
         if layer is not None:
-            with self._damage_told(step):
+            with self._damage_reported(step):
                 if layer.digest != digest:
                     raise damaged(step)
         elif self._keeper:
@@ -78,7 +78,7 @@ class Trees:
                 self._keeper = None
 
     @contextmanager
-    def _damage_told(self, step: str) -> Iterator[None]:
+    def _damage_reported(self, step: str) -> Iterator[None]:
         try:
             yield
         except StepFailed:

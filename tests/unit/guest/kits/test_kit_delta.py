@@ -232,7 +232,7 @@ def test_the_digest_is_the_documented_one(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("of", [entry, link_of, is_whiteout])
-def test_a_malformed_line_is_told_as_wrong_inputs(of: Callable[[bytes], object]) -> None:
+def test_a_malformed_line_is_reported_as_wrong_inputs(of: Callable[[bytes], object]) -> None:
     line = b'{"device":[0,0],"links":"../x","path":"a","type":"char"}\n'
     with pytest.raises(StepFailed, match="a line of a ledger is malformed") as raised:
         of(line)
