@@ -1129,7 +1129,9 @@ def read_envelope(
             for each in listed
         )
         payload = _base64("payload", content)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except KeyError as error:
+        raise Malformed(f"it is no DSSE envelope: {error.args[0]} is missing") from error
+    except (TypeError, AttributeError, RecursionError) as error:
         raise Malformed(f"it is no DSSE envelope: {error!r:.200}") from error
     named = [each.keyid for each in signatures if each.keyid]
     if len(set(named)) != len(named):

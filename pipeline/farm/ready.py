@@ -116,7 +116,9 @@ def tags(policy: TagPolicy) -> str:
             "must be signed, and no signer is known, so nothing can be released",
             remedy=f"{command_line('keys')} puts the first one into farm.yaml",
         )
-    return f"are released when signed by one of {len(policy.listed)} known keys"
+    count = len(policy.listed)
+    by = "the 1 known key" if count == 1 else f"one of {count} known keys"
+    return f"are released when signed by {by}"
 
 
 def check_pinned(farm: Farm, where: str) -> None:

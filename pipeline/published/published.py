@@ -173,7 +173,8 @@ class Location:
             with (Path(self.address) / tag / name).open("rb") as file:
                 content = file.read(limit + 1)
         except (transfer.Missing, FileNotFoundError, NotADirectoryError) as error:
-            raise absent(f"there is no {where}") from error
+            remedy = f"see that {tag} was released there: index.json lists what was"
+            raise absent(f"there is no {where}", remedy=remedy) from error
         except OSError as error:
             raise InfrastructureFailed(f"cannot read {where}: {error.strerror}") from error
         if len(content) > limit:

@@ -41,6 +41,14 @@ def test_a_key_id_is_optional() -> None:
     assert [each.keyid for each in read_envelope(made, IN_TOTO).signatures] == ["", ""]
 
 
+@pytest.mark.parametrize("field", ["payload", "payloadType", "signatures"])
+def test_a_field_that_is_missing_is_named(field: str) -> None:
+    made = make_envelope(IN_TOTO, PAYLOAD, "", b"x")
+    del made[field]
+    with pytest.raises(Malformed, match=f"no DSSE envelope: {field} is missing"):
+        read_envelope(made, IN_TOTO)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -258,6 +258,7 @@ def test_disk_looks_at_the_engine_only_where_it_is(
 def test_tags_need_signers() -> None:
     assert "no signature" in ready.tags(TagPolicy(signed=False))
     assert "1 known" in ready.tags(TagPolicy(signers=["A" * 40]))
+    assert ready.tags(TagPolicy(signers=["A" * 40, "B" * 40])).endswith("one of 2 known keys")
     with pytest.raises(UsageError, match="no signer"):
         ready.tags(TagPolicy())
 
