@@ -878,6 +878,13 @@ CONTROL = re.compile(r"[\x00-\x1f]")
 NUMBER_LIMIT = 2**63 - 1
 TEXT_LIMIT = 2000  # characters
 LIST_LIMIT = 100_000  # elements
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"  # of times in documents: UTC, to the second
+TIME_FORM = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z")
+
+
+def time_text(time: datetime) -> str:
+    """Return a time as documents have it: UTC, to the second."""
+    return time.astimezone(timezone.utc).strftime(TIME_FORMAT)
 
 
 class Fields:
@@ -926,6 +933,39 @@ class Fields:
             self._line(place, value, TEXT_LIMIT) for place, value in self._elements(name, limit)
         )
 
+    def any_text(self, name: str, limit: int) -> str:
+        """Return a text with whatever characters: a path may have some that no other text has."""
+        return self._any_text(self.path(name), self.any(name), limit)
+
+    def any_texts(self, name: str, limit: int) -> tuple[str, ...]:
+        """Return a list of texts as `any_text` reads them."""
+        elements = self._elements(name, LIST_LIMIT)
+        return tuple(self._any_text(place, value, limit) for place, value in elements)
+
+    def exactly(self, name: str, value: str) -> str:
+        """Return a text that follows from other fields; raise Malformed if it is another."""
+        if self.any(name) != value:
+            raise Malformed(f"{self.path(name)} is not {value}")
+        return value
+
+    def type(self, name: str, known: str) -> str:
+        """Return the address that says what a document is, which must be `known`."""
+        value = self.any(name)
+        if value != known:
+            raise Malformed(
+                f"{self.path(name)} is {value!r:.100}, not {known}; if a later Twinbuild wrote it,"
+                " update this one"
+            )
+        return known
+
+    def time(self, name: str) -> datetime:
+        """Return a time in UTC, to the second."""
+        text = self.text(name, TIME_FORM)
+        try:
+            return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=timezone.utc)
+        except ValueError as error:
+            raise Malformed(f"{self.path(name)} is no time: {text}") from error
+
     def one_of(self, name: str, *values: str) -> str:
         """Return a text that is one of `values`."""
         value = self.any(name)
@@ -963,6 +1003,18 @@ class Fields:
             raise Malformed(f"{self.path(name)} is {value!r:.40}, not from {low} to {high}")
         return value
 
+    def base64(self, name: str, limit: int) -> bytes:
+        """Return at most `limit` bytes, which are written as base64."""
+        value = self.any(name)
+        if not isinstance(value, str):
+            raise Malformed(f"{self.path(name)} is no text")
+        if len(value) > limit * 4 // 3 + 4:
+            raise Malformed(f"{self.path(name)} is larger than {limit} bytes")
+        try:
+            return base64.b64decode(value, validate=True)
+        except ValueError as error:
+            raise Malformed(f"{self.path(name)} is no base64: {error}") from error
+
     def flag(self, name: str) -> bool:
         """Return true or false."""
         value = self.any(name)
@@ -973,6 +1025,20 @@ class Fields:
     def object(self, name: str) -> Fields:
         """Return an object."""
         return Fields(self.any(name), self.path(name))
+
+    def whatever(self, name: str) -> Mapping[str, Any]:
+        """Return an object as it is: what has no fixed form, or is read elsewhere."""
+        value = self.any(name)
+        if not isinstance(value, dict):
+            raise Malformed(f"{self.path(name)} is no object")
+        return value
+
+    def pair(self, name: str) -> tuple[Fields, Fields]:
+        """Return the objects of a list of exactly two, which may be different."""
+        found = [Fields(value, place) for place, value in self._elements(name, 2)]
+        if len(found) != 2:
+            raise Malformed(f"{self.path(name)} has not two elements")
+        return found[0], found[1]
 
     def objects(self, name: str, limit: int = LIST_LIMIT) -> Iterator[Fields]:
         """Give the objects of a list."""
@@ -1016,6 +1082,12 @@ class Fields:
     def _line(place: str, value: Any, limit: int) -> str:
         if not isinstance(value, str) or len(value) > limit or CONTROL.search(value):
             raise Malformed(f"{place} is {value!r:.100}, not a line of text")
+        return value
+
+    @staticmethod
+    def _any_text(place: str, value: Any, limit: int) -> str:
+        if not isinstance(value, str) or len(value) > limit:
+            raise Malformed(f"{place} is {value!r:.100}, not a text of at most {limit} characters")
         return value
 
     @staticmethod
@@ -1087,6 +1159,7 @@ IN_TOTO = "application/vnd.in-toto+json"
 PAYLOAD_LIMIT = 4 * 1024 * 1024  # bytes
 ENVELOPE_SIGNATURES_LIMIT = 16
 KEYID_LIMIT = 200
+SIG_LIMIT = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -1096,6 +1169,14 @@ class EnvelopeSignature:
     keyid: str
     signature: bytes
 
+    @classmethod
+    def read(cls, fields: Fields) -> EnvelopeSignature:
+        """Read an entry of `signatures`, which may have no `keyid`; raise Malformed."""
+        keyid = fields.any_text("keyid", KEYID_LIMIT) if "keyid" in fields else ""
+        if not keyid.isprintable():
+            raise Malformed(f"{fields.path('keyid')} is {keyid!r:.100}, which cannot be shown")
+        return cls(keyid, fields.base64("sig", SIG_LIMIT))
+
 
 @dataclass(frozen=True)
 class Envelope:
@@ -1103,6 +1184,16 @@ class Envelope:
 
     payload: bytes
     signatures: tuple[EnvelopeSignature, ...]
+
+    @classmethod
+    def read(cls, fields: Fields, *kinds: str, limit: int = PAYLOAD_LIMIT) -> Envelope:
+        """Read its fields, of a payload of one of the types `kinds`; raise Malformed.
+
+        Other fields are let pass, as the specification wants it.
+        """
+        fields.one_of("payloadType", *kinds)
+        payload = fields.base64("payload", limit)
+        return cls(payload, tuple(map(EnvelopeSignature.read, fields.objects("signatures"))))
 
 
 def read_envelope(
@@ -1115,28 +1206,14 @@ def read_envelope(
 
     Raise Malformed if it is none, has no signature or too many, or a key id twice.
     """
-    try:
-        content, listed = document["payload"], document["signatures"]
-        if document["payloadType"] != kind:
-            raise Malformed(f"payloadType is {document['payloadType']!r:.100}, not {kind!r}")
-        if len(content) > limit * 4 // 3 + 4:
-            raise Malformed(f"payload is larger than {limit} bytes")
-        if not 1 <= len(listed) <= signatures_limit:
-            many = ", which is too many" if listed else ""
-            raise Malformed(f"it has {len(listed)} signatures{many}")
-        signatures = tuple(
-            EnvelopeSignature(_keyid(each.get("keyid", "")), _base64("sig", each["sig"]))
-            for each in listed
-        )
-        payload = _base64("payload", content)
-    except KeyError as error:
-        raise Malformed(f"it is no DSSE envelope: {error.args[0]} is missing") from error
-    except (TypeError, AttributeError, RecursionError) as error:
-        raise Malformed(f"it is no DSSE envelope: {error!r:.200}") from error
-    named = [each.keyid for each in signatures if each.keyid]
+    envelope = Envelope.read(Fields(document), kind, limit=limit)
+    count = len(envelope.signatures)
+    if not 1 <= count <= signatures_limit:
+        raise Malformed(f"it has {count} signatures{', which is too many' if count else ''}")
+    named = [each.keyid for each in envelope.signatures if each.keyid]
     if len(set(named)) != len(named):
         raise Malformed("keyid: two signatures have the same")
-    return Envelope(payload, signatures)
+    return envelope
 
 
 def signed_bytes(kind: str, payload: bytes) -> bytes:
@@ -1152,21 +1229,6 @@ def make_envelope(kind: str, payload: bytes, keyid: str, signature: bytes) -> di
         "payloadType": kind,
         "signatures": [{"keyid": keyid, "sig": base64.b64encode(signature).decode()}],
     }
-
-
-def _keyid(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > KEYID_LIMIT or not value.isprintable():
-        raise Malformed(f"keyid is {value!r:.100}, not a text of at most {KEYID_LIMIT} characters")
-    return value
-
-
-def _base64(name: str, value: Any) -> bytes:
-    if not isinstance(value, str):
-        raise Malformed(f"{name} is no text")
-    try:
-        return base64.b64decode(value, validate=True)
-    except ValueError as error:
-        raise Malformed(f"{name} is no base64: {error}") from error
 
 
 # --- pipeline/documents/statement.py --------------------------------------------------------------
@@ -1192,7 +1254,7 @@ FILES_LIMIT = 1000
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}")
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,39}")
-TIME = "%Y-%m-%dT%H:%M:%SZ"
+BUILDER_ID = re.compile(re.escape(ENVIRONMENT_ID) + ENVIRONMENT.pattern)
 
 
 @dataclass(frozen=True)
@@ -1217,6 +1279,38 @@ class Statement:
     byproducts: Mapping[str, str]
     started: datetime
     finished: datetime
+
+    @classmethod
+    def read(cls, fields: Fields) -> Statement:
+        """Read its fields; raise Malformed."""
+        fields.type("_type", STATEMENT_TYPE)
+        fields.type("predicateType", PREDICATE_TYPE)
+        predicate = fields.object("predicate")
+        definition, details = predicate.object("buildDefinition"), predicate.object("runDetails")
+        definition.type("buildType", BUILD_TYPE)
+        external = definition.object("externalParameters")
+        internal = definition.object("internalParameters")
+        builder, metadata = details.object("builder"), details.object("metadata")
+        repository, commit = external.text("repository"), external.text("commit", COMMIT)
+        statement = cls(
+            environment=builder.text("id", BUILDER_ID)[len(ENVIRONMENT_ID) :],
+            run_id=metadata.text("invocationId"),
+            repository=repository,
+            commit=commit,
+            tag=external.optional_text("tag"),
+            image=external.text("image", ENVIRONMENT),
+            compression=external.text("compression"),
+            lock_sha256=_dependencies(definition, repository, commit),
+            job=internal.whatever("job"),
+            machine=internal.whatever("machine"),
+            artifacts=_named_files(fields, "subject"),
+            byproducts=_named_files(details, "byproducts"),
+            started=metadata.time("startedOn"),
+            finished=metadata.time("finishedOn"),
+        )
+        for each in (external, internal, builder, metadata, definition, details, predicate, fields):
+            each.end()
+        return statement
 
 
 def make(statement: Statement) -> dict[str, Any]:
@@ -1251,8 +1345,8 @@ def make(statement: Statement) -> dict[str, Any]:
                 "builder": {"id": ENVIRONMENT_ID + statement.environment},
                 "metadata": {
                     "invocationId": statement.run_id,
-                    "startedOn": statement.started.astimezone(timezone.utc).strftime(TIME),
-                    "finishedOn": statement.finished.astimezone(timezone.utc).strftime(TIME),
+                    "startedOn": time_text(statement.started),
+                    "finishedOn": time_text(statement.finished),
                 },
                 "byproducts": _digest_list(statement.byproducts),
             },
@@ -1265,11 +1359,8 @@ def _digest_list(files: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def read_statement(document: Any) -> Statement:
-    """Return what a document states; raise ValueError if it is malformed."""
-    try:
-        return _read(document)
-    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ValueError(f"{error!r:.200}") from error
+    """Return what a document states; raise Malformed, which names the field."""
+    return Statement.read(Fields(document))
 
 
 def check(document: Any) -> Statement:
@@ -1326,65 +1417,30 @@ def _factors(stated: Statement) -> dict[str, Any]:
     return {name: varied[name] for name in varied.keys() - DRAWN - {"description"}}
 
 
-def _read(document: Any) -> Statement:
-    definition = document["predicate"]["buildDefinition"]
-    for found, known in (
-        (document["_type"], STATEMENT_TYPE),
-        (document["predicateType"], PREDICATE_TYPE),
-        (definition["buildType"], BUILD_TYPE),
-    ):
-        if found != known:
-            raise ValueError(
-                f"it is of the type {found!r:.100}, not {known}; if a later Twinbuild wrote it,"
-                " update this one"
-            )
-    details = document["predicate"]["runDetails"]
-    external = definition["externalParameters"]
-    identity = details["builder"]["id"]
-    return Statement(
-        environment=_well_formed(ENVIRONMENT, identity.removeprefix(ENVIRONMENT_ID)),
-        run_id=_text(details["metadata"]["invocationId"]),
-        repository=_text(external["repository"]),
-        commit=_well_formed(COMMIT, external["commit"]),
-        tag=None if external["tag"] is None else _text(external["tag"]),
-        image=_well_formed(ENVIRONMENT, external["image"]),
-        compression=_text(external["compression"]),
-        lock_sha256=_well_formed(SHA256, definition["resolvedDependencies"][1]["digest"]["sha256"]),
-        job=dict(definition["internalParameters"]["job"]),
-        machine=dict(definition["internalParameters"]["machine"]),
-        artifacts=_named_files(document["subject"]),
-        byproducts=_named_files(details["byproducts"]),
-        started=_time(details["metadata"]["startedOn"]),
-        finished=_time(details["metadata"]["finishedOn"]),
-    )
+def _dependencies(fields: Fields, repository: str, commit: str) -> str:
+    """Read what was built from: the commit, and the lock, whose SHA-256 this returns."""
+    source, lock = fields.pair("resolvedDependencies")
+    source.exactly("uri", f"git+{repository}@{commit}")
+    digests = source.object("digest")
+    digests.exactly("gitCommit", commit)
+    lock.one_of("name", "lock")
+    digest = lock.object("digest")
+    lock_sha256 = digest.sha256("sha256")
+    for each in (digests, source, digest, lock):
+        each.end()
+    return lock_sha256
 
 
-def _named_files(entries: Any) -> dict[str, str]:
-    if len(entries) > FILES_LIMIT:
-        raise ValueError(f"more than {FILES_LIMIT} files")
-    files = {
-        _well_formed(FILE_NAME, entry["name"]): _well_formed(SHA256, entry["digest"]["sha256"])
-        for entry in entries
-    }
-    if len(files) != len(entries):
-        raise ValueError("a file stands in it twice")
+def _named_files(fields: Fields, name: str) -> dict[str, str]:
+    files: dict[str, str] = {}
+    for entry in fields.objects(name, FILES_LIMIT):
+        file, digest = entry.text("name", FILE_NAME), entry.object("digest")
+        if file in files:
+            raise Malformed(f"{entry.path('name')}: a file stands in it twice")
+        files[file] = digest.sha256("sha256")
+        digest.end()
+        entry.end()
     return files
-
-
-def _well_formed(pattern: re.Pattern[str], value: str) -> str:
-    if not pattern.fullmatch(value):
-        raise ValueError(f"bad value {value[:100]!r}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= 2000:
-        raise ValueError(f"bad text {value!r:.100}")
-    return value
-
-
-def _time(value: str) -> datetime:
-    return datetime.strptime(value, TIME).replace(tzinfo=timezone.utc)
 
 
 # --- pipeline/documents/verdict.py ----------------------------------------------------------------
@@ -1451,13 +1507,17 @@ class Verdict:
 
         `expected` and `only_expected` may be missing: the first farms did not write them.
         """
-        found = Fields(document)
+        return cls.read(Fields(document))
+
+    @classmethod
+    def read(cls, found: Fields) -> Verdict:
+        """Read its fields; raise Malformed."""
         found.format(VERDICT_FORMAT)
         verdict = cls(
             found.one_of("verdict", *VERDICTS),
             found.texts("environments"),
             tuple(_judged(each) for each in found.objects("artifacts")),
-            tuple(_line(found.path("reasons"), each) for each in _list(found, "reasons")),
+            found.any_texts("reasons", LINE_LIMIT),
             _of_lines(Difference, found, "differences"),
             _of_lines(Expected, found, "expected") if "expected" in found else (),
             found.flag("only_expected") if "only_expected" in found else False,
@@ -1486,24 +1546,10 @@ def _of_lines(kind: type[OfLines], found: Fields, name: str) -> tuple[OfLines, .
     """Return a list of objects whose fields are all lines of text."""
     read = []
     for each in found.objects(name):
-        lines = {one.name: _line(each.path(one.name), each.any(one.name)) for one in fields(kind)}
+        lines = {one.name: each.any_text(one.name, LINE_LIMIT) for one in fields(kind)}
         each.end()
         read.append(kind(**lines))
     return tuple(read)
-
-
-def _list(found: Fields, name: str) -> list[Any]:
-    value = found.any(name)
-    if not isinstance(value, list) or len(value) > LIST_LIMIT:
-        raise Malformed(f"{found.path(name)} is no list of at most {LIST_LIMIT} elements")
-    return value
-
-
-def _line(place: str, value: Any) -> str:
-    """Return a text: a path may have characters in it that no other text has."""
-    if not isinstance(value, str) or len(value) > LINE_LIMIT:
-        raise Malformed(f"{place} is {value!r:.100}, not a text of at most {LINE_LIMIT} characters")
-    return value
 
 
 # --- pipeline/documents/names.py ------------------------------------------------------------------

@@ -11,12 +11,14 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.documents.fields import Fields
 from pipeline.documents.malformed import Malformed
 
 IN_TOTO = "application/vnd.in-toto+json"
 PAYLOAD_LIMIT = 4 * 1024 * 1024  # bytes
 ENVELOPE_SIGNATURES_LIMIT = 16
 KEYID_LIMIT = 200
+SIG_LIMIT = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,14 @@ class EnvelopeSignature:
     keyid: str
     signature: bytes
 
+    @classmethod
+    def read(cls, fields: Fields) -> EnvelopeSignature:
+        """Read an entry of `signatures`, which may have no `keyid`; raise Malformed."""
+        keyid = fields.any_text("keyid", KEYID_LIMIT) if "keyid" in fields else ""
+        if not keyid.isprintable():
+            raise Malformed(f"{fields.path('keyid')} is {keyid!r:.100}, which cannot be shown")
+        return cls(keyid, fields.base64("sig", SIG_LIMIT))
+
 
 @dataclass(frozen=True)
 class Envelope:
@@ -33,6 +43,16 @@ class Envelope:
 
     payload: bytes
     signatures: tuple[EnvelopeSignature, ...]
+
+    @classmethod
+    def read(cls, fields: Fields, *kinds: str, limit: int = PAYLOAD_LIMIT) -> Envelope:
+        """Read its fields, of a payload of one of the types `kinds`; raise Malformed.
+
+        Other fields are let pass, as the specification wants it.
+        """
+        fields.one_of("payloadType", *kinds)
+        payload = fields.base64("payload", limit)
+        return cls(payload, tuple(map(EnvelopeSignature.read, fields.objects("signatures"))))
 
 
 def read_envelope(
@@ -45,28 +65,14 @@ def read_envelope(
 
     Raise Malformed if it is none, has no signature or too many, or a key id twice.
     """
-    try:
-        content, listed = document["payload"], document["signatures"]
-        if document["payloadType"] != kind:
-            raise Malformed(f"payloadType is {document['payloadType']!r:.100}, not {kind!r}")
-        if len(content) > limit * 4 // 3 + 4:
-            raise Malformed(f"payload is larger than {limit} bytes")
-        if not 1 <= len(listed) <= signatures_limit:
-            many = ", which is too many" if listed else ""
-            raise Malformed(f"it has {len(listed)} signatures{many}")
-        signatures = tuple(
-            EnvelopeSignature(_keyid(each.get("keyid", "")), _base64("sig", each["sig"]))
-            for each in listed
-        )
-        payload = _base64("payload", content)
-    except KeyError as error:
-        raise Malformed(f"it is no DSSE envelope: {error.args[0]} is missing") from error
-    except (TypeError, AttributeError, RecursionError) as error:
-        raise Malformed(f"it is no DSSE envelope: {error!r:.200}") from error
-    named = [each.keyid for each in signatures if each.keyid]
+    envelope = Envelope.read(Fields(document), kind, limit=limit)
+    count = len(envelope.signatures)
+    if not 1 <= count <= signatures_limit:
+        raise Malformed(f"it has {count} signatures{', which is too many' if count else ''}")
+    named = [each.keyid for each in envelope.signatures if each.keyid]
     if len(set(named)) != len(named):
         raise Malformed("keyid: two signatures have the same")
-    return Envelope(payload, signatures)
+    return envelope
 
 
 def signed_bytes(kind: str, payload: bytes) -> bytes:
@@ -82,18 +88,3 @@ def make_envelope(kind: str, payload: bytes, keyid: str, signature: bytes) -> di
         "payloadType": kind,
         "signatures": [{"keyid": keyid, "sig": base64.b64encode(signature).decode()}],
     }
-
-
-def _keyid(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > KEYID_LIMIT or not value.isprintable():
-        raise Malformed(f"keyid is {value!r:.100}, not a text of at most {KEYID_LIMIT} characters")
-    return value
-
-
-def _base64(name: str, value: Any) -> bytes:
-    if not isinstance(value, str):
-        raise Malformed(f"{name} is no text")
-    try:
-        return base64.b64decode(value, validate=True)
-    except ValueError as error:
-        raise Malformed(f"{name} is no base64: {error}") from error

@@ -7,8 +7,10 @@ ends with `end()`, so that a field that it does not know is refused as well.
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from pipeline.documents.formats import check_format
@@ -19,6 +21,13 @@ CONTROL = re.compile(r"[\x00-\x1f]")
 NUMBER_LIMIT = 2**63 - 1
 TEXT_LIMIT = 2000  # characters
 LIST_LIMIT = 100_000  # elements
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"  # of times in documents: UTC, to the second
+TIME_FORM = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z")
+
+
+def time_text(time: datetime) -> str:
+    """Return a time as documents have it: UTC, to the second."""
+    return time.astimezone(timezone.utc).strftime(TIME_FORMAT)
 
 
 class Fields:
@@ -67,6 +76,39 @@ class Fields:
             self._line(place, value, TEXT_LIMIT) for place, value in self._elements(name, limit)
         )
 
+    def any_text(self, name: str, limit: int) -> str:
+        """Return a text with whatever characters: a path may have some that no other text has."""
+        return self._any_text(self.path(name), self.any(name), limit)
+
+    def any_texts(self, name: str, limit: int) -> tuple[str, ...]:
+        """Return a list of texts as `any_text` reads them."""
+        elements = self._elements(name, LIST_LIMIT)
+        return tuple(self._any_text(place, value, limit) for place, value in elements)
+
+    def exactly(self, name: str, value: str) -> str:
+        """Return a text that follows from other fields; raise Malformed if it is another."""
+        if self.any(name) != value:
+            raise Malformed(f"{self.path(name)} is not {value}")
+        return value
+
+    def type(self, name: str, known: str) -> str:
+        """Return the address that says what a document is, which must be `known`."""
+        value = self.any(name)
+        if value != known:
+            raise Malformed(
+                f"{self.path(name)} is {value!r:.100}, not {known}; if a later Twinbuild wrote it,"
+                " update this one"
+            )
+        return known
+
+    def time(self, name: str) -> datetime:
+        """Return a time in UTC, to the second."""
+        text = self.text(name, TIME_FORM)
+        try:
+            return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=timezone.utc)
+        except ValueError as error:
+            raise Malformed(f"{self.path(name)} is no time: {text}") from error
+
     def one_of(self, name: str, *values: str) -> str:
         """Return a text that is one of `values`."""
         value = self.any(name)
@@ -104,6 +146,18 @@ class Fields:
             raise Malformed(f"{self.path(name)} is {value!r:.40}, not from {low} to {high}")
         return value
 
+    def base64(self, name: str, limit: int) -> bytes:
+        """Return at most `limit` bytes, which are written as base64."""
+        value = self.any(name)
+        if not isinstance(value, str):
+            raise Malformed(f"{self.path(name)} is no text")
+        if len(value) > limit * 4 // 3 + 4:
+            raise Malformed(f"{self.path(name)} is larger than {limit} bytes")
+        try:
+            return base64.b64decode(value, validate=True)
+        except ValueError as error:
+            raise Malformed(f"{self.path(name)} is no base64: {error}") from error
+
     def flag(self, name: str) -> bool:
         """Return true or false."""
         value = self.any(name)
@@ -114,6 +168,20 @@ class Fields:
     def object(self, name: str) -> Fields:
         """Return an object."""
         return Fields(self.any(name), self.path(name))
+
+    def whatever(self, name: str) -> Mapping[str, Any]:
+        """Return an object as it is: what has no fixed form, or is read elsewhere."""
+        value = self.any(name)
+        if not isinstance(value, dict):
+            raise Malformed(f"{self.path(name)} is no object")
+        return value
+
+    def pair(self, name: str) -> tuple[Fields, Fields]:
+        """Return the objects of a list of exactly two, which may be different."""
+        found = [Fields(value, place) for place, value in self._elements(name, 2)]
+        if len(found) != 2:
+            raise Malformed(f"{self.path(name)} has not two elements")
+        return found[0], found[1]
 
     def objects(self, name: str, limit: int = LIST_LIMIT) -> Iterator[Fields]:
         """Give the objects of a list."""
@@ -157,6 +225,12 @@ class Fields:
     def _line(place: str, value: Any, limit: int) -> str:
         if not isinstance(value, str) or len(value) > limit or CONTROL.search(value):
             raise Malformed(f"{place} is {value!r:.100}, not a line of text")
+        return value
+
+    @staticmethod
+    def _any_text(place: str, value: Any, limit: int) -> str:
+        if not isinstance(value, str) or len(value) > limit:
+            raise Malformed(f"{place} is {value!r:.100}, not a text of at most {limit} characters")
         return value
 
     @staticmethod

@@ -227,7 +227,11 @@ class Job:
     @classmethod
     def of(cls, document: Any) -> Job:
         """Read `job.json`; raise Malformed, which names the field."""
-        fields = Fields(document)
+        return cls.read(Fields(document))
+
+    @classmethod
+    def read(cls, fields: Fields) -> Job:
+        """Read its fields; raise Malformed."""
         fields.format(FORMAT)
         expected = fields.objects("expected_differences", EXPECTED_LIMIT)
         job = cls(

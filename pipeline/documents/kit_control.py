@@ -70,6 +70,26 @@ class Control:
     partition: Mapping[str, Content]
     tree_sha256: str
 
+    @classmethod
+    def read(cls, fields: Fields) -> Control:
+        """Read its fields; raise Malformed."""
+        fields.format(KIT_FORMAT)
+        base = fields.object("base")
+        control = cls(
+            name=fields.text("name", IMAGE),
+            architecture=fields.text("architecture", IMAGE),
+            from_=fields.text("from", RELEASE),
+            to=fields.text("to", RELEASE),
+            epoch=fields.number("epoch", high=EPOCH_LIMIT - 1),
+            members=_read_table(fields.object("members")),
+            base=Base(base.text("file"), *_size_and_sha256(base)),
+            delete=fields.texts("delete", limit=FILES_LIMIT),
+            partition=_read_table(fields.object("partition")),
+            tree_sha256=fields.sha256("tree_sha256"),
+        )
+        fields.end()
+        return control
+
     @property
     def delta(self) -> str:
         """The delta's name, in the kit and in `live/` of the system partition."""
@@ -99,24 +119,9 @@ def read_control(content: bytes) -> Control:
     """Return what a `control.json` holds; raise Malformed if it is none, or contradicts itself."""
     if len(content) > CONTROL_LIMIT:
         raise Malformed(f"it is larger than {CONTROL_LIMIT} bytes")
-    fields = Fields(parse_json(content))
-    fields.format(KIT_FORMAT)
-    base = fields.object("base")
-    control = Control(
-        name=fields.text("name", IMAGE),
-        architecture=fields.text("architecture", IMAGE),
-        from_=fields.text("from", RELEASE),
-        to=fields.text("to", RELEASE),
-        epoch=fields.number("epoch", high=EPOCH_LIMIT - 1),
-        members=_read_table(fields.object("members")),
-        base=Base(base.text("file"), *_size_and_sha256(base)),
-        delete=tuple(map(_path, fields.texts("delete", limit=FILES_LIMIT))),
-        partition=_read_table(fields.object("partition")),
-        tree_sha256=fields.sha256("tree_sha256"),
-    )
-    fields.end()
-    for path in control.partition:
-        _path(path)
+    control = Control.read(Fields(parse_json(content)))
+    for path in (*control.delete, *control.partition):
+        _check_path(path)
     _check_agrees(control)
     if control_bytes(control) != content:
         raise Malformed("it is not in the one form of documents")
@@ -145,11 +150,10 @@ def _size_and_sha256(fields: Fields) -> tuple[int, str]:
     return found
 
 
-def _path(value: str) -> str:
-    """Return a path that means one file on every FAT file system; raise Malformed for others."""
+def _check_path(value: str) -> None:
+    """Raise Malformed unless a path means one file on every FAT file system."""
     if not PATH.fullmatch(value) or len(value) > PATH_LIMIT:
         raise Malformed(f"{value!r:.300} is no path of a system partition")
-    return value
 
 
 def _check_agrees(control: Control) -> None:

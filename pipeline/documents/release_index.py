@@ -53,7 +53,11 @@ class ReleaseIndex:
     @classmethod
     def of(cls, document: Any) -> ReleaseIndex:
         """Read `index.json`; raise Malformed, which names the field."""
-        fields = Fields(document)
+        return cls.read(Fields(document))
+
+    @classmethod
+    def read(cls, fields: Fields) -> ReleaseIndex:
+        """Read its fields; raise Malformed."""
         fields.format(INDEX_FORMAT)
         index = cls(tuple(map(ListedRelease.of, fields.objects("releases", RELEASES_LIMIT))))
         fields.end()

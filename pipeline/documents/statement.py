@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
-from pipeline.documents.fields import SHA256
+from pipeline.documents.fields import Fields, time_text
 from pipeline.documents.malformed import Malformed
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -32,7 +32,7 @@ FILES_LIMIT = 1000
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}")
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,39}")
-TIME = "%Y-%m-%dT%H:%M:%SZ"
+BUILDER_ID = re.compile(re.escape(ENVIRONMENT_ID) + ENVIRONMENT.pattern)
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,38 @@ class Statement:
     byproducts: Mapping[str, str]
     started: datetime
     finished: datetime
+
+    @classmethod
+    def read(cls, fields: Fields) -> Statement:
+        """Read its fields; raise Malformed."""
+        fields.type("_type", STATEMENT_TYPE)
+        fields.type("predicateType", PREDICATE_TYPE)
+        predicate = fields.object("predicate")
+        definition, details = predicate.object("buildDefinition"), predicate.object("runDetails")
+        definition.type("buildType", BUILD_TYPE)
+        external = definition.object("externalParameters")
+        internal = definition.object("internalParameters")
+        builder, metadata = details.object("builder"), details.object("metadata")
+        repository, commit = external.text("repository"), external.text("commit", COMMIT)
+        statement = cls(
+            environment=builder.text("id", BUILDER_ID)[len(ENVIRONMENT_ID) :],
+            run_id=metadata.text("invocationId"),
+            repository=repository,
+            commit=commit,
+            tag=external.optional_text("tag"),
+            image=external.text("image", ENVIRONMENT),
+            compression=external.text("compression"),
+            lock_sha256=_dependencies(definition, repository, commit),
+            job=internal.whatever("job"),
+            machine=internal.whatever("machine"),
+            artifacts=_named_files(fields, "subject"),
+            byproducts=_named_files(details, "byproducts"),
+            started=metadata.time("startedOn"),
+            finished=metadata.time("finishedOn"),
+        )
+        for each in (external, internal, builder, metadata, definition, details, predicate, fields):
+            each.end()
+        return statement
 
 
 def make(statement: Statement) -> dict[str, Any]:
@@ -91,8 +123,8 @@ def make(statement: Statement) -> dict[str, Any]:
                 "builder": {"id": ENVIRONMENT_ID + statement.environment},
                 "metadata": {
                     "invocationId": statement.run_id,
-                    "startedOn": statement.started.astimezone(timezone.utc).strftime(TIME),
-                    "finishedOn": statement.finished.astimezone(timezone.utc).strftime(TIME),
+                    "startedOn": time_text(statement.started),
+                    "finishedOn": time_text(statement.finished),
                 },
                 "byproducts": _digest_list(statement.byproducts),
             },
@@ -105,11 +137,8 @@ def _digest_list(files: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def read_statement(document: Any) -> Statement:
-    """Return what a document states; raise ValueError if it is malformed."""
-    try:
-        return _read(document)
-    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ValueError(f"{error!r:.200}") from error
+    """Return what a document states; raise Malformed, which names the field."""
+    return Statement.read(Fields(document))
 
 
 def check(document: Any) -> Statement:
@@ -166,62 +195,27 @@ def _factors(stated: Statement) -> dict[str, Any]:
     return {name: varied[name] for name in varied.keys() - DRAWN - {"description"}}
 
 
-def _read(document: Any) -> Statement:
-    definition = document["predicate"]["buildDefinition"]
-    for found, known in (
-        (document["_type"], STATEMENT_TYPE),
-        (document["predicateType"], PREDICATE_TYPE),
-        (definition["buildType"], BUILD_TYPE),
-    ):
-        if found != known:
-            raise ValueError(
-                f"it is of the type {found!r:.100}, not {known}; if a later Twinbuild wrote it,"
-                " update this one"
-            )
-    details = document["predicate"]["runDetails"]
-    external = definition["externalParameters"]
-    identity = details["builder"]["id"]
-    return Statement(
-        environment=_well_formed(ENVIRONMENT, identity.removeprefix(ENVIRONMENT_ID)),
-        run_id=_text(details["metadata"]["invocationId"]),
-        repository=_text(external["repository"]),
-        commit=_well_formed(COMMIT, external["commit"]),
-        tag=None if external["tag"] is None else _text(external["tag"]),
-        image=_well_formed(ENVIRONMENT, external["image"]),
-        compression=_text(external["compression"]),
-        lock_sha256=_well_formed(SHA256, definition["resolvedDependencies"][1]["digest"]["sha256"]),
-        job=dict(definition["internalParameters"]["job"]),
-        machine=dict(definition["internalParameters"]["machine"]),
-        artifacts=_named_files(document["subject"]),
-        byproducts=_named_files(details["byproducts"]),
-        started=_time(details["metadata"]["startedOn"]),
-        finished=_time(details["metadata"]["finishedOn"]),
-    )
+def _dependencies(fields: Fields, repository: str, commit: str) -> str:
+    """Read what was built from: the commit, and the lock, whose SHA-256 this returns."""
+    source, lock = fields.pair("resolvedDependencies")
+    source.exactly("uri", f"git+{repository}@{commit}")
+    digests = source.object("digest")
+    digests.exactly("gitCommit", commit)
+    lock.one_of("name", "lock")
+    digest = lock.object("digest")
+    lock_sha256 = digest.sha256("sha256")
+    for each in (digests, source, digest, lock):
+        each.end()
+    return lock_sha256
 
 
-def _named_files(entries: Any) -> dict[str, str]:
-    if len(entries) > FILES_LIMIT:
-        raise ValueError(f"more than {FILES_LIMIT} files")
-    files = {
-        _well_formed(FILE_NAME, entry["name"]): _well_formed(SHA256, entry["digest"]["sha256"])
-        for entry in entries
-    }
-    if len(files) != len(entries):
-        raise ValueError("a file stands in it twice")
+def _named_files(fields: Fields, name: str) -> dict[str, str]:
+    files: dict[str, str] = {}
+    for entry in fields.objects(name, FILES_LIMIT):
+        file, digest = entry.text("name", FILE_NAME), entry.object("digest")
+        if file in files:
+            raise Malformed(f"{entry.path('name')}: a file stands in it twice")
+        files[file] = digest.sha256("sha256")
+        digest.end()
+        entry.end()
     return files
-
-
-def _well_formed(pattern: re.Pattern[str], value: str) -> str:
-    if not pattern.fullmatch(value):
-        raise ValueError(f"bad value {value[:100]!r}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= 2000:
-        raise ValueError(f"bad text {value!r:.100}")
-    return value
-
-
-def _time(value: str) -> datetime:
-    return datetime.strptime(value, TIME).replace(tzinfo=timezone.utc)

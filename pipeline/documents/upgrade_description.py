@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.documents.fields import Fields
+from pipeline.documents.fields import Fields, time_text
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.names import IMAGE, RELEASE, kit_name
-from pipeline.documents.upgrade_times import read_time, time_text
 from pipeline.documents.version import is_older
 
 DESCRIPTION_TYPE = "application/vnd.twinbuild.upgrade+json"
@@ -79,6 +78,19 @@ class Description:
     as_of: datetime
     expires: datetime
     renewable: Renewable | None
+
+    @classmethod
+    def read(cls, fields: Fields) -> Description:
+        """Read its fields; raise Malformed."""
+        if fields.format(FORMAT, FIRST_FORMAT) == FIRST_FORMAT:
+            return _read_first(fields)
+        start = _start(fields)
+        newest = fields.text("newest", RELEASE)
+        offer = None if fields.is_null("upgrade") else _offer(fields.object("upgrade"), start)
+        renewable = None if fields.is_null("renewal") else _renewable(fields.object("renewal"))
+        issued, expires = fields.time("issued"), fields.time("expires")
+        fields.end()
+        return cls(*start, newest, offer, issued, issued, expires, renewable)
 
     def __str__(self) -> str:
         """One line for people."""
@@ -145,25 +157,17 @@ def description_bytes(description: Description) -> bytes:
 
 def read_description(payload: bytes) -> Description:
     """Return the description in a payload, without a renewal; raise Malformed if it is none."""
-    fields = Fields(parse_json(payload))
-    if fields.format(FORMAT, FIRST_FORMAT) == FIRST_FORMAT:
-        return _read_first(fields)
-    start = _start(fields)
-    newest = fields.text("newest", RELEASE)
-    offer = None if fields.is_null("upgrade") else _offer(fields.object("upgrade"), start)
-    renewable = None if fields.is_null("renewal") else _renewable(fields.object("renewal"))
-    issued, expires = read_time(fields, "issued"), read_time(fields, "expires")
-    fields.end()
-    highest = offer.to if offer else start[2]
-    if is_older(newest, highest):
-        raise Malformed(f"{newest} is older than {highest}, and cannot be the newest")
-    return Description(*start, newest, offer, issued, issued, expires, renewable)
+    found = Description.read(Fields(parse_json(payload)))
+    highest = found.offer.to if found.offer else found.from_
+    if is_older(found.newest, highest):
+        raise Malformed(f"{found.newest} is older than {highest}, and cannot be the newest")
+    return found
 
 
 def _read_first(fields: Fields) -> Description:
     """Read the first format, which always names a kit and is valid for 180 days."""
     start = _start(fields)
-    expires = read_time(fields, "expires")
+    expires = fields.time("expires")
     offer = _offer(fields, start)
     try:
         issued = expires - timedelta(days=VALID_DAYS)
@@ -178,17 +182,16 @@ def _start(fields: Fields) -> tuple[str, str, str]:
 
 
 def _offer(fields: Fields, start: tuple[str, str, str]) -> Offer:
-    to, kit = fields.text("to", RELEASE), fields.text("kit")
-    offer = Offer(*start, to, fields.number("size", 1, SIZE_LIMIT - 1), fields.sha256("sha256"))
+    to, size = fields.text("to", RELEASE), fields.number("size", 1, SIZE_LIMIT - 1)
+    offer = Offer(*start, to, size, fields.sha256("sha256"))
+    fields.exactly("kit", offer.kit)
     fields.end()
-    if kit != offer.kit:
-        raise Malformed(f"{fields.path('kit')} is not {offer.kit}")
     return offer
 
 
 def _renewable(fields: Fields) -> Renewable:
     found = Renewable(
-        fields.sha256("key"), fields.number("days", 1, RENEWED_DAYS), read_time(fields, "until")
+        fields.sha256("key"), fields.number("days", 1, RENEWED_DAYS), fields.time("until")
     )
     fields.end()
     return found

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pipeline.documents.fields import Fields
+from pipeline.documents.fields import Fields, time_text
 from pipeline.documents.json_form import json_bytes, parse_json
-from pipeline.documents.upgrade_times import read_time, time_text
 
 if TYPE_CHECKING:
     from pipeline.documents.upgrade_description import Renewable
@@ -32,6 +31,15 @@ class Renewal:
     description_sha256: str  # of the payload that the release key has signed
     issued: datetime
     expires: datetime
+
+    @classmethod
+    def read(cls, fields: Fields) -> Renewal:
+        """Read its fields; raise Malformed."""
+        fields.format(RENEWAL_FORMAT)
+        digest = fields.sha256("description_sha256")
+        renewal = cls(digest, fields.time("issued"), fields.time("expires"))
+        fields.end()
+        return renewal
 
     def exceeds(self, renewable: Renewable, issued: datetime) -> bool:
         """Return whether it goes beyond what its key may state of a description `issued` then."""
@@ -59,12 +67,4 @@ def renewal_bytes(renewal: Renewal) -> bytes:
 
 def read_renewal(payload: bytes) -> Renewal:
     """Return the renewal in a payload; raise Malformed if it is none."""
-    fields = Fields(parse_json(payload))
-    fields.format(RENEWAL_FORMAT)
-    renewal = Renewal(
-        fields.sha256("description_sha256"),
-        read_time(fields, "issued"),
-        read_time(fields, "expires"),
-    )
-    fields.end()
-    return renewal
+    return Renewal.read(Fields(parse_json(payload)))

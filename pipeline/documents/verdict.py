@@ -6,8 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from pipeline.documents.fields import LIST_LIMIT, Fields
-from pipeline.documents.malformed import Malformed
+from pipeline.documents.fields import Fields
 
 VERDICT_FORMAT = "twinbuild-verdict/1"
 VERDICTS = ("match", "differ", "failed")
@@ -69,13 +68,17 @@ class Verdict:
 
         `expected` and `only_expected` may be missing: the first farms did not write them.
         """
-        found = Fields(document)
+        return cls.read(Fields(document))
+
+    @classmethod
+    def read(cls, found: Fields) -> Verdict:
+        """Read its fields; raise Malformed."""
         found.format(VERDICT_FORMAT)
         verdict = cls(
             found.one_of("verdict", *VERDICTS),
             found.texts("environments"),
             tuple(_judged(each) for each in found.objects("artifacts")),
-            tuple(_line(found.path("reasons"), each) for each in _list(found, "reasons")),
+            found.any_texts("reasons", LINE_LIMIT),
             _of_lines(Difference, found, "differences"),
             _of_lines(Expected, found, "expected") if "expected" in found else (),
             found.flag("only_expected") if "only_expected" in found else False,
@@ -104,21 +107,7 @@ def _of_lines(kind: type[OfLines], found: Fields, name: str) -> tuple[OfLines, .
     """Return a list of objects whose fields are all lines of text."""
     read = []
     for each in found.objects(name):
-        lines = {one.name: _line(each.path(one.name), each.any(one.name)) for one in fields(kind)}
+        lines = {one.name: each.any_text(one.name, LINE_LIMIT) for one in fields(kind)}
         each.end()
         read.append(kind(**lines))
     return tuple(read)
-
-
-def _list(found: Fields, name: str) -> list[Any]:
-    value = found.any(name)
-    if not isinstance(value, list) or len(value) > LIST_LIMIT:
-        raise Malformed(f"{found.path(name)} is no list of at most {LIST_LIMIT} elements")
-    return value
-
-
-def _line(place: str, value: Any) -> str:
-    """Return a text: a path may have characters in it that no other text has."""
-    if not isinstance(value, str) or len(value) > LINE_LIMIT:
-        raise Malformed(f"{place} is {value!r:.100}, not a text of at most {LINE_LIMIT} characters")
-    return value

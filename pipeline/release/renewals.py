@@ -15,8 +15,8 @@ from securesystemslib.signer import CryptoSigner
 from pipeline.base import dsse
 from pipeline.base.errors import SignatureInvalid, TwinbuildError, UsageError, command_line
 from pipeline.base.files import alone, write_bytes
+from pipeline.documents.fields import time_text
 from pipeline.documents.upgrade_file import UPGRADE_FILE_LIMIT
-from pipeline.documents.upgrade_times import time_text
 from pipeline.farm.config import Farm
 from pipeline.kits.install import description, known
 from pipeline.kits.install.description import CLOCKS_APART, Trust

@@ -15,7 +15,7 @@ from pipeline.base.plain import plain
 from pipeline.documents import statement
 from pipeline.documents.digest import sha256_file
 from pipeline.documents.dsse import PAYLOAD_LIMIT
-from pipeline.documents.fields import SHA256
+from pipeline.documents.fields import SHA256, time_text
 from pipeline.documents.job import Job
 from pipeline.documents.json_form import json_bytes, parse_json
 from pipeline.documents.malformed import Malformed
@@ -99,8 +99,8 @@ def check_signed(
         )
     if stated.started < since - CLOCKS_APART or now + CLOCKS_APART < stated.finished:
         raise SignatureInvalid(
-            f"the build of {name}, from {stated.started:{statement.TIME}} to"
-            f" {stated.finished:{statement.TIME}}, was not made between the run's beginning and"
+            f"the build of {name}, from {time_text(stated.started)} to"
+            f" {time_text(stated.finished)}, was not made between the run's beginning and"
             " now",
             remedy="set the clocks of the farm's machines, and build again",
         )

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
+from pipeline.documents.fields import time_text
 from pipeline.documents.names import RELEASE
 from pipeline.documents.plain import plain
 from pipeline.documents.upgrade_description import Description
 from pipeline.documents.upgrade_file import UPGRADE_FILE_LIMIT
-from pipeline.documents.upgrade_times import time_text
 from pipeline.kits.install import description as descriptions
 from pipeline.kits.install import http, known
 from pipeline.kits.install.description import CLOCKS_APART, Trust

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.documents.dsse import Envelope, EnvelopeSignature, signed_bytes
 from pipeline.documents.ed25519 import ed25519_holds
+from pipeline.documents.fields import time_text
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.plain import plain
 from pipeline.documents.signatures import Untrusted, dearmour, read_keyring
@@ -22,7 +23,6 @@ from pipeline.documents.upgrade_description import (
 )
 from pipeline.documents.upgrade_file import UpgradeFile
 from pipeline.documents.upgrade_renewal import RENEWAL_TYPE, Renewal, read_renewal
-from pipeline.documents.upgrade_times import time_text
 from pipeline.documents.version import is_older
 from pipeline.kits.install import programs
 from pipeline.kits.install.failure import InputsUnverified, SignatureInvalid

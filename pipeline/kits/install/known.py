@@ -8,9 +8,9 @@ description that is still valid. Its signature is checked as that of a server's 
 import os
 from pathlib import Path
 
+from pipeline.documents.fields import time_text
 from pipeline.documents.upgrade_description import Description
 from pipeline.documents.upgrade_file import UPGRADE_FILE_LIMIT
-from pipeline.documents.upgrade_times import time_text
 from pipeline.kits.install import description as descriptions
 from pipeline.kits.install.description import Trust
 from pipeline.kits.install.failure import Failure, InfrastructureFailed, SignatureInvalid

@@ -107,7 +107,7 @@ def bad(*place: Any, value: Any) -> Any:
         (bad("artifacts", 1, "size", value=-1), r"artifacts\[1\].size"),
         (bad("artifacts", 1, "sha256", value="A" * 64), r"artifacts\[1\].sha256"),
         (bad("artifacts", 1, "more", value=1), r"artifacts\[1\].more does not belong"),
-        (bad("reasons", value=[1]), "reasons is 1"),
+        (bad("reasons", value=[1]), r"reasons\[0\] is 1"),
         (bad("reasons", value="x"), "reasons is no list"),
         (bad("differences", 0, "path", value=1), r"differences\[0\].path is 1"),
         (bad("differences", 0, "path", value="x" * 20_001), r"differences\[0\].path"),

@@ -17,8 +17,8 @@ from pipeline.base import openpgp
 from pipeline.base.errors import Differs, InputsUnverified, SignatureInvalid, TwinbuildError
 from pipeline.base.files import sha256_bytes
 from pipeline.documents import upgrade_description
+from pipeline.documents.fields import time_text
 from pipeline.documents.upgrade_description import Description, Offer
-from pipeline.documents.upgrade_times import time_text
 from pipeline.farm.config import Farm
 from pipeline.kits.install import description, failure
 from pipeline.kits.install.description import Trust

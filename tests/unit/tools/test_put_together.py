@@ -82,7 +82,7 @@ def test_it_imports_the_standard_library_alone_and_nothing_twice() -> None:
         ("PIECE = 1", "command.py and pipeline/verify/files.py both have PIECE"),
         ("class VerificationReport: pass", "both have VerificationReport"),
         ("re = 1", "both have re"),
-        ("def _text(): pass", "both have _text"),
+        ("def _named_files(): pass", "both have _named_files"),
     ],
 )
 def test_what_does_not_fit_is_refused(code: str, why: str, root: Path) -> None:

@@ -19,7 +19,6 @@ from pipeline.documents.fields import Fields
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.upgrade_description import DESCRIPTION_TYPE, Description, Renewable
 from pipeline.documents.upgrade_renewal import RENEWAL_TYPE
-from pipeline.documents.upgrade_times import read_time
 from pipeline.kits.install import description, known
 from pipeline.kits.install.check import check_upgrade
 from pipeline.kits.install.failure import InfrastructureFailed, SignatureInvalid
@@ -76,7 +75,7 @@ def renewed(
     content: bytes, now: datetime, key: CryptoSigner, renewable: Renewable | None = None
 ) -> bytes:
     found = json.loads(base64.b64decode(json.loads(content)["payload"]))["renewal"]
-    whose = Renewable(found["key"], found["days"], read_time(Fields(found), "until"))
+    whose = Renewable(found["key"], found["days"], Fields(found).time("until"))
     return with_renewal(content, renewable or whose, now, signs(key))
 
 
