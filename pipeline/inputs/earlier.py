@@ -27,7 +27,7 @@ def choose(
     """
     kits = []
     for release in _wanted(location, name, image, version):
-        if not release.upgrade:
+        if not release.job.upgrade:
             notify(f"no kit from {release.version}: it asked not to be upgraded")
         elif release.names.usb_image not in release.files:
             notify(f"no kit from {release.version}: it has no USB image")

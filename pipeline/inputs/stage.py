@@ -82,7 +82,7 @@ def run_inputs(
         earlier.keep(locate(), kits, store)
     local = _local(run, request)
     if local and tag:
-        refuse_changed(locate(), tag, local.document())
+        refuse_changed(locate(), tag, local)
     _fill(store, request, lock, snapshot, progress)
     index_sha256 = store.add_bytes(build_index(store, lock.packages))
     inputs = Inputs(

@@ -5,13 +5,10 @@ What was published is read from the releases themselves, each verified first.
 """
 
 from collections.abc import Mapping
-from typing import Any
-
-from pydantic import ValidationError
 
 from pipeline.base.errors import InputsUnverified
-from pipeline.documents.artifact_names import deb_name
-from pipeline.published.published import Location, OwnPackages
+from pipeline.documents.job import Local
+from pipeline.published.published import Location
 
 NOTHING: Mapping[str, str] = {}
 
@@ -19,7 +16,7 @@ NOTHING: Mapping[str, str] = {}
 def refuse_changed(
     location: Location,
     tag: str,
-    local: Mapping[str, Any],
+    local: Local,
     files: Mapping[str, str] = NOTHING,
 ) -> None:
     """Raise InputsUnverified if a release other than `tag` has one of these with other content.
@@ -33,7 +30,7 @@ def refuse_changed(
         if listed.tag == tag:
             continue
         release = location.open(listed.tag)
-        theirs = _contents(release.job.get("local") or {}, release.files)
+        theirs = _contents(release.job.own, release.files)
         for name in sorted(ours.keys() & theirs.keys()):
             if ours[name] != theirs[name]:
                 raise InputsUnverified(
@@ -42,15 +39,10 @@ def refuse_changed(
                 )
 
 
-def _contents(local: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, str]:
+def _contents(local: Local, files: Mapping[str, str]) -> dict[str, str]:
     """Return the SHA-256 of each source package, and of each package that is known already."""
-    try:
-        own = OwnPackages.model_validate(local)
-    except ValidationError as error:
-        raise InputsUnverified("what the job says of the image's packages is malformed") from error
-    found = {f"the source {source.name} {source.version}": source.sha256 for source in own.sources}
-    for package in own.packages:
-        name = deb_name(package.name, package.version, package.architecture)
-        if sha256 := package.sha256 or files.get(name):
-            found[name] = sha256
+    found = {f"the source {one.name} {one.version}": one.sha256 for one in local.sources}
+    for package in local.packages:
+        if sha256 := package.sha256 or files.get(package.file_name):
+            found[package.file_name] = sha256
     return found

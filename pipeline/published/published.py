@@ -10,10 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 from urllib.parse import quote
-
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 import verify
 from pipeline.base import transfer
@@ -28,14 +25,13 @@ from pipeline.base.errors import (
 from pipeline.base.gpgv import public_keys
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
-from pipeline.documents.artifact_names import ArtifactNames, artifact_names
-from pipeline.documents.formats import LaterFormat, refuse_later
-from pipeline.documents.job import FORMAT as JOB_FORMAT
+from pipeline.documents.artifact_names import ArtifactNames
+from pipeline.documents.formats import LaterFormat
+from pipeline.documents.job import Job
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.malformed import Malformed
 from pipeline.documents.release_index import ReleaseIndex
 from pipeline.documents.statement import FILE_NAME
-from pipeline.farm.config import Name, ReleaseTag
 from pipeline.farm.workspace import Workspace
 
 INDEX_LIMIT = 16 * 1024 * 1024
@@ -48,7 +44,6 @@ FAILURES: Mapping[int, type[TwinbuildError]] = {
 }
 
 Advance = Callable[[int], None]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -63,22 +58,31 @@ class Listed:
 class Published:
     """A verified release: what its statements agree on, and the SHA-256 of its files by name.
 
-    `upgrade` is false if later releases must not have kits from it; `epoch` is its
-    SOURCE_DATE_EPOCH.
+    `job.upgrade` is false if later releases must not have kits from it.
     """
 
-    image: str
-    architecture: str
-    version: str  # its tag
-    epoch: int
-    upgrade: bool
-    job: Mapping[str, Any]  # what its builds were given: job.json
+    job: Job  # what its builds were given
     files: Mapping[str, str]
+
+    @property
+    def image(self) -> str:
+        """The image that it is a release of."""
+        return self.job.image
+
+    @property
+    def architecture(self) -> str:
+        """The architecture that it is for."""
+        return self.job.architecture
+
+    @property
+    def version(self) -> str:
+        """Its tag."""
+        return self.job.version
 
     @property
     def names(self) -> ArtifactNames:
         """The names of its artifacts; `files` has those that it really has."""
-        return artifact_names(self.job)
+        return self.job.names
 
 
 @dataclass(frozen=True)
@@ -234,69 +238,18 @@ def _folders(public: Path) -> tuple[Listed, ...]:
     return tuple(Listed(name, None) for name in names if FILE_NAME.fullmatch(name))
 
 
-class _LocalSource(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    name: str
-    version: str
-    sha256: Sha256
-
-
-class _LocalPackage(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    name: str
-    version: str
-    architecture: Name
-    source: str | None
-    sha256: Sha256 | None
-
-
-class OwnPackages(BaseModel):
-    """The packages that an image brings itself: `local` of a job."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    sources: list[_LocalSource] = []
-    packages: list[_LocalPackage] = []
-
-
-class _Kit(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    from_: ReleaseTag = Field(alias="from")
-
-
-class _Job(BaseModel):
-    """What is read of the job that both environments state."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    image: Name
-    architecture: Name
-    version: str
-    epoch: int
-    upgrade: bool = True
-    kits: list[_Kit] = []
-    local: OwnPackages | None = None
-
-
-def describe(tag: str, stated: Mapping[str, Any], files: Mapping[str, str]) -> Published:
+def describe(tag: str, stated: Mapping[str, object], files: Mapping[str, str]) -> Published:
     """Return a release as its statements' job describes it; `files` are its digests by name.
 
     Raise InputsUnverified if the job is malformed or of another release.
     """
     try:
-        refuse_later(stated.get("format"), JOB_FORMAT)
-        job = _Job.model_validate(stated)
+        job = Job.of(stated)
     except LaterFormat as error:
         raise InputsUnverified(f"cannot read the job of the release {tag}: {error}") from error
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        what = f"the job of the release {tag} is malformed: {fault['loc']}: {fault['msg']}"
+    except Malformed as error:
+        what = f"the job of the release {tag} is malformed: {error}"
         raise InputsUnverified(plain(what)) from error
     if job.version != tag:
         raise InputsUnverified(plain(f"the release {tag} says that it is {job.version!r}"))
-    return Published(
-        job.image, job.architecture, tag, job.epoch, job.upgrade, dict(stated), dict(files)
-    )
+    return Published(job, dict(files))

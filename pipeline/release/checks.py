@@ -10,10 +10,10 @@ it was checked.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from pipeline.base.errors import BuildFailed, Differs, SignatureInvalid, UsageError, command_line
 from pipeline.documents.inputs import Inputs
+from pipeline.documents.job import Local
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.source import Source
 from pipeline.documents.statement import Statement
@@ -36,12 +36,14 @@ RESERVED_TAGS = ("index.json", "index.html", "upgrades", "upgrade.pyz", "verify.
 class CheckedRun:
     """A run that may be released: all that its statements and its verdict agree on.
 
-    `artifacts` are SHA-256 digests by name; `documents` are the lock, the verdict and the
-    statements by their paths in the release, the very bytes that were checked.
+    `local` are the packages that the image brings itself. `artifacts` are SHA-256 digests by name;
+    `documents` are the lock, the verdict and the statements by their paths in the release, the very
+    bytes that were checked.
     """
 
     tag: str
     statements: Mapping[str, Statement]
+    local: Local | None
     artifacts: Mapping[str, str]
     documents: Mapping[str, bytes]
 
@@ -49,12 +51,6 @@ class CheckedRun:
     def environments(self) -> tuple[str, ...]:
         """The environments that have built it."""
         return tuple(self.statements)
-
-    @property
-    def local(self) -> Mapping[str, Any] | None:
-        """What the job says of the packages that the image brings itself."""
-        local: Mapping[str, Any] | None = next(iter(self.statements.values())).job["local"]
-        return local
 
 
 def check(run: Run, farm: Farm, verified: VerifiedTag) -> CheckedRun:
@@ -87,8 +83,8 @@ def check(run: Run, farm: Farm, verified: VerifiedTag) -> CheckedRun:
     _check_failures(run, statements)
     for name, stated in statements.items():
         check_files(run, name, stated, {a.name: a.size for a in verdict.artifacts})
-    describe(tag, next(iter(statements.values())).job, artifacts)
-    return CheckedRun(tag, statements, artifacts, _documents(exported, verdict, signed))
+    local = describe(tag, next(iter(statements.values())).job, artifacts).job.local
+    return CheckedRun(tag, statements, local, artifacts, _documents(exported, verdict, signed))
 
 
 def _check_source(source: Source, request: Request, run: Run) -> str:

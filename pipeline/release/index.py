@@ -16,6 +16,7 @@ from pipeline.base.errors import InfrastructureFailed, TwinbuildError
 from pipeline.base.files import read_json, write_bytes
 from pipeline.documents.digest import sha256_file
 from pipeline.documents.dsse import PAYLOAD_LIMIT
+from pipeline.documents.job import Job
 from pipeline.documents.json_form import json_bytes
 from pipeline.documents.release_index import ListedRelease, ReleaseIndex
 from pipeline.documents.statement import FILE_NAME
@@ -58,9 +59,8 @@ def _read(folder: Path) -> ListedRelease | None:
         path = min((folder / "statements").glob("*.json"))
         envelope = read_json(path, failure=InfrastructureFailed, limit=2 * PAYLOAD_LIMIT)
         stated = check_statement(dsse.unverified_payload(envelope))
-        epoch = int(stated.job["epoch"])
-        datetime.fromtimestamp(epoch, UTC)
-    except (TwinbuildError, ValueError, KeyError, TypeError, OverflowError, OSError) as error:
+        epoch = Job.of(stated.job).epoch
+    except (TwinbuildError, ValueError, OSError) as error:
         raise InfrastructureFailed(
             f"{folder} is damaged: {error}", remedy="restore it, or move it out of the public tree"
         ) from error

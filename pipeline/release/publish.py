@@ -143,7 +143,7 @@ def _read_as_others_will(temporary: Path, target: Path, trust: ReleaseTrust) -> 
     release = Location(os.fspath(temporary), trust.keyring, trust.fingerprint).open(target.name)
     if not read_entries(temporary):
         raise InfrastructureFailed(f"the release {target.name} cannot be listed in the index")
-    if local := release.job.get("local"):  # others may have been published since this was checked
+    if local := release.job.local:  # others may have been published since this was checked
         public = Location(os.fspath(target.parent), trust.keyring, trust.fingerprint)
         refuse_changed(public, release.version, local, release.files)
 

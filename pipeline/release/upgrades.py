@@ -74,8 +74,8 @@ class _Shelf:
         return self._opened[tag]
 
     def _offer(self, release: Published, start: str) -> Offer | None:
-        kits = zip(release.job["kits"], release.names.kits, strict=True)
-        for name in (name for kit, name in kits if kit["from"] == start):
+        kits = zip(release.job.kits, release.names.kits, strict=True)
+        for name in (name for kit, name in kits if kit.start == start):
             path = self.public / release.version / name
             if name in release.files and path.is_file():
                 names = release.image, release.architecture, start, release.version
@@ -108,7 +108,7 @@ def write_descriptions(
     known = [*shelf.tags, release.version, *(old.newest for old in before.values() if old)]
     newest = in_order(known)[-1]
     written = []
-    for start in in_order([*shelf.tags, *(kit["from"] for kit in release.job["kits"]), *before]):
+    for start in in_order([*shelf.tags, *(kit.start for kit in release.job.kits), *before]):
         path, old = folder / f"{start}.json", before.get(start)
         made = describe(
             image=release.image,

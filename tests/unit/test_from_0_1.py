@@ -166,7 +166,7 @@ def test_the_manifest_is_read_and_written_alike() -> None:
 @pytest.mark.tools
 def test_a_release_is_opened() -> None:
     release = location().open("3.2")
-    assert (release.image, release.epoch) == ("mini", 1766400000)
+    assert (release.image, release.job.epoch) == ("mini", 1766400000)
     assert release.files[KIT] == sha256_file(PUBLIC / "3.2" / KIT)
 
 

@@ -25,11 +25,11 @@ from pipeline.base.errors import (
 from pipeline.base.files import put_in_place, write_json
 from pipeline.base.plain import plain
 from pipeline.base.store import Store
-from pipeline.documents.artifact_names import artifact_names
 from pipeline.documents.digest import sha256_file
 from pipeline.documents.dsse import IN_TOTO, read_envelope
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.kit_plan import PROGRAM, Earlier, KitPlan, Later
+from pipeline.documents.names import kit_name
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INPUTS
 from pipeline.documents.statement import read_statement
 from pipeline.documents.system_partition import PARTITION_LIST_LIMIT
@@ -74,7 +74,7 @@ def make_kit(
     if start == to or (earlier.image, earlier.architecture) != (later.image, later.architecture):
         raise UsageError(f"no kit leads from {start} of {earlier.image} to {to} of {later.image}")
     alike = _tools_alike(location, later, notify)
-    name = artifact_names({**later.job, "kits": [{"from": start}]}).kits[0]
+    name = kit_name(later.image, later.architecture, start, to)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".kit-", dir=folder) as scratch:
         work = Path(scratch)
@@ -121,8 +121,8 @@ def _plan(
         image=later.image,
         architecture=later.architecture,
         version=later.version,
-        epoch=later.epoch,
-        compression=later.job["compression"],
+        epoch=later.job.epoch,
+        compression=later.job.compression,
         ledger=kept(later, new.ledger, LEDGER_LIMIT),
         partition=kept(later, new.partition, PARTITION_LIST_LIMIT),
         tree=work / "tree",

@@ -4,6 +4,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +20,14 @@ from pipeline.base.errors import (
 from pipeline.base.store import Store
 from pipeline.base.transfer import Patience
 from pipeline.cli import doctor
+from pipeline.documents.job import Job, Kit
 from pipeline.farm.config import Farm
 from pipeline.farm.workspace import Workspace
 from pipeline.published import published
 from pipeline.published.published import Location, Published, of_farm
 from tests.gpg_home import GpgHome
 from tests.releases import FarmWith, MakeRun, Serve, publish_by_hand
+from tests.unit.farm.test_job import WRITTEN
 
 pytestmark = pytest.mark.tools
 
@@ -79,7 +82,7 @@ def test_a_release_is_opened(locate: Locate, public: Path, release_key: str) -> 
     assert [listed.tag for listed in location.releases()] == ["3.3"]
     found = location.open("3.3")
     assert (found.image, found.architecture, found.version) == ("mini", "amd64", "3.3")
-    assert found.upgrade is True  # the job of an earlier version did not state it
+    assert found.job.upgrade is True  # the job of an earlier version did not state it
     assert found.names.ledger == LEDGER
     assert found.names.usb_image in found.files
 
@@ -179,6 +182,7 @@ def test_a_release_by_another_key_is_refused(
         ({"epoch": "1766400000"}, "malformed"),
         ({"upgrade": "yes"}, "malformed"),
         ({"kits": [{"from": "../3.1"}]}, "malformed"),
+        ({"local": {"packages": [{"name": "greeter"}]}}, "malformed"),
     ],
 )
 def test_a_job_of_another_form_is_refused(
@@ -249,8 +253,8 @@ def test_the_index_says_of_which_image_a_release_is(public: Path, serve: Serve) 
 
 
 def test_a_published_release_knows_its_kits() -> None:
-    job = {"image": "mini", "architecture": "amd64", "version": "3.3", "kits": [{"from": "3.1"}]}
-    made = Published("mini", "amd64", "3.3", 1, True, job, {})
+    job = Job.of(json.loads(WRITTEN))
+    made = Published(replace(job, version="3.3", kits=(Kit("3.1", None, None, None),)), {})
     assert made.names.kits == ("mini-amd64-3.1-to-3.3.iuk",)
 
 
