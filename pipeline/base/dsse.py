@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -115,7 +114,7 @@ def public_hex(key: CryptoSigner) -> str:
     return str(key.public_key.keyval["public"])
 
 
-def sign(payload: Mapping[str, Any], key: CryptoSigner) -> dict[str, Any]:
+def sign(payload: Mapping[str, object], key: CryptoSigner) -> dict[str, object]:
     """Return the envelope, ready for `write_json`, of a document signed with a loaded key."""
     content = json_bytes(payload)
     if len(content) > PAYLOAD_LIMIT:
@@ -124,7 +123,7 @@ def sign(payload: Mapping[str, Any], key: CryptoSigner) -> dict[str, Any]:
     return make_envelope(IN_TOTO, content, made.keyid, bytes.fromhex(made.signature))
 
 
-def verify(envelope: Any, trusted: Collection[str]) -> dict[str, Any]:
+def verify(envelope: object, trusted: Collection[str]) -> dict[str, object]:
     """Return the document in an envelope if one of the `trusted` public keys (hex) signed it.
 
     Raise SignatureInvalid if not, or if the envelope or the document is malformed or too large.
@@ -151,7 +150,7 @@ def _holds(key: SSlibKey, signature: Signature, signed: bytes) -> bool:
     return True
 
 
-def unverified_payload(envelope: Any) -> dict[str, Any]:
+def unverified_payload(envelope: object) -> dict[str, object]:
     """Return the document in an envelope without verifying its signature; for display only."""
     return _document(_parse(envelope).payload)
 
@@ -166,14 +165,14 @@ def _public_key(public: str) -> SSlibKey:
     return SSlibKey(sha256_bytes(raw), "ed25519", "ed25519", {"public": raw.hex()})
 
 
-def _parse(envelope: Any) -> Envelope:
+def _parse(envelope: object) -> Envelope:
     try:
         return read_envelope(envelope, IN_TOTO, PAYLOAD_LIMIT)
     except Malformed as error:
         raise SignatureInvalid(f"a statement is malformed: {error}") from error
 
 
-def _document(payload: bytes) -> dict[str, Any]:
+def _document(payload: bytes) -> dict[str, object]:
     try:
         document = parse_json(payload)
     except (ValueError, RecursionError) as error:

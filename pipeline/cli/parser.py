@@ -10,7 +10,6 @@ import copy
 import inspect
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit, UnexpectedExit
@@ -99,7 +98,7 @@ def task_help(namespace: Collection, context: ParserContext) -> str:
 
 def parse(
     contexts: Mapping[str, ParserContext], words: Sequence[str]
-) -> list[tuple[str, dict[str, Any]]]:
+) -> list[tuple[str, dict[str, object]]]:
     """Return the tasks that the words name, with their arguments; raise UsageError for wrong usage.
 
     A word that is not an option is the value of the option before it, or of the first required

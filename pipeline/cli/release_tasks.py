@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pipeline.base.errors import ExitStatus
 from pipeline.cli.task import (
@@ -107,7 +108,7 @@ def verify(
         raise end_with(status)
 
 
-def _words(options: dict[str, Any]) -> list[str]:
+def _words(options: Mapping[str, object]) -> list[str]:
     """Return options as they are typed, without those that were not given."""
     words = []
     for name, value in options.items():

@@ -80,7 +80,7 @@ def farm_task(*statuses: ExitStatus) -> Callable[[Callable[..., None]], FarmTask
 
     def decorate(function: Callable[..., None]) -> FarmTask:
         @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> None:
+        def guarded(*args: object, **kwargs: object) -> None:
             from pipeline.base.plain import plain_output
 
             signal.signal(signal.SIGTERM, _end)
@@ -121,7 +121,7 @@ def end_with(status: int, message: str | None = None) -> Exit:
     return Exit(message, code=status)
 
 
-def _whole(options: dict[str, Any]) -> dict[str, Any]:
+def _whole(options: dict[str, object]) -> dict[str, object]:
     """Return options with an absolute `source`, if it is a folder, for stages that run elsewhere.
 
     Raise UsageError if a value is an option: `invoke` takes any word for one that is missing.
@@ -132,7 +132,8 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
             raise UsageError(
                 f"{option} needs a value, not {value}", remedy=f"see {command_line('--list')}"
             )
-    path = Path(options.get("source") or "").expanduser()
+    source = options.get("source")
+    path = Path(source if isinstance(source, str) else "").expanduser()
     return options | {"source": str(path.resolve())} if path.parts and path.is_dir() else options
 
 

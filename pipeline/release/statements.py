@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from pipeline.base import dsse
 from pipeline.base.errors import Differs, SignatureInvalid, command_line
@@ -49,7 +48,7 @@ def read_signed(run: Run, environment: str, key: str) -> Signed:
         raise SignatureInvalid(what, remedy=error.remedy) from error
 
 
-def check_statement(document: Any) -> Statement:
+def check_statement(document: object) -> Statement:
     """Return the statement in a document; raise SignatureInvalid if it is malformed."""
     try:
         return statement.check(document)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,7 +151,7 @@ def test_both_environments_made_the_kit_alike(released: Released) -> None:
         envelope = json.loads(
             (released.farm.public / "3.2" / "statements" / f"{name}.json").read_text()
         )
-        payload = dsse.unverified_payload(envelope)
+        payload: Any = dsse.unverified_payload(envelope)
         stated += [s["digest"]["sha256"] for s in payload["subject"] if s["name"] == KIT]
         job = payload["predicate"]["buildDefinition"]["internalParameters"]["job"]
         assert [kit["from"] for kit in job["kits"]] == ["3.1"]
@@ -231,7 +232,7 @@ def _publish_without_ledger(released: Released, folder: Path) -> None:
         (folder / name).unlink()
     for name in released.farm.farm.environments:
         path = folder / "statements" / f"{name}.json"
-        payload = dsse.unverified_payload(json.loads(path.read_text()))
+        payload: Any = dsse.unverified_payload(json.loads(path.read_text()))
         payload["subject"] = [s for s in payload["subject"] if s["name"] not in gone]
         path.write_text(json.dumps(dsse.sign(payload, dsse.load_key(dsse.key_path(name)))))
     files = sorted(os.fspath(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())

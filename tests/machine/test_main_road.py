@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,8 @@ def test_the_statements_tell_what_was_varied(farm: Workspace, published: Path) -
     machines = []
     for name in farm.farm.environments:
         envelope = json.loads((published / "statements" / f"{name}.json").read_text())
-        definition = dsse.unverified_payload(envelope)["predicate"]["buildDefinition"]
+        payload: Any = dsse.unverified_payload(envelope)
+        definition = payload["predicate"]["buildDefinition"]
         machines.append(definition["internalParameters"]["machine"])
     alpha, beta = machines
     for factor in alpha["varied"].keys() | {"clock", "cpus", "memory_mib", "builder", "facts"}:

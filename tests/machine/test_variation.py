@@ -67,7 +67,7 @@ def seen(run: Run, name: str) -> dict[str, str]:
 
 def stated(run: Run, name: str) -> dict[str, Any]:
     envelope = json.loads((run.environment(name) / "statement.json").read_text())
-    predicate = dsse.unverified_payload(envelope)["predicate"]
+    predicate: Any = dsse.unverified_payload(envelope)["predicate"]
     machine: dict[str, Any] = predicate["buildDefinition"]["internalParameters"]["machine"]
     return machine
 
