@@ -20,7 +20,19 @@ from pipeline.farm.run import Request, Run
 from pipeline.farm.run_view import ArtifactView, RunView, VerdictView
 from pipeline.report import parts
 from pipeline.report.advice import read_advice
-from pipeline.report.parts import ITEMS_LIMIT, Section, text
+from pipeline.report.parts import ITEMS_LIMIT, text
+from pipeline.report.sections import (
+    ArtifactSection,
+    AskedSection,
+    CauseSection,
+    DifferenceSection,
+    EnvironmentSection,
+    FactorSection,
+    InsideSection,
+    Report,
+    RowSection,
+    ShownSection,
+)
 
 FORMAT = "twinbuild-report/1"
 HEADLINES = {
@@ -41,7 +53,7 @@ NOTHING_SHOWN, NO_OUTPUT = Shown(), DiffoscopeOutput()
 NO_VERDICT = VerdictView(None, False, (), (), (), ())  # noqa: FBT003
 
 
-def collect(run: Run) -> Section:
+def collect(run: Run) -> Report:
     """Return everything that a run's folder has to show, whatever the state of the run."""
     seen = RunView(run)
     verdict = seen.verdict.content or NO_VERDICT
@@ -75,9 +87,9 @@ def collect(run: Run) -> Section:
     }
 
 
-def _asked(request: Request | None) -> Section:
+def _asked(request: Request | None) -> AskedSection:
     if request is None:
-        return dict.fromkeys(("image", "commit", "tag", "source", "compression"), "")
+        return {"image": "", "commit": "", "tag": "", "source": "", "compression": ""}
     return {
         "image": text(request.image),
         "commit": text(request.commit),
@@ -87,10 +99,10 @@ def _asked(request: Request | None) -> Section:
     }
 
 
-def _factors(environments: Sequence[Section]) -> list[Section]:
+def _factors(environments: Sequence[EnvironmentSection]) -> list[FactorSection]:
     """Return the facts side by side; one that only one environment states counts as equal."""
     names = sorted({name for e in environments for name in e["facts"]})
-    rows = []
+    rows: list[FactorSection] = []
     for name in names:
         values = [e["facts"].get(name, "") for e in environments]
         rows.append(
@@ -99,7 +111,7 @@ def _factors(environments: Sequence[Section]) -> list[Section]:
     return rows
 
 
-def _artifact(artifact: ArtifactView) -> Section:
+def _artifact(artifact: ArtifactView) -> ArtifactSection:
     return {
         "name": text(artifact.name),
         "size": artifact.size,
@@ -108,7 +120,9 @@ def _artifact(artifact: ArtifactView) -> Section:
     }
 
 
-def _differences(explanation: Explanation, verdict: VerdictView) -> tuple[list[Section], int]:
+def _differences(
+    explanation: Explanation, verdict: VerdictView
+) -> tuple[list[DifferenceSection], int]:
     """Return the differences, explained ones first, and how many are left out."""
     explained = [_explained(file) for file in explanation.files[:ITEMS_LIMIT]]
     seen = {(d["step"], d["path"]) for d in explained}
@@ -127,21 +141,12 @@ def _differences(explanation: Explanation, verdict: VerdictView) -> tuple[list[S
     return explained + others, max(0, explanation.left_out - len(others))
 
 
-def _unexplained(step: str, path: str, kinds: list[str]) -> Section:
-    empty: Section = {
-        "offset": None,
-        "bytes": None,
-        "values": [],
-        "lines": [],
-        "rows": [],
-        "causes": [],
-        "inside": [],
-        "diffoscope": [],
-    }
-    return {"step": step, "path": path, "kinds": kinds, "cut": False, "note": "", **empty}
+def _unexplained(step: str, path: str, kinds: list[str]) -> DifferenceSection:
+    bare = _explained(Explained(path, step, ()))
+    return {**bare, "step": step, "path": path, "kinds": kinds}
 
 
-def _explained(file: Explained) -> Section:
+def _explained(file: Explained) -> DifferenceSection:
     return {
         "step": text(file.step),
         "path": text(file.path),
@@ -157,10 +162,11 @@ def _explained(file: Explained) -> Section:
         "inside": [_inside(one) for one in file.inside[:INSIDE_LIMIT]],
         "diffoscope": _diffoscope(file.diffoscope or NO_OUTPUT),
         "note": text(file.note),
+        "expected": "",
     }
 
 
-def _shown(shown: Shown) -> Section:
+def _shown(shown: Shown) -> ShownSection:
     return {
         "lines": [text(line) for line in shown.lines[:LINES_LIMIT]],
         "rows": [_row(row) for row in shown.rows[:LINES_LIMIT]],
@@ -168,7 +174,7 @@ def _shown(shown: Shown) -> Section:
     }
 
 
-def _inside(inside: Inside) -> Section:
+def _inside(inside: Inside) -> InsideSection:
     """Return what differs inside a container."""
     return {
         "where": text(inside.where),
@@ -183,7 +189,7 @@ def _inside(inside: Inside) -> Section:
     }
 
 
-def _causes(causes: Sequence[Cause]) -> list[Section]:
+def _causes(causes: Sequence[Cause]) -> list[CauseSection]:
     return [
         {"name": text(cause.name), "evidence": text(cause.evidence), "weak": cause.weak}
         for cause in causes[:CAUSES_LIMIT]
@@ -196,7 +202,7 @@ def _diffoscope(output: DiffoscopeOutput) -> list[str]:
     return lines or [text(output.note)] if output.note else lines
 
 
-def _row(row: Row) -> Section:
+def _row(row: Row) -> RowSection:
     return {
         "offset": row.offset,
         "left": text(row.left)[:ROW_TEXT],

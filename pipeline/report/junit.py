@@ -3,10 +3,10 @@
 
 from xml.etree import ElementTree as ET
 
-from pipeline.report.parts import Section
+from pipeline.report.sections import EnvironmentSection, Report
 
 
-def render(report: Section) -> bytes:
+def render(report: Report) -> bytes:
     """Return a test suite: a case for each build, each artifact and each path that differs."""
     suite = ET.Element("testsuite", name=f"twinbuild {report['asked']['image']}".strip())
     for environment in report["environments"]:
@@ -36,7 +36,7 @@ def render(report: Section) -> bytes:
     return text + b"\n"
 
 
-def _build(suite: ET.Element, environment: Section) -> None:
+def _build(suite: ET.Element, environment: EnvironmentSection) -> None:
     case = _case(suite, "builds", environment["name"])
     case.set("time", f"{sum(step['seconds'] or 0 for step in environment['steps']):.3f}")
     failure = environment["failure"]

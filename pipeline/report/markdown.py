@@ -8,7 +8,13 @@ import re
 from collections.abc import Iterator
 
 from pipeline.report.page import size
-from pipeline.report.parts import Section
+from pipeline.report.sections import (
+    DifferenceSection,
+    EnvironmentSection,
+    Report,
+    RowSection,
+    ShownSection,
+)
 
 DIFFERENCES_LIMIT = 10
 LINES_LIMIT = 30
@@ -17,7 +23,7 @@ INSIDE_LIMIT = 3
 SIGNS = {"match": "✅", "differ": "❌", "failed": "💥", "unfinished": "⏳"}
 
 
-def render(report: Section) -> str:
+def render(report: Report) -> str:
     """Return the report in GitLab's and GitHub's Markdown."""
     return "\n".join(_lines(report)) + "\n"
 
@@ -44,7 +50,7 @@ def _block(lines: list[str], language: str = "") -> Iterator[str]:
     yield fence
 
 
-def _lines(report: Section) -> Iterator[str]:
+def _lines(report: Report) -> Iterator[str]:
     image, source = report["asked"]["image"], report["source"]
     commit = f" at {code(source['commit'][:12])}" if source else ""
     sign = "⚠️" if report["only_expected"] else SIGNS[report["state"]]
@@ -65,12 +71,12 @@ def _lines(report: Section) -> Iterator[str]:
     yield f"Run {code(report['run'])}; all of it is in `report/index.html`."
 
 
-def _why(environment: Section) -> str:
+def _why(environment: EnvironmentSection) -> str:
     failure = environment["failure"]
     return f", {code(failure['what'])}" if failure else ""
 
 
-def _factors(report: Section) -> Iterator[str]:
+def _factors(report: Report) -> Iterator[str]:
     different = [f for f in report["factors"] if f["differs"]]
     if not different:
         return
@@ -83,7 +89,7 @@ def _factors(report: Section) -> Iterator[str]:
     yield "\n</details>"
 
 
-def _artifacts(report: Section) -> Iterator[str]:
+def _artifacts(report: Report) -> Iterator[str]:
     if not report["artifacts"]:
         return
     yield "\n| artifact | size | SHA-256 |"
@@ -95,7 +101,7 @@ def _artifacts(report: Section) -> Iterator[str]:
         yield f"| {_cell(artifact['name'])} | {length} | {digest} |"
 
 
-def _difference(report: Section, difference: Section) -> Iterator[str]:
+def _difference(report: Report, difference: DifferenceSection) -> Iterator[str]:
     kinds = ", ".join(map(code, difference["kinds"]))
     yield f"\n**Step {code(difference['step'])}: {code(difference['path'])}** ({kinds})"
     if difference["expected"]:
@@ -119,7 +125,7 @@ def _difference(report: Section, difference: Section) -> Iterator[str]:
         yield from _shown(one)
 
 
-def _shown(difference: Section) -> Iterator[str]:
+def _shown(difference: ShownSection) -> Iterator[str]:
     if difference["lines"]:
         yield ""
         yield from _block(difference["lines"][:LINES_LIMIT], "diff")
@@ -129,6 +135,6 @@ def _shown(difference: Section) -> Iterator[str]:
         yield from _block([line for row in rows for line in _row(row)], "diff")
 
 
-def _row(row: Section) -> Iterator[str]:
+def _row(row: RowSection) -> Iterator[str]:
     yield f"-{row['offset']:>10}  {row['left']}"
     yield f"+{row['offset']:>10}  {row['right']}"

@@ -15,16 +15,22 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from pipeline.report.parts import Section
+from pipeline.report.sections import (
+    EnvironmentSection,
+    FactorSection,
+    Report,
+    RowSection,
+)
 
 FOLDER = Path(__file__).parent
+Shown = Mapping[str, object]  # what the template shows of a section
 FEW_LETTERS = 40
 BYTE = re.compile(r"[0-9a-f]{2}")
 PRINTABLE = range(0x20, 0x7F)
 WORDS = {"done": "✓ done", "bad": "✗ failed", "odd": "≠ differs", "open": "– not done"}
 
 
-def render(report: Section) -> str:
+def render(report: Report) -> str:
     """Return the page of a report."""
     css, script = _own("page.css"), _own("page.js")
     return _template().render(
@@ -70,12 +76,12 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _short(factor: Section) -> bool:
+def _short(factor: FactorSection) -> bool:
     """Tell whether a factor fits into a sentence: a single one, in few words."""
     return ":" not in factor["factor"] and max(map(len, factor["values"])) < FEW_LETTERS
 
 
-def _title(report: Section) -> str:
+def _title(report: Report) -> str:
     version = report["source"]["version"] if report["source"] else report["asked"]["commit"]
     return f"{report['asked']['image'] or 'unknown'} {version}".strip()
 
@@ -91,16 +97,16 @@ def _policy(css: str, script: str) -> str:
     )
 
 
-def _sections(report: Section) -> Iterator[tuple[str, str]]:
+def _sections(report: Report) -> Iterator[tuple[str, str]]:
     if report["state"] == "differ":
         yield "differences", "Differences"
     for name in ("flow", "environments", "artifacts", "logs"):
         yield name, name.capitalize()
 
 
-def _tree(report: Section) -> list[tuple[str, list[Section]]]:
+def _tree(report: Report) -> list[tuple[str, list[Shown]]]:
     """Return the differences by step, ready to be shown; the first with a cause is open."""
-    steps: dict[str, list[Section]] = {}
+    steps: dict[str, list[Shown]] = {}
     names = [e["name"] for e in report["environments"][:2]]
     caused = [n for n, difference in enumerate(report["differences"]) if difference["causes"]]
     opened = (caused or [0])[0]
@@ -116,15 +122,14 @@ def _tree(report: Section) -> list[tuple[str, list[Section]]]:
     return list(steps.items())
 
 
-def _row(row: Section, names: Sequence[str]) -> Section:
-    sides = [
-        _side(name, row[key], row["marks"])
-        for name, key in zip(names, ("left", "right"), strict=False)
-    ]
+def _row(row: RowSection, names: Sequence[str]) -> Shown:
+    texts = row["left"], row["right"]
+    pairs = zip(names, texts, strict=False)
+    sides = [_side(name, side, row["marks"]) for name, side in pairs]
     return {"offset": row["offset"], "sides": sides}
 
 
-def _side(name: str, text: str, marks: Sequence[int]) -> Section:
+def _side(name: str, text: str, marks: Sequence[int]) -> Shown:
     pieces = text.split()
     letters = [_letter(piece) for piece in pieces]
     return {
@@ -153,7 +158,7 @@ def _code(text: str) -> Markup:
     return Markup("").join(marked)
 
 
-def _flow(report: Section) -> Iterator[Section]:
+def _flow(report: Report) -> Iterator[Shown]:
     """Yield the stages, with the state and a detail of each."""
     source, inputs = report["source"], report["inputs"]
     committed = source["committed"] if source else ""
@@ -172,17 +177,17 @@ def _flow(report: Section) -> Iterator[Section]:
         yield _stage("release", "done" if report["released"] else "open", report["asked"]["tag"])
 
 
-def _timed(report: Section, stage: str, detail: str) -> str:
+def _timed(report: Report, stage: str, detail: str) -> str:
     """Return a stage's detail with the time that it took."""
     seconds = report["seconds"][stage]
     return detail if seconds is None else f"{detail} in {_duration(seconds)}".strip()
 
 
-def _stage(name: str, state: str, detail: str) -> Section:
+def _stage(name: str, state: str, detail: str) -> Shown:
     return {"name": name, "state": state, "word": WORDS[state], "detail": detail}
 
 
-def _steps(environments: Sequence[Section]) -> list[tuple[str, list[Section]]]:
+def _steps(environments: Sequence[EnvironmentSection]) -> list[tuple[str, list[Shown]]]:
     """Return the seconds of each step side by side, with the lengths of their bars."""
     times = [{s["step"]: s["seconds"] for s in e["steps"]} for e in environments]
     names = list(dict.fromkeys(name for side in times for name in side))
@@ -190,7 +195,7 @@ def _steps(environments: Sequence[Section]) -> list[tuple[str, list[Section]]]:
     return [(name, [_cell(side, name, longest) for side in times]) for name in names]
 
 
-def _cell(times: Mapping[str, float | None], name: str, longest: float) -> Section:
+def _cell(times: Mapping[str, float | None], name: str, longest: float) -> Shown:
     if name not in times:
         return {"words": "–", "width": 0}
     seconds = times[name]
@@ -199,7 +204,7 @@ def _cell(times: Mapping[str, float | None], name: str, longest: float) -> Secti
     return {"words": _seconds(seconds), "width": round(max(100 * seconds / longest, 0.5), 1)}
 
 
-def _sum(environment: Section) -> float:
+def _sum(environment: EnvironmentSection) -> float:
     return sum(step["seconds"] or 0 for step in environment["steps"])
 
 

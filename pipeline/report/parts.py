@@ -7,7 +7,6 @@ Missing or unreadable ones are left out. No text leaves here with an invisible c
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.base.plain import plain
 from pipeline.farm.run_view import (
@@ -18,13 +17,18 @@ from pipeline.farm.run_view import (
     StatementView,
     read_end,
 )
+from pipeline.report.sections import (
+    EnvironmentSection,
+    FailureSection,
+    InputsSection,
+    LogSection,
+    SourceSection,
+)
 
 LOG_BYTES = 512 * 1024
 LOG_LINES = 2000
 ITEMS_LIMIT = 1000
 FACTS_LIMIT = 100
-
-Section = dict[str, Any]  # of a report, as report.schema.json describes it
 
 
 def text(value: object) -> str:
@@ -32,7 +36,7 @@ def text(value: object) -> str:
     return plain(str(value)) if isinstance(value, str | int | float) else ""
 
 
-def source(run: RunView) -> Section | None:
+def source(run: RunView) -> SourceSection | None:
     """Return what was built."""
     seen = run.source.content
     if seen is None:
@@ -46,7 +50,7 @@ def source(run: RunView) -> Section | None:
     }
 
 
-def inputs(run: RunView) -> Section | None:
+def inputs(run: RunView) -> InputsSection | None:
     """Return the inputs: how many packages, their size in bytes, the lock."""
     seen = run.inputs.content
     if seen is None:
@@ -58,7 +62,7 @@ def inputs(run: RunView) -> Section | None:
     }
 
 
-def environment(seen: EnvironmentView) -> Section:
+def environment(seen: EnvironmentView) -> EnvironmentSection:
     """Return the factors of one environment, its steps and its log."""
     statement = seen.statement.content
     return {
@@ -73,7 +77,7 @@ def environment(seen: EnvironmentView) -> Section:
     }
 
 
-def _failure(document: RunDocument[FailureView]) -> Section | None:
+def _failure(document: RunDocument[FailureView]) -> FailureSection | None:
     if not document.exists:
         return None
     failure = document.content
@@ -94,7 +98,7 @@ def _facts(statement: StatementView | None, failure: FailureView | None) -> dict
 
 
 def _flat(
-    facts: Mapping[str, Any], before: str = "", *, deep: bool = True
+    facts: Mapping[str, object], before: str = "", *, deep: bool = True
 ) -> Iterator[tuple[str, str]]:
     for name, value in list(facts.items())[:FACTS_LIMIT]:
         words = text(name).replace("_", " ")
@@ -107,7 +111,7 @@ def _flat(
             yield before + words, text(value)
 
 
-def log(path: Path) -> Section:
+def log(path: Path) -> LogSection:
     """Return the last lines of a log, and whether there were more."""
     content = read_end(path, LOG_BYTES)
     lines = content.decode(errors="replace").splitlines()

@@ -5,7 +5,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from xml.etree import ElementTree as ET
 
 import jsonschema
@@ -21,7 +21,7 @@ from pipeline.compare.verdict import run_compare
 from pipeline.farm.run import Request, Run, create
 from pipeline.farm.run_view import StatementView
 from pipeline.look.causes.classify import NAMES
-from pipeline.report import junit, markdown, page, parts
+from pipeline.report import junit, markdown, page, parts, sections
 from pipeline.report.advice import read_advice
 from pipeline.report.content import collect
 from pipeline.report.write import write_report
@@ -365,7 +365,7 @@ def test_no_text_gets_out_of_its_place(text: str) -> None:
 @given(st.text(max_size=40))
 def test_all_forms_take_any_text(text: str) -> None:
     safe = parts.text(text)
-    report = {**EMPTY, "reasons": [safe], "headline": safe, "run": safe}
+    report: Any = {**EMPTY, "reasons": [safe], "headline": safe, "run": safe}
     check_page(Page(page.render(report)))
     ET.fromstring(junit.render(report))
     markdown.render(report)
@@ -397,6 +397,27 @@ def test_the_schema_refuses_what_it_does_not_describe(tmp_path: Path) -> None:
     for wrong in ({**report, "more": 1}, {**report, "state": "equal"}, {**report, "run": None}):
         with pytest.raises(jsonschema.ValidationError):
             FORM.validate(wrong)
+
+
+def test_the_schema_has_the_fields_of_the_sections() -> None:
+    described = SCHEMA["properties"]
+    difference = described["differences"]["items"]
+    for section, schema in (
+        (sections.Report, SCHEMA),
+        (sections.AskedSection, described["asked"]),
+        (sections.EnvironmentSection, described["environments"]["items"]),
+        (sections.ArtifactSection, described["artifacts"]["items"]),
+        (sections.DifferenceSection, difference),
+    ):
+        assert get_type_hints(section).keys() == resolved(schema)["properties"].keys()
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema, or what it refers to in the whole one."""
+    found: dict[str, Any] = schema
+    for name in schema.get("$ref", "").split("/")[1:]:
+        found = (SCHEMA if found is schema else found)[name]
+    return found
 
 
 def test_there_is_advice_for_every_cause() -> None:
