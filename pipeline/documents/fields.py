@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from pipeline.documents.formats import check_format
 from pipeline.documents.malformed import Malformed
+
+Element = TypeVar("Element")
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 CONTROL = re.compile(r"[\x00-\x1f]")
@@ -55,50 +57,63 @@ class Fields:
         return self._value[name]
 
     def is_null(self, name: str) -> bool:
-        """Tell whether a field is null; raise Malformed if it is missing."""
+        """Tell whether a field is null."""
         return self.any(name) is None
 
     def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
-        """Return a printable text of 1 to 2000 characters, of the form of `pattern`, if given."""
-        return self._text(self.path(name), self.any(name), pattern)
+        """Return a printable text of 1 to 2000 characters, of the form of `pattern`."""
+        value = self.any(name)
+        fits = isinstance(value, str) and value.isprintable() and 0 < len(value) <= TEXT_LIMIT
+        if not fits:
+            self._refuse(name, value, f"not a text of 1 to {TEXT_LIMIT} characters")
+        if pattern and not pattern.fullmatch(value):
+            raise Malformed(f"{self.path(name)} is malformed: {value!r:.100}")
+        return str(value)
 
     def optional_text(self, name: str, pattern: re.Pattern[str] | None = None) -> str | None:
         """Return a text, or None if the field is null."""
         return None if self.is_null(name) else self.text(name, pattern)
 
+    def texts(
+        self, name: str, pattern: re.Pattern[str] | None = None, limit: int = LIST_LIMIT
+    ) -> tuple[str, ...]:
+        """Return a list of texts."""
+        return self._each(name, limit, lambda inner, place: inner.text(place, pattern))
+
     def line(self, name: str, limit: int = TEXT_LIMIT) -> str:
-        """Return a text of one line, which may be empty, with all but control characters."""
-        return self._line(self.path(name), self.any(name), limit)
+        """Return a text without control characters, which may be empty."""
+        value = self.any_text(name, limit)
+        if CONTROL.search(value):
+            self._refuse(name, value, "not a line of text")
+        return value
 
     def lines(self, name: str, limit: int = LIST_LIMIT) -> tuple[str, ...]:
         """Return a list of texts as `line` reads them."""
-        return tuple(
-            self._line(place, value, TEXT_LIMIT) for place, value in self._elements(name, limit)
-        )
+        return self._each(name, limit, Fields.line)
 
     def any_text(self, name: str, limit: int) -> str:
-        """Return a text with whatever characters: a path may have some that no other text has."""
-        return self._any_text(self.path(name), self.any(name), limit)
+        """Return a text with any characters, as a path may have them."""
+        value = self.any(name)
+        if not isinstance(value, str) or len(value) > limit:
+            self._refuse(name, value, f"not a text of at most {limit} characters")
+        return str(value)
 
     def any_texts(self, name: str, limit: int) -> tuple[str, ...]:
         """Return a list of texts as `any_text` reads them."""
-        elements = self._elements(name, LIST_LIMIT)
-        return tuple(self._any_text(place, value, limit) for place, value in elements)
+        return self._each(name, LIST_LIMIT, lambda inner, place: inner.any_text(place, limit))
 
     def exactly(self, name: str, value: str) -> str:
-        """Return a text that follows from other fields; raise Malformed if it is another."""
+        """Return a text that follows from other fields."""
         if self.any(name) != value:
             raise Malformed(f"{self.path(name)} is not {value}")
         return value
 
     def type(self, name: str, known: str) -> str:
-        """Return the address that says what a document is, which must be `known`."""
+        """Return the address that names a document's type."""
         value = self.any(name)
         if value != known:
-            raise Malformed(
-                f"{self.path(name)} is {value!r:.100}, not {known}; if a later Twinbuild wrote it,"
-                " update this one"
-            )
+            hint = "if a later Twinbuild wrote it, update this one"
+            self._refuse(name, value, f"not {known}; {hint}")
         return known
 
     def time(self, name: str) -> datetime:
@@ -112,9 +127,9 @@ class Fields:
     def one_of(self, name: str, *values: str) -> str:
         """Return a text that is one of `values`."""
         value = self.any(name)
-        if not isinstance(value, str) or value not in values:
-            raise Malformed(f"{self.path(name)} is {value!r:.100}, not {' or '.join(values)}")
-        return value
+        if value not in values:
+            self._refuse(name, value, f"not {' or '.join(values)}")
+        return str(value)
 
     def sha256(self, name: str) -> str:
         """Return a SHA-256 in 64 lower-case hexadecimal digits."""
@@ -126,7 +141,10 @@ class Fields:
 
     def number(self, name: str, low: int = 0, high: int = NUMBER_LIMIT) -> int:
         """Return an integer from `low` to `high`."""
-        return self._number(self.path(name), self.any(name), low, high)
+        value = self.any(name)
+        if type(value) is not int or not low <= value <= high:
+            self._refuse(name, value, f"not a number from {low} to {high}")
+        return int(value)
 
     def optional_number(self, name: str) -> int | None:
         """Return a number, or None if the field is null."""
@@ -134,16 +152,15 @@ class Fields:
 
     def numbers(self, name: str, limit: int = LIST_LIMIT) -> tuple[int, ...]:
         """Return a list of numbers."""
-        elements = self._elements(name, limit)
-        return tuple(self._number(place, value, 0, NUMBER_LIMIT) for place, value in elements)
+        return self._each(name, limit, Fields.number)
 
     def real(self, name: str, low: float = 0.0, high: float = float(NUMBER_LIMIT)) -> float:
         """Return a number from `low` to `high`, which may have a fraction."""
         value = self.any(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise Malformed(f"{self.path(name)} is {value!r:.40}, not a number")
+            self._refuse(name, value, "not a number")
         if not low <= value <= high:
-            raise Malformed(f"{self.path(name)} is {value!r:.40}, not from {low} to {high}")
+            self._refuse(name, value, f"not from {low} to {high}")
         return value
 
     def base64(self, name: str, limit: int) -> bytes:
@@ -162,42 +179,32 @@ class Fields:
         """Return true or false."""
         value = self.any(name)
         if not isinstance(value, bool):
-            raise Malformed(f"{self.path(name)} is {value!r:.40}, not true or false")
-        return value
+            self._refuse(name, value, "not true or false")
+        return bool(value)
 
     def object(self, name: str) -> Fields:
         """Return an object."""
         return Fields(self.any(name), self.path(name))
 
-    def whatever(self, name: str) -> Mapping[str, Any]:
-        """Return an object as it is: what has no fixed form, or is read elsewhere."""
-        value = self.any(name)
-        if not isinstance(value, dict):
-            raise Malformed(f"{self.path(name)} is no object")
-        return value
+    def objects(self, name: str, limit: int = LIST_LIMIT) -> Iterator[Fields]:
+        """Give the objects of a list."""
+        yield from self._each(name, limit, Fields.object)
 
     def pair(self, name: str) -> tuple[Fields, Fields]:
-        """Return the objects of a list of exactly two, which may be different."""
-        found = [Fields(value, place) for place, value in self._elements(name, 2)]
+        """Return the objects of a list of exactly two."""
+        found = self._each(name, 2, Fields.object)
         if len(found) != 2:
             raise Malformed(f"{self.path(name)} has not two elements")
         return found[0], found[1]
 
-    def objects(self, name: str, limit: int = LIST_LIMIT) -> Iterator[Fields]:
-        """Give the objects of a list."""
-        for place, value in self._elements(name, limit):
-            yield Fields(value, place)
-
-    def texts(
-        self, name: str, pattern: re.Pattern[str] | None = None, limit: int = LIST_LIMIT
-    ) -> tuple[str, ...]:
-        """Return a list of texts."""
-        return tuple(
-            self._text(place, value, pattern) for place, value in self._elements(name, limit)
-        )
+    def whatever(self, name: str) -> Mapping[str, Any]:
+        """Return an object as it is, to be read elsewhere."""
+        found: Mapping[str, Any] = self.any(name)
+        self.object(name)
+        return found
 
     def names(self, limit: int = LIST_LIMIT) -> list[str]:
-        """Return the names of all fields, sorted: of an object that is a table."""
+        """Return the names of all fields, sorted."""
         if len(self._value) > limit:
             raise Malformed(f"{self._where or 'the document'} has over {limit} fields")
         return sorted(self._value)
@@ -212,43 +219,18 @@ class Fields:
         shown = name if name.isprintable() and len(name) <= 80 else repr(name)[:80]
         return f"{self._where}.{shown}" if self._where else shown
 
-    def _elements(self, name: str, limit: int) -> Iterator[tuple[str, Any]]:
+    def _each(
+        self, name: str, limit: int, read: Callable[[Fields, str], Element]
+    ) -> tuple[Element, ...]:
+        """Read the elements of a list as if they were fields: `name[0]`, `name[1]` and so on."""
         values = self.any(name)
         if not isinstance(values, list):
             raise Malformed(f"{self.path(name)} is no list")
         if len(values) > limit:
             raise Malformed(f"{self.path(name)} has over {limit} elements")
-        for number, value in enumerate(values):
-            yield f"{self.path(name)}[{number}]", value
+        places = {f"{name}[{number}]": value for number, value in enumerate(values)}
+        inner = Fields(places, self._where)
+        return tuple(read(inner, place) for place in places)
 
-    @staticmethod
-    def _line(place: str, value: Any, limit: int) -> str:
-        if not isinstance(value, str) or len(value) > limit or CONTROL.search(value):
-            raise Malformed(f"{place} is {value!r:.100}, not a line of text")
-        return value
-
-    @staticmethod
-    def _any_text(place: str, value: Any, limit: int) -> str:
-        if not isinstance(value, str) or len(value) > limit:
-            raise Malformed(f"{place} is {value!r:.100}, not a text of at most {limit} characters")
-        return value
-
-    @staticmethod
-    def _number(place: str, value: Any, low: int, high: int) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise Malformed(f"{place} is {value!r:.40}, not a number from {low} to {high}")
-        return value
-
-    @staticmethod
-    def _text(place: str, value: Any, pattern: re.Pattern[str] | None) -> str:
-        if (
-            not isinstance(value, str)
-            or not value.isprintable()
-            or not 0 < len(value) <= TEXT_LIMIT
-        ):
-            raise Malformed(
-                f"{place} is {value!r:.100}, not a text of 1 to {TEXT_LIMIT} characters"
-            )
-        if pattern and not pattern.fullmatch(value):
-            raise Malformed(f"{place} is malformed: {value!r:.100}")
-        return value
+    def _refuse(self, name: str, value: Any, why: str) -> NoReturn:
+        raise Malformed(f"{self.path(name)} is {value!r:.100}, {why}")

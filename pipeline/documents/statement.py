@@ -69,16 +69,15 @@ class Statement:
         external = definition.object("externalParameters")
         internal = definition.object("internalParameters")
         builder, metadata = details.object("builder"), details.object("metadata")
-        repository, commit = external.text("repository"), external.text("commit", COMMIT)
         statement = cls(
             environment=builder.text("id", BUILDER_ID)[len(ENVIRONMENT_ID) :],
             run_id=metadata.text("invocationId"),
-            repository=repository,
-            commit=commit,
+            repository=external.text("repository"),
+            commit=external.text("commit", COMMIT),
             tag=external.optional_text("tag"),
             image=external.text("image", ENVIRONMENT),
             compression=external.text("compression"),
-            lock_sha256=_dependencies(definition, repository, commit),
+            lock_sha256=_dependencies(definition),
             job=internal.whatever("job"),
             machine=internal.whatever("machine"),
             artifacts=_named_files(fields, "subject"),
@@ -195,12 +194,12 @@ def _factors(stated: Statement) -> dict[str, Any]:
     return {name: varied[name] for name in varied.keys() - DRAWN - {"description"}}
 
 
-def _dependencies(fields: Fields, repository: str, commit: str) -> str:
+def _dependencies(fields: Fields) -> str:
     """Read what was built from: the commit, and the lock, whose SHA-256 this returns."""
     source, lock = fields.pair("resolvedDependencies")
-    source.exactly("uri", f"git+{repository}@{commit}")
+    source.text("uri")
     digests = source.object("digest")
-    digests.exactly("gitCommit", commit)
+    digests.text("gitCommit", COMMIT)
     lock.one_of("name", "lock")
     digest = lock.object("digest")
     lock_sha256 = digest.sha256("sha256")
