@@ -784,12 +784,12 @@ class Malformed(ValueError):
 
 # --- pipeline/documents/formats.py ----------------------------------------------------------------
 #
-# Names of formats, `twinbuild-NAME/NUMBER`: a later one is refused as such.
+# Names of formats, `twinbuild-NAME/NUMBER` or addresses in `/vNUMBER`: later ones are refused.
 #
 # A document that is published never changes its meaning; the number in its format goes up instead.
 # So a reader that meets a higher number is too old, and the document is not at fault.
 
-FORM = re.compile(r"(twinbuild-[a-z]+)/([1-9][0-9]{0,5})")
+FORM = re.compile(r"([A-Za-z:./-]+/v?)([1-9][0-9]{0,5})")
 
 
 class LaterFormat(Malformed):
@@ -807,17 +807,12 @@ def check_format(found: Any, *known: str) -> str:
 def refuse_later(found: Any, *known: str) -> None:
     """Raise LaterFormat if `found` is a higher number of one of the formats `known`."""
     match = FORM.fullmatch(found) if isinstance(found, str) else None
-    numbers = [number for name, number in map(_parts, known) if match and name == match[1]]
-    if match and numbers and int(match[2]) > max(numbers):
+    same = [own[2] for own in map(FORM.fullmatch, known) if own and match and own[1] == match[1]]
+    if match and same and int(match[2]) > max(map(int, same)):
         raise LaterFormat(
             f"format is {found}, written by a later Twinbuild, and this one reads"
             f" {' or '.join(known)}; update this one"
         )
-
-
-def _parts(known: str) -> tuple[str, int]:
-    name, _, number = known.partition("/")
-    return name, int(number)
 
 
 # --- pipeline/documents/json_form.py --------------------------------------------------------------
@@ -902,9 +897,9 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return name in self._value
 
-    def format(self, *known: str) -> str:
-        """Return the field `format`, one of `known`; raise LaterFormat for a higher number."""
-        return check_format(self.any("format"), *known)
+    def format(self, *known: str, name: str = "format") -> str:
+        """Return the format, one of `known`; raise LaterFormat for a higher number."""
+        return check_format(self.any(name), *known)
 
     def any(self, name: str) -> Any:
         """Return a field as it is; raise Malformed if it is missing, as all that follow do."""
@@ -935,7 +930,7 @@ class Fields:
         self, name: str, pattern: re.Pattern[str] | None = None, limit: int = LIST_LIMIT
     ) -> tuple[str, ...]:
         """Return a list of texts."""
-        return self._each(name, limit, lambda inner, place: inner.text(place, pattern))
+        return self.each(name, limit, lambda inner, place: inner.text(place, pattern))
 
     def line(self, name: str, limit: int = TEXT_LIMIT) -> str:
         """Return a text without control characters, which may be empty."""
@@ -944,10 +939,6 @@ class Fields:
             self._refuse(name, value, "not a line of text")
         return value
 
-    def lines(self, name: str, limit: int = LIST_LIMIT) -> tuple[str, ...]:
-        """Return a list of texts as `line` reads them."""
-        return self._each(name, limit, Fields.line)
-
     def any_text(self, name: str, limit: int) -> str:
         """Return a text with any characters, as a path may have them."""
         value = self.any(name)
@@ -955,23 +946,11 @@ class Fields:
             self._refuse(name, value, f"not a text of at most {limit} characters")
         return str(value)
 
-    def any_texts(self, name: str, limit: int) -> tuple[str, ...]:
-        """Return a list of texts as `any_text` reads them."""
-        return self._each(name, LIST_LIMIT, lambda inner, place: inner.any_text(place, limit))
-
     def exactly(self, name: str, value: str) -> str:
         """Return a text that follows from other fields."""
         if self.any(name) != value:
             raise Malformed(f"{self.path(name)} is not {value}")
         return value
-
-    def type(self, name: str, known: str) -> str:
-        """Return the address that names a document's type."""
-        value = self.any(name)
-        if value != known:
-            hint = "if a later Twinbuild wrote it, update this one"
-            self._refuse(name, value, f"not {known}; {hint}")
-        return known
 
     def time(self, name: str) -> datetime:
         """Return a time in UTC, to the second."""
@@ -1002,14 +981,6 @@ class Fields:
         if type(value) is not int or not low <= value <= high:
             self._refuse(name, value, f"not a number from {low} to {high}")
         return int(value)
-
-    def optional_number(self, name: str) -> int | None:
-        """Return a number, or None if the field is null."""
-        return None if self.is_null(name) else self.number(name)
-
-    def numbers(self, name: str, limit: int = LIST_LIMIT) -> tuple[int, ...]:
-        """Return a list of numbers."""
-        return self._each(name, limit, Fields.number)
 
     def real(self, name: str, low: float = 0.0, high: float = float(NUMBER_LIMIT)) -> float:
         """Return a number from `low` to `high`, which may have a fraction."""
@@ -1045,14 +1016,27 @@ class Fields:
 
     def objects(self, name: str, limit: int = LIST_LIMIT) -> Iterator[Fields]:
         """Give the objects of a list."""
-        yield from self._each(name, limit, Fields.object)
+        yield from self.each(name, limit, Fields.object)
 
     def pair(self, name: str) -> tuple[Fields, Fields]:
         """Return the objects of a list of exactly two."""
-        found = self._each(name, 2, Fields.object)
+        found = self.each(name, 2, Fields.object)
         if len(found) != 2:
             raise Malformed(f"{self.path(name)} has not two elements")
         return found[0], found[1]
+
+    def each(
+        self, name: str, limit: int, read: Callable[[Fields, str], Element]
+    ) -> tuple[Element, ...]:
+        """Return the elements of a list, read as if they were fields."""
+        values = self.any(name)
+        if not isinstance(values, list):
+            raise Malformed(f"{self.path(name)} is no list")
+        if len(values) > limit:
+            raise Malformed(f"{self.path(name)} has over {limit} elements")
+        places = {f"{name}[{number}]": value for number, value in enumerate(values)}
+        inner = Fields(places, self._where)
+        return tuple(read(inner, place) for place in places)
 
     def whatever(self, name: str) -> Mapping[str, Any]:
         """Return an object as it is, to be read elsewhere."""
@@ -1075,19 +1059,6 @@ class Fields:
         """Return where a field stands, for messages."""
         shown = name if name.isprintable() and len(name) <= 80 else repr(name)[:80]
         return f"{self._where}.{shown}" if self._where else shown
-
-    def _each(
-        self, name: str, limit: int, read: Callable[[Fields, str], Element]
-    ) -> tuple[Element, ...]:
-        """Read the elements of a list as if they were fields: `name[0]`, `name[1]` and so on."""
-        values = self.any(name)
-        if not isinstance(values, list):
-            raise Malformed(f"{self.path(name)} is no list")
-        if len(values) > limit:
-            raise Malformed(f"{self.path(name)} has over {limit} elements")
-        places = {f"{name}[{number}]": value for number, value in enumerate(values)}
-        inner = Fields(places, self._where)
-        return tuple(read(inner, place) for place in places)
 
     def _refuse(self, name: str, value: Any, why: str) -> NoReturn:
         raise Malformed(f"{self.path(name)} is {value!r:.100}, {why}")
@@ -1265,11 +1236,11 @@ class Statement:
     @classmethod
     def read(cls, fields: Fields) -> Statement:
         """Read its fields; raise Malformed."""
-        fields.type("_type", STATEMENT_TYPE)
-        fields.type("predicateType", PREDICATE_TYPE)
+        fields.format(STATEMENT_TYPE, name="_type")
+        fields.format(PREDICATE_TYPE, name="predicateType")
         predicate = fields.object("predicate")
         definition, details = predicate.object("buildDefinition"), predicate.object("runDetails")
-        definition.type("buildType", BUILD_TYPE)
+        definition.format(BUILD_TYPE, name="buildType")
         external = definition.object("externalParameters")
         internal = definition.object("internalParameters")
         builder, metadata = details.object("builder"), details.object("metadata")
@@ -1498,7 +1469,7 @@ class Verdict:
             found.one_of("verdict", *VERDICTS),
             found.texts("environments"),
             tuple(_judged(each) for each in found.objects("artifacts")),
-            found.any_texts("reasons", LINE_LIMIT),
+            found.each("reasons", LIST_LIMIT, lambda each, place: each.any_text(place, LINE_LIMIT)),
             _of_lines(Difference, found, "differences"),
             _of_lines(Expected, found, "expected") if "expected" in found else (),
             found.flag("only_expected") if "only_expected" in found else False,

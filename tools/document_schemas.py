@@ -19,6 +19,7 @@ from pipeline.documents.fields import (
     NUMBER_LIMIT,
     TEXT_LIMIT,
     TIME_FORM,
+    Element,
     Fields,
 )
 from pipeline.documents.job import Job
@@ -96,8 +97,8 @@ class _Noted(Fields):
     def any(self, name: str) -> Any:
         raise NotImplementedError(f"{name}: a schema cannot say what a reader asks of it")
 
-    def format(self, *known: str) -> str:
-        self._note("format", {"const": known[0]})  # the one that is written
+    def format(self, *known: str, name: str = "format") -> str:
+        self._note(name, {"const": known[0]})  # the one that is written
         return known[0]
 
     def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:
@@ -112,10 +113,6 @@ class _Noted(Fields):
         self._note(name, {"type": "string", "maxLength": limit})
         return "x"
 
-    def any_texts(self, name: str, limit: int) -> tuple[str, ...]:
-        self._note(name, _list({"type": "string", "maxLength": limit}, LIST_LIMIT))
-        return ()
-
     def texts(
         self, name: str, pattern: re.Pattern[str] | None = None, limit: int = LIST_LIMIT
     ) -> tuple[str, ...]:
@@ -125,10 +122,6 @@ class _Noted(Fields):
     def exactly(self, name: str, value: str) -> str:
         self._note(name, {"type": "string"})
         return value
-
-    def type(self, name: str, known: str) -> str:
-        self._note(name, {"const": known})
-        return known
 
     def one_of(self, name: str, *values: str) -> str:
         self._note(name, {"enum": list(values)} if values[1:] else {"const": values[0]})
@@ -167,6 +160,14 @@ class _Noted(Fields):
         inner = _Noted()
         self._schemas[name] = lambda: _list(inner.schema(), limit)
         yield inner
+
+    def each(
+        self, name: str, limit: int, read: Callable[[Fields, str], Element]
+    ) -> tuple[Element, ...]:
+        inner = _Noted()
+        element = read(inner, ANY_NAME)
+        self._note(name, _list(inner._schemas[ANY_NAME](), limit))
+        return (element,)
 
     def pair(self, name: str) -> tuple[Fields, Fields]:
         pair = _Noted(), _Noted()

@@ -47,7 +47,7 @@ class Row:
             fields.number("offset"),
             fields.line("left"),
             fields.line("right"),
-            fields.numbers("marks", LINES_LIMIT),
+            fields.each("marks", LINES_LIMIT, Fields.number),
         )
         fields.end()
         return row
@@ -65,7 +65,7 @@ class Shown:
     def of(cls, fields: Fields) -> Shown:
         """Read `shown`; raise Malformed."""
         shown = cls(
-            fields.lines("lines", LINES_LIMIT),
+            fields.each("lines", LINES_LIMIT, Fields.line),
             tuple(map(Row.of, fields.objects("rows", LINES_LIMIT))),
             fields.flag("cut"),
         )
@@ -114,8 +114,8 @@ class Inside:
             where=fields.line("where"),
             path=fields.line("path"),
             kind=fields.line("kind"),
-            offset=fields.optional_number("offset"),
-            bytes=fields.optional_number("bytes"),
+            offset=_number(fields, "offset"),
+            bytes=_number(fields, "bytes"),
             left=fields.line("left"),
             right=fields.line("right"),
             shown=_shown(fields),
@@ -136,7 +136,9 @@ class DiffoscopeOutput:
     @classmethod
     def of(cls, fields: Fields) -> DiffoscopeOutput:
         """Read `diffoscope` of a file; raise Malformed."""
-        output = cls(fields.lines("lines", LINES_LIMIT), fields.flag("cut"), fields.line("note"))
+        output = cls(
+            fields.each("lines", LINES_LIMIT, Fields.line), fields.flag("cut"), fields.line("note")
+        )
         fields.end()
         return output
 
@@ -169,9 +171,9 @@ class Explained:
         explained = cls(
             path=fields.line("path"),
             step=fields.line("step"),
-            kinds=fields.lines("kinds", LINES_LIMIT),
-            offset=fields.optional_number("offset"),
-            bytes=fields.optional_number("bytes"),
+            kinds=fields.each("kinds", LINES_LIMIT, Fields.line),
+            offset=_number(fields, "offset"),
+            bytes=_number(fields, "bytes"),
             values=tuple(map(Values.of, fields.objects("values", LINES_LIMIT))),
             shown=_shown(fields),
             causes=_causes(fields),
@@ -216,6 +218,10 @@ class Explanation:
     def document(self) -> dict[str, Any]:
         """Return what is written to `explanation.json`."""
         return {"format": FORMAT, **asdict(self)}
+
+
+def _number(fields: Fields, name: str) -> int | None:
+    return None if fields.is_null(name) else fields.number(name)
 
 
 def _shown(fields: Fields) -> Shown | None:

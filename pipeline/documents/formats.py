@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names of formats, `twinbuild-NAME/NUMBER`: a later one is refused as such.
+"""Names of formats, `twinbuild-NAME/NUMBER` or addresses in `/vNUMBER`: later ones are refused.
 
 A document that is published never changes its meaning; the number in its format goes up instead.
 So a reader that meets a higher number is too old, and the document is not at fault.
@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.documents.malformed import Malformed
 
-FORM = re.compile(r"(twinbuild-[a-z]+)/([1-9][0-9]{0,5})")
+FORM = re.compile(r"([A-Za-z:./-]+/v?)([1-9][0-9]{0,5})")
 
 
 class LaterFormat(Malformed):
@@ -30,14 +30,9 @@ def check_format(found: Any, *known: str) -> str:
 def refuse_later(found: Any, *known: str) -> None:
     """Raise LaterFormat if `found` is a higher number of one of the formats `known`."""
     match = FORM.fullmatch(found) if isinstance(found, str) else None
-    numbers = [number for name, number in map(_parts, known) if match and name == match[1]]
-    if match and numbers and int(match[2]) > max(numbers):
+    same = [own[2] for own in map(FORM.fullmatch, known) if own and match and own[1] == match[1]]
+    if match and same and int(match[2]) > max(map(int, same)):
         raise LaterFormat(
             f"format is {found}, written by a later Twinbuild, and this one reads"
             f" {' or '.join(known)}; update this one"
         )
-
-
-def _parts(known: str) -> tuple[str, int]:
-    name, _, number = known.partition("/")
-    return name, int(number)

@@ -61,11 +61,11 @@ class Statement:
     @classmethod
     def read(cls, fields: Fields) -> Statement:
         """Read its fields; raise Malformed."""
-        fields.type("_type", STATEMENT_TYPE)
-        fields.type("predicateType", PREDICATE_TYPE)
+        fields.format(STATEMENT_TYPE, name="_type")
+        fields.format(PREDICATE_TYPE, name="predicateType")
         predicate = fields.object("predicate")
         definition, details = predicate.object("buildDefinition"), predicate.object("runDetails")
-        definition.type("buildType", BUILD_TYPE)
+        definition.format(BUILD_TYPE, name="buildType")
         external = definition.object("externalParameters")
         internal = definition.object("internalParameters")
         builder, metadata = details.object("builder"), details.object("metadata")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from pipeline.documents.fields import Fields
+from pipeline.documents.fields import LIST_LIMIT, Fields
 
 VERDICT_FORMAT = "twinbuild-verdict/1"
 VERDICTS = ("match", "differ", "failed")
@@ -78,7 +78,7 @@ class Verdict:
             found.one_of("verdict", *VERDICTS),
             found.texts("environments"),
             tuple(_judged(each) for each in found.objects("artifacts")),
-            found.any_texts("reasons", LINE_LIMIT),
+            found.each("reasons", LIST_LIMIT, lambda each, place: each.any_text(place, LINE_LIMIT)),
             _of_lines(Difference, found, "differences"),
             _of_lines(Expected, found, "expected") if "expected" in found else (),
             found.flag("only_expected") if "only_expected" in found else False,
