@@ -20,7 +20,7 @@ from pipeline.base.errors import (
 from pipeline.base.store import Store
 from pipeline.base.transfer import Patience
 from pipeline.cli import doctor
-from pipeline.documents.job import Job, Kit
+from pipeline.documents.job import Job, KitRequest
 from pipeline.farm.config import Farm
 from pipeline.farm.workspace import Workspace
 from pipeline.published import published
@@ -254,7 +254,7 @@ def test_the_index_says_of_which_image_a_release_is(public: Path, serve: Serve) 
 
 def test_a_published_release_knows_its_kits() -> None:
     job = Job.of(json.loads(WRITTEN))
-    made = Published(replace(job, version="3.3", kits=(Kit("3.1", None, None, None),)), {})
+    made = Published(replace(job, version="3.3", kits=(KitRequest("3.1", None, None, None),)), {})
     assert made.names.kits == ("mini-amd64-3.1-to-3.3.iuk",)
 
 
