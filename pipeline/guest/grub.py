@@ -24,7 +24,7 @@ MODULES = (
     *("search", "search_fs_file", "search_label", "search_fs_uuid", "probe", "regexp"),
     *("normal", "configfile", "linux", "test", "true", "echo", "cat", "ls", "sleep", "minicmd"),
     *("halt", "reboot", "chain", "loadenv", "serial", "terminal", "help", "all_video"),
-    *("gfxterm", "gfxterm_background", "gfxmenu", "font", "png"),
+    *("gfxterm", "gfxterm_background", "gfxmenu", "font", "png", "play"),
 )
 # Debian's signed loaders: Secure Boot works, and no byte of them is made here.
 EFI_FILES = {
@@ -32,10 +32,16 @@ EFI_FILES = {
     "grubx64.efi": Path("/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed"),
     "mmx64.efi": Path("/usr/lib/shim/mmx64.efi.signed"),
 }
+# GRUB for BIOS that was installed by earlier versions has no `play`, and kits bring it this menu.
+# Debian's signed loaders have always had it.
+CORE_CFG = "set speaker=yes\n"
 GRUB_CFG = """\
 if serial --unit=0 --speed=115200; then
     terminal_input console serial
     terminal_output console serial
+fi
+if [ "$speaker" = yes -o "$grub_platform" = efi ]; then
+    play 480 440 1
 fi
 set default=0
 set timeout=3
@@ -78,7 +84,8 @@ def add_efi_files(job: GuestJob) -> None:
 
 def core_image(job: GuestJob, report: Report, env: Mapping[str, str], prefix: str) -> bytes:
     """Return GRUB for BIOS, which finds `grub.cfg` at `prefix`."""
-    core = job.work / "core.img"
-    argv = ["grub-mkimage", "-O", "i386-pc", "-p", prefix, "-o", os.fspath(core), *MODULES]
-    run(report, argv, env=env)
+    core, configuration = job.work / "core.img", job.work / "core.cfg"
+    configuration.write_text(CORE_CFG)
+    argv = ["grub-mkimage", "-O", "i386-pc", "-p", prefix, "-c", os.fspath(configuration)]
+    run(report, [*argv, "-o", os.fspath(core), *MODULES], env=env)
     return core.read_bytes()

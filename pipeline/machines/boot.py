@@ -62,7 +62,7 @@ def boot_image(
     with tempfile.TemporaryDirectory(prefix="twinbuild-boot-") as scratch:
         argv = [
             *MACHINE,
-            *_medium(image, medium, writable=writable),
+            *medium_arguments(image, medium, writable=writable),
             *(uefi(Path(scratch)) if firmware == "uefi" else ()),
         ]
         announced = run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
@@ -79,7 +79,7 @@ def watch_boot(iso: Path, log: Path, *, seconds: int | None = None) -> list[tupl
     with tempfile.TemporaryDirectory(prefix="twinbuild-boot-") as scratch:
         trace = Path(scratch) / "trace"
         # A desktop does not come up without a screen, though nobody looks at it.
-        argv = [*MACHINE, "-vga", "std", *_medium(iso, "disk", writable=False)]
+        argv = [*MACHINE, "-vga", "std", *medium_arguments(iso, "disk", writable=False)]
         argv += ["-trace", TRACE, "-D", str(trace)]
         if seconds is None:
             run_until(argv, WORDS, log, timeout_s=TIMEOUT_S)
@@ -101,7 +101,8 @@ def _reads(lines: Iterator[str]) -> Iterator[tuple[int, int]]:
             yield start * TRACE_SECTOR, (start + count) * TRACE_SECTOR
 
 
-def _medium(image: Path, medium: Medium, *, writable: bool) -> Sequence[str]:
+def medium_arguments(image: Path, medium: Medium, *, writable: bool) -> Sequence[str]:
+    """Return the arguments that give a machine an image, in a drive or as a disk."""
     readonly = "off" if writable else "on"
     drive = f"if=none,id=medium,format=raw,readonly={readonly},file={str(image).replace(',', ',,')}"
     device = "ide-cd,drive=medium" if medium == "cdrom" else "virtio-blk-pci,drive=medium"

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from pipeline.documents.digest import sha256_file
 from pipeline.farm.run import list_runs
 from pipeline.farm.workspace import Workspace, open_workspace
 from pipeline.inputs.image_lock import write_tagged_snapshot
-from pipeline.machines.boot import Firmware, boot_image
+from pipeline.machines.boot import MACHINE, Firmware, boot_image, medium_arguments, uefi
 from tests.machine.conftest import CHECKOUT, display
+
+BEEP_S = 300.0
+WAV_HEADER = 44  # bytes
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(2400)]
 
@@ -70,6 +74,27 @@ def test_its_usb_image_boots_and_stays_as_it_was(
     announced = boot_image(stick, tmp_path / "log", firmware=firmware, medium="disk", writable=True)
     assert (announced.image, announced.version, announced.squashfs) == (IMAGE, TAG, 1)
     assert sha256_file(stick) == before
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_its_menu_beeps(firmware: Firmware, published: Path, tmp_path: Path) -> None:
+    sound, iso = tmp_path / "sound.wav", published / f"{IMAGE}-amd64-{TAG}.iso"
+    argv = [*MACHINE, "-audiodev", f"wav,id=sound,path={sound}"]
+    argv += ["-machine", "pcspk-audiodev=sound", *medium_arguments(iso, "cdrom", writable=False)]
+    argv += uefi(tmp_path) if firmware == "uefi" else ()
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(argv, stdout=log) as machine:
+        deadline = time.monotonic() + BEEP_S
+        try:
+            while not any(heard(sound)) and time.monotonic() < deadline:
+                time.sleep(1)
+        finally:
+            machine.kill()
+    assert any(heard(sound))
+
+
+def heard(sound: Path) -> bytes:
+    """Return what the speaker has played: QEMU records only while there is something to play."""
+    return sound.read_bytes()[WAV_HEADER:] if sound.exists() else b""
 
 
 def test_plain_tools_verify_it(released: Demo, published: Path, tmp_path: Path) -> None:
