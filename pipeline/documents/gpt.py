@@ -6,7 +6,6 @@ UEFI specification 2.10, chapter 5.
 """
 
 import struct
-import uuid
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,8 +17,6 @@ ENTRY = struct.Struct("<16s16sQQQ72s")
 ENTRIES = 128  # in the table that everybody makes
 TABLE_SECTORS = ENTRIES * ENTRY.size // SECTOR
 UNUSED = bytes(16)  # type of an entry that is no partition
-BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
-EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 
 
 class Header(NamedTuple):
@@ -70,12 +67,6 @@ def header_checksum(sector: bytes) -> int:
     """
     length = Header(*HEADER.unpack_from(sector)).length
     return zlib.crc32(sector[:16] + bytes(4) + sector[20 : min(length, SECTOR)])
-
-
-def header_bytes(header: Header) -> bytes:
-    """Return a header's sector, with the checksum that it must have."""
-    checksum = header_checksum(HEADER.pack(*header._replace(checksum=0)))
-    return HEADER.pack(*header._replace(checksum=checksum)).ljust(SECTOR, b"\0")
 
 
 def read_entry(raw: bytes) -> PartitionEntry:

@@ -32,6 +32,8 @@ CORE_AT, PARTITION_AT = MIB, 2 * MIB  # in bytes
 ROOM_MIB, STEP_MIB = 192, 64
 SMALLEST_MIB = 320  # with fewer clusters it would be a FAT16
 NAMESPACE = uuid.UUID("54574230-7477-4e42-8c6b-6d696e692e69")  # any fixed one
+BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
+EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 # In boot.img: the sector of the core image, and a jump around the check of the BIOS's drive.
 KERNEL_SECTOR, DRIVE_CHECK, NOPS = 0x5C, 0x66, b"\x90\x90"
 # In the core image's first sector: where the rest of it begins.
@@ -116,8 +118,8 @@ def _gpt(sectors: int, partition: int, identity: str) -> tuple[bytes, bytes]:
             name=name.encode("utf-16-le"),
         )
         for kind, name, start, end in (
-            (gpt.BIOS_BOOT, "boot", CORE_AT // SECTOR, first),
-            (gpt.EFI_SYSTEM, "system", first, first + partition),
+            (BIOS_BOOT, "boot", CORE_AT // SECTOR, first),
+            (EFI_SYSTEM, "system", first, first + partition),
         )
     ]
     return make_gpt(sectors, uuid.uuid5(NAMESPACE, identity), entries)
@@ -150,4 +152,10 @@ def make_gpt(
         table_checksum=zlib.crc32(table),
     )
     backup = primary._replace(own=there, other=here, table=there - gpt.TABLE_SECTORS)
-    return gpt.header_bytes(primary) + table, table + gpt.header_bytes(backup)
+    return _header_bytes(primary) + table, table + _header_bytes(backup)
+
+
+def _header_bytes(header: gpt.Header) -> bytes:
+    """Return a header's sector, with the checksum that it must have."""
+    checksum = gpt.header_checksum(gpt.HEADER.pack(*header._replace(checksum=0)))
+    return gpt.HEADER.pack(*header._replace(checksum=checksum)).ljust(SECTOR, b"\0")

@@ -17,7 +17,7 @@ from pipeline.guest.fat import files_below
 from pipeline.guest.kits.squashfs import unpack
 from pipeline.guest.ledger import Ledger
 from pipeline.guest.serial_port import StepFailed
-from pipeline.guest.usb_image import write_partition_list
+from pipeline.guest.usb_image import EFI_SYSTEM, write_partition_list
 
 
 def earlier_from_image(version: str, image: Path, work: Path, env: Mapping[str, str]) -> Earlier:
@@ -51,7 +51,7 @@ def _partition_at(image: Path) -> int:
         table = file.read(gpt.TABLE_SECTORS * gpt.SECTOR)
     if len(table) == gpt.TABLE_SECTORS * gpt.SECTOR:
         for entry in gpt.read_table(table):
-            if entry.kind == gpt.EFI_SYSTEM.bytes_le:
+            if entry.kind == EFI_SYSTEM.bytes_le:
                 return entry.first * gpt.SECTOR
     raise _no_image(image, "it has no system partition")
 

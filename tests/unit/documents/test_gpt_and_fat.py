@@ -6,10 +6,10 @@ import uuid
 import zlib
 
 from pipeline.documents import fat, gpt
-from pipeline.guest.usb_image import make_gpt
+from pipeline.guest.usb_image import EFI_SYSTEM, make_gpt
 
 DISK = uuid.UUID(int=1)
-SYSTEM = gpt.PartitionEntry(gpt.EFI_SYSTEM.bytes_le, bytes(range(16)), 4096, 8191, 0, b"s\0")
+SYSTEM = gpt.PartitionEntry(EFI_SYSTEM.bytes_le, bytes(range(16)), 4096, 8191, 0, b"s\0")
 
 
 def test_a_table_and_its_backup_are_what_the_specification_writes() -> None:
