@@ -140,7 +140,8 @@ def test_every_format_that_locate_reads_has_its_line() -> None:
 
 
 def test_every_document_is_described() -> None:
-    pages = "".join(path.read_text() for path in (ROOT / "docs/reference").iterdir())
+    files = [path for path in (ROOT / "docs/reference").rglob("*") if path.is_file()]
+    pages = "".join(path.read_text() for path in files)
     code = "".join(path.read_text() for path in (ROOT / "pipeline").rglob("*.py"))
     formats = set(re.findall(r"\"(twinbuild-[a-z]+/\d+)\"", code))
     assert len(formats) > 10
