@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The account of every byte of a container: parts that cover it without a hole or an overlap.
+"""Account for every byte of a container: parts that cover it without gaps or overlaps.
 
-A part belongs to a structure, to an entry's record or content, or to a region of the format; what
-is left is unused space, named after what lies before it. Two containers of one format are compared
-part by part, by these names and never by offset, so that what moved is compared with what it was.
-What structures, facts and contents say is compared as such elsewhere; `differing` finds the rest.
+A part belongs to a structure, to an entry's record or content, or to a region of the format; the
+remainder is unused space, named after the part before it. Two containers of one format are
+compared part by part, by these names and never by offset, so that data that moved is compared with
+its counterpart. Structures, facts and contents are compared elsewhere; `differing` finds all other
+differences.
 """
 
 from bisect import bisect_right
@@ -25,7 +26,7 @@ Sides = tuple[ByteSource, ByteSource]
 
 
 class NamedPart(NamedTuple):
-    """A part of a container; `unused` if it belongs to nothing, but lies behind what is named."""
+    """A part of a container; an `unused` one has the name of the part that it follows."""
 
     name: str
     span: Span
@@ -33,7 +34,7 @@ class NamedPart(NamedTuple):
 
 
 class Account:
-    """The parts of one side; to be made once its entries were given."""
+    """The parts of one side; create it only after the container's entries have been iterated."""
 
     def __init__(self, container: Container, source: ByteSource) -> None:
         self._container = container
@@ -41,7 +42,7 @@ class Account:
 
     @cached_property
     def _named_things(self) -> list[tuple[int, int, str]]:
-        """Where structures, records and contents lie, in order, with their names."""
+        """The spans of structures, records and contents with their names, in order of offset."""
         found = [(*structure.span, structure.name) for structure in self._container.structures]
         for entry in () if self._container.taken_down else self._container.entries():
             if entry.record:
@@ -62,12 +63,15 @@ class Account:
 
     @cached_property
     def _own(self) -> list[NamedPart]:
-        """The regions as far as nothing else lies there."""
+        """The parts of the regions that no structure, record or content covers."""
         covered = _merged(self._named_things)
         return [NamedPart(r.name, s) for r in self._regions for s in _uncovered(r.span, covered)]
 
     def parts(self) -> Iterator[NamedPart]:
-        """Give the parts in order; together they are the whole container: debugging checks it."""
+        """Yield the parts in order; together they cover the whole container.
+
+        Unless Python runs with -O, raise AssertionError if they do not.
+        """
         covered = 0
         for part in self._parts():
             if __debug__ and not part.span[0] == covered < part.span[1]:
@@ -91,7 +95,7 @@ class Account:
 
     @cached_property
     def regions(self) -> dict[str, ByteSource]:
-        """What each region says beyond all else, by name."""
+        """The bytes of the regions that nothing else accounts for, by the regions' name."""
         found: dict[str, list[Region]] = {}
         for region in self._regions:
             found.setdefault(region.name, []).append(region)
@@ -106,7 +110,7 @@ class Account:
         }
 
     def unused(self) -> dict[str, Span]:
-        """Return the unused space, by what lies before it."""
+        """Return the spans of unused space, by the name of the part before each."""
         found: dict[str, Span] = {}
         for part in self.parts():
             name, number = part.name, 1
@@ -118,7 +122,7 @@ class Account:
         return found
 
     def says_nothing(self, span: Span, other_size: int) -> bool:
-        """Whether these are only the zeros with which the format's tools pad."""
+        """Return whether a span has only the zeros that the format's tools use as padding."""
         (start, end), align, size = span, self._container.align, self.source.size
         expected = end == start + -start % align if align else size == other_size
         if not expected and not self._container.closes(start, end):
@@ -127,7 +131,7 @@ class Account:
 
     @cached_property
     def _starts(self) -> tuple[list[int], list[tuple[int, str]]]:
-        """Where each thing begins, where it ends, and what it is, without those inside others."""
+        """The outermost parts: the offset of each, and the end and name of each."""
         starts: list[int] = []
         things: list[tuple[int, str]] = []
         reach = 0
@@ -141,7 +145,10 @@ class Account:
         return starts, things
 
     def pointed(self, places: Sequence[int]) -> list[tuple[str, int]]:
-        """Return what lies at these offsets: its name, and how far inside; the end has one, too."""
+        """Return the name of the part at each offset, and the distance from its beginning.
+
+        The end of the container has a name of its own.
+        """
         return [self._pointed(place) for place in places]
 
     def _pointed(self, place: int) -> tuple[str, int]:
@@ -159,9 +166,9 @@ class Account:
 
 
 def differing(first: Account, second: Account, ranges: Ranges, spool: Spool) -> Iterator[Differing]:
-    """Give what differs between regions of one name, and of all unused space together.
+    """Yield the differences between regions of one name, then those of all unused space as one.
 
-    `ranges` are those in which the two sources differ, of the bytes that both have.
+    `ranges` are the ranges in which the two sources differ, up to the length of the shorter one.
     """
     ours, theirs = first.regions, second.regions
     for name in dict.fromkeys([*ours, *theirs]):
@@ -173,7 +180,7 @@ def differing(first: Account, second: Account, ranges: Ranges, spool: Spool) -> 
 
 
 def _unused(first: Account, second: Account, ranges: Ranges, spool: Spool) -> Iterator[Differing]:
-    """Give the unused space that differs and is not only filled up with zeros, as one."""
+    """Yield one difference for all unused space that differs and is not mere zero padding."""
     gaps = first.unused(), second.unused()
     sizes = first.source.size, second.source.size
     spans: tuple[list[Span], list[Span]] = ([], [])
@@ -191,7 +198,7 @@ def _unused(first: Account, second: Account, ranges: Ranges, spool: Spool) -> It
             spans[1].extend(theirs)
     sides = Extents(first.source, spans[0]), Extents(second.source, spans[1])
     found = _compared(UNUSED, sides, ranges, spool)
-    if found is None and any(spans):  # as much, but not as it should be
+    if found is None and any(spans):  # equal bytes, but only one side is regular padding
         start, _ = next(span for side in spans for span in side)
         found = Differing(UNUSED, (sides[0].size, sides[1].size), Bytes(start, 0, b"", b""))
     if found:
@@ -199,7 +206,7 @@ def _unused(first: Account, second: Account, ranges: Ranges, spool: Spool) -> It
 
 
 def _compared(name: str, sides: Sides, ranges: Ranges, spool: Spool) -> Differing | None:
-    """Return what differs between two sources; the offset is the container's, if it is known."""
+    """Return how two sources differ, or None; the offset is that in the container, if known."""
     where = common(*sides)
     if isinstance(sides[0], Extents) and isinstance(sides[1], Extents):
         same = sides[0].stored() == sides[1].stored()
@@ -220,7 +227,7 @@ def _compared(name: str, sides: Sides, ranges: Ranges, spool: Spool) -> Differin
 
 
 def _offset(sides: tuple[ByteSource, ByteSource], offset: int) -> int:
-    """Return where, in the container, a byte of one of two sources lies."""
+    """Return the offset in the container for an offset in one of two sources."""
     for side in sides:
         left = offset
         for start, end in side.stored() if left < side.size else ():
@@ -231,7 +238,7 @@ def _offset(sides: tuple[ByteSource, ByteSource], offset: int) -> int:
 
 
 def _merged(spans: Sequence[tuple[int, int, str]]) -> tuple[list[int], list[int]]:
-    """Return where the ranges that ordered spans cover begin and end."""
+    """Return the starts and ends of the ranges that ordered spans cover."""
     starts: list[int] = []
     ends: list[int] = []
     for start, end, _ in spans:
@@ -244,7 +251,7 @@ def _merged(spans: Sequence[tuple[int, int, str]]) -> tuple[list[int], list[int]
 
 
 def _uncovered(span: Span, covered: tuple[list[int], list[int]]) -> Iterator[Span]:
-    """Give what of a span is not covered."""
+    """Yield the parts of a span that are not covered."""
     starts, ends = covered
     position, end = span
     at = max(0, bisect_right(starts, position) - 1)

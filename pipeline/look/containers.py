@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where two containers of one format differ: structures, entries' facts and contents, and the rest.
+"""Compare two containers of one format: structures, entries' facts and contents, other bytes.
 
-What the other side stores elsewhere is matched by name. Bytes that no structure, entry or region
-explains are reported; the account of every byte (`account`) sees to it that none is left out.
+Data that the other side stores at another offset is matched by name. Bytes that no structure, entry
+or region explains are reported; the account of every byte (`account`) ensures that none is missed.
 """
 
 from collections.abc import Sequence
@@ -42,50 +42,53 @@ Sides = tuple[ByteSource, ByteSource]
 
 
 class Position(NamedTuple):
-    """Where a descent is: containers and path so far."""
+    """The position of a descent: the containers that it is in, and the path in the innermost."""
 
     where: str
     path: str
     depth: int
 
     def into(self, format_name: str) -> str:
-        """Return what to call the container that lies here."""
+        """Return the name of the container at this position, with those around it."""
         outer = f"{self.where} {self.path}".strip()
         return f"{outer} > {format_name}" if outer else format_name
 
 
 class Descent(Protocol):
-    """What compares the contents of entries, and keeps the places that differ."""
+    """Compares the contents of entries and collects the places that differ."""
 
     names: tuple[str, str]
     places: list[Place]
 
     def found(self, place: Place, sides: Sides | None = None) -> None:
-        """Keep a place, whose contents can be read until this returns."""
+        """Add a place; its contents can be read only until this returns."""
 
     def contents(
         self, at: Position, left: ByteSource, right: ByteSource, outer: Ranges, note: str = ""
     ) -> bool:
-        """Compare two contents; return whether they differ. `note` says why not to look inside."""
+        """Compare two contents; return whether they differ.
+
+        A `note` gives the reason for not looking inside.
+        """
 
 
 class Pair:
-    """Two containers of one format that are compared."""
+    """The comparison of two containers of one format."""
 
     def __init__(self, descent: Descent, at: Position, spool: Spool) -> None:
         self.descent = descent
         self.at = at
         self.spool = spool
-        self.explained: list[Span] = []  # where contents differ, while both lie in one place
+        self.explained: list[Span] = []  # where differing contents are stored
         self.headers: list[Differing] = []
         self.packed_otherwise = False  # options of the format differ
 
     def compare(
         self, here: Format, there: Format, left: ByteSource, right: ByteSource, ranges: Ranges
     ) -> None:
-        """Compare all that the containers hold; raise BadFormat if one is not as it should be.
+        """Compare everything in the containers; raise BadFormat if one is malformed.
 
-        They have one format, which may have forms of its own, as cpio has.
+        Both have the same format, but may use different variants of it, as with cpio.
         """
         watched = Watched(left)
         first = self._read(here, watched, 0)
@@ -109,7 +112,7 @@ class Pair:
     def _in_place(
         self, first: Container, left: ByteSource, right: ByteSource, ranges: Ranges
     ) -> None:
-        """Compare two sides that say the same and so have everything in the same places."""
+        """Compare two sides whose metadata is equal, so that both have the same layout."""
         touched: list[Sides] = []
         for entry in first.touched(ranges) if first.touched else first.entries():
             content = entry.content
@@ -167,11 +170,11 @@ class Pair:
         *,
         packed: bool,
     ) -> None:
-        """Compare two sides by the names of what they hold.
+        """Compare two sides with different layouts, matching their parts by name.
 
-        If they are `packed`, all their other bytes follow from contents that differ.
+        If the format is `packed` and contents differ, all other bytes follow from the contents.
         """
-        from pipeline.look.account import Account, differing  # most pairs need none
+        from pipeline.look.account import Account, differing  # most pairs do not need it
 
         first, second = containers
         layouts = self._structures(first.structures, second.structures)
@@ -189,7 +192,7 @@ class Pair:
             self._differing(found)
 
     def _encodings(self, ours: Entry, theirs: Entry, *, changed: bool) -> None:
-        """Tell if two contents that differ are known not to be compressed in one way."""
+        """Report two contents that differ if they are known to be compressed in different ways."""
         from pipeline.look.formats.recompress import tell_encodings
 
         if not changed or self.packed_otherwise:
@@ -203,7 +206,7 @@ class Pair:
     def _all_entries(
         self, containers: tuple[Container, Container], sides: Sides, ranges: Ranges
     ) -> bool:
-        """Compare the entries, and in which order they are; return whether contents differ."""
+        """Compare the entries and their order; return whether contents differ."""
         from pipeline.look.orders import Numbers, StorageOrder
 
         first, second = containers
@@ -232,7 +235,7 @@ class Pair:
             self.descent.found(Place(where, "[packed data]", "layout", first=unlike, second=unlike))
         moved = self._order(first, second)
         out_of_order = order.moved()
-        # all are given, since the account asks what was read for them
+        # all entries are iterated, since the account uses what was read along the way
         paths = [
             e.path
             for n, e in enumerate(first.entries() if out_of_order else ())
@@ -247,7 +250,10 @@ class Pair:
     def _structures(
         self, left: Sequence[Structure], right: Sequence[Structure]
     ) -> list[tuple[Structure, Structure]]:
-        """Compare the format's own structures, by name; return those that may follow from more."""
+        """Compare the format's own structures by name.
+
+        Return the pairs that differ in offsets, which may follow from other differences.
+        """
         layouts = []
         ours, theirs = ({s.name: s for s in side} for side in (left, right))
         for name in dict.fromkeys([*ours, *theirs]):
@@ -264,7 +270,7 @@ class Pair:
         return layouts
 
     def _entries(self, ours: Entry | None, theirs: Entry | None, ranges: Ranges) -> bool:
-        """Compare an entry that is on both sides, or tell that it is not.
+        """Compare an entry that both sides have, or report one that only one side has.
 
         Return whether its contents differ.
         """
@@ -299,7 +305,7 @@ class Pair:
         *,
         changed: bool,
     ) -> None:
-        """Compare what two entries' records say beyond their facts."""
+        """Compare the bytes of two entries' records that are not facts."""
         if pair[0].facts.get("type") != pair[1].facts.get("type"):
             return
         one, other = (
@@ -326,7 +332,10 @@ class Pair:
         return differs
 
     def _order(self, first: Container, second: Container) -> bool:
-        """Return the first entry that both have at different places in the order."""
+        """Report the first entry that is out of order; return whether there is one.
+
+        Only entries that both sides have are considered.
+        """
         if first.order is None or second.order is None:
             return False
         shared = set(first.order) & set(second.order)
@@ -341,12 +350,12 @@ class Pair:
 
 
 def _packed_unlike(first: Container, second: Container) -> bool:
-    """Whether the same piece of the format's own data is packed into other bytes."""
+    """Return whether an equal piece of the format's own data is compressed to different bytes."""
     return any(second.packed.get(held, stored) != stored for held, stored in first.packed.items())
 
 
 def _linked_anew(ours: Entry | None, theirs: Entry | None) -> bool:
-    """Whether an entry has another number of links on the other side: a fact of its own."""
+    """Return whether an entry's number of links differs, which is reported as a fact."""
     if ours is None or theirs is None:
         return False
     return ours.facts.get("links") != theirs.facts.get("links")
@@ -357,7 +366,7 @@ def _bytes(source: ByteSource, span: Span | None) -> bytes:
 
 
 def _header(offset: int, one: bytes, other: bytes, name: str = HEADERS) -> Differing:
-    """Return how two records differ, `offset` being where the first begins."""
+    """Return how two records differ; `offset` is where the first one begins."""
     sides = Memory(one), Memory(other)
     found = scan(*sides, common(*sides), Spool([2 * READ_LIMIT]))
     differing = describe(*sides, found)
@@ -369,7 +378,7 @@ def _header(offset: int, one: bytes, other: bytes, name: str = HEADERS) -> Diffe
 
 
 def _together(headers: Sequence[Differing]) -> Differing:
-    """Return the first of several records that differ, with the bytes of all."""
+    """Return the first of several records that differ, with the sizes and counts of all."""
     first = headers[0]
     sizes = sum(h.sizes[0] for h in headers), sum(h.sizes[1] for h in headers)
     count = sum(header.found.count for header in headers)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pieces of two contents around where they differ, bounded."""
+"""Excerpts of two contents around the first difference, of limited size."""
 
 from dataclasses import dataclass
 
 from pipeline.look.formats.source import ByteSource
 
 CONTENT_LIMIT = 8 * 1024 * 1024  # bytes that are read of one content
-BEFORE = 4096  # bytes that are read before the first that differs, where that is far inside
+BEFORE = 4096  # bytes of context before the first difference in a large content
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A piece of a content: where it begins, and whether there is more behind it."""
+    """A part of a content; `start` is its offset, and `cut` is set if more bytes follow it."""
 
     data: bytes
     start: int = 0
@@ -19,7 +19,7 @@ class Excerpt:
 
 
 def read_contents(sides: tuple[ByteSource, ByteSource], near: int) -> tuple[Excerpt, Excerpt]:
-    """Return two contents, or of large ones the pieces that begin shortly before `near`."""
+    """Return two contents; of large ones, the parts that begin shortly before `near`."""
     start = 0
     if max(side.size for side in sides) > CONTENT_LIMIT and near > BEFORE:
         start = min(near - near % BEFORE - BEFORE, *(side.size for side in sides))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""diffoscope on one pair of contents, where it is installed: in a sandbox, bounded, never needed.
+"""Run diffoscope on a pair of contents, if it is installed: sandboxed, limited and optional.
 
-It starts programs of others on contents that come from a build. They run in a sandbox without
-network, home or anything to write to; each has limits on memory, time and what it writes, and all
-of them end with it. Where there can be no sandbox it is not run.
+diffoscope starts third-party programs on contents that come from a build. They run in a sandbox
+without network, home directory or any storage but memory; each has limits on memory, CPU time and
+output, and all of them end with the sandbox. Where no sandbox is possible, it is not run.
 """
 
 import re
@@ -24,7 +24,7 @@ OPTIONS = (
 TIMEOUT_S = 20.0
 MEMORY_LIMIT = 1024**3  # of each program that it starts
 FILE_LIMIT = 64 * 1024**2
-SCRATCH_LIMIT = 256 * 1024**2  # of all that they write, which is kept in memory
+SCRATCH_LIMIT = 256 * 1024**2  # of everything that they write, which is kept in memory
 LINES_LIMIT = 60
 LINE_LIMIT = 300
 NAME = re.compile(r"[A-Za-z0-9._-]{0,60}\Z")
@@ -33,7 +33,7 @@ DIFFERENT = 1
 
 
 def unusable() -> str:
-    """Return why diffoscope cannot be asked, in a sentence; nothing if it can."""
+    """Return why diffoscope cannot be run, as a sentence; an empty string if it can."""
     try:
         command.find(PROGRAM)
     except UsageError:
@@ -43,7 +43,7 @@ def unusable() -> str:
 
 
 def ask(name: str, contents: tuple[bytes, bytes]) -> DiffoscopeOutput:
-    """Let diffoscope compare two contents; the ending of `name` says which format they may have."""
+    """Compare two contents with diffoscope; the suffix of `name` hints at their format."""
     kept = NAME.search(name)
     limits = [f"--as={MEMORY_LIMIT}", f"--fsize={FILE_LIMIT}", f"--cpu={TIMEOUT_S:.0f}", "--core=0"]
     with tempfile.TemporaryDirectory(prefix="twinbuild-") as folder:
@@ -76,8 +76,8 @@ def ask(name: str, contents: tuple[bytes, bytes]) -> DiffoscopeOutput:
 def _lines(out: Path) -> DiffoscopeOutput:
     with out.open("rb") as file:
         content = file.read(FILE_LIMIT // 64)
-    lines = content.decode(errors="replace").splitlines()[2:]  # the names of both files
-    if not lines:  # a program that dies of its limits may have the status of a difference
+    lines = content.decode(errors="replace").splitlines()[2:]  # without the names of both files
+    if not lines:  # a program that exceeds its limits may exit with the status for a difference
         return DiffoscopeOutput(note="diffoscope failed: it printed nothing")
     shown = tuple(plain(line.expandtabs(4), limit=LINE_LIMIT) for line in lines[:LINES_LIMIT])
     return DiffoscopeOutput(shown, cut=len(lines) > LINES_LIMIT)

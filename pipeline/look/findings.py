@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looks into two contents of one path, to the texts and bytes that differ, however deep."""
+"""Find the differences between two contents of one path, however deeply they are nested."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from pipeline.look.places import Place
 from pipeline.look.shown import show
 from pipeline.look.twins import find_twins
 
-WORK = 1024**3  # as Spool counts it, for one pair
+WORK = 1024**3  # for one pair, in the unit of Spool.spend
 INSIDE_LIMIT = 20
 EVIDENCE_LIMIT = 400
 EQUAL = "the contents are equal"
@@ -30,20 +30,20 @@ NOT_CONTENT = "["  # structures and regions of a format are named in brackets
 
 @dataclass(frozen=True)
 class Leaf:
-    """Two contents that no reader goes into: what their file is called, and the bytes."""
+    """Two contents that no reader opens further: their file name and their bytes."""
 
     name: str
     sides: tuple[Excerpt, Excerpt]
 
     @property
     def whole(self) -> bool:
-        """Whether these are all bytes of both."""
+        """Whether both excerpts are complete contents."""
         return not any(side.cut or side.start for side in self.sides)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found, as the fields of an explanation; `leaf` is the first that differs."""
+    """The findings, as fields of an explanation; `leaf` is the first leaf that differs."""
 
     offset: int | None = None
     bytes: int | None = None
@@ -55,7 +55,7 @@ class Findings:
 
 
 def look_into(path: str, sides: Sides, pair: Pair) -> Findings:
-    """Say in what two contents differ; all texts are safe for a terminal.
+    """Return how two contents differ; all texts are safe to print on a terminal.
 
     Raise one of `REFUSED` if not even their bytes can be read.
     """
@@ -75,7 +75,7 @@ def look_into(path: str, sides: Sides, pair: Pair) -> Findings:
     if leaf and not leaf.whole:
         notes.append("only a part was looked at")
     first = inside[0]
-    if not first.where:  # it is no container, or not both are
+    if not first.where:  # the two are not both containers
         notes += [first.left] if first.kind == "malformed" else []
         return Findings(offset, count, first.shown, first.causes, (), "; ".join(notes), leaf)
     whole = read_contents(sides, offset or 0)
@@ -94,7 +94,7 @@ def look_into(path: str, sides: Sides, pair: Pair) -> Findings:
 def _look_at(
     place: Place, contents: Sides | None, outer: str, pair: Pair
 ) -> tuple[Inside, Leaf | None]:
-    """Return what there is to say of a place, and its contents if it has some."""
+    """Return the description of a place, and its contents if it has any."""
     leaf, shown, data = None, None, None
     if contents is not None:
         read = read_contents(contents, place.offset or 0)
@@ -115,14 +115,17 @@ def _own(place: Place) -> bool:
 
 
 def _shown(contents: tuple[Excerpt, Excerpt]) -> Shown:
-    """Show where contents differ, by their offsets in the whole."""
+    """Show the differences of two excerpts, with offsets in the whole content."""
     shown = show(contents[0].data, contents[1].data)
     start = contents[0].start
     return replace(shown, rows=tuple(replace(r, offset=r.offset + start) for r in shown.rows))
 
 
 def _differing(sides: Sides) -> tuple[int, int]:
-    """Return the first byte that differs, and how many do: of the longer one all that follow."""
+    """Return the offset of the first difference, and the number of bytes that differ.
+
+    If the sizes differ, all bytes from that offset to the end of the longer content count.
+    """
     with Spool([2 * WORK]).nested() as spool:
         ranges = scan(*sides, common(*sides), spool)
     found = describe(*sides, ranges)
@@ -132,7 +135,7 @@ def _differing(sides: Sides) -> tuple[int, int]:
 
 
 def _named_alike(inside: Sequence[Inside], pair: Pair) -> list[Inside]:
-    """Explain the paths that only one side has by those that stand in their place in the other."""
+    """Explain the paths that only one side has by their counterparts on the other side."""
     only: tuple[dict[str, list[str]], dict[str, list[str]]] = {}, {}
     for one in inside:
         for number, facts in enumerate(pair):
@@ -157,5 +160,5 @@ def _named_alike(inside: Sequence[Inside], pair: Pair) -> list[Inside]:
 
 
 def shortened(causes: Sequence[Cause]) -> tuple[Cause, ...]:
-    """Return causes whose evidence is safe and not too long."""
+    """Return the causes with evidence that is safe for a terminal and not too long."""
     return tuple(Cause(c.name, plain(c.evidence, limit=EVIDENCE_LIMIT), c.weak) for c in causes)

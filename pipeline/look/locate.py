@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where two files differ, by the files alone: images, file systems, archives, anything.
+"""Locate the differences between any two files: images, file systems, archives or others.
 
-Two contents are compared byte by byte; what is equal is never opened. What differs is read as its
-format demands, if both sides have the same one: the differing bytes are those of its structures, of
-its entries' facts, or of an entry's content, which is then compared in the same way. What is stored
-elsewhere is matched by path. Contents are hostile: they are read with limits, and what does not
-follow its format is compared as mere bytes and reported as malformed.
+Two contents are compared byte by byte; equal contents are never opened. If contents differ and
+both sides have the same format, they are parsed: the differing bytes belong to the format's
+structures, to facts of its entries, or to an entry's content, which is then compared in the same
+way. Content that is stored at another offset is matched by path. Contents are hostile: they are
+read with limits, and a malformed content is compared as plain bytes and reported as malformed.
 """
 
 import os
@@ -27,38 +27,38 @@ FORMAT = "twinbuild-places/1"
 PLACES_LIMIT = 1000
 DEPTH_LIMIT = 16
 CONTENT = "content"
-PLAIN = "none"  # how a content is packed that is not
-# Bytes that are read or unpacked in all: so many for each byte of the files, and a start.
+PLAIN = "none"  # the packing of a content that is not compressed
+# The total of bytes that may be read or decompressed: per byte of the files, and in addition.
 WORK_FACTOR, WORK_LEAST = 8, 4 * 1024**3
 NAMES = ("first", "second")
-# Is shown each place while its contents can be read: bytes that differ come with both sides.
+# Called with each place; for bytes that differ also with both contents, readable during the call.
 Look = Callable[[Place, Sides | None], None]
 
 
 @dataclass(frozen=True)
 class Located:
-    """Whether two files are equal, and where they are not; `complete` if no place is left out."""
+    """Whether two files are equal, and where they differ; `complete` if no place is left out."""
 
     equal: bool
     places: tuple[Place, ...]
     complete: bool
 
     def lines(self) -> list[str]:
-        """Return what people read: a line a place."""
+        """Return the result for people: a line for each place."""
         more = [] if self.complete else [f"there may be more than these {len(self.places)} places"]
         return [*map(str, self.places), *more] or ["the files are equal"]
 
     def document(self) -> dict[str, object]:
-        """Return what `docs/reference/locate.md` describes."""
+        """Return the JSON object that `docs/reference/locate.md` describes."""
         return {"format": FORMAT, **asdict(self)}
 
 
 def locate_files(
     first: Path, second: Path, *, names: tuple[str, str] = NAMES, limit: int = PLACES_LIMIT
 ) -> Located:
-    """Say where two files differ, `limit` places at most.
+    """Return where two files differ, with at most `limit` places.
 
-    Raise UsageError if one is not a file that can be read, OSError if reading fails later.
+    Raise UsageError if one is not a readable plain file, OSError if reading fails later.
     """
     with ExitStack() as stack:
         left, right = (open_file(path, stack) for path in (first, second))
@@ -75,9 +75,9 @@ def locate_contents(
     look: Look | None = None,
     closed: frozenset[str] = frozenset(),
 ) -> Located:
-    """Say where two contents differ, `limit` places at most, in at most `work` (see `Spool`).
+    """Return where two contents differ, with at most `limit` places and `work` (see `Spool`).
 
-    What lies at one of the paths `closed` of a SquashFS is compared, but not looked into.
+    Files of a SquashFS whose paths are in `closed` are compared, but not opened.
     """
     with Spool([work]).nested() as spool:
         descent = _Descent(names, limit, spool, look, closed)
@@ -90,7 +90,7 @@ def locate_contents(
 
 
 def open_file(path: Path, stack: ExitStack) -> OpenFile:
-    """Open a plain file until `stack` ends; raise UsageError if it is none or cannot be read."""
+    """Open a plain file until `stack` closes; raise UsageError if it is not one or unreadable."""
     try:
         file = stack.enter_context(open_plain(path, follow=True))
     except OSError as error:
@@ -100,11 +100,11 @@ def open_file(path: Path, stack: ExitStack) -> OpenFile:
 
 
 class _Enough(Exception):
-    """As many places as are wanted have been found."""
+    """Raised when the limit of places is reached."""
 
 
 class _Descent:
-    """Compares contents and what is in them, and keeps the places where they differ."""
+    """Compares contents recursively and collects the places where they differ."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _Descent:
     ) -> bool:
         """Compare two contents; return whether they differ.
 
-        With a `note`, which says why, they are not looked into.
+        With a `note`, which gives the reason, they are not opened.
         """
         try:
             ranges = scan(left, right, left.against(right, outer), self.spool)
@@ -156,12 +156,12 @@ class _Descent:
         kind: str = "content",
         note: str = "",
     ) -> None:
-        """Keep the place of bytes that differ and were not, or cannot be, looked into."""
+        """Add the place of bytes that differ, in contents that were not or cannot be opened."""
         sides, found = (left, right), describe(left, right, ranges)
         self.found(content_place(at.where, at.path, sides, found, kind, note), sides)
 
     def _inside(self, at: Position, left: ByteSource, right: ByteSource, ranges: Ranges) -> bool:
-        """Look into two contents that differ; return whether the difference was found there."""
+        """Compare the inside of two contents that differ; return whether places were found."""
         here, there = self._format(left), self._format(right)
         if at.depth >= DEPTH_LIMIT or (at.path in self.closed and at.where.endswith("squashfs")):
             return False
@@ -183,7 +183,7 @@ class _Descent:
     def _packed_otherwise(
         self, at: Position, sides: Sides, formats: tuple[Format | None, Format | None]
     ) -> bool:
-        """Compare what two contents hold that are packed in different ways, or one of them is not.
+        """Compare the uncompressed contents if the compression differs, or only one side has it.
 
         Return whether that was possible.
         """
@@ -214,7 +214,7 @@ class _Descent:
     def _opened(
         self, known: Format | None, source: ByteSource, spool: Spool
     ) -> tuple[ByteSource, list[str]]:
-        """Return the content of what is packed, and what is around it that need not be there."""
+        """Return the uncompressed content, and the names of optional parts around it."""
         if known is None or not known.packs:
             return Alone(source), []
         container = known.read(source, spool)
@@ -225,8 +225,8 @@ class _Descent:
         return content, [*around, *(f"[{name}]" for name in optional)]
 
     def _say_opaque(self, left: ByteSource, right: ByteSource) -> str:
-        """Say of which known kind the contents are, if it is one that is not looked into."""
-        from pipeline.look.formats.opaque import say_opaque  # as with the readers
+        """Return a note if the contents are of a known kind that is not opened; else nothing."""
+        from pipeline.look.formats.opaque import say_opaque  # equal files do not need it
 
         try:
             return say_opaque(left) or say_opaque(right)
@@ -234,7 +234,7 @@ class _Descent:
             return ""
 
     def _format(self, source: ByteSource) -> Format | None:
-        from pipeline.look.formats.known import recognise  # equal files need no reader
+        from pipeline.look.formats.known import recognise  # equal files do not need it
 
         try:
             return recognise(source)

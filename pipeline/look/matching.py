@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which entries of two containers are the same one, by path or by what names it."""
+"""Match the entries of two containers, by path or by an equivalent name."""
 
 import re
 from collections.abc import Iterator
@@ -9,17 +9,17 @@ from pipeline.look.formats.container import Entry, sort_key
 
 PACKAGE_PART = re.compile(r"(control|data)\.tar(\.(gz|xz|zst|bz2|lzma))?")
 
-# An entry on both sides, and whether to tell of it: not of what is in a folder that only one has.
+# An entry on both sides, and whether to report it; not if it is in a folder that one side lacks.
 Matched = tuple[Entry | None, Entry | None, bool]
 
 
 def _same_but_digest(left: str, right: str) -> bool:
-    """Whether two files are named by their contents, and are else called the same."""
+    """Return whether two names are equal but for a digest of the file's content."""
     return without_digest(left) == without_digest(right)
 
 
 def _same_but_packing(left: str, right: str) -> bool:
-    """Whether two files are one part of a Debian package, and are packed in different ways."""
+    """Return whether two names are those of one member of a .deb, compressed differently."""
     found = PACKAGE_PART.fullmatch(left), PACKAGE_PART.fullmatch(right)
     return found[0] is not None and found[1] is not None and found[0][1] == found[1][1]
 
@@ -29,7 +29,7 @@ def _same(left: str, right: str) -> bool:
 
 
 def matched(left: Iterator[Entry], right: Iterator[Entry]) -> Iterator[Matched]:
-    """Give the entries of both sides by path."""
+    """Yield the entries of both sides, matched by path; both must be in the order of `sort_key`."""
     ours, theirs = next(left, None), next(right, None)
     missing: str | None = None
     while ours is not None or theirs is not None:

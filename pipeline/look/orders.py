@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether entries are numbered and stored in one order on both sides of a comparison."""
+"""Check whether entries are numbered and stored in the same order on both sides."""
 
 import itertools
 from array import array
@@ -10,7 +10,7 @@ LOW = 2**64 - 1
 
 
 class Numbers:
-    """The numbers that entries have on both sides, as inodes have them."""
+    """The numbers of entries on both sides, such as inode numbers."""
 
     def __init__(self) -> None:
         self._sides = array("Q"), array("Q")
@@ -18,9 +18,9 @@ class Numbers:
         self._linked = bytearray()
 
     def add(self, first: int | None, second: int | None, *, linked: bool = False) -> None:
-        """Add the numbers of an entry; None where it is not there.
+        """Add the numbers of an entry; None for a side that lacks it.
 
-        It is `linked` if its links are not those of the other side: that is a fact of the entry.
+        `linked` means that its number of links differs, which is reported as a fact of the entry.
         """
         for number, side in zip((first, second), self._sides, strict=True):
             if number is not None:
@@ -31,9 +31,9 @@ class Numbers:
             self._linked.append(linked)
 
     def follow(self, *, moved: bool) -> bool:
-        """Whether they are the same, or on both sides without a gap and in the same order.
+        """Return whether the numbers are equal, or have no gaps and the same order on both sides.
 
-        That is another one if entries `moved`.
+        The order is not compared if entries `moved`.
         """
         if self._pairs[0] == self._pairs[1]:
             return True
@@ -43,7 +43,7 @@ class Numbers:
         if not moved and not all(a & LOW <= b & LOW for a, b in itertools.pairwise(ordered)):
             return False
         del ordered
-        # one that takes another's number while its count of links stays says that it is that other
+        # an entry with another's number and an unchanged number of links claims to be that inode
         kept = bytes(not linked for linked in self._linked)
         return all(
             _share_alike(itertools.compress(_paired(*pairs), kept))
@@ -56,7 +56,7 @@ def _paired(first: "array[int]", second: "array[int]") -> Iterator[int]:
 
 
 def _share_alike(pairs: Iterator[int]) -> bool:
-    """Whether pairs of numbers with the same first one have the same second, too."""
+    """Return whether all pairs with equal first numbers have equal second numbers."""
     neighbours = itertools.pairwise(sorted(pairs))
     return all(a >> 64 != b >> 64 or a == b for a, b in neighbours)
 
@@ -74,7 +74,7 @@ def _without_gaps(numbers: "array[int]") -> bool:
 
 
 class StorageOrder:
-    """Where the contents that are equal on both sides are stored, by class (see `Container`)."""
+    """Where contents that are equal on both sides are stored, by class (see `Container.place`)."""
 
     def __init__(self) -> None:
         self._classes: dict[int, tuple[array[int], array[int], array[int]]] = {}
@@ -89,12 +89,12 @@ class StorageOrder:
                 numbers.append(number)
 
     def moved(self) -> list[int]:
-        """Return an entry of each class that stands at another place than the others around it."""
+        """Return the first entry of each class that is out of order, for classes that have one."""
         return [one for found in self._classes.values() for one in _moved(*found)]
 
 
 def _moved(first: "array[int]", second: "array[int]", entries: "array[int]") -> Iterator[int]:
-    """Give the first that is out of order; contents that share a place with others do not count."""
+    """Yield the first entry that is out of order, ignoring contents that share a place."""
     numbers = range(len(first))
     order = sorted(numbers, key=first.__getitem__)
     if all(second[a] <= second[b] for a, b in itertools.pairwise(order)):
@@ -107,14 +107,14 @@ def _moved(first: "array[int]", second: "array[int]", entries: "array[int]") -> 
 
 
 def _unique(order: list[int], places: "array[int]") -> list[int]:
-    """Return those of ordered numbers that have a place for themselves."""
+    """Return the ordered numbers whose place no other number shares."""
     groups = itertools.groupby(order, key=places.__getitem__)
     return [found[0] for _, group in groups if len(found := list(group)) == 1]
 
 
 def _longest(places: list[int]) -> set[int]:
-    """Return which of some places are the most that can stay if the others are moved."""
-    ends: list[int] = []  # of chains of each length, the one that ends first
+    """Return the indices of a longest increasing subsequence: the places that did not move."""
+    ends: list[int] = []  # the smallest end of an increasing subsequence of each length
     tops: list[int] = []
     before: list[int] = []
     for at, place in enumerate(places):

@@ -10,7 +10,7 @@ from pipeline.look.formats.container import Fact, Structure
 from pipeline.look.formats.scan import Bytes
 from pipeline.look.formats.source import BadFormat, ByteSource
 
-# What a reader raises for a content that does not follow its format.
+# The exceptions that readers raise for malformed contents.
 REFUSED = (BadFormat, struct.error, IndexError, RecursionError)
 SHOWN_BYTES = 16
 UNUSED = "unused space"
@@ -18,7 +18,7 @@ WEIGHTS = ("type", "target", "device", "mode", "owner", "xattr", "links", "time"
 
 
 class Differing(NamedTuple):
-    """Bytes of one name, or unused space, that differ and that nothing else tells."""
+    """Differing bytes of a region or of unused space that nothing else explains."""
 
     name: str
     sizes: tuple[int, int]
@@ -29,15 +29,15 @@ class Differing(NamedTuple):
 class Place:
     """One place where two files differ.
 
-    `where` names the containers from the outside in, `path` what differs in the innermost: a path,
-    or one of the format's own structures in brackets. `kind` is content, mode, owner, time, target,
+    `where` names the containers, the outermost first. `path` is a path in the innermost one, or a
+    structure or region of its format in brackets. `kind` is content, mode, owner, time, target,
     type, links, device, name, xattr, order, only-in-<name>; structure and identifier for the
-    format's own data; layout, where the same is stored in another way; malformed, with the reason
+    format's own data; layout for the same content stored in another way; malformed, with the reason
     as `first`.
-    `offset` is the first byte that differs, in the path's content or, for structures, in the
-    container; `bytes` how many differ of those that both sides have; `sizes` are in bytes.
+    `offset` is that of the first byte that differs, in the path's content or, for structures, in
+    the container; `bytes` is how many differ of those that both sides have; `sizes` are in bytes.
     `first` and `second` are the values, or the first bytes that differ in hexadecimal. `note` says
-    why a content was not looked into, where that would say more.
+    why a content was not opened, if opening it could have told more.
     """
 
     where: str
@@ -67,9 +67,9 @@ def content_place(
     kind: str = "content",
     note: str = "",
 ) -> Place:
-    """Return the place of bytes that differ; `note` says why they were not looked into.
+    """Return the place of bytes that differ; `note` says why the contents were not opened.
 
-    Of malformed contents the reason stands in place of the bytes.
+    For malformed contents, `first` is the reason instead of the bytes.
     """
     first, second = found.first.hex(), found.second.hex()
     if kind == "malformed":
@@ -79,7 +79,7 @@ def content_place(
 
 
 def structure_place(where: str, one: Structure, other: Structure) -> Place:
-    """Return the place of a structure that differs, with what it says or its differing bytes."""
+    """Return the place of a structure that differs, with its texts or its differing bytes."""
     pairs = enumerate(zip(one.content, other.content, strict=False))
     differing = [number for number, (a, b) in pairs if a != b]
     at = differing[0] if differing else min(len(one.content), len(other.content))
@@ -95,7 +95,7 @@ def structure_place(where: str, one: Structure, other: Structure) -> Place:
 
 
 def fact_place(where: str, path: str, name: str, one: Fact | None, other: Fact | None) -> Place:
-    """Return the place of a fact that differs; of named values only those that differ."""
+    """Return the place of a fact that differs; of named values, it has only those that differ."""
     kind, _, which = name.partition(" ")
     if isinstance(one, tuple) and isinstance(other, tuple):
         shared = {*one} & {*other}
@@ -105,13 +105,13 @@ def fact_place(where: str, path: str, name: str, one: Fact | None, other: Fact |
 
 
 def weight(fact: str) -> tuple[int, str]:
-    """Return the place of a fact among those of a path: what says most first."""
+    """Return the sort key of a fact's name: the most informative kinds come first."""
     kind = fact.split(" ")[0]
     return (WEIGHTS.index(kind) if kind in WEIGHTS else len(WEIGHTS), fact)
 
 
 def say_reason(error: Exception) -> str:
-    """Return why a content was refused, in words."""
+    """Return why a content was refused, as a phrase."""
     if isinstance(error, BadFormat):
         return plain(str(error))
     if isinstance(error, RecursionError):
@@ -120,7 +120,7 @@ def say_reason(error: Exception) -> str:
 
 
 def _formatted(kind: str, fact: Fact | None) -> str:
-    """Return how people write a fact."""
+    """Format a fact for people."""
     if fact is None:
         return "–"
     if isinstance(fact, tuple):

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A place where a program that reads hostile bytes can do no harm: made with bubblewrap.
+"""A bubblewrap sandbox for programs that read hostile data.
 
-What runs in it sees the system's programs and libraries and the files that it is given, all of them
-read-only, and an empty folder in memory that goes when it ends. It has no network, no home, no
-processes but its own, no terminal and no privileges. Where /proc/sys can be written, as outside of
-containers, it cannot make further namespaces, which keeps it from parts of the kernel.
+A program in it sees the system's programs and libraries and the given files, all of them read-only,
+and an empty folder in memory that is removed when it ends. It has no network, no home directory, no
+processes but its own, no terminal and no privileges. Where /proc/sys is writable, as outside of
+containers, it cannot create further namespaces, which reduces the kernel's attack surface.
 
 Where the kernel refuses user namespaces (in most containers, or by `user.max_user_namespaces`)
-there is no sandbox, and nothing must be run instead.
+there is no sandbox, and the program must not be run without one.
 """
 
 import os
@@ -19,7 +19,7 @@ from pipeline.base import command
 from pipeline.base.errors import InfrastructureFailed, UsageError
 
 PROGRAM = "bwrap"
-SCRATCH = Path("/tmp")  # noqa: S108 -- inside, where it is of nobody else
+SCRATCH = Path("/tmp")  # noqa: S108 -- in the sandbox, where nobody else can write to it
 PROBE_TIMEOUT_S = 10.0
 SEPARATE = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
@@ -35,13 +35,13 @@ ENVIRONMENT = {
 }
 NO_FURTHER = "--disable-userns"
 SYSTEM = ("/usr", "/etc/alternatives", "/etc/ld.so.cache")
-MERGED = ("/bin", "/sbin", "/lib", "/lib64", "/lib32")  # links into /usr, or folders of their own
+MERGED = ("/bin", "/sbin", "/lib", "/lib64", "/lib32")  # links into /usr, or real folders
 
 
 def wrapped(
     argv: Sequence[str | os.PathLike[str]], readable: Sequence[Path], *, scratch_limit: int
 ) -> list[str]:
-    """Return what runs `argv` in a sandbox that has the paths `readable` beside the system's.
+    """Return the command that runs `argv` in a sandbox, with `readable` paths besides the system.
 
     `scratch_limit` is how many bytes it may write, all of them in memory.
     """
@@ -52,7 +52,7 @@ def wrapped(
 def _wrapped(
     argv: Sequence[str | os.PathLike[str]], readable: Sequence[Path], options: Sequence[str]
 ) -> list[str]:
-    """Return the line; the last of the options is about the scratch folder."""
+    """Return the command line; the last of the options applies to the scratch folder."""
     words: list[str] = [PROGRAM, *SEPARATE]
     for name, value in ENVIRONMENT.items():
         words += ["--setenv", name, value]
@@ -69,7 +69,7 @@ def _wrapped(
 
 
 def refusal() -> str:
-    """Return why there can be no sandbox on this machine; nothing if there can."""
+    """Return why this machine cannot run a sandbox; an empty string if it can."""
     try:
         command.find(PROGRAM)
     except UsageError:
@@ -80,12 +80,12 @@ def refusal() -> str:
 
 @cache
 def _can(option: str, _program: str) -> bool:
-    """Whether a sandbox can be made with an option; asked once for each bubblewrap."""
+    """Return whether a sandbox can be created with an option; cached for each program."""
     return not _failure([option])
 
 
 def _failure(options: Sequence[str]) -> str:
-    """Return what bubblewrap says when no sandbox can be made, nothing if one can."""
+    """Return bubblewrap's error if it cannot create a sandbox; an empty string if it can."""
     try:
         command.run(_wrapped(["/usr/bin/true"], (), options), timeout_s=PROBE_TIMEOUT_S)
     except InfrastructureFailed as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two contents as people look at them: texts line by line, anything else as bytes. Bounded."""
+"""Show how two contents differ: texts as a diff, other contents as rows of bytes; limited."""
 
 from collections.abc import Iterator, Sequence
 from difflib import unified_diff
@@ -11,13 +11,13 @@ from pipeline.look.causes.spots import common_prefix, differing_runs, is_text
 LINES_LIMIT = 60
 ROWS_LIMIT = 24
 LINE_LIMIT = 300
-WINDOW = 400  # lines from the first that differs on, among which they are compared
+WINDOW = 400  # lines that are compared, from shortly before the first difference on
 CONTEXT = 3
 ROW = 16
 
 
 def show(left: bytes, right: bytes) -> Shown:
-    """Show where two contents differ; all lines are safe for a terminal."""
+    """Show where two contents differ; all lines are safe to print on a terminal."""
     if is_text(left) and is_text(right):
         return _diff(left, right)
     rows = _rows(left, right)
@@ -32,7 +32,7 @@ def _diff(left: bytes, right: bytes) -> Shown:
     begin = max(0, first - CONTEXT)
     ours, theirs = (side[begin : begin + WINDOW] for side in sides)
     cut = any(len(side) > begin + WINDOW for side in sides)
-    if cut:  # what is equal at the end need not be compared
+    if cut:  # nothing is cut off if all lines after the window are equal
         cut = sides[0][begin + WINDOW :] != sides[1][begin + WINDOW :]
     lines = list(unified_diff(ours, theirs, lineterm="", n=CONTEXT))[2:]
     lines = [_shifted(line, begin) for line in lines]
@@ -43,7 +43,7 @@ def _diff(left: bytes, right: bytes) -> Shown:
 
 
 def _shifted(line: str, by: int) -> str:
-    """Make the line numbers of a diff those of the whole content."""
+    """Shift the line numbers in a diff's hunk header to those of the whole content."""
     if not line.startswith("@@ ") or not by:
         return line
     _, *ranges, _ = line.split(" ")
@@ -55,7 +55,7 @@ def _shifted(line: str, by: int) -> str:
 
 
 def _rows(left: bytes, right: bytes) -> Iterator[Row]:
-    """Give the rows in which bytes differ."""
+    """Yield the rows in which bytes differ."""
     if len(left) != len(right):
         first = common_prefix(left, right)
         starts: Iterator[int] = iter(range(first - first % ROW, max(len(left), len(right)), ROW))
@@ -68,7 +68,7 @@ def _rows(left: bytes, right: bytes) -> Iterator[Row]:
 
 
 def _starts(runs: Iterator[tuple[int, int]]) -> Iterator[int]:
-    """Give the rows that runs of bytes touch, each once."""
+    """Yield the offsets of the rows that runs of bytes touch, each once."""
     done = -ROW
     for begin, end in runs:
         for at in range(max(begin - begin % ROW, done + ROW), end, ROW):

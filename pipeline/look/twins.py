@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Paths that only one side has, and their counterparts on the other side."""
+"""Pair paths that only one side has with their counterparts on the other side."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 from pipeline.look.causes.properties import shared
 
-MOST = 200  # of one folder that are compared with each other
+MOST = 200  # paths of one folder that are compared with each other
 
 
 def find_twins(ours: Iterable[str], theirs: Iterable[str]) -> dict[str, str]:
-    """Pair the paths that only one side has, folder by folder; return each by the other.
+    """Pair the paths that only one side has, folder by folder; map each to its counterpart.
 
-    Those that are alike come first; of the rest, as many as are on the other side in their order.
-    What lies in a folder of one side is looked for in that folder's twin.
+    The most similar names are paired first. The rest are paired in order if both sides have equally
+    many. The paths in a folder that has a twin are paired with those in the twin.
     """
     sides = [_by_folder(paths) for paths in (ours, theirs)]
     twins: dict[str, str] = {}
@@ -52,7 +52,7 @@ def _pairs(here: Sequence[str], there: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _alike(left: str, right: str) -> int:
-    """Return how many characters two names share at their ends, if that is something to go by."""
+    """Return how many characters two names share at their ends; 0 if that is too few to matter."""
     names = left.rpartition("/")[2], right.rpartition("/")[2]
     common = sum(shared(*names))
     return common if 3 * common >= min(map(len, names)) else 0
