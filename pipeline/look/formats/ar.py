@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""ar archives, which Debian packages are."""
+"""ar archives, the outer format of Debian packages."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -32,7 +32,7 @@ AR = Format("ar", _matches, _read)
 
 
 class ArHeader(NamedTuple):
-    """The header of a member: `time`, `uid` and `gid` as they are written, `size` in bytes."""
+    """The header of a member: `time`, `uid` and `gid` as written, `size` in bytes."""
 
     name: bytes
     time: str
@@ -43,7 +43,7 @@ class ArHeader(NamedTuple):
 
 
 def read_header(raw: bytes) -> ArHeader:
-    """Return what the HEADER bytes before a member say; raise BadFormat if they are no header."""
+    """Parse the HEADER bytes before a member; raise BadFormat if they are not a header."""
     if len(raw) != HEADER or raw[58:] != b"`\n":
         raise BadFormat("a member's header is malformed")
     fields = (raw[16:28], raw[28:34], raw[34:40])
@@ -68,7 +68,7 @@ def _entries(source: ByteSource) -> Iterator[Entry]:
 
 
 def _number(digits: bytes, base: int) -> int:
-    """Return the number that a header's field says; an empty one is 0."""
+    """Parse a header's numeric field; an empty one is 0."""
     text = digits.strip()
     if not set(text) <= set(b"0123456789"[:base]):
         raise BadFormat(f"{digits!r} is no number")
@@ -76,7 +76,7 @@ def _number(digits: bytes, base: int) -> int:
 
 
 def _name(name: bytes, names: bytes) -> str:
-    """Return a member's name; a long one stands among `names`."""
+    """Return a member's name; the header of a long one refers to `names`."""
     if name.startswith(b"/") and name[1:].isdigit():
         name = names[int(name[1:]) :].partition(b"\n")[0]
     if name not in (b"/", b"//"):
@@ -85,7 +85,7 @@ def _name(name: bytes, names: bytes) -> str:
 
 
 def _fillings(source: ByteSource, entries: Sequence[Entry]) -> Iterator[Region]:
-    """Give the bytes that make the members begin at even offsets."""
+    """Yield the padding bytes that align the members to even offsets."""
     for entry in entries:
         end = entry.content.stored()[0][1] if entry.content else 0
         if end % 2 and end < source.size:
@@ -94,7 +94,7 @@ def _fillings(source: ByteSource, entries: Sequence[Entry]) -> Iterator[Region]:
 
 
 def _rest(source: ByteSource, entry: Entry) -> bytes:
-    """Return a member's header as far as it is not a fact or a size, written as ar does."""
+    """Return the parts of a member's header that are not facts or a size in ar's usual form."""
     if entry.record is None:
         return b""
     raw = source.read(entry.record[0], HEADER)
@@ -106,7 +106,7 @@ def _rest(source: ByteSource, entry: Entry) -> bytes:
 
 
 def _odd_name(field: bytes, path: str) -> bytes:
-    """Return how a name is written, without the name, or where it stands among long ones."""
+    """Return what a name field has besides the name; "/0" for any reference to a long name."""
     name = field.rstrip(b" ")
     if name.startswith(b"/") and name[1:].isdigit():
         return b"/0"

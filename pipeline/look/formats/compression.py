@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compressed data made plain, with limits on memory and output."""
+"""Decompress data, with limits on memory and output."""
 
 import bz2
 import lzma
@@ -19,14 +19,14 @@ else:
 
 OUTPUT_PIECE = 1024 * 1024
 XZ_MEMORY = 96 * 1024 * 1024  # xz -9 needs 65 MiB
-ZSTD_WINDOW_LOG = 27  # 128 MiB, what zstd takes without being asked for more
+ZSTD_WINDOW_LOG = 27  # 128 MiB, the most that the program zstd accepts by default
 PADDING_AT_ONCE = 4096
-STREAM_WORK = 10_000  # that beginning a stream costs, as Spool counts it
+STREAM_WORK = 10_000  # the cost of starting a stream, in the unit of Spool.spend
 ERRORS = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError, MemoryError)
 
 
 class Unpacker(Protocol):
-    """What bz2, lzma and zstd have alike."""
+    """The interface that the decompressors of bz2, lzma and zstd share."""
 
     @property
     def eof(self) -> bool: ...
@@ -38,7 +38,7 @@ class Unpacker(Protocol):
 
 
 class Zlib:
-    """zlib's decompressor, with the manners of the others; `wbits` says how the data is wrapped."""
+    """zlib's decompressor with the interface of the others; `wbits` selects the wrapping."""
 
     def __init__(self, wbits: int) -> None:
         self._inner = zlib.decompressobj(wbits)
@@ -62,17 +62,17 @@ class Zlib:
 
 
 def new_zlib() -> Unpacker:
-    """Return a decompressor for zlib's own wrapping, as SquashFS has it."""
+    """Return a decompressor for zlib streams (RFC 1950), as in SquashFS."""
     return Zlib(zlib.MAX_WBITS)
 
 
 def new_deflate() -> Unpacker:
-    """Return a decompressor for bare deflated data, as zip has it."""
+    """Return a decompressor for raw deflate data (RFC 1951), as in zip."""
     return Zlib(-zlib.MAX_WBITS)
 
 
 def new_gzip() -> Unpacker:
-    """Return a decompressor for a member of a gzip file."""
+    """Return a decompressor for a member of a gzip file (RFC 1952)."""
     return Zlib(16 + zlib.MAX_WBITS)
 
 
@@ -82,7 +82,7 @@ def new_xz() -> Unpacker:
 
 
 def new_lzma() -> Unpacker:
-    """Return a decompressor for the older lzma format."""
+    """Return a decompressor for the legacy .lzma format."""
     return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=XZ_MEMORY)
 
 
@@ -99,7 +99,10 @@ def new_zstd() -> Unpacker:
 
 
 def unpack_block(new: Callable[[], Unpacker], packed: bytes, limit: int) -> bytes:
-    """Return what a whole block unpacks to; raise BadFormat if that is over `limit` bytes."""
+    """Decompress a complete block.
+
+    Raise BadFormat if it is damaged, is not exactly one stream, or exceeds `limit` bytes.
+    """
     unpacker = new()
     try:
         content = unpacker.decompress(packed, limit + 1)
@@ -115,7 +118,7 @@ def unpack_block(new: Callable[[], Unpacker], packed: bytes, limit: int) -> byte
 
 
 def unpack_one(new: Callable[[], Unpacker], packed: Iterable[bytes]) -> Iterator[bytes]:
-    """Give what a single stream unpacks to; bytes behind its end are ignored.
+    """Yield the decompressed content of a single stream; bytes after its end are ignored.
 
     Raise BadFormat if the data is damaged or ends too early.
     """
@@ -123,32 +126,33 @@ def unpack_one(new: Callable[[], Unpacker], packed: Iterable[bytes]) -> Iterator
 
 
 def no_filler(_: "_Feed") -> int:
-    """Return that nothing may stand between two streams."""
+    """Return 0: the format allows nothing between two streams."""
     return 0
 
 
 def xz_padding(feed: "_Feed") -> int:
-    """Return how much of the padding behind an xz stream is at hand: zeros, four by four."""
+    """Return the length of the buffered padding after an xz stream: a multiple of 4 zeros."""
     head = feed.peek(PADDING_AT_ONCE) if feed.at else b""
     return (len(head) - len(head.lstrip(b"\0"))) // 4 * 4
 
 
 def zstd_skippable(feed: "_Feed") -> int:
-    """Return the length of a skippable frame of zstd or lz4, with its header."""
+    """Return the length of a skippable frame of zstd or lz4 with its header; 0 if there is none."""
     head = feed.peek(8)
     return 8 + int.from_bytes(head[4:], "little") if is_skippable(head) else 0
 
 
 def is_skippable(head: bytes) -> bool:
-    """Whether these are the first 8 bytes of a skippable frame."""
+    """Return whether these are the first 8 bytes of a skippable frame."""
     return len(head) == 8 and head[0] >> 4 == 5 and head[1:4] == b"\x2a\x4d\x18"
 
 
 @dataclass(frozen=True)
 class Streams:
-    """How a kind of compressed file is written: as one stream, or `several`, that begin so.
+    """The layout of a kind of compressed file: streams that begin with `magic`.
 
-    `filler` returns how many of the next bytes belong to no stream but may stand between two.
+    `several` is set if there may be more than one. `filler` returns how many of the next bytes are
+    allowed between two streams without belonging to one.
     """
 
     magic: bytes
@@ -159,9 +163,11 @@ class Streams:
     def unpack(
         self, packed: Iterable[bytes], spool: Spool, found: list[Span], holds: list[Span]
     ) -> Iterator[bytes]:
-        """Give what the streams unpack to; add where each lies to `found`, and what it `holds`.
+        """Yield the decompressed content of all streams.
 
-        What follows the last is left alone. Raise BadFormat if a stream is damaged or cut short.
+        Append the span of each stream to `found`, and the span of its content in the whole content
+        to `holds`. Bytes after the last stream are ignored. Raise BadFormat if a stream is damaged
+        or truncated.
         """
         feed, position = _Feed(packed), 0
         while True:
@@ -180,7 +186,7 @@ class Streams:
 
 
 class _Feed:
-    """Compressed bytes that come in pieces; `at` is the place of the next one."""
+    """A buffer for compressed bytes that arrive in pieces; `at` is the offset of the next byte."""
 
     def __init__(self, packed: Iterable[bytes]) -> None:
         self._source = iter(packed)
@@ -188,13 +194,13 @@ class _Feed:
         self.at = 0
 
     def peek(self, length: int) -> bytes:
-        """Return the next bytes, fewer at the end, and stay before them."""
+        """Return the next bytes, fewer at the end, without consuming them."""
         while len(self._data) < length and (more := next(self._source, b"")):
             self._data += more
         return self._data[:length]
 
     def skip(self, length: int) -> None:
-        """Go on behind so many bytes; raise BadFormat if there are fewer."""
+        """Skip `length` bytes; raise BadFormat if there are fewer."""
         self.at += length
         while length > len(self._data):
             length -= len(self._data)
@@ -204,20 +210,20 @@ class _Feed:
         self._data = self._data[length:]
 
     def take(self) -> bytes:
-        """Return the bytes at hand, or the next piece if there are none."""
+        """Consume and return the buffered bytes, or the next piece if there are none."""
         data = self._data or next(self._source, b"")
         self._data = b""
         self.at += len(data)
         return data
 
     def give_back(self, data: bytes) -> None:
-        """Take back the last of the bytes that were taken."""
+        """Put back `data`, the last of the bytes that were consumed."""
         self._data = data + self._data
         self.at -= len(data)
 
 
 def _unpack(unpacker: Unpacker, feed: _Feed) -> Iterator[bytes]:
-    """Give what one stream unpacks to; leave what follows it in `feed`."""
+    """Yield the decompressed content of one stream; leave the bytes after it in `feed`."""
     try:
         while not unpacker.eof:
             data = feed.take() if unpacker.needs_input else b""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every format is read into: structures of its own, entries, and regions of its bytes."""
+"""The common model of all formats: structures, entries, and regions of bytes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,22 +9,23 @@ from pipeline.look.formats.ranges import Ranges, Span
 from pipeline.look.formats.recompress import Compressed
 from pipeline.look.formats.source import BadFormat, ByteSource, Spool
 
-ENTRY_LIMIT = 80_000  # entries of a format that is read as a whole
+ENTRY_LIMIT = 80_000  # entries of a format whose entries are all kept in memory
 TEXT_LIMIT = 12 * 1024 * 1024  # characters of their paths and facts
 PATH_LIMIT = 4096  # bytes of a path
-LINK_LIMIT = 65_536  # bytes that a symbolic link leads along
+LINK_LIMIT = 65_536  # bytes of a symbolic link's target
 
 Fact = str | int | tuple[tuple[str, str], ...]  # a tuple has names and values
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A piece of the format itself: a header's field, a boot record.
+    """A piece of the format itself, such as a header field or a boot record.
 
-    `kind` is structure, time, identifier, or another kind of difference that it makes. `places`
-    are the offsets that it points to. Where they point to the same things on both sides, that
-    they moved follows from other differences, and `content` may differ; so it may if it `follows`
-    from other bytes, as a checksum does that is right. What is `optional` need not be there.
+    `kind` is the kind of difference that is reported for it: structure, time, identifier or
+    another one. `places` are the offsets that it points to: if they differ, but lead to the same
+    parts on both sides, `content` may differ, too, since that follows from other differences.
+    `follows` is set if `content` is determined by other bytes, like a correct checksum; if it is
+    set on both sides, no difference is reported. An `optional` structure may be absent.
     """
 
     name: str
@@ -39,12 +40,12 @@ class Structure:
 
 @dataclass(slots=True)
 class Entry:
-    """A file, folder or other thing with a path.
+    """A file, folder or other object with a path.
 
-    `facts` says all that is known of it by kind of difference (mode, owner, time, target, ...);
-    what it is more exactly may follow the kind, after a space. `record` is where the facts are
-    stored, if they lie in one piece. `note` is why its content is not looked into, if it cannot be.
-    `compressed` is where the content lies compressed, if it lies in one piece.
+    `facts` are its properties by kind of difference (mode, owner, time, target, ...); a more
+    precise name may follow the kind after a space. `record` is the span in which the facts are
+    stored, if they are contiguous. `note` is the reason if its content cannot be opened.
+    `compressed` describes the compressed content, if that is contiguous.
     """
 
     path: str
@@ -57,10 +58,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Region:
-    """A range of the format's own bytes; `name` is what it is matched by, with all of that name.
+    """A range of the format's own bytes; all regions of one `name` are compared as one.
 
-    `rest` gives what these bytes say beyond entries, facts and structures, and what does not follow
-    from them; without it that is all of them that no structure, record or content covers.
+    `rest` returns the information in these bytes that is not in entries, facts or structures and
+    does not follow from them. Without it, all bytes are compared that no structure, record or
+    content covers.
     """
 
     name: str
@@ -69,45 +71,47 @@ class Region:
 
 
 def no_entries() -> Iterator[Entry]:
-    """Give no entries."""
+    """Return an iterator over no entries."""
     return iter(())
 
 
 def no_regions() -> Iterable[Region]:
-    """Give no regions."""
+    """Return no regions."""
     return ()
 
 
 def never(start: int, end: int) -> bool:
-    """Tell of no zeros that the format's tools fill up so."""
+    """Return False: the format's tools pad no such span with zeros."""
     return False
 
 
 @dataclass(frozen=True)
 class Container:
-    """A content that was read as its format demands.
+    """A content that was parsed according to its format.
 
-    `entries` gives the entries in the order of `sort_key`, each path once. `order` has the paths
-    as they are stored, where the format leaves their order free.
+    `entries` returns the entries in the order of `sort_key`, with unique paths. `order` has the
+    paths in stored order, if the format leaves that order free.
 
-    What follows makes the account of every byte (see `pipeline.look.account`), once the entries
-    were given. `regions` are the format's own, beside structures, records and contents. `rest`
-    gives what an entry's record says beyond its facts and what does not follow from its content;
-    it gets whether that differs from the other side's. Without it that is the whole record.
-    `number` gives its number, if entries are numbered in some order, as inodes are: where there is
-    one more, those behind it have other numbers. `place` gives in which order an entry's content is
-    stored, and where in that, if tools can choose it. `unlike` tells of an entry whose content was
-    found to be equal whether it is packed in other bytes.
+    The other fields serve the account of every byte (see `pipeline.look.account`); they are valid
+    once the entries have been iterated. `regions` returns the format's own bytes, besides
+    structures, records and contents. `rest` returns the information in an entry's record that is
+    neither in its facts nor follows from its content; its second argument is whether the content
+    differs from the other side's. Without it, the whole record is compared. `number` returns an
+    entry's number if the entries are numbered in sequence, like inodes, so that an additional entry
+    changes the numbers of those after it. `place` returns the class and position in which an
+    entry's content is stored, if tools can choose that order. `unlike` returns whether an entry's
+    content, though equal, is compressed to different bytes on the other side.
 
-    `touched` gives the entries whose contents may lie in some ranges, if it is faster than to ask
-    all. Of a format that is not read as a whole, the regions are all there is, and `taken_down`
-    gives the entries for the account; the functions above are then asked of the one given last.
-    `slack` gives what the packed pieces that contents share hold beyond them, if these are all.
-    `packed` has a hash of the stored bytes of each packed piece of the format's own, by one of what
-    it holds.
+    `touched` returns the entries whose contents may lie in some ranges, if that is faster than
+    testing all of them. `taken_down` returns the entries for the account if a format does not keep
+    all of them in memory; its regions then also cover the entries' records and contents, and the
+    functions above apply to the entry that was yielded last. `slack` returns the unused bytes in
+    the compressed blocks that the given contents share; no other contents may use these blocks.
+    `packed` maps a hash of each decompressed piece of the format's own data to a hash of its stored
+    bytes.
 
-    Zeros in unused space say nothing if they end at the next multiple of `align` (0: wherever they
-    end, if the sizes are equal), or if `closes` tells so.
+    Zeros in unused space are ignored if they end at the next multiple of `align` (0: wherever they
+    end, if the sizes of both sides are equal), or if `closes` returns True for their span.
     """
 
     structures: Sequence[Structure] = ()
@@ -128,10 +132,11 @@ class Container:
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its name, whether a content's first bytes look like it, and its reader.
+    """A format: its name, a check whether a content looks like it, and its reader.
 
-    The reader raises BadFormat; what it gives may raise it later. `packs` tells that its bytes
-    follow from one content: when that differs, they say nothing more.
+    The reader raises BadFormat, and so may the container that it returns. `packs` is set for a
+    format that compresses a single content: if that differs, differences of the compressed bytes
+    are not reported.
     """
 
     name: str
@@ -141,19 +146,19 @@ class Format:
 
 
 def sort_key(path: str) -> str:
-    """Return what paths are sorted by: a folder before what is in it, before its next sibling."""
+    """Return the sort key of a path: a folder's contents come between it and its next sibling."""
     return path.replace("/", "\0")
 
 
 class Tally:
-    """Counts entries and the length of what they say; refuses what would fill the memory."""
+    """Counts entries and the length of their texts; refuses what would exhaust the memory."""
 
     def __init__(self) -> None:
         self._entries = 0
         self._text = 0
 
     def count(self, entry: Entry) -> Entry:
-        """Return the entry, or raise BadFormat if there are too many, or too long ones."""
+        """Return the entry; raise BadFormat if there are too many entries or too much text."""
         self._entries += 1
         self._text += len(entry.path) + sum(map(_length, entry.facts.values()))
         if self._entries > ENTRY_LIMIT or self._text > TEXT_LIMIT:
@@ -169,9 +174,10 @@ def _length(fact: Fact) -> int:
 
 
 def listed(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
-    """Return entries sorted, and their paths as stored; a path's second entry is named so.
+    """Return the entries sorted, and their paths in stored order.
 
-    Raise BadFormat if there are too many.
+    Further entries with the same path get a number appended, as in `path (2)`. Raise BadFormat if
+    there are too many.
     """
     found: dict[str, Entry] = {}
     tally = Tally()
@@ -179,7 +185,7 @@ def listed(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
         number, path = 1, entry.path
         while entry.path in found:
             number += 1
-            if number > 100:  # each further one would take longer
+            if number > 100:  # the search for a free name takes longer each time
                 raise BadFormat(f"the path {path} is there over 100 times")
             entry.path = f"{path} ({number})"
         found[entry.path] = entry
@@ -187,7 +193,7 @@ def listed(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
 
 
 def file_type(mode: int) -> str:
-    """Return the type that a POSIX mode says."""
+    """Return the file type in a POSIX mode."""
     types = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "link", 12: "socket"}
     return types.get(mode >> 12 & 15, f"{mode >> 12 & 15:o}")
 
@@ -199,10 +205,10 @@ def owner_of(uid: int, gid: int) -> str:
 
 
 def path_of(raw: str) -> str:
-    """Return an archive's path without the `./` that some put before every path."""
+    """Return a path without the leading `./` that some archives have."""
     return raw.removeprefix("./") or "."
 
 
 def name_of(raw: bytes) -> str:
-    """Return the name that bytes say; those that are not UTF-8 become surrogates."""
+    """Decode a name as UTF-8; invalid bytes become surrogates."""
     return raw.decode("utf-8", "surrogateescape")

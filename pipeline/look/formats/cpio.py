@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""cpio archives in the new ASCII form, and initramfs: several of them, the last one compressed.
+"""cpio archives in the new ASCII format, and initramfs images: several of them in a row.
+
+The last archive of an initramfs is usually compressed.
 
 Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 """
@@ -30,7 +32,7 @@ from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Spool, 
 
 MAGICS = (b"070701", b"070702")
 HEADER = 110
-BLOCK = 512  # to a multiple of which cpio fills up an archive
+BLOCK = 512  # cpio pads an archive to a multiple of this
 BETWEEN = "zeros between the parts"
 TRAILER = "TRAILER!!!"
 PARTS_LIMIT = 16
@@ -69,7 +71,7 @@ CPIO = Format("cpio", _matches, _read)
 
 
 def _join_links(source: ByteSource, entries: Sequence[Entry]) -> None:
-    """Give all hard links of a file its content, which is stored with the last of them alone."""
+    """Assign a file's content to all its hard links; only the last link stores it."""
     linked = [e for e in entries if e.facts["type"] == "file" and e.facts["links"] != 1]
     files: dict[bytes, list[Entry]] = {}
     for entry in linked:
@@ -83,12 +85,12 @@ def _join_links(source: ByteSource, entries: Sequence[Entry]) -> None:
 
 
 def _parts(source: ByteSource, start: int) -> Iterator[Entry]:
-    """Give the parts of an initramfs that follow the first archive, from `start` on."""
+    """Yield the parts of an initramfs that follow the first archive, from `start` on."""
     for number in range(2, PARTS_LIMIT + 1):
         if source.read(start, 6) not in MAGICS:
             yield _part(source, number, (start, source.size))
             return
-        # where an archive ends tells only the archive itself
+        # only reading an archive shows where it ends
         end = start + _read_archive(Extents(source, [(start, source.size)]), [])
         yield _part(source, number, (start, end))
         following = _next_part(source, end)
@@ -99,9 +101,9 @@ def _parts(source: ByteSource, start: int) -> Iterator[Entry]:
 
 
 def _between(source: ByteSource, end: int, parts: list[Entry]) -> Iterator[Region]:
-    """Give what lies between the first archive, up to `end`, and the other parts.
+    """Yield the zeros between the parts as regions; the first archive ends at `end`.
 
-    That is zeros, of which those beyond a full block are counted.
+    A region's `rest` is the number of zeros beyond the next multiple of BLOCK.
     """
     spans = [(0, end), *(part.content.stored()[0] for part in parts if part.content)]
     for (_, start), (following, _) in pairwise(spans):
@@ -115,7 +117,10 @@ def _part(source: ByteSource, number: int, span: Span) -> Entry:
 
 
 def _next_part(source: ByteSource, end: int) -> int | None:
-    """Return where something other than zeros begins after an archive, if there is enough of it."""
+    """Return the offset of the first byte after an archive that is not zero.
+
+    Return None if there is none, or if too few bytes follow for another archive's magic.
+    """
     position = end
     for piece in pieces(source, end):
         zeros = len(piece) - len(piece.lstrip(b"\0"))
@@ -145,10 +150,10 @@ def _read_archive(source: ByteSource, entries: list[Entry]) -> int:
 
 
 def read_header(raw: bytes) -> tuple[int, ...]:
-    """Return the numbers of a member's header; raise BadFormat if it is malformed.
+    """Return the numbers in a member's header; raise BadFormat if it is malformed.
 
-    In this order: inode, mode, uid, gid, links, time, size, major and minor of the file system and
-    of the device, length of the name with its zero, checksum.
+    They are, in this order: inode, mode, uid, gid, links, time, size, major and minor number of the
+    file system and of the device, length of the name with its terminating zero, checksum.
     """
     digits = raw[6:]
     if (
@@ -161,7 +166,7 @@ def read_header(raw: bytes) -> tuple[int, ...]:
 
 
 def aligned(offset: int) -> int:
-    """Return where the next header or content begins: at a multiple of 4 bytes."""
+    """Round an offset up to a multiple of 4 bytes, where the next header or content begins."""
     return offset + -offset % 4
 
 
@@ -181,7 +186,10 @@ def entry_of(
     span: Span,
     record: Span,
 ) -> Entry:
-    """Return a member: its mode, user, group, links and time, and where content and header lie."""
+    """Return the entry of a member; `fields` are its mode, user, group, links and time.
+
+    `span` is where its content is stored, `record` its header with the name.
+    """
     mode, uid, gid, links, time = fields
     kind = file_type(mode)
     facts: dict[str, Fact] = {
@@ -201,17 +209,17 @@ def entry_of(
 
 
 def closes(start: int, end: int) -> bool:
-    """Whether zeros up to `end` are those that fill up an archive."""
+    """Return whether zeros from `start` to `end` are an archive's final padding."""
     return end % BLOCK == 0 and end - start < BLOCK
 
 
 def _number(source: ByteSource, entry: Entry) -> int | None:
-    """Return a member's inode number; a part has none."""
+    """Return a member's inode number; None for a part of an initramfs."""
     return int(source.read(entry.record[0] + 6, 8), 16) if entry.record else None
 
 
 def _case(source: ByteSource, entries: Sequence[Entry]) -> bytes:
-    """Return the first letter that is a digit of a header, as A or a: all are written alike."""
+    """Return A or a: the case of the hexadecimal digits in the first header that has letters."""
     for entry in entries:
         digits = source.read(entry.record[0], HEADER)[6:] if entry.record else b""
         if digits.upper() != digits.lower():
@@ -227,7 +235,7 @@ def ends_oddly(name: bytes) -> bytes:
 
 
 def _rest(source: ByteSource, entry: Entry, case: bytes) -> bytes:
-    """Return a member's header as far as it is no fact, inode number, size or name."""
+    """Return the parts of a member's header that are not facts, inode number, size or name."""
     if entry.record is None:
         return b""
     start = entry.record[0]
@@ -254,9 +262,10 @@ def _rest(source: ByteSource, entry: Entry, case: bytes) -> bytes:
 
 
 def _wrong_sum(raw: bytes, entry: Entry) -> bytes:
-    """Return a header's checksum unless it is the sum of the bytes that are stored behind it.
+    """Return a header's checksum unless it is the sum of the bytes that are stored after it.
 
-    Of linked files that is nothing with all but the last, and in the form without sums anywhere.
+    Only the last of several hard links stores bytes; the others must have the sum 0, and so must
+    all members in the format without checksums (070701).
     """
     total = 0
     if raw[:6] == MAGICS[1] and entry.content and int(raw[54:62], 16):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""cpio archives in the older forms: with binary headers, in either byte order, and portable (odc).
+"""cpio archives in the older formats: binary, in either byte order, and portable ASCII (odc).
 
 Source: cpio(5) of libarchive.
 """
@@ -34,7 +34,7 @@ Fields = tuple[int, ...]
 
 @dataclass(frozen=True)
 class _Form:
-    """A form: the length of its header, how that is read, and to what names and data are padded."""
+    """A header format: its length, its parser, and the alignment of names and data."""
 
     length: int
     fields: Callable[[bytes], Fields]
@@ -70,7 +70,7 @@ def _matches(source: ByteSource) -> bool:
     form = FORMS.get(head[:2])
     if form is None or (form.align == 1 and head[:6] != PORTABLE):
         return False
-    # two bytes are not much of a magic: the first name must be plausible, too
+    # a magic of two bytes is weak: the length of the first name must be plausible, too
     return form.align == 1 or 1 < form.fields(head)[9] <= PATH_LIMIT
 
 
@@ -97,7 +97,7 @@ def _fields(source: ByteSource, form: _Form, entry: Entry) -> Fields:
 
 
 def _rest(source: ByteSource, form: _Form, entry: Entry) -> bytes:
-    """Return a member's header as far as it is no fact, inode number, size or name."""
+    """Return the parts of a member's header that are not facts, inode number, size or name."""
     fields, start = _fields(source, form, entry), entry.record[0] if entry.record else 0
     begin, length = start + form.length, fields[9]
     name = source.read(begin, _aligned(begin + length, form.align) - begin)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Deflated data (RFC 1951) taken apart: which matches a compressor chose, and how it wrote them.
+"""Parse deflate data (RFC 1951): the matches that a compressor chose, and how it encoded them.
 
-gzip and zlib choose the same matches for a content, level by level, and differ in where they begin
-a new block. So these choices, in codes that are as short as can be, tell what made a stream.
+At each level, gzip and zlib choose the same literals and matches for a content; they differ in
+where they begin a new block. Therefore these choices identify the compressor, provided that the
+Huffman codes are optimal.
 """
 
 import heapq
@@ -17,7 +18,7 @@ from pipeline.look.formats.source import BadFormat
 
 LEVELS = (6, 9, 1, 5, 7, 8, 4, 3, 2, 0)
 END_OF_BLOCK = 256
-AT_THE_END = 8  # bytes of a content in which the two may choose otherwise
+AT_THE_END = 8  # last bytes of a content, for which gzip and zlib may choose differently
 LENGTH_BITS = (*[0] * 8, *(bits for bits in range(1, 6) for _ in range(4)), 0)
 LENGTHS = (*accumulate((1 << bits for bits in LENGTH_BITS[:27]), initial=3), 258)
 DISTANCE_BITS = (0, 0, *(bits for bits in range(14) for _ in range(2)))
@@ -25,15 +26,16 @@ DISTANCES = (*accumulate((1 << bits for bits in DISTANCE_BITS[:29]), initial=1),
 ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)
 STORED, FIXED, DYNAMIC = range(3)
 
-Choice = tuple[int, int, int]  # where in the content, a letter or 256 and a length, the distance
-Lengths = Sequence[int]  # of the codes of symbols
+# the offset in the content; a literal byte, or 256 plus a match's length; the match's distance
+Choice = tuple[int, int, int]
+Lengths = Sequence[int]  # of the symbols' codes, in bits
 
 
 @dataclass
 class Taken:
-    """What a stream was taken apart into; it is `odd` if neither gzip nor zlib writes it so.
+    """A parsed stream; it is `odd` if neither gzip nor zlib encodes it in this way.
 
-    `stored` are the parts of the content that are stored as they are: of them nothing was chosen.
+    `stored` are the spans of the content in stored blocks, for which there are no choices.
     """
 
     choices: list[Choice] = field(default_factory=list)
@@ -42,14 +44,17 @@ class Taken:
 
 
 def take_apart(packed: bytes) -> Taken:
-    """Take a stream apart; raise BadFormat if it is damaged."""
+    """Parse a stream; raise BadFormat if it is damaged."""
     taken = Taken()
     taken.choices += _blocks(packed, taken)
     return taken
 
 
 def is_made(packed: bytes, content: bytes, taken: Callable[[], Taken], level: int) -> bool:
-    """Whether gzip or zlib makes this of a content at a level; `taken` gives `packed` apart."""
+    """Return whether gzip or zlib compresses a content to `packed` at a level.
+
+    `taken` returns `packed`, parsed.
+    """
     compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     made = compressor.compress(content) + compressor.flush()
     if made == packed or not level:
@@ -58,7 +63,7 @@ def is_made(packed: bytes, content: bytes, taken: Callable[[], Taken], level: in
 
 
 def _alike(made: bytes, taken: Taken, end: int) -> bool:
-    """Whether the same was chosen, but for the end and what one of the two stores as it is."""
+    """Return whether the choices are equal, except at the end and in stored blocks of either."""
     other, theirs = Taken(), iter(taken.choices)
     for ours in _blocks(made, other):
         if _within(ours[0], taken.stored):
@@ -74,14 +79,14 @@ def _within(at: int, spans: Sequence[Span]) -> bool:
 
 
 class _Bits:
-    """Bits from the lowest of the first byte on; beyond the end there are zeros."""
+    """Reads bits, the lowest of each byte first; beyond the end, they are zeros."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = self.held = self.count = 0
 
     def fill(self) -> None:
-        """Have at least 48 bits at hand."""
+        """Ensure that at least 48 bits are buffered."""
         if self.count < 48:
             if self.at > len(self.data) + 16:
                 raise BadFormat("deflated data has no end")
@@ -96,14 +101,14 @@ class _Bits:
         return value
 
     def bytes(self, number: int) -> bytes:
-        """Return the next bytes; the bits before them must have been taken."""
+        """Return the next bytes; the bits before them must have been consumed."""
         start = self.at - self.count // 8
         self.at, self.held, self.count = start + number, 0, 0
         return self.data[start : start + number]
 
 
 class _Code:
-    """A Huffman code: its symbols by the bits that come next."""
+    """A Huffman code: a table of symbols by the next bits."""
 
     def __init__(self, lengths: Lengths) -> None:
         longest = max(lengths)
@@ -133,7 +138,7 @@ FIXED_LENGTHS = [8] * 144 + [9] * 112 + [7] * 24 + [8] * 8, [5] * 30
 
 
 def _blocks(packed: bytes, taken: Taken) -> Iterator[Choice]:
-    """Give what a compressor chose, block by block."""
+    """Yield the choices of a compressor, block by block."""
     bits, position, final = _Bits(packed), 0, 0
     while not final:
         final, kind = bits.take(1), bits.take(2)
@@ -156,8 +161,8 @@ def _blocks(packed: bytes, taken: Taken) -> Iterator[Choice]:
 
 
 def _stored(bits: _Bits, position: int, taken: Taken) -> int:
-    """Pass a stored block, which should not have become shorter; return where it ends."""
-    taken.odd |= bits.take(bits.count % 8) != 0  # what fills up a byte is not read
+    """Skip a stored block, which is odd if it is compressible; return its end in the content."""
+    taken.odd |= bits.take(bits.count % 8) != 0  # decompressors ignore the bits up to a whole byte
     size = bits.take(32) & 0xFFFF
     content = bits.bytes(size)
     shortest = len(zlib.compress(content, 9))
@@ -167,7 +172,7 @@ def _stored(bits: _Bits, position: int, taken: Taken) -> int:
 
 
 def _lengths(bits: _Bits, taken: Taken) -> tuple[Lengths, Lengths]:
-    """Return the lengths of a block's codes, for letters and matches, and for distances."""
+    """Return the code lengths of a block, for literals and match lengths, and for distances."""
     letters, distances = bits.take(5) + 257, bits.take(5) + 1
     own = [0] * len(ORDER)
     last = 0
@@ -191,7 +196,7 @@ def _lengths(bits: _Bits, taken: Taken) -> tuple[Lengths, Lengths]:
 def _chosen(
     bits: _Bits, lengths: tuple[Lengths, Lengths], position: int, counts: tuple[Counter[int], ...]
 ) -> Iterator[Choice]:
-    """Give the letters and matches of a block, and count the symbols of both codes."""
+    """Yield the literals and matches of a block, and count the symbols of both codes."""
     code, distances = _Code(lengths[0]), _Code(lengths[1])
     while (symbol := code.next(bits)) != END_OF_BLOCK:
         counts[0][symbol] += 1
@@ -208,7 +213,10 @@ def _chosen(
 
 
 def _is_long(used: Counter[int], lengths: Lengths) -> bool:
-    """Whether the symbols that are used could be written in fewer bits, each of at most 15."""
+    """Return whether another code would encode the used symbols in fewer bits.
+
+    A code that has lengths of 15 bits, the maximum, is accepted.
+    """
     written = sum(number * lengths[symbol] for symbol, number in used.items())
     heap = sorted(used.values())
     shortest = sum(heap) if len(heap) == 1 else 0

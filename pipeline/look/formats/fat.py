@@ -27,7 +27,7 @@ EXTENTS_LIMIT = 200_000
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where everything lies, in bytes; `bits` is the width of an entry of the FAT."""
+    """The layout of a volume, in bytes; `bits` is the width of an entry of the FAT."""
 
     cluster: int
     fats: tuple[Span, ...]
@@ -109,7 +109,7 @@ def _structures(source: ByteSource, geometry: Geometry) -> list[Structure]:
 
 
 class _Volume:
-    """The folders of a file system; `rests` is what records say beyond their entry's facts."""
+    """The folders of a file system; `rests` are the bytes of records that are not in facts."""
 
     def __init__(self, source: ByteSource, geometry: Geometry) -> None:
         self._source = source
@@ -119,9 +119,9 @@ class _Volume:
         self._slack: list[Span] = []
         self._root_rest = b""
         self._extents = 0
-        self._visited = 0  # clusters, each of which is in one chain at most
+        self._visited = 0  # clusters, each of which may be in one chain only
         self._used = bytearray(geometry.clusters + 2)
-        self._odd_ends: list[int] = []  # of chains, if they are not marked as usual
+        self._odd_ends: list[int] = []  # unusual end marks of chains
 
     @cached_property
     def _fat(self) -> "array[int]":
@@ -137,7 +137,10 @@ class _Volume:
         return array("I", array(code, raw[: len(raw) // 4 * 4]))
 
     def _chain(self, cluster: int) -> Iterator[Span]:
-        """Give the extents of a chain of clusters, neighbours as one; refuse one without end."""
+        """Yield the extents of a cluster chain, merging adjacent clusters.
+
+        Raise BadFormat if the chain is malformed or endless.
+        """
         end = fat.CHAIN_END[self._geometry.bits]
         first = last = cluster
         while self._visited < self._geometry.clusters:
@@ -163,7 +166,7 @@ class _Volume:
         return self._geometry.data + (cluster - 2) * self._geometry.cluster
 
     def entries(self) -> Iterator[Entry]:
-        """Give every entry; raise BadFormat for a folder that contains itself."""
+        """Yield every entry; raise BadFormat for a folder that contains itself."""
         root = [self._geometry.root]
         if self._geometry.root_cluster:
             root = [*self._chain(self._geometry.root_cluster)]
@@ -192,12 +195,12 @@ class _Volume:
         return record.cluster if self._geometry.bits == 32 else record.cluster_low
 
     def _high(self, found: Found) -> bytes:
-        """Return what older FATs have where FAT32 has the upper half of a cluster's number."""
+        """Return the upper half of a cluster number, if it is set though only FAT32 uses it."""
         high = found.record.cluster_high if self._geometry.bits != 32 else 0
         return b"%x" % high if high else b""
 
     def _entry(self, path: str, record: DirectoryEntry) -> tuple[Entry, list[Span]]:
-        """Return an entry, and its extents if it is a folder."""
+        """Return an entry, and its extents if it is a folder, else none."""
         attributes = record.attributes
         kind = "dir" if attributes & fat.FOLDER else "label" if attributes & fat.VOLUME else "file"
         facts: dict[str, Fact] = {
@@ -215,7 +218,7 @@ class _Volume:
         return Entry(path, facts, Extents(self._source, used)), []
 
     def regions(self) -> Iterator[Region]:
-        """Give boot sectors, FATs, folders and slack; what they say that nothing else does."""
+        """Yield boot sectors, FATs, folders and slack, with bytes that nothing else explains."""
         start = self._geometry.fats[0][0]
         info = self._info()
         for span in ((0, info[0]), (info[1], start)):
@@ -236,7 +239,7 @@ class _Volume:
         return b"".join(pieces(self._source, *span)).rstrip(b"\0")
 
     def _info(self) -> Span:
-        """Return where a FAT32 says which clusters are free; an empty span if it does not."""
+        """Return the span of FAT32's free space information; an empty one if there is none."""
         raw = self._source.read(0, 512)
         at = fat.read_boot_32(raw).info * fat.read_boot(raw).sector
         if self._geometry.bits != 32 or not 512 <= at <= self._geometry.fats[0][0] - 512:
@@ -246,7 +249,7 @@ class _Volume:
         return (start, start + fat.INFO.size) if found else (0, 0)
 
     def _rest_of_info(self) -> bytes:
-        """Return how many clusters are free and where, unless that follows from the FAT."""
+        """Return the free space information, or nothing if it agrees with the FAT."""
         start, end = self._info()
         raw = self._source.read(start, end - start)
         unknown = fat.INFO_UNKNOWN
@@ -260,7 +263,7 @@ class _Volume:
         return b"" if honest else raw
 
     def _rest_of_fat(self) -> bytes:
-        """Return the content of a FAT beside the chains of files and folders."""
+        """Return the content of the first FAT other than the chains of files and folders."""
         entries, clusters = self._fat, self._geometry.clusters + 2
         odd = [
             (number, value)
@@ -273,13 +276,13 @@ class _Volume:
         return repr((odd, self._odd_ends)).encode() + behind
 
     def _rest_of_copy(self, span: Span) -> bytes:
-        """Return a copy of the FAT, or nothing if it is one."""
+        """Return a further FAT, or nothing if it is an exact copy of the first."""
         first, copy = (self._source.read(s, e - s) for s, e in (self._geometry.fats[0], span))
         return b"" if first == copy else copy
 
 
 def _cut(spans: list[Span], size: int) -> tuple[list[Span], list[Span]]:
-    """Part a file's extents into what it uses and what it does not."""
+    """Split a file's extents at its size into used and unused ones."""
     used, wasted = [], []
     for start, end in spans:
         inside = min(size, end - start)

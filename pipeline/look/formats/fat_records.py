@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The records of a FAT's folders: names, facts, and what else they say."""
+"""The directory records of a FAT file system: names, facts, and other bytes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from pipeline.look.formats.container import Entry
 from pipeline.look.formats.source import BadFormat, ByteSource
 
 DOT = 0x2E  # first byte of a folder's record of itself or of its parent
-PADDED = b"\0\0" + b"\xff\xff" * 13  # behind a long name
+PADDED = b"\0\0" + b"\xff\xff" * 13  # after a long name
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file or folder: its name, its record, and what is no fact of it."""
+    """A file or folder: its name, its record, and the bytes that are not in its facts."""
 
     name: str
     record: DirectoryEntry
@@ -25,9 +25,10 @@ class Found:
 def read_records(
     folder: ByteSource, rest: bytearray, own: Entry, clusters: tuple[int, int]
 ) -> Iterator[Found]:
-    """Give all that a folder holds; add to `rest` what belongs to none of it.
+    """Yield the files and folders in a folder; add to `rest` the bytes that belong to none.
 
-    `own` is the folder as an entry, `clusters` where it and its parent begin (0: the root).
+    `own` is the folder's entry, `clusters` the first clusters of it and of its parent (0: the
+    root).
     """
     if folder.size > fat.FOLDER_LIMIT:
         raise BadFormat(f"a folder has over {fat.FOLDER_LIMIT} bytes")
@@ -56,13 +57,13 @@ def read_records(
 
 
 def _follows(record: DirectoryEntry, own: Entry, cluster: int) -> bool:
-    """Whether a record of a folder itself, or of its parent, says what is known of them."""
+    """Return whether a `.` or `..` record agrees with the folder's entry and the known cluster."""
     plain = (record.attributes, record.case, record.size) == (fat.FOLDER, 0, 0)
     return record.cluster == cluster and plain and times_of(record) == own.facts.get("time")
 
 
 def _rest(record: DirectoryEntry, parts: dict[int, bytes]) -> bytes:
-    """Return what records say beyond facts, long name and places."""
+    """Return the bytes of records that are not facts, long name or cluster numbers."""
     odd = [part[0:1] + part[11:14] + part[26:28] for _, part in sorted(parts.items())]
     numbers = sorted(parts)
     total = fat.name_checksum(record.name)
@@ -83,12 +84,12 @@ def _rest(record: DirectoryEntry, parts: dict[int, bytes]) -> bytes:
 
 
 def _long(parts: dict[int, bytes]) -> bytes:
-    """Return the letters of a long name, two bytes each, with the bytes after them."""
+    """Return the UTF-16 units of a long name, with the padding after them."""
     return fat.long_units(parts[number] for number in sorted(parts))
 
 
 def times_of(record: DirectoryEntry) -> tuple[tuple[str, str], ...]:
-    """Return the times of a record, as people write them."""
+    """Return the times of a record, formatted for people."""
     created = _stamp(record.created_day, record.created_time)
     return (
         ("created", f"{created}+{record.created_fine / 100:.2f}s"),
@@ -98,7 +99,7 @@ def times_of(record: DirectoryEntry) -> tuple[tuple[str, str], ...]:
 
 
 def _name(record: DirectoryEntry, parts: dict[int, bytes]) -> str:
-    """Return a long name, or a short one, whose parts may be in small letters."""
+    """Return the long name, or else the short one, parts of which may be in lower case."""
     long = _long(parts).decode("utf-16-le", "replace")
     name = long.partition("\0")[0] or record.shown
     if "/" in name or name in (".", ".."):
@@ -107,6 +108,6 @@ def _name(record: DirectoryEntry, parts: dict[int, bytes]) -> str:
 
 
 def _stamp(day: int, time: int) -> str:
-    """Return how people write a FAT date and time, which have no zone."""
+    """Format a FAT date and time, which have no time zone, for people."""
     date = f"{1980 + (day >> 9)}-{day >> 5 & 15:02}-{day & 31:02}"
     return f"{date} {time >> 11:02}:{time >> 5 & 63:02}:{(time & 31) * 2:02}"

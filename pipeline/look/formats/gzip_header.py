@@ -8,15 +8,15 @@ from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import BadFormat
 
 MAGIC = b"\x1f\x8b\x08"
-FIXED = 10  # bytes of the fields that are always there
-TIME, FLAGS, LEVEL, SYSTEM = (4, 8), (3, 4), (8, 9), (9, 10)  # where these fields are
+FIXED = 10  # bytes of the mandatory fields
+TIME, FLAGS, LEVEL, SYSTEM = (4, 8), (3, 4), (8, 9), (9, 10)  # the spans of these fields
 CHECKSUM, EXTRA, NAME, COMMENT = 2, 4, 8, 16  # flags
 
 
 class GzipHeader(NamedTuple):
-    """What a header says: the time in seconds since 1970, or 0; the flags; the optional fields.
+    """A header: the time in seconds since 1970, or 0; the flags; spans of the optional fields.
 
-    Of `name` and `comment` the span includes the zero behind the text.
+    The spans of `name` and `comment` include the terminating zero.
     """
 
     time: int
@@ -28,7 +28,7 @@ class GzipHeader(NamedTuple):
 
 
 def read_header(raw: bytes) -> GzipHeader:
-    """Return the header with which a stream begins; raise BadFormat if it is cut off."""
+    """Parse the header at the beginning of a stream; raise BadFormat if it is truncated."""
     if len(raw) < FIXED:
         raise BadFormat("a gzip header is cut off")
     (time,) = struct.unpack_from("<I", raw, TIME[0])

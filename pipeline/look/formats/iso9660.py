@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ISO 9660 with Rock Ridge and El Torito, and the boot records of a hybrid image.
 
-Sources: ECMA-119, IEEE P1282, the El Torito specification 1.0. pycdlib reads them too, in three
-times the time and without limits.
+Sources: ECMA-119, IEEE P1282, the El Torito specification 1.0. pycdlib reads these formats, too,
+but takes three times as long and has no limits.
 """
 
 import struct
@@ -58,7 +58,7 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A volume descriptor: what it describes, and where it lies."""
+    """A volume descriptor: its type, its sector, and the offset of that."""
 
     kind: int
     raw: bytes
@@ -117,7 +117,7 @@ ISO9660 = Format("iso9660", _matches, _read)
 
 
 def _descriptors(source: ByteSource) -> Iterator[Descriptor]:
-    """Give the volume descriptors, except for the one that ends them."""
+    """Yield the known volume descriptors, up to the terminator."""
     for number in range(DESCRIPTORS_LIMIT):
         start = SYSTEM_AREA + number * SECTOR
         raw = source.read(start, SECTOR)
@@ -149,15 +149,16 @@ def _fields(source: ByteSource, descriptor: Descriptor) -> Iterator[Structure]:
 
 
 def _root_says(source: ByteSource, descriptor: Descriptor) -> bytes:
-    """Return what the root folder's first record says where the descriptor has a copy of it."""
+    """Return the bytes of the root folder's first record that the descriptor has a copy of."""
     start = int.from_bytes(descriptor.raw[158:162], "little") * SECTOR
     return source.read(start + 18, 16) if start + SECTOR <= source.size else b""
 
 
 def _places(raw: bytes) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:
-    """Give what of a descriptor follows from where things lie: name, first byte, end, blocks.
+    """Yield the fields of a descriptor that depend on the layout: name, first byte, end, blocks.
 
-    A number whose two byte orders are not one has no place: what it says follows from nothing.
+    A field whose two byte orders contradict each other has no blocks, since it does not follow
+    from the layout.
     """
     size = both_orders(raw[80:88])
     yield "volume size", 80, 88, (size,) if size is not None else ()
@@ -171,7 +172,7 @@ def _places(raw: bytes) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:
 
 
 def _el_torito(source: ByteSource, descriptor: Descriptor) -> tuple[list[Structure], list[Entry]]:
-    """Return the boot catalogue's entries, and the boot images."""
+    """Return the boot catalogue's entries as structures, and the boot images as entries."""
     if not descriptor.raw[7:39].startswith(b"EL TORITO SPECIFICATION"):
         return [], []
     (block,) = struct.unpack_from("<I", descriptor.raw, 71)
@@ -200,7 +201,10 @@ def _el_torito(source: ByteSource, descriptor: Descriptor) -> tuple[list[Structu
 
 
 def _without_doubles(entries: list[Entry], structures: list[Structure]) -> Iterator[Entry]:
-    """Leave out the boot images that are files, too, and what the boot catalogue is as a file."""
+    """Yield the entries without boot images that are also files.
+
+    The boot catalogue loses its content as a file, since its entries are structures.
+    """
     catalogues = {s.places[0] for s in structures if s.name == CATALOGUE_PLACE}
     files = [entry.content.stored()[0] for entry in entries if entry.content and entry.facts]
     starts = {start for start, _ in files}

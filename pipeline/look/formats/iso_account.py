@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The account of an ISO 9660's own bytes: what says nothing beyond the entries, and what does."""
+"""The account of ISO 9660's own bytes: which of them follow from the entries, and which do not."""
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,11 +8,11 @@ from typing import Literal
 from pipeline.look.formats.container import Entry, Fact, Region
 from pipeline.look.formats.iso_tree import SECTOR, Folder, Tree
 
-PLAIN = b"\0\1\0\0\1"  # what a record says beyond facts if it is as most: one volume, no more
+PLAIN = b"\0\1\0\0\1"  # the rest of an ordinary record: volume 1, no extended attributes
 REPEATED = ("type", "time record", "structure flags")  # facts that Joliet's records repeat
-PAD = 150 * SECTOR  # what mkisofs puts behind the files
-BOUNDARIES = (16 * SECTOR, 1024 * 1024)  # to which it fills up an image
-# Where a descriptor says where its path tables lie; the second and fourth are copies.
+PAD = 150 * SECTOR  # the padding that mkisofs adds after the files
+BOUNDARIES = (16 * SECTOR, 1024 * 1024)  # to multiples of which it pads an image
+# Where a descriptor has the locations of its path tables; the second and fourth are copies.
 Order = Literal["little", "big"]
 PATH_TABLES: tuple[tuple[Order, int], ...] = (
     ("little", 140),
@@ -24,10 +24,10 @@ TABLE_RECORD = {"little": struct.Struct("<BBIH"), "big": struct.Struct(">BBIH")}
 
 
 def closes(size: int, volume: int, start: int, end: int) -> bool:
-    """Whether zeros up to `end` are those that mkisofs fills up with, in an image of `size` bytes.
+    """Return whether zeros up to `end` are padding of mkisofs, in an image of `size` bytes.
 
-    Its header states `volume` bytes. A sector among the others may be the one that all empty files
-    are recorded at.
+    The image's descriptor states `volume` bytes. A zero sector between files may be the one at
+    which all empty files are recorded.
     """
     length = end - (start + -start % SECTOR)
     if end == size:
@@ -39,7 +39,7 @@ def closes(size: int, volume: int, start: int, end: int) -> bool:
 def regions_of_trees(
     trees: Sequence[Tree], own: Sequence[Entry], joliet: Sequence[Sequence[Entry]]
 ) -> Iterator[Region]:
-    """Give path tables, what folders say of themselves, and Joliet's records."""
+    """Yield the regions of path tables, of folders' `.` and `..` records, and of Joliet records."""
     known = {entry.path: entry for entry in own}
     listed = iter(joliet)
     for tree in trees:
@@ -47,7 +47,7 @@ def regions_of_trees(
         title = "Joliet directory records" if tree.joliet else "directory records"
         for path, folder in tree.folders.items():
             says = b""
-            if tree.joliet:  # else the folder's entry has it
+            if tree.joliet:  # else it is in the rest of the folder's entry
                 own_facts = facts.get(path) if path else _facts_of_root(folder, known.get(""))
                 says = tree.rest_of_folder(path, own_facts)
             yield Region(title, folder.own, _gives(b"" if says == 2 * PLAIN else says))
@@ -64,7 +64,7 @@ def regions_of_trees(
 
 
 def _facts_of_root(folder: Folder, known: Entry | None) -> Mapping[str, Fact] | None:
-    """Return what Joliet's root folder says of itself, if the volume's says the same."""
+    """Return the facts of Joliet's root folder, if the primary tree's root agrees with them."""
     facts = folder.pair[0].facts() if folder.pair else {}
     if known is None or any(facts.get(name) != known.facts[name] for name in REPEATED):
         return None
@@ -76,7 +76,7 @@ def _gives(rest: bytes) -> Callable[[], bytes]:
 
 
 def _joliet(tree: Tree, entry: Entry, known: Entry | None) -> bytes:
-    """Return what a Joliet record says that does not follow from the one of the same path."""
+    """Return a Joliet record, or nothing if it follows from the primary record of its path."""
     raw = tree.rests[entry.record[0]] if entry.record else b""
     if known is not None and raw == PLAIN:
         places = [e.content.stored() if e.content else () for e in (entry, known)]
@@ -86,7 +86,7 @@ def _joliet(tree: Tree, entry: Entry, known: Entry | None) -> bytes:
 
 
 def path_table(tree: Tree, order: Order, at: int) -> Iterator[Region]:
-    """Give the path table whose place the tree's descriptor has at `at`, if there is one."""
+    """Yield the path table whose location is at `at` of the tree's descriptor, if there is one."""
     (size,) = struct.unpack_from("<I", tree.raw, 132)
     block = int.from_bytes(tree.raw[at : at + 4], order)
     if block:
@@ -96,7 +96,7 @@ def path_table(tree: Tree, order: Order, at: int) -> Iterator[Region]:
 
 
 def _rest_of_table(tree: Tree, order: Order, start: int, size: int) -> bytes:
-    """Return a path table, or nothing if it lists the folders that there are, in order."""
+    """Return a path table, or nothing if it lists exactly the folders of the tree, in order."""
     if start + size > tree.source.size:
         return b"beyond the end"
     raw, at, found = tree.source.read(start, size), 0, list[tuple[int, bytes, int]]()
@@ -119,7 +119,7 @@ def _rest_of_table(tree: Tree, order: Order, start: int, size: int) -> bytes:
 
 
 def rest_of_entry(trees: Sequence[Tree], entry: Entry) -> bytes:
-    """Return what an entry's records, and of a folder its first two, say beyond its facts."""
+    """Return the bytes of an entry's records that are not facts; for a folder, `.` and `..` too."""
     if entry.record is None:
         return b""
     tree = next(tree for tree in trees if entry.record[0] in tree.rests)

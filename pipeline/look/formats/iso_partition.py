@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a hybrid ISO says a second time or in another way: for its partition, and for Macintoshes.
+"""Second metadata of a hybrid ISO: for its partition, and for Macintosh computers.
 
-With `-partition_offset`, xorriso writes descriptors, path tables and folders again, counted from
-where the first partition begins, so that this can be mounted alone. With `-hfsplus` the files are
-in a file system of that kind, too, which is not looked into.
+With `-partition_offset`, xorriso writes descriptors, path tables and folders a second time, with
+locations relative to the first partition, so that the partition can be mounted by itself. With
+`-hfsplus`, an HFS+ file system has the files, too; it is not opened.
 """
 
 import struct
@@ -27,7 +27,7 @@ MAP_LIMIT = 16
 
 
 def partition_start(source: ByteSource) -> int:
-    """Return where the first partition begins, if a volume descriptor lies in it; else 0."""
+    """Return the offset of the first partition if it has a volume descriptor; else 0."""
     if not has_boot_record(source):
         return 0
     record = source.read(mbr.ENTRIES_AT, mbr.ENTRY.size)
@@ -40,7 +40,7 @@ def partition_start(source: ByteSource) -> int:
 def regions_of_partition(
     source: ByteSource, spool: Spool, own: Sequence[Entry], primary: Tree
 ) -> Iterator[Region]:
-    """Give the structures that are there once more for a partition, and what they say differently.
+    """Yield the regions of a partition's own metadata, which should agree with the volume's.
 
     `own` are the entries of the volume's `primary` tree.
     """
@@ -62,7 +62,7 @@ def regions_of_partition(
 
 
 def _rest_of_descriptor(raw: bytes, known: bytes, start: int) -> bytes:
-    """Return the partition's descriptor unless all of it follows from the volume's."""
+    """Return the partition's descriptor, or nothing if all of it follows from the volume's."""
     sizes = both_orders(raw[80:88]), both_orders(known[80:88])
     shorter = sizes[1] is not None and sizes[0] == sizes[1] - start // SECTOR
     roots = both_orders(raw[158:166]), both_orders(raw[166:174])
@@ -72,7 +72,7 @@ def _rest_of_descriptor(raw: bytes, known: bytes, start: int) -> bytes:
 
 
 def _tree(tree: Tree, own: Sequence[Entry], primary: Tree, start: int) -> Iterator[Region]:
-    """Give folders and path tables of a tree, with what differs from the primary one."""
+    """Yield the regions of a tree's folders and path tables, with what the primary tree lacks."""
     entries = list(tree.entries())
     known = {entry.path: entry for entry in own}
     facts = {entry.path: entry.facts for entry in entries}
@@ -97,7 +97,7 @@ def _tree(tree: Tree, own: Sequence[Entry], primary: Tree, start: int) -> Iterat
 def _rest_of_entry(
     tree: Tree, entry: Entry, primary: Tree, known: Mapping[str, Entry], start: int
 ) -> bytes:
-    """Return what a record says unless it is what the primary tree's says of the same path."""
+    """Return a record, or nothing if it agrees with the primary tree's record of the same path."""
     other = known.get(entry.path)
     rest = tree.rests[entry.record[0]] if entry.record else b""
     if other is not None and other.record is not None:
@@ -118,7 +118,7 @@ def _gives(rest: bytes) -> Callable[[], bytes]:
 
 
 def appended_partitions(source: ByteSource, own: Sequence[Entry]) -> Iterator[Entry]:
-    """Give the partitions that lie behind all files, as `-append_partition` puts them there."""
+    """Yield the partitions after the end of all files, as `-append_partition` writes them."""
     stored = [entry.content.stored() for entry in own if entry.content]
     last = max((end for spans in stored for _, end in spans), default=SYSTEM_AREA)
     for number, (start, end) in enumerate(partitions(source), 1):
@@ -127,7 +127,7 @@ def appended_partitions(source: ByteSource, own: Sequence[Entry]) -> Iterator[En
 
 
 def apple_regions(source: ByteSource) -> Iterator[Region]:
-    """Give the HFS+ file systems that an Apple partition map in the system area names."""
+    """Yield the HFS+ file systems that an Apple partition map in the system area lists."""
     for step in (2048, MAP_ENTRY):
         at = step
         for _ in range(MAP_LIMIT):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The folders of an ISO 9660 volume, Joliet's too: entries, and what else their records say."""
+"""The directory trees of an ISO 9660 volume, Joliet's too: entries, and other bytes of records."""
 
 import re
 import struct
@@ -20,9 +20,9 @@ RECORD = struct.Struct("<BBIxxxxIxxxx7sBBBHxxB")
 
 
 class DirectoryRecord(NamedTuple):
-    """A directory record: its identifier, extent, and what Rock Ridge adds.
+    """A directory record: its identifier, its extent, and its Rock Ridge fields.
 
-    `rest` is what it says beyond name, place, size, time, flags and what Rock Ridge tells.
+    `rest` are the bytes that are not name, location, size, time, flags or known Rock Ridge fields.
     """
 
     name: bytes
@@ -33,7 +33,7 @@ class DirectoryRecord(NamedTuple):
     rest: bytes
 
     def facts(self) -> dict[str, Fact]:
-        """Return what it says of its file or folder, by kind of difference."""
+        """Return the facts of its file or folder, by kind of difference."""
         folder = bool(self.flags & DIRECTORY)
         return {
             "type": "dir" if folder else "file",
@@ -46,7 +46,7 @@ class DirectoryRecord(NamedTuple):
 class Folder(NamedTuple):
     """A folder: its extent, its name as stored, its parent's path, and its first two records.
 
-    These two speak of the folder itself and of its parent; `own` is where they lie.
+    These two, `.` and `..`, describe the folder itself and its parent; `own` is their span.
     """
 
     span: Span
@@ -57,21 +57,21 @@ class Folder(NamedTuple):
 
 
 class Tree:
-    """The folders of a volume; `folders` has those that were read, by path."""
+    """A directory tree of a volume; `folders` has the folders that were read, by path."""
 
     def __init__(self, source: ByteSource, raw: bytes, spool: Spool, *, joliet: bool) -> None:
         self.source = source
         self.raw = raw
         self.joliet = joliet
         self.folders: dict[str, Folder] = {}
-        self.areas: list[Span] = []  # where records go on
-        self.rests: dict[int, bytes] = {}  # what records say beyond facts and places, by offset
+        self.areas: list[Span] = []  # continuation areas of records
+        self.rests: dict[int, bytes] = {}  # bytes of records not in facts or locations, by offset
         self._spool = spool
         self._skip = 0
         self._root = self._record(raw[156:190], skip=0)
 
     def entries(self) -> Iterator[Entry]:
-        """Give every entry; raise BadFormat for a folder that contains itself."""
+        """Yield every entry; raise BadFormat for a folder that contains itself."""
         pending, seen, tally = [("", "", self._root)], set(), Tally()
         while pending:
             path, parent, record = pending.pop()
@@ -88,19 +88,19 @@ class Tree:
                 yield tally.count(self._root_entry(self.folders[""]))
 
     def _root_entry(self, root: Folder) -> Entry:
-        """Return the root folder, of which its own first record says what others say of theirs."""
+        """Return the root folder's entry, whose facts are in the folder's own first record."""
         self.rests[root.own[0]] = b""
         return Entry("", root.pair[0].facts(), None, root.own)
 
     def _members(
         self, path: str, parent: str, folder: DirectoryRecord
     ) -> Iterator[tuple[Span, list[DirectoryRecord]]]:
-        """Give what a folder holds: the records of each file, of which large ones have several."""
+        """Yield the records of each member of a folder; a large file has several."""
         parts: list[DirectoryRecord] = []
         own: list[DirectoryRecord] = []
         begin = end = folder.span[0]
         for at, record in self._records(folder.span):
-            if len(own) < 2:  # the folder itself, and the one it is in
+            if len(own) < 2:  # the folder itself and its parent
                 if not own and folder is self._root:
                     self._skip = record.rock_ridge.skip
                 own.append(record)
@@ -117,7 +117,7 @@ class Tree:
         self.folders[path] = Folder(folder.span, folder.name, parent, tuple(own), span)
 
     def _records(self, span: Span) -> Iterator[tuple[Span, DirectoryRecord]]:
-        """Give the records of a folder, and where they lie."""
+        """Yield the records of a folder with their spans."""
         if span[1] - span[0] > FOLDER_LIMIT:
             raise BadFormat(f"a folder has over {FOLDER_LIMIT} bytes")
         for start in range(span[0], span[1], SECTOR):
@@ -144,7 +144,7 @@ class Tree:
         numbers = [raw[at : at + 8] for at in (2, 10) if both_orders(raw[at : at + 8]) is None]
         rest = raw[1:2] + raw[28:32] + b"".join(numbers) + raw[end : end + fill].strip(b"\0")
         start = block * SECTOR
-        rest += use[:skip] + extensions.rest + bytes([length]) * (length % 2)  # must be even
+        rest += use[:skip] + extensions.rest + bytes([length]) * (length % 2)  # must not be odd
         return DirectoryRecord(name, (start, start + size), time, flags, extensions, rest)
 
     def _name(self, record: DirectoryRecord) -> str:
@@ -157,7 +157,7 @@ class Tree:
         return name
 
     def _odd_name(self, record: DirectoryRecord) -> bytes:
-        """Return a file's identifier unless it is its long name, shortened as that must be."""
+        """Return a file's identifier unless it is its Rock Ridge name, shortened as required."""
         long = LETTERS.sub(b"_", record.rock_ridge.name.upper()).rpartition(b".")
         short = record.name.removesuffix(b";1").rpartition(b".")
         names = (long[0] or long[2], short[0] or short[2]), (long[2], short[2])
@@ -172,9 +172,9 @@ class Tree:
         return Entry(path, facts, None if empty else Extents(self.source, spans), at)
 
     def rest_of_folder(self, path: str, facts: Mapping[str, Fact] | None) -> bytes:
-        """Return what a folder's first two records say that its own and its parent's do not.
+        """Return the rest of a folder's `.` and `..` records, and where they contradict the tree.
 
-        `facts` are what the folder's own record says; the root has none.
+        `facts` are those of the folder's record in its parent; the root has none.
         """
         folder = self.folders[path]
         found, names = b"", (b"\0", b"\1")
@@ -182,9 +182,9 @@ class Tree:
         honest = (folder.span, facts), (above.span, above.pair[0].facts() if above.pair else {})
         for record, name, (span, known) in zip(folder.pair, names, honest, strict=False):
             says = record.facts()
-            # libisofs lets the parent's record in a Joliet folder lead to the folder itself
+            # in Joliet folders, libisofs lets the `..` record point to the folder itself
             there = record.span == span or (self.joliet and record.span == folder.span)
-            # it may say less: attributes stand in one record alone
+            # facts may be missing: extended attributes are in one record only
             odd = {fact: value for fact, value in says.items() if (known or {}).get(fact) != value}
             found += record.rest
             if odd or not there or record.name != name:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The formats that are looked into. A reader is loaded when a content may be of its format."""
+"""The formats that can be opened; a reader is loaded only when a content may have its format."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,13 +10,13 @@ from pipeline.look.formats.source import ByteSource
 HEAD = 512
 ISO9660_MAGIC = 32769, b"CD001"
 CPIO_MAGICS = (b"0707", b"\xc7\x71", b"\x71\xc7")
-# gzip, xz, zstd, lz4 and its older form, bzip2; lzma begins with its usual properties
+# gzip, xz, zstd, lz4 and its legacy format, bzip2; lzma begins with the usual properties byte
 PACKED_MAGICS = (b"\x1f\x8b", b"\xfd7zXZ", b"\x28\xb5", b"\x04\x22", b"\x02\x21", b"BZh", b"\x5d")
-SKIPPABLE = b"\x2a\x4d\x18"  # of a frame, behind the first byte
+SKIPPABLE = b"\x2a\x4d\x18"  # of a skippable frame, after the first byte
 
 
 def recognise(source: ByteSource) -> Format | None:
-    """Return the format that a content begins like, or None."""
+    """Return the format of a content, judging by its first bytes, or None."""
     head = source.read(0, min(HEAD, source.size))
     found = (known for may_be, load in KINDS if may_be(source, head) for known in load())
     return next((known for known in found if known.matches(source)), None)
@@ -29,7 +29,7 @@ def _is_iso9660(source: ByteSource, _: bytes) -> bool:
 
 
 def _is_tar(_: ByteSource, head: bytes) -> bool:
-    """Whether there is tar's magic, or digits where an older header has its checksum."""
+    """Return whether there is tar's magic, or digits in the place of an older header's checksum."""
     return head[257:262] == b"ustar" or head[148:156].strip(b" \0").isdigit()
 
 
@@ -87,7 +87,7 @@ def _ar() -> Iterator[Format]:
     yield AR
 
 
-# The first that matches counts: a hybrid ISO begins like a disk, and so does a FAT.
+# The first match wins: hybrid ISOs and FAT file systems begin like disks.
 KINDS: tuple[tuple[Callable[[ByteSource, bytes], bool], Callable[[], Iterator[Format]]], ...] = (
     (lambda _, head: head.startswith(b"hsqs"), _squashfs),
     (_is_iso9660, _iso9660),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""LZ4 blocks, frames and the older frames of the kernel, unpacked by the system's liblz4.
+"""Decompress LZ4 blocks, frames and the kernel's legacy frames with the system's liblz4.
 
-Sources: lz4_Block_format.md 1.6.3 and lz4_Frame_format.md 1.6.4. An older frame has no
-checksums. docs/decisions/0001-lz4.md tells why it is not a package's.
+Sources: lz4_Block_format.md 1.6.3 and lz4_Frame_format.md 1.6.4. A legacy frame has no checksums.
+docs/decisions/0001-lz4.md explains why no Python package is used.
 """
 
 import ctypes
@@ -15,20 +15,20 @@ from pipeline.look.formats.source import BadFormat, NotRead
 LIBRARY = "liblz4.so.1"
 FRAME, LEGACY = b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"
 LEGACY_BLOCK = 8 * 1024 * 1024
-RATIO = 255  # no block unpacks to more times its size
-# Each block takes its time, however small: so many are read, and further ones if they hold enough.
+RATIO = 255  # the maximum compression ratio of a block
+# Each block costs time, however small: beyond this number, blocks need this size on average.
 BLOCKS_FREE, BLOCK_LEAST = 4096, 256
 INDEPENDENT, BLOCK_SUMS, SIZE, DICTIONARY = 0x20, 0x10, 0x08, 0x01
 STORED = 0x80000000
-HIGH = 3  # the first of the levels that take longer
-FLAGS_END = 5  # of a frame's header
-VERSION = 100  # of the interface for frames
-ROOM = 256 * 1024  # bytes of a frame's content at once
+HIGH = 3  # the lowest level that uses the high-compression algorithm
+FLAGS_END = 5  # offset after the flags in a frame's header
+VERSION = 100  # of liblz4's frame interface (LZ4F_VERSION)
+ROOM = 256 * 1024  # size of the output buffer for a frame
 
 
 @cache
 def _library() -> ctypes.CDLL:
-    """Return liblz4, which apt and systemd need, too; raise NotRead where there is none."""
+    """Return liblz4, which apt and systemd need, too; raise NotRead if it is not installed."""
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError:
@@ -42,9 +42,9 @@ def _library() -> ctypes.CDLL:
 
 
 def unpack(packed: bytes, limit: int) -> bytes:
-    """Return what a block unpacks to, `limit` bytes at most.
+    """Decompress a block to at most `limit` bytes.
 
-    Raise BadFormat if it is damaged or unpacks to more, NotRead without liblz4.
+    Raise BadFormat if it is damaged or exceeds the limit, NotRead if liblz4 is not installed.
     """
     room = min(limit, RATIO * (len(packed) + 1))
     content = ctypes.create_string_buffer(room)
@@ -55,7 +55,7 @@ def unpack(packed: bytes, limit: int) -> bytes:
 
 
 def pack(content: bytes, level: int) -> bytes:
-    """Return a block as the program lz4 packs it at a level; 1 and 2 are one."""
+    """Compress a block as the program lz4 does at a level; levels 1 and 2 are the same."""
     room = len(content) + len(content) // RATIO + 16
     packed = ctypes.create_string_buffer(room)
     if level < HIGH:
@@ -66,9 +66,10 @@ def pack(content: bytes, level: int) -> bytes:
 
 
 def blocks(packed: bytes) -> Iterator[tuple[int, int, int]]:
-    """Give where each block of a frame lies, and how much it unpacks to at most; 0: it is stored.
+    """Yield the start and end of each block of a frame, and the most that it decompresses to.
 
-    Raise NotRead if blocks refer to earlier ones.
+    The last is 0 for a block that is stored uncompressed. Raise NotRead if blocks depend on earlier
+    ones.
     """
     if packed.startswith(LEGACY):
         at, limit, flags = 4, LEGACY_BLOCK, 0
@@ -86,7 +87,7 @@ def blocks(packed: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 class Block:
-    """Unpacks a single block, as SquashFS has them; see `compression.Unpacker`."""
+    """Decompresses a single block, as in SquashFS; implements `compression.Unpacker`."""
 
     def __init__(self) -> None:
         _library()
@@ -100,7 +101,7 @@ class Block:
 
 
 class Frame:
-    """Unpacks a frame, whose checksums must be right; see `compression.Unpacker`."""
+    """Decompresses a frame and checks its checksums; implements `compression.Unpacker`."""
 
     def __init__(self) -> None:
         library, context = _library(), ctypes.c_void_p()
@@ -111,7 +112,7 @@ class Frame:
         self._context = context
         self._room = ctypes.create_string_buffer(ROOM)
         self._begun = self._full = self._ended = False
-        self._data = self._coming = b""  # what is still to be unpacked, and what was ahead of time
+        self._data = self._coming = b""  # remaining input, and output decompressed in advance
 
     @property
     def eof(self) -> bool:
@@ -126,7 +127,7 @@ class Frame:
         return self._data if self.eof else b""
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """Return what can be unpacked now, at most ROOM bytes of it whatever `max_length` is."""
+        """Return the next output, at most ROOM bytes; `max_length` is ignored."""
         self._data += data
         if not self._begun and len(self._data) < FLAGS_END:
             return b""
@@ -135,7 +136,7 @@ class Frame:
         self._begun, content, self._coming = True, self._coming, b""
         while self._data and not (content or self._ended):
             content = self._step()
-        if self._full and not self._ended:  # only another step tells whether there is more
+        if self._full and not self._ended:  # only another step shows whether there is more
             self._coming = self._step()
         return content
 
@@ -155,7 +156,7 @@ class Frame:
 
 
 class Legacy:
-    """Unpacks an older frame, as the kernel's initramfs has it: it has no mark of its end."""
+    """Decompresses a legacy frame, as used for initramfs; it has no end mark."""
 
     def __init__(self) -> None:
         _library()
@@ -167,7 +168,7 @@ class Legacy:
         self._begun = False
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """Return what the blocks unpack to that are all there now, whatever `max_length` is."""
+        """Return the content of all blocks that are now complete; `max_length` is ignored."""
         self._data += data
         blocks = []
         while not self.eof and (content := self._next()) is not None:

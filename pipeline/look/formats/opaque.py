@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kinds of files that hold others, or pack them, and that are not looked into: by their magic.
+"""Recognise containers and compressed files that cannot be opened, by their magic.
 
 Source: the magic database of file(1).
 """
 
 from pipeline.look.formats.source import ByteSource
 
-# Where the magic is, the magic, and what people call what has it.
+# The offset of the magic, the magic, and a description.
 KINDS = (
     (1080, b"\x53\xef", "an ext2, ext3 or ext4 file system"),
     (1024, b"\xe2\xe1\xf5\xe0", "an EROFS file system"),
@@ -47,7 +47,7 @@ KINDS = (
 
 
 def say_opaque(source: ByteSource) -> str:
-    """Say what a content is and that it is not looked into; nothing if it is of no such kind."""
+    """Return a note that names a content's kind and says that it is not opened; else nothing."""
     for offset, magic, name in KINDS:
         end = offset + len(magic)
         if source.size >= end and source.read(offset, len(magic)) == magic:

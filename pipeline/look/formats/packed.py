@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that are one content, compressed: gzip (RFC 1952), xz, lzma, zstd (RFC 8878), bzip2."""
+"""Single compressed files: gzip (RFC 1952), xz, lzma, zstd (RFC 8878), lz4, bzip2."""
 
 import struct
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from pipeline.look.formats.ranges import Ranges, Span
 from pipeline.look.formats.recompress import Compressed
 from pipeline.look.formats.source import ByteSource, Extents, Spool, pieces
 
-HEADER_LIMIT = 128 * 1024  # its fields can have 64 KiB each
-ZSTD_SIZE, ZSTD_SINGLE = 0xC0, 0x20  # how long the content's size is, and that it is the window's
+HEADER_LIMIT = 128 * 1024  # fields can have 64 KiB each
+ZSTD_SIZE, ZSTD_SINGLE = 0xC0, 0x20  # flags: width of the content size; no window descriptor
 ZSTD_DICTIONARY = (0, 1, 2, 4)
-LENGTH_FRAME = b"\x50\x2a\x4d\x18\4\0\0\0"  # of pzstd: how long the next frame is
+LENGTH_FRAME = b"\x50\x2a\x4d\x18\4\0\0\0"  # skippable frame of pzstd: length of the next frame
 CONTENT = "content"
 OUTSIDE = "[outside the streams]"
-SKIPPED_LIMIT = 16  # frames that a zstd file may skip before its first stream
+SKIPPED_LIMIT = 16  # skippable frames before the first stream of a zstd or lz4 file
 LZMA_PROPERTIES = 0x5D
 LZMA_DICTIONARIES = frozenset(2**log + half for log in range(12, 31) for half in (0, 2**log // 2))
 BZIP2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
@@ -30,7 +30,7 @@ Header = Callable[[bytes], list[Structure]]
 
 @dataclass(frozen=True)
 class _Packing:
-    """A kind of compressed file: its streams, what its header says, and how it begins."""
+    """A kind of compressed file: its streams, a parser of its header, a check of its magic."""
 
     name: str
     streams: Streams
@@ -58,16 +58,17 @@ def _read(packing: _Packing, source: ByteSource, spool: Spool) -> Container:
 
 
 def _first_header(packing: _Packing, source: ByteSource, streams: list[Span]) -> list[Structure]:
-    """Return what the header of the first stream says."""
+    """Return the structures in the header of the first stream."""
     start, end = streams[0] if streams else (0, source.size)
     found = packing.header(source.read(start, min(end - start, HEADER_LIMIT)))
     return [replace(s, span=(start + s.span[0], start + s.span[1])) for s in found]
 
 
 def _outside(source: ByteSource, streams: list[Span]) -> list[Span]:
-    """Return what belongs to no stream: padding, skipped frames, and what follows the last.
+    """Return the spans outside all streams: padding, skippable frames, and trailing bytes.
 
-    The frame in which pzstd says how long the next one is follows from that, and is left out.
+    A skippable frame in which pzstd stores the length of the next frame follows from that frame and
+    is left out.
     """
     gaps = Ranges([(0, source.size)]).without(streams)
     lengths = {start: end - start for start, end in streams}
@@ -85,7 +86,7 @@ def _tells_length(source: ByteSource, start: int, end: int, lengths: dict[int, i
 def _gzip_header(raw: bytes) -> list[Structure]:
     """Return the fields of a gzip header that do not describe its content."""
     header = gzip_header.read_header(raw)
-    # further fields are there if their flags are: these say no more
+    # the flags for optional fields are left out: they follow from the fields
     flags = header.flags & ~(gzip_header.EXTRA | gzip_header.NAME | gzip_header.COMMENT)
     time, level, system = gzip_header.TIME, gzip_header.LEVEL, gzip_header.SYSTEM
     found = [
@@ -118,7 +119,7 @@ def _lzma_header(raw: bytes) -> list[Structure]:
 
 
 def _zstd_header(raw: bytes) -> list[Structure]:
-    """Return the fields of a frame's header except its content's size."""
+    """Return the fields of a frame's header, without the size of its content."""
     if not raw.startswith(ZSTD) or len(raw) < 6:
         return []
     single = raw[4] & ZSTD_SINGLE
@@ -141,7 +142,7 @@ def _begins(magic: bytes, source: ByteSource) -> bool:
 
 
 def _begins_behind_skipped(magic: bytes, source: ByteSource) -> bool:
-    """Whether the first thing that is not to be skipped begins with `magic`."""
+    """Return whether the first frame that is not skippable begins with `magic`."""
     at = 0
     for _ in range(SKIPPED_LIMIT):
         head = source.read(at, min(8, max(0, source.size - at)))
@@ -161,7 +162,7 @@ def _is_bzip2(source: ByteSource) -> bool:
 
 
 def _is_lzma(source: ByteSource) -> bool:
-    """Whether a content begins as lzma-utils write it; nothing but likely fields tells."""
+    """Return whether a content begins with plausible fields of a .lzma file, which has no magic."""
     if source.size < 18:
         return False
     properties, dictionary, size, first = struct.unpack("<BIQB", source.read(0, 14))

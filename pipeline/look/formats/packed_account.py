@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a compressed file says beyond its content: later headers, and bits that no stream uses."""
+"""The account of a compressed file beyond its content: headers of further streams, unused bits."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,11 +8,11 @@ from pipeline.look.formats.container import Structure
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import ByteSource, pieces
 
-TAIL = 4096  # bytes of a gzip stream that are looked at for unused bits
+TAIL = 4096  # bytes at the end of a gzip stream that are searched for unused bits
 GZIP_TRAILER = 8
 OUTPUT_PIECE = 1024 * 1024
 BZIP2_END, BZIP2_TRAILER_BITS = 0x177245385090, 32
-BLOCKED = b"BC\2\0"  # of bgzip, whose extra field is the length of the stream
+BLOCKED = b"BC\2\0"  # begins bgzip's extra field, which has the length of the stream
 EXTRA = "header extra field"
 
 
@@ -22,7 +22,7 @@ def further_headers(
     streams: Sequence[Span],
     limit: int,
 ) -> Iterator[Structure]:
-    """Give the different headers of all streams but the first, as one structure."""
+    """Yield one structure with the distinct headers of all streams but the first."""
     found: set[bytes] = set()
     optional = False
     for start, end in streams[1:]:
@@ -35,7 +35,7 @@ def further_headers(
 
 
 def unused_bits(name: str, source: ByteSource, streams: Sequence[Span]) -> Iterator[Structure]:
-    """Give the bits behind the ends of streams that fill up a byte, if they are not zeros."""
+    """Yield a structure with the bits that pad the last byte of streams, if they are not zeros."""
     read = {"gzip": _gzip_bits, "bzip2": _bzip2_bits}.get(name)
     if read is not None:
         content = b"".join(read(source, *span) for span in streams)
@@ -43,7 +43,7 @@ def unused_bits(name: str, source: ByteSource, streams: Sequence[Span]) -> Itera
 
 
 def _bzip2_bits(source: ByteSource, start: int, end: int) -> bytes:
-    """Return the bits behind the checksum that follows a stream's magic end."""
+    """Return the padding bits after the checksum that follows a stream's end magic."""
     length = min(end - start, 11)
     tail = int.from_bytes(source.read(end - length, length), "big")
     for count in range(8):
@@ -54,7 +54,7 @@ def _bzip2_bits(source: ByteSource, start: int, end: int) -> bytes:
 
 
 def _gzip_bits(source: ByteSource, start: int, end: int) -> bytes:
-    """Return the last byte before the checksum if some of its bits can be zeros as well."""
+    """Return the last byte of the deflate data if some of its bits that are set are unused."""
     unpacker, border = zlib.decompressobj(16 + zlib.MAX_WBITS), max(start, end - TAIL)
     for piece in pieces(source, start, border):
         data = piece
@@ -74,7 +74,7 @@ def _gzip_bits(source: ByteSource, start: int, end: int) -> bytes:
 
 
 def _ends(unpacker: "zlib._Decompress", data: bytes) -> bool:
-    """Whether this is the end of a stream, and nothing more."""
+    """Return whether `data` is exactly the remainder of a stream."""
     try:
         unpacker.decompress(data)
     except zlib.error:

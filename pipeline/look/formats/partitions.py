@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Boot records and partition tables: MBR and GPT, whose records are in documents/gpt.py."""
+"""Boot records and partition tables: MBR and GPT.
+
+Their records are defined in documents/mbr.py and documents/gpt.py.
+"""
 
 import uuid
 import zlib
@@ -12,14 +15,14 @@ from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import BadFormat, ByteSource, Extents, Spool
 
 ENTRIES_LIMIT = 4 * gpt.ENTRIES
-GPTS = {"GPT": SECTOR, "backup GPT": -SECTOR}  # where their headers are, from the start or the end
-# Geometries that tools pretend, and what they write of sectors that these cannot say.
+GPTS = {"GPT": SECTOR, "backup GPT": -SECTOR}  # offsets of headers, from the start or the end
+# CHS geometries that tools assume, and addresses that they write for sectors beyond these.
 HEADS, SECTORS = (16, 32, 64, 128, 240, 255), (32, 63)
 BEYOND = (b"\xfe\xff\xff", b"\xff\xff\xff", bytes(3))
 
 
 def _matches(source: ByteSource) -> bool:
-    """Whether there is a partition table; a lone boot sector has none."""
+    """Return whether there is a partition table; a mere boot sector has none."""
     if source.size < 2 * SECTOR or not has_boot_record(source):
         return False
     table = source.read(446, 64)
@@ -36,7 +39,7 @@ def _read(source: ByteSource, spool: Spool) -> Container:
             for name, span in sorted(named)
         ),
         regions=lambda: gpt_regions(source),
-        align=0,  # what is free is zeros
+        align=0,  # free space is zeros
     )
 
 
@@ -44,12 +47,12 @@ DISK = Format("disk", _matches, _read)
 
 
 def has_boot_record(source: ByteSource) -> bool:
-    """Whether the first sector ends as boot records do."""
+    """Return whether the first sector ends with the signature of a boot record."""
     return source.read(mbr.SIGNATURE_AT, 2) == mbr.SIGNATURE
 
 
 def boot_structures(source: ByteSource) -> list[Structure]:
-    """Return master boot record, partition table and both GPTs, as far as they are there."""
+    """Return the structures of the MBR, its partition table and both GPTs, if present."""
     if source.size < SECTOR or not has_boot_record(source):
         return []
     raw = source.read(0, SECTOR)
@@ -73,14 +76,14 @@ def boot_structures(source: ByteSource) -> list[Structure]:
 
 
 def _code_place(raw: bytes, size: int) -> Structure:
-    """Return what tells hybrid boot code the sector of the boot image, as GRUB and isolinux do."""
+    """Return the field of hybrid boot code (GRUB, isolinux) with the sector of the boot image."""
     place = int.from_bytes(raw[432:440], "little") * SECTOR
     places = (place,) if 0 < place < size else ()
     return Structure("MBR boot code: what it loads", (432, 440), raw[432:440], places=places)
 
 
 def _mbr_places(raw: bytes) -> tuple[int, ...]:
-    """Return where a partition begins and ends, if that is all that its record says of it."""
+    """Return the start and end of a partition, or nothing if its CHS addresses contradict them."""
     entry = mbr.read_entry(raw)
     start, end = entry.first, entry.first + entry.sectors
     honest = _says(entry.first_chs, start) and _says(entry.last_chs, end - 1)
@@ -88,7 +91,7 @@ def _mbr_places(raw: bytes) -> tuple[int, ...]:
 
 
 def _says(chs: bytes, sector: int) -> bool:
-    """Whether the old address by cylinder, head and sector says a sector, or that it cannot."""
+    """Return whether a CHS address stands for a sector, or is the mark of one out of its range."""
     if chs in BEYOND:
         return True
     head, low, high = chs
@@ -101,7 +104,7 @@ def _says(chs: bytes, sector: int) -> bool:
 
 
 def gpt_regions(source: ByteSource) -> Iterator[Region]:
-    """Give the arrays of partitions, as far as nothing is in them."""
+    """Yield the arrays of partition entries as regions for their unused entries."""
     for name, place in GPTS.items():
         header = _gpt_header(source, place % source.size)
         if header is not None:
@@ -154,13 +157,13 @@ def _guid(raw: bytes) -> str:
 
 
 def _table(header: gpt.Header) -> Span:
-    """Return where the array of entries begins and ends."""
+    """Return the span of the array of partition entries."""
     start = header.table * SECTOR
     return start, start + header.entries * header.entry_size
 
 
 def _gpt_header(source: ByteSource, place: int) -> gpt.Header | None:
-    """Return the GPT header at `place`, None if there is none; its counts are within limits."""
+    """Return the GPT header at `place`, or None; raise BadFormat if its counts exceed limits."""
     if place < SECTOR or place + SECTOR > source.size:
         return None
     header = gpt.read_header(source.read(place, SECTOR))
@@ -173,7 +176,7 @@ def _gpt_header(source: ByteSource, place: int) -> gpt.Header | None:
 
 
 def partitions(source: ByteSource) -> Iterator[Span]:
-    """Give where partitions lie, those beyond the end left out; of a GPT if there is one."""
+    """Yield the spans of the partitions that are within the source, from the GPT if it has one."""
     header = _gpt_header(source, SECTOR)
     if header is not None:
         start, end = _table(header)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ranges of bytes in which two contents differ: in order, apart, and not too many."""
+"""Ranges of bytes in which two contents differ: ordered, disjoint, and of limited number."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ RANGES_LIMIT = 16_384
 
 
 class Ranges:
-    """Ordered ranges; close ones become one when there would be too many."""
+    """Ordered ranges; near ones are merged if there would be too many."""
 
     def __init__(self, spans: Sequence[Span] = ()) -> None:
         self._starts: list[int] = []
@@ -43,14 +43,14 @@ class Ranges:
             self.add(start, end)
 
     def touches(self, start: int, end: int) -> bool:
-        """Whether a range has a byte in common with start to end."""
+        """Return whether a range overlaps the bytes from `start` to `end`."""
         at = bisect_right(self._starts, start)
         if at and self._ends[at - 1] > start and end > start:
             return True
         return at < len(self._starts) and self._starts[at] < end
 
     def within(self, start: int, end: int) -> Iterator[Span]:
-        """Give the parts of the ranges that lie between start and end."""
+        """Yield the parts of the ranges that lie between `start` and `end`."""
         at = max(0, bisect_right(self._starts, start) - 1)
         while at < len(self._starts) and self._starts[at] < end:
             left, right = max(start, self._starts[at]), min(end, self._ends[at])
@@ -59,7 +59,7 @@ class Ranges:
             at += 1
 
     def without(self, others: Sequence[Span]) -> "Ranges":
-        """Return what remains of the ranges when `others`, in any order, are taken away."""
+        """Return the ranges minus `others`, which may be in any order."""
         remaining, covered = Ranges(), Ranges()
         for start, end in sorted(others):
             covered.add(start, end) if start < end else None

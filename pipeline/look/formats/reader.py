@@ -5,13 +5,13 @@ import io
 
 from pipeline.look.formats.source import BadFormat, ByteSource
 
-# What they ask for of an honest archive before they seek: a name, an extended header with its
-# sparse map, a zip's directory.
+# The most that they read of a valid archive without seeking: a name, an extended header with its
+# sparse map, a zip's central directory.
 AT_ONCE = 4 * 1024 * 1024
 
 
 class Reader(io.RawIOBase):
-    """Reads a source; raises BadFormat when too much is asked for at once."""
+    """Reads a source; raises BadFormat if too much is read without seeking."""
 
     def __init__(self, source: ByteSource) -> None:
         super().__init__()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether compressed bytes are what their compressor makes of a content: they are made again.
+"""Find out which compressor and level produced compressed bytes, by compressing the content again.
 
-That is known for libbz2 and liblzma, of which all versions make the same of the same, and of gzip
-and zlib, from what they choose (`deflate`). Versions of lz4 may, those of zstd do make different
-bytes: for lz4 that is reported if one side is what the version here makes, zstd is not looked at.
-Sources: xz-file-format.txt 1.2.1 and, for the older form, lzma-file-format.txt 1.1 of XZ Utils.
+This works for libbz2 and liblzma, whose output is the same in all versions, and for gzip and zlib,
+which are recognised by their choices (see `deflate`). The output of lz4 may differ between
+versions, that of zstd does: a difference is reported for lz4 only if one side is the output of the
+installed version; zstd is not examined.
+Sources: xz-file-format.txt 1.2.1 and, for the legacy format, lzma-file-format.txt 1.1 of XZ Utils.
 """
 
 import bz2
@@ -21,23 +22,23 @@ from pipeline.look.formats.gzip_header import read_header
 from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import BadFormat, ByteSource, Spool, pieces
 
-DEFLATED = ("gzip", "deflate")  # as a file, and bare as in a zip
-# Of compressing a byte, or of taking it apart, as Spool counts it.
+DEFLATED = ("gzip", "deflate")  # as a file, and raw as in a zip
+# The cost of compressing or parsing a byte, in the unit of Spool.spend.
 BYTE_WORK = {"bzip2": 100, "xz": 500, "lzma": 500, "gzip": 1000, "deflate": 1000}
 BYTE_WORK |= {"lz4": 50, "lz4-legacy": 50}
 LIMITS = {"bzip2": 16 * 1024**2, "xz": 1024**2, "lzma": 1024**2}  # bytes of a content
 LIMITS |= {**dict.fromkeys(DEFLATED, 128 * 1024), "lz4": 4 * 1024**2, "lz4-legacy": 4 * 1024**2}
-VARIOUS = (*DEFLATED, "lz4", "lz4-legacy")  # what more programs or versions make than are known
+VARIOUS = (*DEFLATED, "lz4", "lz4-legacy")  # with compressors unknown here
 ODD = ("what another program makes of it", "what no known program makes of it")
 LZ4_LEVELS = (1, *range(3, 13))
 GZIP_TRAILER = 8
 LZMA_HEADER, LZMA_UNKNOWN_SIZE = 13, b"\xff" * 8
 XZ_HEADER = XZ_FOOTER = 12
-XZ_CHECKS = {0: 0, 1: 4, 4: 8, 10: 32}  # bytes of a check by its number
-XZ_SIZES = (0x40, 0x80)  # flags of a block whose header says its sizes
+XZ_CHECKS = {0: 0, 1: 4, 4: 8, 10: 32}  # sizes of the check field by its type
+XZ_SIZES = (0x40, 0x80)  # flags of a block whose header has its sizes
 DELTA, LZMA2 = 0x03, 0x21
 EXTREME = lzma.PRESET_EXTREME
-# The levels of xz that differ in more than the size of the dictionary, by that: the likely first.
+# The likeliest levels of xz by dictionary size; 7 to 9 differ from 6 in that size alone.
 LEVELS = {2**18: (0,), 2**20: (1,), 2**21: (2,), 2**22: (4, 3), 2**23: (6, 5)}
 ALL_LEVELS = (6, 5, 4, 3, 2, 1, 0)
 
@@ -48,7 +49,7 @@ class _Compressor(Protocol):
 
 
 class Compressed(NamedTuple):
-    """A compressed file: its format, where its streams lie, and what of the content each holds."""
+    """A compressed file: its format, and the spans of its streams and of their contents."""
 
     format: str
     source: ByteSource
@@ -58,28 +59,28 @@ class Compressed(NamedTuple):
 
 
 class _Piece(Protocol):
-    """A part of the compressed bytes that is made at once."""
+    """A part of the compressed bytes that is compressed independently."""
 
     def is_made(self, side: Compressed, setting: int, spool: Spool) -> bool:
-        """Whether a compressor with this setting makes these bytes."""
+        """Return whether a compressor with this setting produces these bytes."""
 
 
 @dataclass(frozen=True)
 class _Made:
-    """Bytes that are made again, by a compressor for each setting."""
+    """Bytes that are compared with the output of a compressor for each setting."""
 
     span: Span
     holds: Span
     new: Callable[[int], _Compressor]
     dictionary: int = 0
-    odd: bool = False  # whether what is around it is not as the compressor writes it
+    odd: bool = False  # whether the compressor never writes such a header around it
 
     def is_made(self, side: Compressed, setting: int, spool: Spool) -> bool:
         if self.odd:
             return False
         (at, end), work = self.span, BYTE_WORK[side.format]
         content = pieces(side.content, *self.holds)
-        for made in _compressed(self.new(setting), content, spool, work):  # till one is another
+        for made in _compressed(self.new(setting), content, spool, work):  # until one differs
             if at + len(made) > end or side.source.read(at, len(made)) != made:
                 return False
             at += len(made)
@@ -88,7 +89,7 @@ class _Made:
 
 @dataclass(frozen=True)
 class _Deflated:
-    """Deflated bytes, which are taken apart if they are not the same."""
+    """Deflate data, which is parsed if it is not equal to zlib's output."""
 
     packed: bytes
     holds: Span
@@ -110,7 +111,7 @@ class _Deflated:
 
 @dataclass(frozen=True)
 class _Packed:
-    """A block of lz4, with its place and length; it is stored if it would not become shorter."""
+    """A block of lz4: offset, length, content; lz4 stores blocks that would not get shorter."""
 
     at: int
     length: int
@@ -127,9 +128,10 @@ class _Packed:
 
 
 def tell_encodings(first: Compressed, second: Compressed, spool: Spool) -> tuple[str, str] | None:
-    """Say what made two files of one format, if that is not one compressor with one setting.
+    """Describe the compressors of two files of one format, if they or their settings differ.
 
-    Return None if it is, or if it cannot be known: for the limits, or what a header says.
+    Return None if one setting of one compressor produces both, or if that cannot be determined:
+    because of limits or of a header.
     """
     sides, name = (first, second), first.format
     if name != second.format or name not in LIMITS:
@@ -158,7 +160,7 @@ def tell_encodings(first: Compressed, second: Compressed, spool: Spool) -> tuple
 def _settings(
     name: str, parts: Sequence[_Piece], found: tuple[list[int], list[int]]
 ) -> Iterator[int]:
-    """Give the settings that may have made these, unlikely ones only if none was `found`."""
+    """Yield the settings that may have produced these; unlikely ones only if none was `found`."""
     if name == "bzip2":
         yield 0  # the level is in the header
     elif name in DEFLATED:
@@ -183,7 +185,7 @@ def _say(name: str, settings: Sequence[int]) -> str:
 
 
 class _Unknown(Exception):
-    """It cannot be made again, whatever made it."""
+    """Raised for bytes that no known compressor produces, or whose settings are unsupported."""
 
 
 def _compressed(
@@ -230,14 +232,14 @@ def _lzma(side: Compressed) -> Iterator[_Piece]:
     for span, holds in zip(side.spans, side.holds, strict=True):
         header = side.source.read(span[0], LZMA_HEADER)
         if header[5:] != LZMA_UNKNOWN_SIZE:
-            raise _Unknown  # liblzma writes no stream that says its size
+            raise _Unknown  # liblzma never writes the size into the header
         (dictionary,) = struct.unpack_from("<I", header, 1)
         filters = [{"id": lzma.FILTER_LZMA1, "dict_size": dictionary}]
         yield _Made((span[0] + LZMA_HEADER, span[1]), holds, partial(_raw, filters), dictionary)
 
 
 def _xz(side: Compressed) -> Iterator[_Piece]:
-    """Give the blocks of all streams, as the index of each says where they lie."""
+    """Yield the blocks of all streams, located by the streams' indexes."""
     for (start, end), (begin, _) in zip(side.spans, side.holds, strict=True):
         flags = side.source.read(start + 7, 1)[0]
         check = XZ_CHECKS.get(flags)
@@ -250,7 +252,7 @@ def _xz(side: Compressed) -> Iterator[_Piece]:
 
 
 def _index(source: ByteSource, end: int) -> Iterator[tuple[int, int]]:
-    """Give the sizes of each block and its content, from the index of the stream that ends here."""
+    """Yield the sizes of each block and its content, from the index of a stream's end."""
     (size,) = struct.unpack("<I", source.read(end - XZ_FOOTER + 4, 4))
     start = end - XZ_FOOTER - (size + 1) * 4
     raw = source.read(start, (size + 1) * 4)
@@ -262,7 +264,7 @@ def _index(source: ByteSource, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _number(raw: bytes, at: int) -> tuple[int, int]:
-    """Return a number of variable length, and where it ends."""
+    """Return a number of variable length, and the offset after it."""
     value = shift = 0
     while True:
         value |= (raw[at] & 0x7F) << shift
@@ -272,7 +274,7 @@ def _number(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def _block(source: ByteSource, span: Span, holds: Span) -> _Made:
-    """Return a block; its header must be as short as it can be, unless it has room for sizes."""
+    """Return a block; it is odd if its header has neither sizes nor the minimal length."""
     length = (source.read(span[0], 1)[0] + 1) * 4
     raw = source.read(span[0], length)
     at, flags = 2, raw[1]
@@ -299,7 +301,7 @@ def _filter(number: int, properties: bytes) -> dict[str, Any]:
     if number == DELTA:
         return {"id": number, "dist": properties[0] + 1}
     if properties:
-        raise _Unknown  # a filter for machine code that begins elsewhere
+        raise _Unknown  # a BCJ filter with a start offset
     return {"id": number}
 
 

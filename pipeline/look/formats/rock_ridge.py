@@ -20,13 +20,13 @@ from pipeline.look.formats.ranges import Span
 from pipeline.look.formats.source import BadFormat, ByteSource, Spool
 
 SECTOR = 2048
-CONTINUATIONS = 32  # areas that one record may go on in
+CONTINUATIONS = 32  # system use areas of one record
 BYTE_WORK = 128
 SHORT_TIME = 7
 LONG_TIME = 17
 TIMES = ("creation", "modify", "access", "attributes", "backup", "expiration", "effective")
 XATTRS_LIMIT = 65_536  # bytes of one file's attributes
-# How AAIP, of libisofs, abbreviates the beginning of an attribute's name.
+# The abbreviations of namespaces of extended attributes in libisofs' AAIP.
 NAMESPACES = {
     b"\2": "system.",
     b"\3": "user.",
@@ -35,14 +35,15 @@ NAMESPACES = {
     b"\6": "security.",
 }
 COMPONENTS = {2: b".", 4: b"..", 8: b""}
-SPECIAL = 14  # the flags of such a component
+SPECIAL = 14  # mask of these flags
 
 
 @dataclass(frozen=True)
 class Extensions:
-    """What a record says beyond ISO 9660: its long name, facts, and bytes to skip in others.
+    """The Rock Ridge fields of a record: its long name and facts.
 
-    `areas` are where it goes on; `rest` is what it says beyond name and facts.
+    `skip` is the number of bytes to skip in other records' system use areas. `areas` are the spans
+    of continuation areas; `rest` are the bytes that are not name or facts.
     """
 
     name: bytes = b""
@@ -53,7 +54,7 @@ class Extensions:
 
 
 def read_extensions(source: ByteSource, area: bytes, spool: Spool) -> Extensions:
-    """Read a system use area and those that it goes on in; raise BadFormat if there is no end."""
+    """Parse a system use area and its continuations; raise BadFormat if they exceed limits."""
     name, target, skip = b"", b"", 0
     separate = False  # whether a component of a link's target is complete
     facts: dict[str, Fact] = {}
@@ -90,9 +91,10 @@ def read_extensions(source: ByteSource, area: bytes, spool: Spool) -> Extensions
 def _fields(
     source: ByteSource, area: bytes, spool: Spool, areas: list[Span]
 ) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Give signature, version and data of every field, those in further areas too.
+    """Yield signature, version and data of every field, including those in continuation areas.
 
-    Add to `areas` where those lie. What follows the fields of an area comes without a signature.
+    Append the spans of continuation areas to `areas`. Bytes after the fields of an area are yielded
+    with an empty signature.
     """
     waiting = [area]
     for _ in range(CONTINUATIONS):
@@ -110,19 +112,19 @@ def _fields(
                 start, size = block * SECTOR + offset, min(size, SECTOR)
                 waiting.append(source.read(start, size))
                 areas.append((start, start + size))
-            beyond = at + length > len(area)  # then the length says more than there is
+            beyond = at + length > len(area)  # the field's length exceeds the area
             yield signature, area[at + 2 + (not beyond) : at + 4], data
             at += length
             if signature == b"ST":
                 break
-        tail = area[at:]  # a zero makes the length even
+        tail = area[at:]  # a single zero pads the area to an even length
         yield b"", b"", tail if len(tail) > 1 else tail.strip(b"\0")
     if waiting:
         raise BadFormat("a directory record goes on and on")
 
 
 def _components(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Give the components of a link's target, or of attributes, and the flags of each."""
+    """Yield the components of a link's target or of extended attributes, with their flags."""
     at = 0
     while at + 2 <= len(data):
         flags, length = data[at], data[at + 1]
@@ -131,7 +133,7 @@ def _components(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _odd_components(data: bytes) -> bytes:
-    """Return components that say more than is read of them, and what follows the last."""
+    """Return the components with unknown flags or unused data, and the bytes after the last."""
     at, odd = 0, b""
     while at + 2 <= len(data):
         flags, end = data[at], at + 2 + data[at + 1]
@@ -143,7 +145,7 @@ def _odd_components(data: bytes) -> bytes:
 
 
 def _attributes(data: bytes) -> tuple[tuple[str, str], ...]:
-    """Return the extended attributes as AAIP writes them: a name, its value, the next name, ..."""
+    """Parse extended attributes in AAIP's form: a name, its value, the next name, and so on."""
     texts, complete = [b""], False
     for component, flags in _components(data):
         if complete:
@@ -160,14 +162,14 @@ def _attributes(data: bytes) -> tuple[tuple[str, str], ...]:
 
 
 def both_orders(data: bytes) -> int | None:
-    """Return a number that is there in both byte orders, None if they are two numbers."""
+    """Return a number that is stored in both byte orders, or None if the two contradict."""
     half = len(data) // 2
     number = int.from_bytes(data[:half], "little")
     return number if number == int.from_bytes(data[half:], "big") else None
 
 
 def _facts(signature: bytes, data: bytes) -> tuple[dict[str, Fact], bytes]:
-    """Return what one field says, by kind of difference, and what it says beyond that."""
+    """Return the facts of one field, by kind of difference, and its other bytes."""
     numbers = [data[at : at + 8] for at in range(0, len(data), 8)]
     rest = b"".join(number for number in numbers if both_orders(number) is None)
     if signature == b"PX" and len(data) >= 32:
@@ -186,7 +188,7 @@ def _facts(signature: bytes, data: bytes) -> tuple[dict[str, Fact], bytes]:
 
 
 def _times(data: bytes) -> tuple[dict[str, Fact], int]:
-    """Return the times of a field, and how many of its bytes they and their flags take."""
+    """Return the times in a TF field, and the number of bytes of these and the flags."""
     size, at = LONG_TIME if data[0] & 0x80 else SHORT_TIME, 1
     found = []
     for number, name in enumerate(TIMES):
@@ -197,7 +199,7 @@ def _times(data: bytes) -> tuple[dict[str, Fact], int]:
 
 
 def say_time(raw: bytes) -> str:
-    """Return how people write a long or short time; its zone is in quarters of an hour."""
+    """Format a long or short time for people; its time zone is stored in quarters of an hour."""
     zone = raw[-1] - 256 if raw[-1] > 127 else raw[-1]
     if len(raw) == LONG_TIME:
         return f"{name_of(raw[:16])}{zone / 4:+g}h"

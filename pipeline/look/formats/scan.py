@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where two contents differ, byte by byte, as fast as they can be read."""
+"""Find the bytes in which two contents differ, about as fast as they can be read."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ COUNT_LIMIT = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Bytes:
-    """The bytes that differ: where they begin, how many, the first of each side.
+    """The bytes that differ: their offset, their count, and the first ones of each side.
 
-    `count` is what was counted of the bytes that both have; it stops at COUNT_LIMIT bytes read.
+    `count` covers only bytes that both sides have; counting ends after about COUNT_LIMIT bytes.
     """
 
     offset: int
@@ -26,7 +26,7 @@ class Bytes:
 
 
 def scan(first: ByteSource, second: ByteSource, where: Iterable[Span], spool: Spool) -> Ranges:
-    """Return the ranges in `where` in which two contents differ; they begin and end exactly."""
+    """Return the ranges in `where` in which two contents differ, exact at both ends."""
     ranges = Ranges()
     for start, end in where:
         for offset in range(start, end, PIECE):
@@ -39,7 +39,7 @@ def scan(first: ByteSource, second: ByteSource, where: Iterable[Span], spool: Sp
 
 
 def exact(first: ByteSource, second: ByteSource, ranges: Iterable[Span]) -> Ranges:
-    """Return of each range the part from its first to its last byte that differs."""
+    """Return the ranges, each narrowed to its first and last byte that differs."""
     found = Ranges()
     for start, end in ranges:
         for at in range(start, end, PIECE):
@@ -51,7 +51,7 @@ def exact(first: ByteSource, second: ByteSource, ranges: Iterable[Span]) -> Rang
 
 
 def _narrow(left: bytes, right: bytes, offset: int, ranges: Ranges) -> None:
-    """Add the runs of blocks that differ; only their outer blocks are looked at more closely."""
+    """Add the runs of blocks that differ; only their outer blocks are examined byte by byte."""
     run: int | None = None
     for at in range(0, len(left) + BLOCK, BLOCK):
         differs = left[at : at + BLOCK] != right[at : at + BLOCK]
@@ -66,19 +66,19 @@ def _narrow(left: bytes, right: bytes, offset: int, ranges: Ranges) -> None:
 
 
 def _xor(left: bytes, right: bytes) -> bytes:
-    """Return a byte string that is zero where two, equally long, are equal."""
+    """Return the exclusive or of two byte strings of equal length."""
     number = int.from_bytes(left, "little") ^ int.from_bytes(right, "little")
     return number.to_bytes(len(left), "little")
 
 
 def _edges(left: bytes, right: bytes) -> Span:
-    """Return the first byte in which two blocks differ, and the one after the last."""
+    """Return the offset of the first byte in which two blocks differ, and that after the last."""
     difference = _xor(left, right)
     return len(difference) - len(difference.lstrip(b"\0")), len(difference.rstrip(b"\0"))
 
 
 def describe(first: ByteSource, second: ByteSource, ranges: Ranges) -> Bytes:
-    """Return what differs in two contents that do, in `ranges` or because one is longer."""
+    """Describe the difference of two contents, which is in `ranges` or in their sizes alone."""
     shared = min(first.size, second.size)
     offset = next((start for start, _ in ranges), shared)
     count = looked_at = 0

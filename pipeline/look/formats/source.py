@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bytes that can be read at any place: a file, a part of one, or what was unpacked from one."""
+"""Random access to bytes: of a file, of a part of one, or decompressed from one."""
 
 import os
 import tempfile
@@ -12,28 +12,29 @@ from typing import BinaryIO, Protocol
 
 from pipeline.look.formats.ranges import Ranges, Span
 
-READ_LIMIT = 64 * 1024 * 1024  # bytes that are asked for at once
-MEMORY_LIMIT = 4 * 1024 * 1024  # bytes of an unpacked content that are kept in memory
-PIECE = 128 * 1024  # more at once takes fresh pages from the system each time, and thrice the time
+READ_LIMIT = 64 * 1024 * 1024  # bytes of a single read
+MEMORY_LIMIT = 4 * 1024 * 1024  # bytes of a decompressed content that are kept in memory
+PIECE = 128 * 1024  # larger pieces need fresh pages for every read, and take three times as long
 
 Unpack = Callable[[Iterable[bytes]], Iterable[bytes]]
 
 
 class BadFormat(Exception):
-    """Something is not what its format demands, or goes beyond a limit; says what."""
+    """Raised, with the reason, if data violates its format or exceeds a limit."""
 
 
 class NotRead(BadFormat):
-    """Something follows its format in a way that is not read here; says which."""
+    """Raised, with the reason, for valid data in a variant of its format that is not supported."""
 
 
 class ByteSource(Protocol):
-    """Bytes that can be read at any place.
+    """Bytes with random access.
 
-    `read` gives exactly `length` bytes or raises BadFormat. `stored` is where the bytes lie in the
-    source around this one, empty if they do not lie there. `elsewhere` is what lies at the same
-    place in another source around it. `against` says where, in this content, it may differ from
-    another, judging by `outer`, the ranges in which the sources around both differ.
+    `read` returns exactly `length` bytes or raises BadFormat. `stored` returns the spans of these
+    bytes in the surrounding source, nothing if they are not stored there. `elsewhere` returns the
+    source at the same place in another surrounding source. `against` returns the spans of this
+    source that may differ from another, judging by `outer`, the ranges in which the two surrounding
+    sources differ.
     """
 
     @property
@@ -45,12 +46,12 @@ class ByteSource(Protocol):
 
 
 def common(first: ByteSource, second: ByteSource) -> Sequence[Span]:
-    """Return the whole range that two contents share."""
+    """Return the range of bytes that both contents have."""
     return [(0, min(first.size, second.size))]
 
 
 def check(source: ByteSource, offset: int, length: int) -> None:
-    """Raise BadFormat unless `length` bytes at `offset` can be had, and at once."""
+    """Raise BadFormat unless there are `length` bytes at `offset`, within READ_LIMIT."""
     if offset < 0 or length < 0 or offset + length > source.size:
         raise BadFormat(f"it ends at byte {source.size}, before byte {offset + length}")
     if length > READ_LIMIT:
@@ -109,7 +110,7 @@ class OpenFile:
 
 
 class Extents:
-    """A content that lies in pieces, in order and as it is, in the source around it."""
+    """A content that is stored uncompressed, in ordered pieces of the surrounding source."""
 
     __slots__ = ("around", "size", "spans")
 
@@ -156,7 +157,7 @@ class Extents:
 
 @dataclass(frozen=True)
 class Alone:
-    """A content without what is around it, to be compared with one from elsewhere."""
+    """A content without its surrounding source, for comparison with one from another place."""
 
     inner: ByteSource
 
@@ -179,7 +180,7 @@ class Alone:
 
 @dataclass
 class Watched:
-    """A source that remembers where it was read while `watching` is set."""
+    """A source that records the spans that are read while `watching` is set."""
 
     around: ByteSource
     reads: list[Span] = field(default_factory=list)
@@ -208,16 +209,16 @@ class Watched:
 
 
 def pieces(source: ByteSource, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """Give the bytes from `start` to `end`, a piece at a time."""
+    """Yield the bytes from `start` to `end` in pieces of at most PIECE bytes."""
     end = source.size if end is None else end
     for offset in range(start, end, PIECE):
         yield source.read(offset, min(PIECE, end - offset))
 
 
 class Spool:
-    """Keeps what was unpacked: a little in memory, more in a file without a name.
+    """Keeps decompressed contents: small ones in memory, others in unnamed temporary files.
 
-    `left` is how many bytes may still be unpacked; it is shared by all spools of a comparison.
+    `left` is the work that may still be spent; all spools of a comparison share it.
     """
 
     def __init__(self, left: list[int]) -> None:
@@ -226,29 +227,32 @@ class Spool:
 
     @contextmanager
     def nested(self) -> Iterator["Spool"]:
-        """Give a spool that lets go of what it keeps at the end of the block."""
+        """Yield a spool that discards its contents at the end of the block."""
         inner = Spool(self._left)
         with inner._stack:
             yield inner
 
     def spend(self, amount: int) -> None:
-        """Count work, in bytes that could be compared in its time, about a thousand a microsecond.
+        """Spend work; raise BadFormat if there was too much.
 
-        Raise BadFormat if there was too much.
+        The unit is the time that comparing a byte takes: about a nanosecond.
         """
         self._left[0] -= amount
         if self._left[0] < 0:
             raise BadFormat("it takes more work than a file of this size should")
 
     def affords(self, amount: int) -> bool:
-        """Whether so much work leaves as much for what follows."""
+        """Return whether at least `amount` of work would be left after spending it."""
         return self._left[0] >= 2 * amount
 
     def _new_file(self) -> BinaryIO:
         return self._stack.enter_context(tempfile.TemporaryFile())
 
     def keep(self, content: Iterable[bytes], limit: int | None = None) -> ByteSource:
-        """Unpack a content of at most `limit` bytes and return it."""
+        """Store a content that arrives in pieces and return it.
+
+        Raise BadFormat if it exceeds `limit` bytes.
+        """
         memory, size = bytearray(), 0
         file: BinaryIO | None = None
         for piece in content:
@@ -270,7 +274,7 @@ class Spool:
 
 
 class Packed:
-    """A content that is compressed in one piece of the source around it."""
+    """A content that is compressed in one span of the surrounding source."""
 
     def __init__(
         self, around: ByteSource, span: Span, size: int, unpack: Unpack, spool: Spool
@@ -280,7 +284,7 @@ class Packed:
         self._unpack = unpack
         self._spool = spool
         self.size = size
-        self.unlike = False  # whether the other side was seen to store it in other bytes
+        self.unlike = False  # whether the other side was found to store it in different bytes
 
     @cached_property
     def _plain(self) -> ByteSource:
@@ -306,7 +310,7 @@ class Packed:
         return common(self, other) if self.unlike else ()
 
     def _equals(self, other: "Packed") -> bool:
-        """Whether two contents are stored in the same bytes."""
+        """Return whether two contents are stored in the same bytes."""
         self._spool.spend(self.span[1] - self.span[0])
         ours, theirs = (pieces(side.around, *side.span) for side in (self, other))
         return all(a == b for a, b in zip_longest(ours, theirs))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SquashFS 4.0, read where it lies: tables as a whole, files only where they may differ.
+"""SquashFS 4.0, read in place: tables completely, files only where they may differ.
 
-The libraries for it (PySquashfsImage, dissect.squashfs) take two and six times as long to list a
-tree, have no limits on what they read, and do not compare blocks as they are stored.
+Existing libraries (PySquashfsImage, dissect.squashfs) take two and six times as long to list a
+tree, have no limits on what they read, and do not compare stored blocks.
 """
 
 import struct
@@ -27,7 +27,7 @@ from pipeline.look.formats.squashfs_tables import (
 LISTING = struct.Struct("<III")
 NAME = struct.Struct("<HhHH")
 HAS_OPTIONS = 0x400
-NAMES_LIMIT = 300_000  # of folders that are open at one time
+NAMES_LIMIT = 300_000  # names that are pending during a walk
 NAME_WORK = 2048
 
 
@@ -59,7 +59,7 @@ SQUASHFS = Format("squashfs", _matches, _read)
 
 
 def _structures(source: ByteSource, head: Super) -> list[Structure]:
-    """Return what the superblock says on its own account; the rest follows from the tree."""
+    """Return the fields of the superblock that do not follow from the tree."""
     raw = source.read(0, SUPERBLOCK.size)
     fields = [
         ("time of making", (8, 12), "time", str(head.mkfs_time)),
@@ -78,9 +78,9 @@ def _structures(source: ByteSource, head: Super) -> list[Structure]:
 
 
 def _walk(tables: Tables, blocks: Blocks, walk: Walk | None = None) -> Iterator[Entry]:
-    """Give every entry, folders in the order of their names; a folder that was seen is refused.
+    """Yield every entry in the order of `sort_key`; raise BadFormat if a folder occurs twice.
 
-    With a `walk`, what is read is recorded in it.
+    With a `walk`, everything that is read is recorded in it.
     """
     if walk:
         walk.begin()
@@ -111,7 +111,7 @@ def _walk(tables: Tables, blocks: Blocks, walk: Walk | None = None) -> Iterator[
 
 
 def _touched(tables: Tables, blocks: Blocks, ranges: Ranges) -> Iterator[Entry]:
-    """Give the files that may lie in some ranges, without reading how long their blocks are."""
+    """Yield the files that may be stored in some ranges, without reading their block sizes."""
     fragments: dict[int, bool] = {NO_INDEX: False}
     for entry in _walk(tables, blocks):
         file = entry.content
@@ -120,13 +120,13 @@ def _touched(tables: Tables, blocks: Blocks, ranges: Ranges) -> Iterator[Entry]:
             if number not in fragments:
                 start, size = blocks.fragment_span(number)
                 fragments[number] = ranges.touches(start, start + (size & SIZE_BITS))
-            # no block is stored in more bytes than it has
+            # a stored block is never longer than its content
             if fragments[number] or ranges.touches(file.start, file.start + file.size):
                 yield entry
 
 
 def _names(tables: Tables, spool: Spool, block: int, offset: int, size: int) -> Iterator[Name]:
-    """Give what a folder lists: names, the places of their inodes, and their numbers and types."""
+    """Yield the names in a folder, with the places of their inodes, and their numbers and types."""
     if size <= 3:  # a folder's size counts "." and ".."
         return
     position = tables.directories.position(block, offset)

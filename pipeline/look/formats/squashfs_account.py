@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The account of a SquashFS's own bytes: what its tables say beyond what its tree shows.
+"""The account of SquashFS's own bytes: the contents of its tables that do not follow from its tree.
 
-While the tree is walked, a `Walk` takes down which bytes of the unpacked tables were read, and what
-they point to. What was not read, or says something else than the tree, is what is left to compare.
+While the tree is walked, a `Walk` records which bytes of the decompressed tables were read, and
+what they point to. Bytes that were not read, or that contradict the tree, remain to be compared.
 """
 
 from array import array
@@ -15,19 +15,22 @@ from pipeline.look.formats.squashfs_file import NO_INDEX, PLAIN_BLOCK, SIZE_BITS
 from pipeline.look.formats.squashfs_inode import CheckedInode, Inode, Name
 from pipeline.look.formats.squashfs_tables import METADATA, NONE, SUPERBLOCK, Tables
 
-PADDED = 4096  # to a multiple of which mksquashfs fills up
-EMPTY_FOLDER = 3  # the size that an empty folder's list has by its inode
-OFFSET_BITS = 20  # of an offset in a block
+PADDED = 4096  # mksquashfs pads the image to a multiple of this
+EMPTY_FOLDER = 3  # the size of an empty folder's listing in its inode
+OFFSET_BITS = 20  # the width of an offset in a block
 
 
 class Walk:
-    """What was read of the tables, and where files lie; `number` is that of the last inode."""
+    """Records what was read of the tables, and where files are stored.
+
+    `number` is the number of the last inode.
+    """
 
     def __init__(self, tables: Tables, blocks: Blocks) -> None:
         self.tables = tables
         self.blocks = blocks
         self.number = 0
-        self.holes = 0  # bytes of the last entry's content that are not stored, as it says
+        self.holes = 0  # bytes of holes in the last entry's content, according to its inode
         self._rest = b""
         self._file: SquashFile | None = None
         self._inodes = _Spans()
@@ -39,13 +42,13 @@ class Walk:
         self._xattrs: set[int] = set()
 
     def begin(self) -> None:
-        """Forget what was recorded: the tree is walked from its root."""
+        """Discard all records, before the tree is walked from its root."""
         self.__init__(self.tables, self.blocks)  # type: ignore[misc]
 
     def take_down(
         self, start: int, inode: Inode, listed: int, parent: int, names: Sequence[Name]
     ) -> None:
-        """Take down an inode at `start` of the table; for the others see `CheckedInode`."""
+        """Record an inode at `start` of the table; see `CheckedInode` for the other arguments."""
         checked = CheckedInode(self.tables, inode, listed, parent, names)
         self._inodes.add(start, checked.end)
         self._numbers.append(inode.number)
@@ -64,11 +67,14 @@ class Walk:
             _slice(self._file, self._slices)
 
     def rest_of_last(self, *, changed: bool) -> bytes:
-        """Return what the last entry's inode says beyond its facts and its content."""
+        """Return the bytes of the last entry's inode that do not follow from facts and content."""
         return self._rest if changed else self._rest + self.holes.to_bytes(8, "little")
 
     def place(self) -> tuple[int, int] | None:
-        """Return where the last entry's content stands in the order of blocks, or of fragments."""
+        """Return the position of the last entry's content in the order of blocks or of fragments.
+
+        The first number is 0 for blocks, 1 for fragments.
+        """
         file = self._file
         if file is None or not file.size:
             return None
@@ -77,7 +83,7 @@ class Walk:
         return (1, file.tail[0] << OFFSET_BITS | file.tail[1])
 
     def regions(self) -> Iterator[Region]:
-        """Give the tables, each with what it says beyond the tree."""
+        """Yield the tables and other regions, with the bytes that do not follow from the tree."""
         tables, head, source = self.tables, self.tables.super, self.blocks.source
         yield Region("superblock", (0, SUPERBLOCK.size), self._superblock)
         start = self.blocks.data_start
@@ -98,7 +104,7 @@ class Walk:
         yield Region("padding", (head.used, source.size), self._padding)
 
     def _superblock(self) -> bytes:
-        """Return the counts, sizes and places that are not those of what there is."""
+        """Return the counts, sizes and offsets, or nothing if all agree with the contents."""
         head, spans = self.tables.super, self.tables.reader.spans
         end = max(span[1] for _, span in spans)
         behind = next(span[1] for name, span in spans if name == "directory table")
@@ -109,7 +115,7 @@ class Walk:
         return b"" if listed == expected else repr(listed).encode()
 
     def _count(self) -> int:
-        """Return how many inodes there are, if their numbers are without a gap from 1 on."""
+        """Return the number of inodes if they are numbered from 1 without gaps, else -1."""
         if not self._numbers or max(self._numbers) > len(self._numbers):
             return -1
         seen = bytearray(max(self._numbers) + 1)
@@ -118,7 +124,7 @@ class Walk:
         return len(seen) - 1 if all(seen[1:]) else -1
 
     def _holes(self) -> bytes:
-        """Return the bytes between the blocks that belong to none."""
+        """Return the bytes between the blocks."""
         spans = _Spans()
         spans.extend(self._data)
         for number in range(self.tables.super.fragments):
@@ -131,7 +137,7 @@ class Walk:
         return found
 
     def _fragments(self) -> bytes:
-        """Return what the table of fragments says beside where they are, and those nobody uses."""
+        """Return the entries, without offsets, that have odd fields or that no file uses."""
         found, raw = b"", self.tables.fragments
         for number in range(self.tables.super.fragments):
             size, unused = raw[number * 16 + 8 : number * 16 + 12], raw[number * 16 + 12 :][:4]
@@ -141,7 +147,7 @@ class Walk:
         return found
 
     def _exports(self, table: "array[int]") -> bytes:
-        """Return where the export table says something else than where inodes are."""
+        """Return the entries of the export table that do not point to their inodes."""
         blocks, expected = list(self.tables.inodes.at), array("Q", bytes(8 * len(table)))
         for number, at in zip(self._numbers, self._inodes.starts, strict=True):
             if 0 < number <= len(table):
@@ -150,13 +156,13 @@ class Walk:
         return array("Q", odd).tobytes()
 
     def _owners(self) -> bytes:
-        """Return the owners that no inode has, and those that are there twice."""
+        """Return the owners that no inode has; nothing if there are none and no duplicates."""
         ids = self.tables.ids
         odd = [owner for number, owner in enumerate(ids) if number not in self._ids]
         return repr(odd).encode() if odd or len(set(ids)) < len(ids) else b""
 
     def _slack(self) -> bytes:
-        """Return what fragments hold beyond the ends of files, if they are not stored elsewhere."""
+        """Return the unused bytes of the fragment blocks that differ from the other side's."""
         other = {n: s for n, s in self._slices.items() if n not in self.blocks.alike}
         return _beyond(self.blocks, other)
 
@@ -168,7 +174,7 @@ class Walk:
 
 
 def slack(contents: Iterable[ByteSource]) -> bytes:
-    """Return what the fragments of these files hold beyond them; they must be all that use them."""
+    """Return the unused bytes in these files' fragments, which no other files may use."""
     slices: dict[int, array[int]] = {}
     blocks = None
     for content in contents:
@@ -179,7 +185,7 @@ def slack(contents: Iterable[ByteSource]) -> bytes:
 
 
 def _slice(file: SquashFile, slices: "dict[int, array[int]]") -> None:
-    """Add which part of a fragment is the end of a file."""
+    """Add the span of a file's end in its fragment."""
     number, offset = file.tail
     if number != NO_INDEX:
         length = file.size % file.blocks.tables.super.block_size
@@ -197,7 +203,7 @@ def _beyond(blocks: Blocks, slices: "dict[int, array[int]]") -> bytes:
 
 
 class _Spans:
-    """Many spans, in any order."""
+    """A compact list of many spans, in any order."""
 
     def __init__(self) -> None:
         self.starts = array("Q")
@@ -212,7 +218,7 @@ class _Spans:
         self.ends.extend(other.ends)
 
     def holes(self, begin: int, end: int) -> Iterator[Span]:
-        """Give what lies in none of them, between `begin` and `end`."""
+        """Yield the gaps between the spans, from `begin` to `end`."""
         order: Sequence[int] = range(len(self.starts))
         for number in sorted(order, key=self.starts.__getitem__):
             start = self.starts[number]
@@ -224,5 +230,5 @@ class _Spans:
         yield begin, end
 
     def without(self, content: bytes) -> bytes:
-        """Return a content without the spans."""
+        """Return the bytes of a content outside the spans."""
         return b"".join(content[a:b] for a, b in self.holes(0, len(content)))

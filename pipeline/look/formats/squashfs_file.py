@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of a SquashFS, unpacked a block at a time and only where they may differ."""
+"""The files of a SquashFS, decompressed block by block and only where they may differ."""
 
 import struct
 from array import array
@@ -20,31 +20,31 @@ BLOCKS_LIMIT = 1_000_000  # of one file
 
 
 class Blocks:
-    """Unpacks the data blocks of one file system; remembers the last fragments."""
+    """Decompresses the data blocks of one file system; caches the last fragments."""
 
     def __init__(self, source: ByteSource, tables: Tables, spool: Spool, data_start: int) -> None:
         self.source = source
         self.tables = tables
         self.spool = spool
         self.data_start = data_start
-        self.alike: set[int] = set()  # fragments that are stored in the same bytes elsewhere
+        self.alike: set[int] = set()  # fragments that the other side stores in the same bytes
         self._equal: dict[tuple[int, int], bool] = {}
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._twin: Blocks | None = None
 
     def elsewhere(self, around: ByteSource) -> "Blocks":
-        """Return the same file system's blocks in another source, whose tables are equal."""
+        """Return the blocks of a file system with equal tables in another source."""
         if self._twin is None or self._twin.source is not around:
             self._twin = Blocks(around, self.tables, self.spool, self.data_start)
         return self._twin
 
     def fragment_span(self, number: int) -> tuple[int, int]:
-        """Return where a fragment block begins, and its size with the flag."""
+        """Return the start of a fragment block, and its stored size with the flag PLAIN_BLOCK."""
         start, size = struct.unpack_from("<QI", self.tables.fragments, number * 16)
         return start, size
 
     def fragment(self, number: int) -> bytes:
-        """Return an unpacked fragment block."""
+        """Return a decompressed fragment block."""
         if number not in self._kept:
             self._kept[number] = self.block(*self.fragment_span(number))
             if len(self._kept) > FRAGMENTS_KEPT:
@@ -53,7 +53,7 @@ class Blocks:
         return self._kept[number]
 
     def equal_fragments(self, number: int, other: "Blocks", theirs: int) -> bool:
-        """Whether a fragment block is stored in the same bytes as one of another file system."""
+        """Return whether a fragment block is stored in the same bytes as another file system's."""
         pair = number, theirs
         if pair not in self._equal:
             stored = self.stored(*self.fragment_span(number))
@@ -69,7 +69,7 @@ class Blocks:
         return self.source.read(start, size & SIZE_BITS)
 
     def block(self, start: int, size: int) -> bytes:
-        """Return an unpacked block."""
+        """Return a decompressed block."""
         stored, limit = self.stored(start, size), self.tables.super.block_size
         self.spool.spend(limit)
         if not size & PLAIN_BLOCK:
@@ -80,7 +80,7 @@ class Blocks:
 
 
 class SquashFile:
-    """A file's content: blocks one after the other, and the end in a fragment that others share."""
+    """A file's content: consecutive blocks, and a tail in a fragment that is shared with others."""
 
     def __init__(self, blocks: Blocks, size: int, start: int, sizes_at: int, tail: Span) -> None:
         self.blocks = blocks
@@ -88,13 +88,13 @@ class SquashFile:
         self.start = start
         self._sizes_at = sizes_at
         self.tail = tail  # number of the fragment, offset in it
-        self.unlike = False  # whether a block was seen that the other side stores in other bytes
+        self.unlike = False  # whether the other side was found to store a block in different bytes
         self._last: tuple[int, bytes] = (-1, b"")
         self._sizes: array[int] | None = None
 
     @property
     def sizes(self) -> "array[int]":
-        """The stored size of each block, with the flag for one that is not compressed."""
+        """The stored size of each block, with the flag PLAIN_BLOCK if it is not compressed."""
         if self._sizes is None:
             self._sizes = self._read_sizes()
         return self._sizes
@@ -114,7 +114,7 @@ class SquashFile:
 
     @cached_property
     def starts(self) -> "array[int]":
-        """Where each block begins, and where the last ends."""
+        """The offset of each block, and that of the last one's end."""
         starts, position = array("Q", [self.start]), self.start
         for size in self.sizes:
             position += size & SIZE_BITS
@@ -182,7 +182,11 @@ class SquashFile:
         ]
 
     def _differing(self, other: "SquashFile", outer: Ranges) -> Iterator[Span]:
-        """Give the numbers of the blocks whose stored bytes differ, and of the shared tails."""
+        """Yield the ranges of numbers of the blocks whose stored bytes differ.
+
+        If the numbers of blocks or the tails differ, the last range extends from the first block
+        that only one file stores as such to the end of the shorter file.
+        """
         shared = min(len(self.sizes), len(other.sizes))
         whole = self.start, self.end
         if (whole, self.sizes) != ((other.start, other.end), other.sizes) or (

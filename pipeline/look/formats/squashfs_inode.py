@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The inodes of a SquashFS: what they say as facts, and what they say beyond that."""
+"""The inodes of a SquashFS: their facts, and fields that do not follow from these."""
 
 import itertools
 import struct
@@ -19,18 +19,19 @@ FILE = struct.Struct("<IIII")
 LONG_FILE = struct.Struct("<QQQIIII")
 LINK = struct.Struct("<II")
 TYPES = ("", "dir", "file", "link", "block", "char", "fifo", "socket")
-LONG = 7  # what the type of the longer form is more
+LONG = 7  # added to the type of an inode in its extended form
 FOLDER = 1
-UNLISTED = -(2**63)  # what no folder lists, which is the root
+UNLISTED = -(2**63)  # for the root, which no folder lists
 
 Listing = tuple[int, int, int]  # block, offset and size of a folder's list of names
-Name = tuple[str, int, int]  # a name, the place of its inode, and that one's number and type
+Name = tuple[str, int, int]  # a name, the place of its inode, and the inode's number and type
 
 
 class Inode(NamedTuple):
-    """An inode: its entry, its list of names if it is a folder, and its fields as they are.
+    """An inode: its entry, its listing if it is a folder, and its raw fields.
 
-    `header` are its first fields, `body` those that its type has; `end` is where they end.
+    `header` are the fields that all types share, `body` those of its type; `end` is the offset
+    after them.
     """
 
     entry: Entry
@@ -52,7 +53,10 @@ Fields = tuple[Entry, Listing | None, tuple[int, ...], tuple[int, ...], int]  # 
 
 
 def read_inode(tables: Tables, blocks: Blocks, path: str, at: int) -> Fields:
-    """Read an inode, of which there are many; raise BadFormat if what it says cannot be."""
+    """Parse an inode; raise BadFormat if it is malformed.
+
+    It returns a plain tuple instead of an `Inode` for speed, since there are many.
+    """
     content = tables.inodes.content
     header = HEADER.unpack_from(content, at)
     kind, mode, uid, gid, mtime, _ = header
@@ -91,7 +95,7 @@ def read_inode(tables: Tables, blocks: Blocks, path: str, at: int) -> Fields:
 def _read_other(
     content: bytes, kind: int, at: int, facts: dict[str, Fact]
 ) -> tuple[tuple[int, ...], int, int]:
-    """Read the fields of a link, device, fifo or socket; return them, their end and the xattr."""
+    """Return the fields of a link, device, fifo or socket, their end, and the xattr index."""
     body: tuple[int, ...]
     simple = (kind - 1) % LONG + 1
     if simple == 3:
@@ -117,10 +121,10 @@ def _read_other(
 
 
 class CheckedInode:
-    """An inode that is compared with what else is known of it; `rest` is what does not follow.
+    """Checks an inode against the rest of the tree; `rest` are the fields that contradict it.
 
-    `listed` is the number and type that its folder lists, or UNLISTED, `parent` the number of that
-    folder's inode, `names` what it lists itself.
+    `listed` is the number and type in its folder's listing, or UNLISTED; `parent` is the number of
+    that folder's inode; `names` are the names in its own listing.
     """
 
     def __init__(
@@ -130,7 +134,7 @@ class CheckedInode:
         self._inode = inode
         self._long = inode.header[0] > LONG
         self._odd: list[tuple[str, int]] = []
-        self.holes = 0  # bytes of a file that are not stored, as it says
+        self.holes = 0  # bytes of holes in a file, according to the inode
         self.xattr = inode.body[-1] if self._long else NO_INDEX
         self.end = inode.end
         if listed not in (UNLISTED, inode.number << 16 | inode.type):
@@ -144,7 +148,7 @@ class CheckedInode:
 
     @property
     def rest(self) -> bytes:
-        """What it says beyond its facts and what follows; nothing if that is nothing."""
+        """The odd fields; empty if all of them follow from the facts and the tree."""
         return repr(self._odd).encode() if self._odd else b""
 
     def _check_folder(self, listing: Listing, parent: int, names: Sequence[Name]) -> None:
@@ -164,7 +168,7 @@ class CheckedInode:
             self._odd.append(("type", self._inode.header[0]))
 
     def _check_index(self, count: int, block: int, offset: int, size: int) -> None:
-        """Compare an index with the list of names: each part's first name, and where it begins."""
+        """Check a folder's index against its listing: the first name and offset of each part."""
         table, content = self._tables.directories, self._tables.inodes.content
         starts = list(table.at)
         for _ in range(count):

@@ -58,19 +58,19 @@ class Super:
 
     @property
     def packing(self) -> tuple[int, int, int]:
-        """What decides into which bytes a content is packed, besides the compressor's options."""
+        """The fields that determine the compressed bytes, besides the compressor's options."""
         return self.block_size, self.compression, self.flags
 
 
 @dataclass(frozen=True)
 class Table:
-    """An unpacked table of metadata: `at` tells where each of its blocks begins in `content`."""
+    """A decompressed table of metadata; `at` maps each block's place to its offset in `content`."""
 
     content: bytes
     at: dict[int, int]
 
     def position(self, block: int, offset: int) -> int:
-        """Return the place of a reference into the table."""
+        """Return the offset in `content` of a reference; raise BadFormat if it is invalid."""
         found = self.at.get(block)
         if found is None or found + offset >= len(self.content):
             raise BadFormat(f"nothing lies at {block}:{offset} of a table")
@@ -85,10 +85,10 @@ class Xattrs:
         self._entries = entries
         self._values = values
         self._known: dict[int, Fact] = {}
-        self._read_parts: dict[int, int] = {}  # where what was read begins and ends
+        self._read_parts: dict[int, int] = {}  # the start and end of everything that was read
 
     def unused(self, numbers: Set[int]) -> bytes:
-        """Return the attributes that none of the inodes with these `numbers` has."""
+        """Return the entries whose number is not in `numbers`, and all bytes that were not read."""
         found = b"".join(
             self._entries[at : at + 16]
             for number, at in enumerate(range(0, len(self._entries), 16))
@@ -101,7 +101,7 @@ class Xattrs:
         return found + content[position:]
 
     def get(self, number: int) -> Fact:
-        """Return an inode's attributes, sorted; the values in hexadecimal."""
+        """Return the attributes with a number, sorted by name; the values are in hexadecimal."""
         if number not in self._known:
             reference, count, size = struct.unpack_from("<QII", self._entries, number * 16)
             if len(self._known) > XATTRS_KEPT:
@@ -122,7 +122,7 @@ class Xattrs:
             name = cut(content, position + 4, length)
             position += 4 + length
             (length,) = struct.unpack_from("<I", content, position)
-            if kind & 0x100:  # the value stands elsewhere
+            if kind & 0x100:  # the value is stored out of line
                 (other,) = struct.unpack_from("<Q", content, position + 4)
                 there = self._values.position(other >> 16, other & 0xFFFF)
                 (size_there,) = struct.unpack_from("<I", content, there)
@@ -140,7 +140,7 @@ class Xattrs:
 
 @dataclass(frozen=True)
 class Tables:
-    """All that is read before the files are."""
+    """Everything that is read before the files."""
 
     super: Super
     new: Callable[[], compression.Unpacker]
@@ -152,7 +152,7 @@ class Tables:
     reader: "_Reader"
 
     def exports(self) -> "array[int]":
-        """Return the references to inodes by their numbers; none if there is no such table."""
+        """Return the references to inodes, ordered by inode number; none without such a table."""
         place, count = self.super.lookup_table, self.super.inodes
         if place == NONE:
             return array("Q")
@@ -160,14 +160,14 @@ class Tables:
 
 
 def cut(content: bytes, start: int, length: int) -> bytes:
-    """Return a part of a table that is all there."""
+    """Return a part of a table; raise BadFormat if the table ends before it does."""
     if length < 0 or start + length > len(content):
         raise BadFormat(f"a table ends before byte {start + length}")
     return content[start : start + length]
 
 
 def read_tables(source: ByteSource, spool: Spool) -> Tables:
-    """Read what says where everything lies; raise BadFormat for what is not SquashFS 4.0."""
+    """Read the superblock and all tables; raise BadFormat for what is not SquashFS 4.0."""
     head = read_super(source)
     new = UNPACKERS.get(head.compression)
     if new is None:
@@ -192,7 +192,7 @@ def read_tables(source: ByteSource, spool: Spool) -> Tables:
 
 
 def read_super(source: ByteSource) -> Super:
-    """Read the superblock; raise BadFormat if what it says cannot be."""
+    """Parse the superblock; raise BadFormat if it is malformed, NotRead for other versions."""
     magic, *fields = SUPERBLOCK.unpack(source.read(0, SUPERBLOCK.size))
     inodes, time, block_size, fragments, compressor, log, flags, ids, major, minor, *places = fields
     head = Super(
@@ -208,9 +208,9 @@ def read_super(source: ByteSource) -> Super:
 
 
 class _Reader:
-    """Reads metadata blocks; `spans` is what was read of each table.
+    """Reads metadata blocks; `spans` are the spans that were read of each table.
 
-    `packed` has a hash of each compressed block's stored bytes, by one of its content.
+    `packed` maps a hash of each compressed block's content to a hash of its stored bytes.
     """
 
     def __init__(self, source: ByteSource, new: Callable[[], compression.Unpacker]) -> None:
@@ -226,7 +226,7 @@ class _Reader:
         stored = self.source.read(start, end - start)
         content, at, position = bytearray(), {}, 0
         while position + 2 < len(stored):
-            if len(content) % METADATA:  # so small ones cannot be countless
+            if len(content) % METADATA:  # only the last may be short, which bounds their number
                 raise BadFormat("a block of a table is short, and not the last")
             at[position] = len(content)
             position = self._unpack(stored, position, content)
@@ -234,7 +234,7 @@ class _Reader:
         return Table(bytes(content), at)
 
     def _unpack(self, stored: bytes, position: int, content: bytearray) -> int:
-        """Unpack the block at `position`; return where the next one begins."""
+        """Decompress the block at `position`; return the position of the next one."""
         header = int.from_bytes(cut(stored, position, 2), "little")
         end = position + 2 + (header & ~PLAIN_METADATA)
         block = cut(stored, position + 2, end - position - 2)
@@ -250,14 +250,14 @@ class _Reader:
         return end
 
     def first_block(self, place: int) -> int | None:
-        """Return where the first block of a table lies whose list of blocks is at `place`."""
+        """Return the place of a table's first block; the table's list of blocks is at `place`."""
         if place == NONE:
             return None
         first: int = struct.unpack("<Q", self.source.read(place, 8))[0]
         return first
 
     def lookup(self, name: str, place: int, count: int, size: int) -> tuple[bytes, int | None]:
-        """Read a table of `count` entries, and where its first block lies."""
+        """Return a table of `count` entries of `size` bytes, and the place of its first block."""
         if not count:
             return b"", None
         if count * size > TABLE_LIMIT:

@@ -32,12 +32,12 @@ TYPES = {
 }
 BLOCK = 512
 END = 2 * BLOCK  # zeros that end an archive
-RECORD_SIZE = 20 * BLOCK  # to a multiple of which tar fills up an archive
+RECORD_SIZE = 20 * BLOCK  # tar pads an archive to a multiple of this
 NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 FURTHER_TIMES = ("atime", "ctime")
 DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
-# Besides its own errors, what tarfile raises for headers that say impossible things.
+# The exceptions that tarfile raises: its own, and others for headers with impossible values.
 ERRORS = (tarfile.TarError, ValueError, KeyError, OverflowError, EOFError, TypeError)
 
 
@@ -49,7 +49,7 @@ def _matches(source: ByteSource) -> bool:
 
 
 def _is_old(raw: bytes) -> bool:
-    """Whether this is a header of Unix version 7, which has no magic but a checksum."""
+    """Return whether this is a header of Unix version 7, which has a checksum but no magic."""
     digits = raw[148:156].strip(b" \0")
     if not digits or not set(digits) <= set(b"01234567") or not raw[0]:
         return False
@@ -78,7 +78,7 @@ TAR = Format("tar", _matches, _read)
 
 
 def read_header(block: bytes) -> tarfile.TarInfo:
-    """Return what a block says of the member behind it; raise BadFormat if it is no header."""
+    """Parse the header block before a member; raise BadFormat if it is not a header."""
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError, OverflowError) as error:
@@ -89,7 +89,7 @@ def read_header(block: bytes) -> tarfile.TarInfo:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Give the members without keeping them, as tarfile would."""
+    """Yield the members without keeping them in memory, as tarfile would."""
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]
         yield member
@@ -106,7 +106,7 @@ def _entry(source: ByteSource, member: tarfile.TarInfo) -> Entry:
         facts["target"] = member.linkname
     if member.isdev():
         facts["device"] = f"{member.devmajor}:{member.devminor}"
-    # names, sizes and times among them are facts already
+    # tarfile applies these to the member, so that they are facts already
     known = {"path", "linkpath", "size", "mtime", "uname", "gname", "uid", "gid"}
     extended = sorted((k, v) for k, v in member.pax_headers.items() if k not in known)
     times = tuple((k, v) for k, v in extended if k in FURTHER_TIMES)
@@ -122,7 +122,7 @@ def _entry(source: ByteSource, member: tarfile.TarInfo) -> Entry:
 
 
 def _stored(member: tarfile.TarInfo) -> int:
-    """Return how many bytes of a file are stored: not its holes."""
+    """Return how many bytes of a file are stored, without the holes of a sparse one."""
     if not member.issparse():
         return member.size
     parts: Iterable[tuple[int, int]] = member.sparse  # type: ignore[assignment]
@@ -130,13 +130,13 @@ def _stored(member: tarfile.TarInfo) -> int:
 
 
 def _closes(start: int, end: int) -> bool:
-    """Whether zeros up to `end` are those that end an archive and fill it up."""
+    """Return whether zeros up to `end` are the end of an archive and its padding."""
     length = end - start - -start % BLOCK
     return length == END or (end % RECORD_SIZE == 0 and END <= length < END + RECORD_SIZE)
 
 
 def _rest(source: ByteSource, entry: Entry) -> bytes:
-    """Return the fields of a member's headers beyond its facts, and their form."""
+    """Return the fields of a member's headers that are not facts, and the spelling of all."""
     if entry.record is None:
         return b""
     (at, end), found = entry.record, bytearray()
@@ -177,7 +177,10 @@ def _without_names(field: bytes, entry: Entry) -> bytes:
 
 
 def _rest_of_extended(content: bytes) -> bytes:
-    """Return the keywords of an extended header, whose values are facts, and what is no record."""
+    """Return the keywords of an extended header, whose values are facts, and malformed records.
+
+    The value of a repeated keyword is included.
+    """
     found, at, keys = bytearray(), 0, Counter[bytes]()
     while at < len(content):
         length, _, record = content[at:].partition(b" ")

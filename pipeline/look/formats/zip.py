@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""zip archives, whose directory the standard library reads.
+"""zip archives; the standard library reads the central directory.
 
 Source: PKWARE's APPNOTE.TXT 6.3.10; for extra fields, Info-ZIP's extrafld.txt.
 """
@@ -32,7 +32,8 @@ from pipeline.look.formats.zip_account import regions_of_directory, rest_of_memb
 LOCAL = struct.Struct("<4s5HIIIHH")
 ENCRYPTED, SIZES_FOLLOW = 0x01, 0x08
 STORED, ZSTD, XZ = 0, 93, 95
-METHODS = {9: "deflate64", 14: "lzma", 96: "JPEG", 97: "WavPack", 98: "PPMd"}  # not read here
+# compression methods that are not supported here
+METHODS = {9: "deflate64", 14: "lzma", 96: "JPEG", 97: "WavPack", 98: "PPMd"}
 ERRORS = (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError, zlib.error)
 UNPACKERS: dict[int, Callable[[], compression.Unpacker]] = {
     zipfile.ZIP_DEFLATED: compression.new_deflate,
@@ -78,7 +79,7 @@ ZIP = Format("zip", _matches, _read)
 def _entry(
     source: ByteSource, spool: Spool, member: zipfile.ZipInfo, regions: list[Region]
 ) -> Entry:
-    """Return a member; add the region of its data descriptor, which may follow its data."""
+    """Return a member's entry; add the region of its data descriptor, if it has one."""
     mode = member.external_attr >> 16
     start = member.header_offset
     header = LOCAL.unpack(source.read(start, LOCAL.size))
@@ -115,7 +116,10 @@ def _entry(
 
 
 def _descriptor(source: ByteSource, start: int, member: zipfile.ZipInfo) -> Span | None:
-    """Return where the checksum and sizes of the directory stand again, behind a member's data."""
+    """Return the span of the data descriptor after a member's data, or None.
+
+    It must repeat the checksum and the sizes in the central directory.
+    """
     values = member.CRC, member.compress_size, member.file_size
     layouts = ("<IQQ",) if max(values) >= 2**32 else ("<III", "<IQQ")
     for layout in layouts:
@@ -130,7 +134,7 @@ def _descriptor(source: ByteSource, start: int, member: zipfile.ZipInfo) -> Span
 def _content(
     source: ByteSource, spool: Spool, member: zipfile.ZipInfo, start: int
 ) -> tuple[ByteSource, str]:
-    """Return a member's content, or its stored bytes and why they stay packed."""
+    """Return a member's content, or its stored bytes and the reason for not decompressing them."""
     span = (start, start + member.compress_size)
     new = UNPACKERS.get(member.compress_type)
     if member.flag_bits & ENCRYPTED:
@@ -155,13 +159,13 @@ def _compressed(
 
 
 def _attributes(external: int) -> str:
-    """Return what the attributes say beside a type and a mode, or that they say no type."""
+    """Return the external attributes besides type and mode, and whether the type is missing."""
     untyped = external >> 16 and not external >> 28
     return f"{external & 0xFFFF:#06x}" + " without a type" * bool(untyped)
 
 
 def _version(member: zipfile.ZipInfo) -> int:
-    """Return which version of the format it takes to unpack a member, in tenths."""
+    """Return the version of the format that is needed to extract a member, in tenths."""
     return member.extract_version | member.reserved << 8
 
 
@@ -171,7 +175,7 @@ def _dos_time(member: zipfile.ZipInfo) -> str:
 
 
 def _local_differs(header: tuple[bytes | int, ...], member: zipfile.ZipInfo) -> Fact:
-    """Return the fields in which a member's own header says something else than the directory."""
+    """Return the fields of a member's local header that contradict the central directory."""
     _, version, flags, method, time, day, crc, packed, size, _, _ = header
     year, month, date, hour, minute, second = member.date_time
     fields: list[tuple[str, object, object]] = [
@@ -189,7 +193,7 @@ def _local_differs(header: tuple[bytes | int, ...], member: zipfile.ZipInfo) -> 
 
 
 def _extra_facts(central: bytes, local: bytes) -> dict[str, Fact]:
-    """Return what extra fields say: times, owners, others by number, and which there are."""
+    """Return the facts in extra fields: times, owners, others by number; and their numbers."""
     times: list[tuple[str, str]] = []
     owners: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []
@@ -204,7 +208,7 @@ def _extra_facts(central: bytes, local: bytes) -> dict[str, Fact]:
             else:
                 owners += [(f"{where}{name}", value) for name, value in known]
         if fields:
-            # a time's field says in its first byte which times there are
+            # the first byte of a field of times says which times it should have
             listed = (f"{n:#06x}" + data[:1].hex() * (n == TIMES) for n, data in fields)
             others.append((f"{where}fields", ",".join(listed)))
     found: dict[str, Fact] = {}
@@ -215,7 +219,10 @@ def _extra_facts(central: bytes, local: bytes) -> dict[str, Fact]:
 
 
 def _times(data: bytes) -> list[tuple[str, str]] | None:
-    """Return the times of Info-ZIP's field, or None if it is not one; the directory's has fewer."""
+    """Parse Info-ZIP's extended timestamps; return None if they are malformed.
+
+    In the central directory, there are fewer times than flags.
+    """
     names = [name for bit, name in enumerate(TIME_NAMES) if data[:1] and data[0] >> bit & 1]
     if len(data) % 4 != 1 or data[0] >> len(TIME_NAMES) or len(data) // 4 > len(names):
         return None
@@ -224,7 +231,7 @@ def _times(data: bytes) -> list[tuple[str, str]] | None:
 
 
 def _owner(data: bytes) -> list[tuple[str, str]] | None:
-    """Return the numbers of user and group of Info-ZIP's field, or None if it is not one."""
+    """Parse Info-ZIP's user and group numbers; return None if they are malformed."""
     if len(data) != 11 or data[:2] != b"\1\4" or data[6] != 4:
         return None
     user, group = data[2:6], data[7:]
@@ -232,7 +239,7 @@ def _owner(data: bytes) -> list[tuple[str, str]] | None:
 
 
 def _extra_fields(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give number and data of every extra field; what is no field has the number -1."""
+    """Yield the number and data of every extra field; trailing bytes have the number -1."""
     at = 0
     while at + 4 <= len(raw):
         number, length = struct.unpack_from("<HH", raw, at)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The account of a zip's own bytes: what headers and directory say beyond the members' facts."""
+"""The account of zip's own bytes: parts of headers and directory that are not members' facts."""
 
 import struct
 import zlib
@@ -11,15 +11,18 @@ from pipeline.look.formats.rest import without
 from pipeline.look.formats.source import ByteSource, pieces
 
 LOCAL_SIZE, CENTRAL_SIZE = 30, 46
-MEMBER, DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"  # what their headers begin with
-TIMES = {MEMBER: 10, DIRECTORY: 12}  # where these have the time
-NAME_LENGTH = 26  # where a member's own header has it
-ENDS = (b"PK\x05\x06", b"PK\x06\x06")  # of a directory, without and with 64 bits
+MEMBER, DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"  # signatures of local and central headers
+TIMES = {MEMBER: 10, DIRECTORY: 12}  # the offset of the time in these headers
+NAME_LENGTH = 26  # the offset of the name's length in a local header
+ENDS = (b"PK\x05\x06", b"PK\x06\x06")  # signatures of a directory's end, the second for zip64
 END = struct.Struct("<4sHHHHIIH")
 
 
 def rest_of_member(source: ByteSource, entry: Entry, checksum: int, *, changed: bool) -> bytes:
-    """Return the name in a member's own header, and its checksum unless it follows from content."""
+    """Return the spelling of a member's local name, and its checksum unless that is explained.
+
+    The checksum is left out if it matches a content that `changed`, or a link's target.
+    """
     if entry.record is None:
         return b""
     start = entry.record[0]
@@ -37,7 +40,7 @@ def rest_of_member(source: ByteSource, entry: Entry, checksum: int, *, changed: 
 def regions_of_directory(
     source: ByteSource, start: int, entries: Sequence[Entry], other: Sequence[Region]
 ) -> Iterator[Region]:
-    """Give the central directory and its end as regions, besides `other` ones."""
+    """Yield the `other` regions, the central directory and its end."""
     yield from other
     at, found = start, bytearray()
     paths = {entry.record[0]: entry.path for entry in entries if entry.record}
@@ -49,14 +52,14 @@ def regions_of_directory(
         found += odd if odd.strip(b"/") else b""
         at = at + CENTRAL_SIZE + sum(lengths)
     if source.read(at, min(4, max(0, source.size - at))) not in ENDS:
-        yield Region("central directory", (start, source.size))  # a length in it is wrong
+        yield Region("central directory", (start, source.size))  # it has a wrong length
         return
     yield Region("central directory", (start, at), lambda: bytes(found))
     yield Region("end of central directory", (at, source.size), partial(_end, source, start, at))
 
 
 def _end(source: ByteSource, start: int, at: int) -> bytes:
-    """Return the end of a directory, or nothing if it says what follows from the directory."""
+    """Return the end of the central directory, or nothing if it agrees with the directory."""
     raw = source.read(at, min(END.size, source.size - at))
     if len(raw) < END.size:
         return raw
