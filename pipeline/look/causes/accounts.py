@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Accounts made in another order: in passwd(5), group(5), their shadows, subuid(5), subgid(5)."""
+"""Accounts created in another order: passwd(5), group(5), their shadows, subuid(5), subgid(5)."""
 
 from pipeline.documents.explanation import Cause
 from pipeline.look.causes.facts import Pair
 
-# The fields with numbers that are given out, by the file's name; shadows have none.
+# The indices of the fields with allocated numbers, by the file's name; shadow files have none.
 NUMBERS = {"passwd": (2, 3), "group": (2,), "shadow": (), "gshadow": (), "subuid": (1,)}
 NUMBERS["subgid"] = (1,)
 SHADOW_DAY = {"shadow": 2}
 SHOWN = 3
-Accounts = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]  # what stays, and the numbers
+Accounts = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]  # fixed fields, allocated numbers
 
 
 def in_accounts(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
-    """Find the same accounts with other numbers, or in another order, and nothing else."""
+    """Find the same accounts with other numbers or in another order, without other differences."""
     name = path.rpartition("/")[2].removesuffix("-")
     if name not in NUMBERS or path.rpartition("/")[0].rpartition("/")[2] != "etc":
         return None
@@ -43,12 +43,12 @@ def _formatted(numbers: tuple[str, ...]) -> str:
 
 
 def _in_order(field: str) -> str:
-    """Return a field with its members, if it has some, in one order."""
+    """Return a field with its comma-separated members sorted."""
     return ",".join(sorted(field.split(",")))
 
 
 def _accounts(content: bytes, name: str) -> Accounts | None:
-    """Return the fields of each account that stay and those with numbers; None if it is no list."""
+    """Return the fixed fields and the allocated numbers of each account; None if malformed."""
     found = {}
     for line in content.decode(errors="replace").splitlines():
         fields = line.split(":")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Parts of the build's date that stand alone: its year, week, day or hour, and numbers of days."""
+"""Parts of the build's date: year, week, day or hour, and counts such as days since 1970."""
 
 import re
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from pipeline.look.causes.times import Stamp, judge
 from pipeline.look.causes.zones import zone_offset
 
 TOKEN = re.compile(r"(?<![0-9a-zA-Z])[0-9a-f]{8}(?![0-9a-zA-Z])|\d+|[^\W\d_]+")
-DIFFERING_LIMIT = 9  # words: as many as the fields of a time are
-KNOWN_LEAST = 2  # parts of a date that tell of all others, one of them for sure
-HOURS_LIMIT = 48  # of a build that are looked at
+DIFFERING_LIMIT = 9  # words: as many as a time has fields
+KNOWN_LEAST = 2  # known parts, one of them certain, that are needed if others are unknown
+HOURS_LIMIT = 48  # hours of a build that are tried
 HEX = re.compile(r"[0-9a-f]{8}")
-# What a number of this many digits counts since 1970, in seconds.
+# The unit of a number that counts from 1970, by its number of digits, and the unit's seconds.
 UNITS = {5: ("days", 86400), 6: ("hours", 3600), 8: ("minutes", 60)}
 FORMS = {
     "year": "%Y",
@@ -35,7 +35,7 @@ SURE = ("year", "day of the year", "name of the day", "name of the month")
 
 
 def in_parts(spot: Spot, pair: Pair) -> Cause | None:
-    """Find a line in which all that differs is the same part of each build's own date."""
+    """Find a line in which only the same part of each build's own date differs."""
     differing = differing_words(TOKEN, spot.text)
     if not all(facts.hours for facts in pair) or not 0 < len(differing) <= DIFFERING_LIMIT:
         return None
@@ -46,7 +46,7 @@ def in_parts(spot: Spot, pair: Pair) -> Cause | None:
         else:
             unknown.append(both)
     sure = sum(certain for _, certain in known)
-    # the rest of a time that is written out may be minutes and seconds
+    # the unknown parts may be the minutes and seconds of the same time
     if not known or (
         unknown and (not sure or len(known) < KNOWN_LEAST or not all(map(_short, unknown)))
     ):
@@ -60,7 +60,7 @@ def _short(both: tuple[str, str]) -> bool:
 
 
 def _known(both: tuple[str, str], pair: Pair) -> tuple[str, bool] | None:
-    """Say what two words are of the builds' dates, and whether that is sure."""
+    """Return which part of the builds' dates two words are, and whether that is certain."""
     for left, right in zip(*map(_counted, both), strict=False):
         if evidence := judge((left, right), pair):
             return evidence, True
@@ -73,7 +73,7 @@ def _known(both: tuple[str, str], pair: Pair) -> tuple[str, bool] | None:
 
 
 def _counted(token: str) -> Iterator[Stamp]:
-    """Give the times that a number stands for which counts since 1970."""
+    """Yield the times that a number may stand for that counts from 1970."""
     if HEX.fullmatch(token):
         at = int(token, 16)
         yield Stamp(at, at, zoned=True, words=token)
@@ -84,7 +84,7 @@ def _counted(token: str) -> Iterator[Stamp]:
 
 
 def _parts(token: str, facts: Facts) -> list[str]:
-    """Return which parts of the build's date a word is."""
+    """Return the parts of the build's date that a word may be."""
     times = list(_times(facts))
     if token.isdigit():
         return [
@@ -103,7 +103,7 @@ def _parts(token: str, facts: Facts) -> list[str]:
 
 
 def _times(facts: Facts) -> Iterator[datetime]:
-    """Give the hours of a build, in UTC and in its own zone."""
+    """Yield the hours of a build, in UTC and in its own time zone."""
     begin, end = facts.hours or (0, 0)
     begin, end = begin - MARGIN_S, min(end + MARGIN_S, begin + HOURS_LIMIT * 3600)
     for offset in {0.0, zone_offset(facts.time_zone, begin)}:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names the usual causes of a difference, with what speaks for each. `docs/causes.md` has them all.
+"""Name the usual causes of a difference, with the evidence for each; `docs/causes.md` lists them.
 
-Contents and values come from hostile builds: what is read here is bounded, and only ever compared.
+Contents and values come from hostile builds: they are read with limits, and only compared.
 """
 
 import lzma
@@ -37,11 +37,11 @@ from pipeline.look.causes.words import in_rest
 from pipeline.look.causes.zones import in_zones
 
 INNER_LIMIT = 16 * 1024 * 1024  # bytes of a decompressed content
-MEMORY_LIMIT = 128 * 1024 * 1024  # bytes that a decompressor may take
+MEMORY_LIMIT = 128 * 1024 * 1024  # bytes of memory for a decompressor
 CAUSES_LIMIT = 8
-PADDING = 4  # zeros on both sides of what may be uninitialised
+PADDING = 4  # zeros on both sides of bytes that may be uninitialised
 PADDED_LIMIT = 64
-PADDING_SPOTS = 8  # more places than this are numbers, not what was left over
+PADDING_SPOTS = 8  # if there are more places, they are numbers, not uninitialised memory
 
 NAMES = frozenset(
     {
@@ -60,9 +60,9 @@ Contents = tuple[bytes, bytes]
 
 
 def find_causes(path: str, contents: Contents, pair: Pair) -> tuple[Cause, ...]:
-    """Name what usually makes two contents of one path differ, the surest first.
+    """Return the likely causes of a difference between two contents of one path, guesses last.
 
-    Compressed contents (gzip, xz) are looked into as well.
+    gzip and xz files are decompressed.
     """
     if contents[0] == contents[1]:
         return ()
@@ -71,7 +71,7 @@ def find_causes(path: str, contents: Contents, pair: Pair) -> tuple[Cause, ...]:
     if inner[0] is not None and inner[1] is not None:
         found += find_causes(path, (inner[0], inner[1]), pair) if inner[0] != inner[1] else ()
     else:
-        known = bool(found)  # what a header explains needs no cause for its bytes
+        known = bool(found)  # times in a known header need no further cause
         others = _in_content(path, contents, pair, known=known)
         found += [c for c in others if not known or c.name not in ("time-binary", "time-text")]
     return distinct(found)
@@ -80,10 +80,11 @@ def find_causes(path: str, contents: Contents, pair: Pair) -> tuple[Cause, ...]:
 def find_causes_of_values(
     kind: str, values: tuple[object, object], pair: Pair
 ) -> tuple[Cause, ...]:
-    """Name what makes a property of a path differ: `kind` is one of a ledger's, or "name".
+    """Return the likely causes of a difference between two values of a property of a path.
 
-    `values` are numbers for time, mode and owner, and texts for the others. What no property of
-    its kind explains is asked for in its text.
+    `kind` is one of a ledger's kinds, or "name". `values` are numbers for time and mode, anything
+    for owner, links, type and device, and otherwise texts. Texts of other kinds, and names without
+    a known cause, are examined like contents.
     """
     left, right = values
     match kind, left, right:
@@ -107,7 +108,7 @@ def find_causes_of_values(
 
 
 def _of_attributes(values: tuple[str, str], pair: Pair) -> tuple[Cause, ...]:
-    """Name what is surely in extended attributes, and of all others what they were."""
+    """Return the certain causes in extended attributes; if there are none, what the values are."""
     known: list[Cause] = []
     differing = attributes(values)
     for _, left, right in differing:
@@ -121,7 +122,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _in_content(path: str, contents: Contents, pair: Pair, *, known: bool) -> Iterator[Cause]:
-    """Look at the places where two contents differ, one after the other."""
+    """Yield the causes at the places where two contents differ."""
     text = is_text(contents[0]) and is_text(contents[1])
     if accounts := text and in_accounts(path, contents, pair):
         yield accounts
@@ -186,13 +187,13 @@ def _in_spot(
 
 
 def _words_alone(spot: Spot) -> bool:
-    """Tell whether a line has numbers, and other words around the same ones."""
+    """Return whether both sides of a line have the same numbers, so that only words differ."""
     left, right = (re.findall(r"\d+", text) for text in spot.text)
     return left == right and bool(left)
 
 
 def _uninitialised(contents: Contents, spots: Sequence[Spot]) -> list[Cause]:
-    """Guess that a few bytes in the middle of padding were never written."""
+    """Guess that a few bytes amid padding are uninitialised memory."""
     zeros = bytes(PADDING)
     if len(spots) > PADDING_SPOTS:
         return []
@@ -209,7 +210,7 @@ def _uninitialised(contents: Contents, spots: Sequence[Spot]) -> list[Cause]:
 
 
 def _decompressed(content: bytes) -> bytes | None:
-    """Return what is in a gzip or xz file, as far as INNER_LIMIT; None if it is neither."""
+    """Decompress a gzip or xz file, at most INNER_LIMIT bytes; return None if it is neither."""
     try:
         if content[:3] == b"\x1f\x8b\x08":
             return zlib.decompressobj(wbits=31).decompress(content, INNER_LIMIT)
@@ -222,7 +223,7 @@ def _decompressed(content: bytes) -> bytes | None:
 
 
 def distinct(found: Sequence[Cause]) -> tuple[Cause, ...]:
-    """Return the first of each cause, guesses last."""
+    """Return the first cause of each name, guesses last, at most CAUSES_LIMIT."""
     first: dict[str, Cause] = {}
     for cause in sorted(found, key=lambda cause: cause.weak):
         first.setdefault(cause.name, cause)
@@ -230,7 +231,7 @@ def distinct(found: Sequence[Cause]) -> tuple[Cause, ...]:
 
 
 def known_factors(pair: Pair) -> list[str]:
-    """Return in which factors two environments differ, for people."""
+    """Return the names, for people, of the factors in which two environments differ."""
     return [name for name, left, right in _factors(*pair) if left != right]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Digests of what an environment is called: recognised by making them again."""
+"""Digests of facts of the environments, recognised by computing them again."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ ENDS = ("", "\n")
 
 
 def in_digests(spot: Spot, pair: Pair) -> Cause | None:
-    """Find digests, whole or in part, of a fact that the environments differ in."""
+    """Find complete or shortened digests of a fact in which the environments differ."""
     words = [[word.replace("-", "").lower() for word in HEX.findall(text)] for text in spot.text]
     for left, right in zip(*words, strict=False):
         if left == right:
@@ -43,7 +43,7 @@ def _facts(left: Facts, right: Facts) -> list[tuple[str, str, str]]:
 
 @lru_cache(maxsize=64)
 def _digests(value: str) -> tuple[str, ...]:
-    """Return the digests of a value with and without a newline, kind after kind."""
+    """Return the hexadecimal digests of a value: all KINDS without, then with a newline."""
     contents = [f"{value}{end}".encode(errors="replace") for end in ENDS]
     return tuple(
         hashlib.new(kind, content, usedforsecurity=False).hexdigest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bytes of a binary content that follow no pattern: drawn at random, encrypted, or digests."""
+"""Bytes of a binary content without any pattern: random, encrypted, or digests."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,21 +8,22 @@ from math import log2
 from pipeline.documents.explanation import Cause
 from pipeline.look.causes.spots import Spot, common_prefix
 
-LEAST = 16  # bytes that can be judged random by their distribution
-LOOKED_AT = 65536  # bytes of a long run
-CHANCE = 0.02  # of the bytes of two random contents are equal, at most
-SHARE = 0.9  # of the information that bytes which are all different have
+LEAST = 16  # bytes needed to judge randomness by their distribution
+LOOKED_AT = 65536  # bytes of a long run that are examined
+CHANCE = 0.02  # the largest share of equal bytes in two random contents
+SHARE = 0.9  # the least entropy of random bytes, as a share of the maximum
 AROUND = 64  # bytes on each side of an island
-ISLAND_LEAST, NUMBER_BYTES = 6, 8
-ISLAND_SPOTS = 8  # more than this are no islands
-CALM = 0.75  # of the information that random bytes have: what is around an island has less
+ISLAND_LEAST, NUMBER_BYTES = 6, 8  # the least bytes of an island, the most of a number
+ISLAND_SPOTS = 8  # if there are more spots, they are not islands
+CALM = 0.75  # the largest entropy of the bytes around an island, as a share of the maximum
 
 
 def in_random_bytes(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause]:
-    """Guess that bytes which differ as a whole and follow no pattern are drawn.
+    """Guess that bytes are random if nearly all of them differ and they have no pattern.
 
-    They are all of a content, all between what both begin and end with, or an island in what is
-    no noise itself: in noise, as of compressed data, any change looks so.
+    They are either everything between a common beginning and end, or an island in data that is not
+    noise itself: in noise, such as compressed data, any difference would look random. Else, a few
+    bytes may be a number that changes.
     """
     if len(contents[0]) != len(contents[1]):
         return []
@@ -55,7 +56,7 @@ def _islands(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause
         if len(apart) < max(ISLAND_LEAST, 0.6 * len(spot.left)) or not all(map(_is_noise, pieces)):
             return []
         around = _around(contents, spot)
-        alone = len(around) < LEAST <= len(apart)  # there is little else
+        alone = len(around) < LEAST <= len(apart)  # there is little data around it
         if not alone and not _is_calm(around):
             return []
     evidence = f"{len(islands[0].left)} bytes at byte {islands[0].offsets[0]} follow no pattern"
@@ -63,7 +64,7 @@ def _islands(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause
 
 
 def _numbers(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> list[Cause]:
-    """Guess that few bytes in what is no noise are a number that is another in each build."""
+    """Guess that a few bytes in data that is not noise are a number that changes in each build."""
     if not spots or len(spots) > ISLAND_SPOTS:
         return []
     if not all(
@@ -80,7 +81,7 @@ def _is_calm(around: bytes) -> bool:
 
 
 def _around(contents: tuple[bytes, bytes], spot: Spot) -> bytes:
-    """Return the bytes around a spot that both contents have."""
+    """Return the bytes around a spot that are equal in both contents."""
     begin, end = spot.offsets[0], spot.offsets[0] + len(spot.left)
     near = (*range(max(0, begin - AROUND), begin), *range(end, min(end + AROUND, len(contents[0]))))
     return bytes(contents[0][at] for at in near if contents[0][at] == contents[1][at])
@@ -92,12 +93,12 @@ def _cause(evidence: str) -> Cause:
 
 
 def _is_noise(content: bytes) -> bool:
-    """Tell whether bytes are spread as random ones are."""
-    most = min(log2(len(content)), 8)  # bits a byte, if all are different
+    """Return whether bytes are distributed like random ones."""
+    most = min(log2(len(content)), 8)  # bits per byte if all bytes are different
     return _information(content) >= SHARE * most
 
 
 def _information(content: bytes) -> float:
-    """Return the bits of information in a byte, by how often each occurs."""
+    """Return the Shannon entropy in bits per byte."""
     shares = [count / len(content) for count in Counter(content).values()]
     return -sum(share * log2(share) for share in shares)

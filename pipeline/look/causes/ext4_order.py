@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The order in which ext4 lists a folder: by a hash of each name, with the file system's seed.
 
-The hash is `half_md4`, ext4's default, for names of ASCII; debugfs's `dx_hash -s SEED NAME` gives
-the same (the kernel's Documentation/filesystems/ext4/directory.rst, "Hash Tree Directories").
+The hash is `half_md4`, ext4's default, implemented here for ASCII names; debugfs's
+`dx_hash -s SEED NAME` prints the same. Source: the kernel's
+Documentation/filesystems/ext4/directory.rst, "Hash Tree Directories".
 """
 
 import struct
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 MASK = 0xFFFFFFFF
 BLOCK = 32  # bytes of a name that are hashed at once
-# Each round: what is added to every word, their order, and by how many bits the sums are rotated.
+# Each round: the constant added to every word, the order of the words, and the rotations in bits.
 ROUNDS = (
     (0, (0, 1, 2, 3, 4, 5, 6, 7), (3, 7, 11, 19)),
     (0x5A827999, (1, 3, 5, 7, 0, 2, 4, 6), (3, 5, 9, 13)),
@@ -20,7 +21,7 @@ ROUNDS = (
 
 
 def in_order_of_hashes(names: Sequence[str], seed: str) -> bool:
-    """Tell whether names stand as ext4 lists them; `seed` is its hash seed, a UUID."""
+    """Return whether names are in the order of ext4's hashes with `seed`, a UUID."""
     try:
         words = struct.unpack("<4I", uuid.UUID(seed).bytes)
     except ValueError:
@@ -32,7 +33,7 @@ def in_order_of_hashes(names: Sequence[str], seed: str) -> bool:
 
 
 def half_md4(name: bytes, seed: Sequence[int]) -> tuple[int, int]:
-    """Return the hash of a name and its minor hash, by which equal ones are ordered."""
+    """Return the hash of a name, and the minor hash that orders names with equal hashes."""
     state = list(seed)
     for begin in range(0, max(1, len(name)), BLOCK):
         state = _mixed(state, _words(name[begin : begin + BLOCK], len(name) - begin))
@@ -40,7 +41,7 @@ def half_md4(name: bytes, seed: Sequence[int]) -> tuple[int, int]:
 
 
 def _words(piece: bytes, left: int) -> list[int]:
-    """Return a piece of a name as eight numbers, filled with what is `left` of its length."""
+    """Return a piece of a name as eight numbers, padded with the remaining length `left`."""
     size = left & 0xFF
     filling = size | size << 8
     filling |= filling << 16
@@ -54,7 +55,7 @@ def _words(piece: bytes, left: int) -> list[int]:
 
 
 def _mixed(state: Sequence[int], words: Sequence[int]) -> list[int]:
-    """Return the state after a block: MD4 with a half of its steps."""
+    """Return the state after a block: MD4 with half of its steps."""
     a, b, c, d = state
     for mix, (constant, order, shifts) in enumerate(ROUNDS):
         for step, number in enumerate(order):
@@ -65,5 +66,5 @@ def _mixed(state: Sequence[int], words: Sequence[int]) -> list[int]:
 
 
 def _mix(number: int, x: int, y: int, z: int) -> int:
-    """Return the result of a round of MD4 on three numbers."""
+    """Return the auxiliary function of a round of MD4, applied to three numbers."""
     return (z ^ (x & (y ^ z)), (x & y) + ((x ^ y) & z), x ^ y ^ z)[number]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is known of the environments that a difference may come from."""
+"""The known facts of the environments, which may cause differences."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-MARGIN_S = 600  # how far a machine's clock may be from what its statement says
+MARGIN_S = 600  # how far a machine's clock may deviate from its recorded hours
 
 Holds = Callable[[frozenset[str]], str]
 Lacks = Callable[[frozenset[str]], bool]
@@ -12,11 +12,12 @@ Lacks = Callable[[frozenset[str]], bool]
 
 @dataclass(frozen=True)
 class Facts:
-    """One environment: `hours` are when it built, by its own clock, in seconds since 1970 UTC.
+    """The facts of one environment; unknown ones are None.
 
-    What is not known is None. `others` are the values of further factors, by their names. `holds`
-    returns the folder of the tree which holds just these names, or nothing; `lacks` tells whether
-    the tree is known to have had few of these: absolute paths, or names of files.
+    `hours` are the beginning and end of its build by its own clock, in seconds since 1970 UTC.
+    `others` are the values of further factors by name. `holds` returns the folder of the tree that
+    contains exactly the given names, or an empty string. `lacks` returns whether the tree is known
+    to have had fewer than half of the given absolute paths or file names.
     """
 
     name: str
@@ -31,19 +32,19 @@ class Facts:
     kernel: str | None = None
     cpus: str | None = None
     umask: int | None = None
-    clock: str | None = None  # how far it is from the real time
+    clock: str | None = None  # its offset from the real time
     others: Mapping[str, str] = field(default_factory=dict)
     holds: Holds = field(default=lambda _: "", compare=False)
     lacks: Lacks = field(default=lambda _: False, compare=False)
 
     @property
     def seed(self) -> str | None:
-        """The seed by which the scratch file system orders folders, if it does so by hashes."""
+        """The hash seed of the scratch file system if it is ext4, which lists folders by hash."""
         hashed = self.others.get("scratch filesystem") == "ext4"
         return self.others.get("directory order") if hashed else None
 
     def built_at(self, earliest: float, latest: float) -> bool:
-        """Tell whether a time from `earliest` to `latest` is within the build's hours."""
+        """Return whether a time between `earliest` and `latest` is within the build's hours."""
         if self.hours is None:
             return False
         return latest >= self.hours[0] - MARGIN_S and earliest <= self.hours[1] + MARGIN_S

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The times that file formats keep in their headers, found where the format says they are."""
+"""Times in the headers of file formats, found at the offsets that the formats define."""
 
 import re
 import struct
@@ -21,7 +21,7 @@ ZIP_HEADER = re.compile(b"|".join(map(re.escape, zip_account.TIMES)))
 
 @dataclass(frozen=True)
 class Field:
-    """A time in a header: at which offset, of which entry (by its place), and what it says."""
+    """A time in a header, and its offset in the file."""
 
     offset: int
     stamp: Stamp
@@ -86,7 +86,7 @@ def _pyc(path: str, content: bytes) -> Iterator[Field]:
         yield from _known(8, struct.unpack_from("<I", content, 8)[0])
 
 
-# The names of the causes that are found in headers, the most particular formats first.
+# The names of the causes in headers, the most specific formats first.
 FORMATS: dict[str, Callable[[str, bytes], Iterator[Field]]] = {
     "gzip-time": _gzip,
     "zip-time": _zip,
@@ -99,7 +99,7 @@ FORMATS: dict[str, Callable[[str, bytes], Iterator[Field]]] = {
 
 
 def in_headers(path: str, contents: tuple[bytes, bytes], pair: Pair) -> list[Cause]:
-    """Find the times of the build in the headers of the file's format."""
+    """Find differences in the headers of the file's format, most of them times of the build."""
     found = [_compare(name, read, path, contents, pair) for name, read in FORMATS.items()]
     return [
         cause
@@ -120,7 +120,7 @@ def _compare(
     contents: tuple[bytes, bytes],
     pair: Pair,
 ) -> Cause | None:
-    """Compare the times of entry after entry; tell of the first and how many there are."""
+    """Compare the times of all entries; report the first difference and the number of others."""
     found, count = "", 0
     sides = (_as_far_as_possible(read(path, content)) for content in contents)
     for _, left, right in zip(range(FIELDS_LIMIT), next(sides), next(sides), strict=False):
@@ -135,7 +135,7 @@ def _compare(
 
 
 def _as_far_as_possible(fields: Iterator[Field]) -> Iterator[Field]:
-    """Give the fields up to a header that cannot be read: contents may be damaged or cut off."""
+    """Yield the fields up to the first malformed header: contents may be damaged or truncated."""
     try:
         yield from fields
     except REFUSED:
@@ -143,7 +143,7 @@ def _as_far_as_possible(fields: Iterator[Field]) -> Iterator[Field]:
 
 
 def _pyc_check(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
-    """Find compiled Python that is checked against its source in different ways (PEP 552)."""
+    """Find compiled Python files with different invalidation modes (PEP 552)."""
     compiled = all(c[2:4] == b"\r\n" and len(c) >= PYC_HEADER for c in contents)
     if not (path.endswith(PYC) and compiled and contents[0][:4] == contents[1][:4]):
         return None
@@ -155,7 +155,7 @@ def _pyc_check(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause | 
 
 
 def _po_date(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
-    """Find the dates of message catalogues, as text (PO) or compiled (MO)."""
+    """Find the dates in message catalogues, as text (PO) or compiled (MO)."""
     ours, theirs = (PO_DATE.findall(content[: 1024 * 1024])[:8] for content in contents)
     for left, right in zip(ours, theirs, strict=False):
         sides = ((left, pair[0]), (right, pair[1]))
@@ -168,7 +168,7 @@ def _po_date(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
 
 
 def _shadow(path: str, contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
-    """Find the day of the last change of a password, counted since 1970."""
+    """Find the day of a password's last change in shadow(5), counted in days since 1970."""
     if path.rpartition("/")[2] not in ("shadow", "shadow-", "gshadow"):
         return None
     sides = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Identifiers that each build generates, and memory addresses."""
+"""Identifiers that each build generates anew, and memory addresses."""
 
 import re
 import struct
@@ -15,7 +15,7 @@ PAIRS = re.compile(
     r"\b(?:(?:[0-9a-fA-F]{2}[: -]){3,}[0-9a-fA-F]{2}|(?:[0-9a-fA-F]{4}[: -]){3,}[0-9a-fA-F]{4})\b"
 )
 HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?([0-9a-f]{16,128}|[0-9A-F]{16,128})(?![0-9A-Za-z])")
-# What says in DER that a key follows: of RSA, on an elliptic curve, of Ed25519 and its like.
+# DER object identifiers of keys: RSA, elliptic curves (three), and Ed25519 and its relatives.
 KEY_NUMBERS = tuple(
     map(
         bytes.fromhex,
@@ -23,7 +23,7 @@ KEY_NUMBERS = tuple(
     )
 )
 RSA_BEGIN = re.compile(rb"\x30\x82..\x02\x01\x00\x02\x82|\x30\x82..\x02\x82..\x00", re.DOTALL)
-# How files with keys begin: of OpenPGP, of its boxes, of Java, of LUKS.
+# The beginnings of files with keys: OpenPGP, GnuPG keyboxes, Java keystores, LUKS.
 KEY_FILES = re.compile(
     rb"[\x94\x95\x98\x99]..?.?\x04[\x40-\x7f]|.{8}KBXf|\xfe\xed\xfe\xed\0|LUKS\xba\xbe", re.DOTALL
 )
@@ -33,7 +33,7 @@ TEMPORARY = re.compile(
     r"|(?<=/tmp/)[\w.-]*[._-][A-Za-z0-9]{6,12}\b"
 )
 ADDRESS = re.compile(r"0x(?:7f|5[56]|ffff)[0-9a-f]{10}(?:[0-9a-f]{2})?\b")
-# The same without its mark, of programs (12 digits) and of kernels (16), and in decimal digits.
+# The same without 0x, of programs (12 digits) and kernels (16 digits), and in decimal digits.
 BARE_ADDRESS = re.compile(r"(?<![\w.])(?:(?:7f|5[56])[0-9a-f]{10}|ffff[0-9a-f]{12})(?![\w.])")
 DECIMAL_ADDRESS = re.compile(r"(?<![\w.])(?:9[345]\d{12}|1(?:39[6-9]|40[0-7])\d{11})(?![\w.])")
 SMALL_ADDRESS = re.compile(r"(?<=\bat )0x[0-9a-f]{6,16}(?=>)|(?<=[A-Z]\(0x)[0-9a-f]{6,16}(?=\))")
@@ -46,16 +46,16 @@ KEYS = re.compile(
 NUMBER = re.compile(r"(?<![\w.,:/-])-?(?:\d{3,20}|\d+[.,]\d{2,18})(?![\w.,:/-])")
 BUILD_ID = re.compile(rb"\x04\x00{3}[\x08-\x14]\x00{3}\x03\x00{3}GNU\x00")
 MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
-HIGH_BYTES = (0x7F, 0x55, 0x56)  # where Linux puts programs, libraries and stacks on amd64
-ENTROPY_BITS = 2.5  # a digit of random hexadecimal has four
-CAPITALS_LEAST = 12  # with digits among them more than once, as in base32
-SURE = 16  # small letters and digits of a word that is surely drawn
+HIGH_BYTES = (0x7F, 0x55, 0x56)  # of addresses of programs, libraries and stacks on Linux amd64
+ENTROPY_BITS = 2.5  # least bits per digit; a random hexadecimal digit has four
+CAPITALS_LEAST = 12  # characters of a word with digits between capitals, as in base32
+SURE = 16  # least characters of a word without capitals that is no weak guess
 
 
 def in_identifiers(
     path: str, contents: tuple[bytes, bytes], spot: Spot, *, text: bool
 ) -> Iterator[Cause]:
-    """Give the identifiers and addresses that differ in a spot."""
+    """Yield the identifiers and addresses that differ in a spot."""
     if path in MACHINE_IDS:
         yield Cause("machine-id", f"{path} is drawn anew for each system")
         return
@@ -75,7 +75,7 @@ def in_identifiers(
 
 
 def _different(pattern: re.Pattern[str], spot: Spot) -> tuple[str, str] | None:
-    """Return the first two matches that stand for one another and differ."""
+    """Return the first pair of corresponding matches that differ."""
     ours, theirs = (list(pattern.finditer(text)) for text in spot.text)
     if len(ours) != len(theirs):
         return None
@@ -86,7 +86,7 @@ def _different(pattern: re.Pattern[str], spot: Spot) -> tuple[str, str] | None:
 
 
 def _key(contents: tuple[bytes, bytes], spot: Spot) -> Cause | None:
-    """Find a key or a certificate: the line of one, or a line of a file that begins with one."""
+    """Find a key or certificate: in a line, or in any line of a file that begins with one."""
     if all(map(_is_der, contents)):
         return Cause("key", "both have another key or certificate in DER, made for each build")
     if all(map(KEY_FILES.match, contents)) and not is_text(contents[0]):
@@ -103,10 +103,10 @@ def _key(contents: tuple[bytes, bytes], spot: Spot) -> Cause | None:
 
 
 def _is_der(content: bytes) -> bool:
-    """Tell whether a content is one DER sequence with a key: RSA, elliptic curve or Ed25519."""
+    """Return whether a content is one DER sequence with a key: RSA, elliptic curve or Ed25519."""
     if len(content) < 4 or content[0] != 0x30:
         return False
-    more = max(0, content[1] - 0x80)  # bytes of the length
+    more = max(0, content[1] - 0x80)  # bytes of a long length
     length = int.from_bytes(content[2 : 2 + more], "big") if more else content[1]
     known = RSA_BEGIN.match(content) or any(number in content for number in KEY_NUMBERS)
     return length == len(content) - 2 - more and bool(known)
@@ -120,7 +120,7 @@ def _address(spot: Spot) -> Iterator[Cause]:
 
 
 def _encoded(spot: Spot) -> list[Cause]:
-    """Find words of one length in all kinds of characters, as random bytes look in base64."""
+    """Find words of equal length with mixed kinds of characters, like random bytes in base64."""
     words = [ENCODED.findall(text) for text in spot.text]
     if len(words[0]) != len(words[1]):
         words = [list(filter(_drawn, found)) for found in words]
@@ -137,19 +137,19 @@ def _encoded(spot: Spot) -> list[Cause]:
 
 
 def _drawn(word: str) -> bool:
-    """Tell whether letters and digits alternate as in no word, or no vowels are where they were."""
+    """Return whether a word looks random: kinds of characters alternate, or vowels are missing."""
     if len(word) >= SURE and word.isalpha() and (word.isupper() or word.islower()):
         return bool(CONSONANTS.search(word))
     if len(word) >= CAPITALS_LEAST and word.isupper() and word.isalnum():
         return len(re.findall(r"[A-Z]\d+(?=[A-Z])", word)) > 1
     kinds = [(c.islower(), c.isupper(), c.isdigit()) for c in word]
     changes = sum(one != other for one, other in pairwise(kinds))
-    plain = word.isalnum() or any(map(str.isupper, word))  # a path has signs and no capitals
+    plain = word.isalnum() or any(map(str.isupper, word))  # paths have punctuation
     return plain and _mixed(word) and changes * 10 >= len(word) * 3
 
 
 def _number(spot: Spot, *, text: bool) -> Iterator[Cause]:
-    """Guess that a number is another in each run, if no more than it differs in a line."""
+    """Guess that a number changes in each run, if only numbers differ in a line."""
     found = _different(NUMBER, spot) if text else None
     alike = NUMBER.sub("", spot.text[0]) == NUMBER.sub("", spot.text[1])
     if found and alike:
@@ -164,7 +164,7 @@ def _uuids(spot: Spot) -> Iterator[Cause]:
 
 
 def _password(spot: Spot) -> Iterator[Cause]:
-    """Find hashes of passwords, by crypt(5), whose salts are drawn."""
+    """Find password hashes of crypt(5), which have random salts."""
     found = _different(CRYPT, spot)
     if found and found[0].split("$")[1] == found[1].split("$")[1]:
         evidence = f"{found[0][:20]}… and {found[1][:20]}…: hashes of a password"
@@ -173,7 +173,7 @@ def _password(spot: Spot) -> Iterator[Cause]:
 
 def _hexadecimal(spot: Spot) -> Iterator[Cause]:
     found = _different(HEX, spot)
-    if found and all(map(str.isdigit, found)):  # a number in decimal digits
+    if found and all(map(str.isdigit, found)):  # a decimal number
         return
     if found and len(found[0]) == len(found[1]) and min(map(_entropy, found)) > ENTROPY_BITS:
         evidence = f"{found[0][:40]} and {found[1][:40]}: {len(found[0])} hexadecimal digits each"
@@ -181,7 +181,7 @@ def _hexadecimal(spot: Spot) -> Iterator[Cause]:
 
 
 def _short_hexadecimal(spot: Spot) -> list[Cause]:
-    """Find few hexadecimal digits, letters among them, of which nearly all differ; or pairs."""
+    """Find short hexadecimal numbers most of whose digits differ, or groups of 2 or 4 digits."""
     pairs = _different(PAIRS, spot)
     if pairs and all(map(_mixed, pairs)):
         return [Cause("random-identifier", f"{pairs[0]} and {pairs[1]}, drawn or a digest")]
@@ -205,7 +205,7 @@ def _temporary(spot: Spot) -> Iterator[Cause]:
 
 
 def _entropy(text: str) -> float:
-    """Return the bits of information in a digit, by how often each digit occurs."""
+    """Return the Shannon entropy in bits per character."""
     counts = [text.count(c) / len(text) for c in set(text)]
     return -sum(share * log2(share) for share in counts)
 
@@ -221,7 +221,7 @@ def _binary(contents: tuple[bytes, bytes], spot: Spot) -> Iterator[Cause]:
 
 
 def _binary_uuid(contents: tuple[bytes, bytes], spot: Spot) -> Cause | None:
-    """Find 16 bytes that differ as a whole and say that they are a random UUID."""
+    """Find 16 bytes, most of which differ, with the version and variant of a random UUID."""
     for at in range(max(0, spot.offsets[0] - 2), spot.offsets[0] + 1):
         pieces = [content[at : at + 16] for content in contents]
         random = all(len(p) == 16 and p[6] >> 4 == 4 and p[8] >> 6 == 2 for p in pieces)

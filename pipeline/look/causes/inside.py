@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The usual causes of what differs inside an image or archive: facts of entries, headers, order."""
+"""The usual causes of differences inside images and archives: in entries' facts, headers, order."""
 
 import re
 
@@ -18,21 +18,21 @@ HEADER_TIMES = {
     "cpio": "cpio-time",
     "ar": "ar-time",
 }
-UNIQUE = ("GUID", "serial number", "disk identifier", "UUID")  # identifiers that are drawn
-LEFT_OVER = ("[slack", "[unused space", "[padding")  # bytes that no content owns
+UNIQUE = ("GUID", "serial number", "disk identifier", "UUID")  # identifiers that are random
+LEFT_OVER = ("[slack", "[unused space", "[padding")  # bytes that belong to no content
 SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]+)?")
 HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2}){4,}")
 AROUND = 512
-# What a content is called that has no name of its own.
+# The paths of contents without a name of their own.
 NAMELESS = frozenset({"", "content"})
 
 
 def find_causes_of_place(
     place: Place, contents: tuple[bytes, bytes] | None, outer: str, pair: Pair
 ) -> tuple[Cause, ...]:
-    """Name what usually makes a place differ; `contents` are its bytes, if bytes differ.
+    """Return the likely causes of a place; `contents` are both sides, if bytes differ.
 
-    `outer` is the path of what it lies in, for contents that have no name of their own.
+    `outer` is the path of the outermost file, for contents without a name of their own.
     """
     own = place.path.startswith("[")
     if contents is not None:
@@ -43,7 +43,10 @@ def find_causes_of_place(
 
 
 def _of_property(place: Place, pair: Pair, *, own: bool) -> tuple[Cause, ...]:
-    """Name what makes a place differ that is no content; `own` is the format's."""
+    """Return the causes of a place that is not a content.
+
+    `own` is set for the format's own data, in contrast to an entry's.
+    """
     values = place.first, place.second
     match place.kind:
         case "time":
@@ -67,7 +70,7 @@ def _of_property(place: Place, pair: Pair, *, own: bool) -> tuple[Cause, ...]:
 
 
 def _inodes(place: Place) -> tuple[Cause, ...]:
-    """Name the numbers of inodes, which cpio takes over from the file system that it packs."""
+    """Return the cause of other inode numbers in cpio, which come from the packed file system."""
     if place.where.rpartition(" > ")[2] != "cpio":
         return ()
     evidence = (
@@ -77,7 +80,7 @@ def _inodes(place: Place) -> tuple[Cause, ...]:
 
 
 def _left_over(place: Place, contents: tuple[bytes, bytes], pair: Pair) -> tuple[Cause, ...]:
-    """Name what got into bytes that no content owns, by those around the first that differ."""
+    """Return the causes of bytes outside all contents, judging by those near the difference."""
     if not place.path.startswith(LEFT_OVER):
         return ()
     at = common_prefix(*contents)
@@ -104,7 +107,7 @@ def _times(place: Place, pair: Pair) -> tuple[Cause, ...]:
 
 
 def _number(text: str) -> float | None:
-    """Return seconds since 1970; a longer number is a date."""
+    """Parse seconds since 1970; return None for other texts and for longer numbers, the dates."""
     return float(text) if SECONDS.fullmatch(text) else None
 
 
@@ -125,7 +128,7 @@ def _identifier(place: Place, pair: Pair) -> tuple[Cause, ...]:
 
 
 def _letters(value: str) -> str:
-    """Return the text whose bytes a value has in hexadecimal digits; others as they are."""
+    """Decode a value that is a text in hexadecimal digits; return others unchanged."""
     if not HEXADECIMAL.fullmatch(value):
         return value
     text = bytes.fromhex(value).rstrip(b" \0").decode("latin-1")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The forms of lines that a running system shows of itself: of /proc, and of the usual programs."""
+"""Patterns of lines that describe the running system: from /proc, and from common programs."""
 
 import re
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ DISKS = "[vsh]d[a-z]|nvme|loop|dm-|sr|fd"
 
 @dataclass(frozen=True)
 class Form:
-    """What lines of these patterns are, and the cause that they show.
+    """A kind of lines: the cause that they show, a description, and a pattern.
 
-    `dated` ones have a date as well, which may be what differs.
+    `dated` lines also have a date, which may be the difference.
     """
 
     cause: str
@@ -37,7 +37,7 @@ def _form(cause: str, what: str, *patterns: str, dated: bool = False) -> Form:
     return Form(cause, what, re.compile("|".join(patterns)), dated)
 
 
-# The first that fits counts.
+# The first match wins.
 FORMS = (
     _form(
         "address",
@@ -137,12 +137,12 @@ FORMS = (
         dated=True,
     ),
 )
-# A folder by `ls -l`: its mode, its owners and its name.
+# A folder in the output of `ls -l`; the groups are its mode, its owner and group, and its name.
 FOLDER = re.compile(
     r"^ *(d[-rwxsStT]{9}\S?) +\d+ +(\S+ +\S+) +\d+ +"
     r"(?:\w{3} +\d+ +\d[\d:]+|\d+\. \w+ +\d[\d:]+|\d{4}-\d\d-\d\d(?: [\d:.]+(?: [-+]\d+)?)?) (.+)$"
 )
-# What may differ in lines that are alike without it.
+# Numbers that may differ in lines that are otherwise equal.
 NUMBERS = (
     _form(
         "process-id",

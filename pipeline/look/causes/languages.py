@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Languages of people, as far as programs show them: months, days, and the words of messages.
+"""Human languages in the output of programs: months, days, and words of messages.
 
-English is what programs speak without a locale. The words are those of messages of the usual
-programs that neither English nor file names have.
+Programs without a locale print English. The words are taken from messages of common programs; those
+of other languages are neither English nor usual in file names.
 """
 
 import re
@@ -14,7 +14,7 @@ UNTRANSLATED = ("C", "POSIX")
 
 @dataclass(frozen=True)
 class Language:
-    """Months from January on, days from Monday on, and words that are frequent in messages."""
+    """Months from January on, days from Monday on, and frequent words of messages."""
 
     months: tuple[str, ...]
     days: tuple[str, ...]
@@ -65,13 +65,16 @@ LANGUAGES = {
 
 
 def language_of(locale: str | None) -> str:
-    """Return the language of a locale; English of those without one."""
+    """Return the language of a locale; English if there is no locale or an untranslated one."""
     name = re.split(r"[_.@]", locale or "C")[0]
     return "en" if name in UNTRANSLATED else name
 
 
 def number_of(word: str, kind: str) -> int | None:
-    """Return which month or day a word is, from 0 on; names may be cut to three letters."""
+    """Return the number, from 0 on, of the month or day that a word names; None if it names none.
+
+    Names may be shortened to three letters.
+    """
     low = word.lower()
     for language in LANGUAGES.values():
         names = language.months if kind == "month" else language.days
@@ -82,9 +85,10 @@ def number_of(word: str, kind: str) -> int | None:
 
 
 def translated(texts: tuple[str, str], locales: tuple[str | None, str | None]) -> str:
-    """Return the words that tell two texts to be in the languages of these locales; or nothing.
+    """Return evidence that two texts are in the languages of these locales, or an empty string.
 
-    Each side must have words of its own language, and none of the other's alone.
+    The words that only one side has must include words of its own language, and none that only the
+    other language has.
     """
     own = language_of(locales[0]), language_of(locales[1])
     if own[0] == own[1] or not all(name in LANGUAGES for name in own):

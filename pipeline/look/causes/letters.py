@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a locale does to letters, numbers and words: the same text as another locale writes it."""
+"""Effects of a locale on letters, numbers and words: one text written in two locales."""
 
 import re
 
@@ -9,10 +9,10 @@ from pipeline.look.causes.languages import translated
 from pipeline.look.causes.spots import Spot, differing_words
 
 SEPARATORS = re.compile(r"(?<=\d)[.,'\u2019\u202f\xa0](?=\d)")  # between digits, by locale
-ESCAPED = 10  # characters that may stand for one that a locale lacks
+ESCAPED = 10  # characters that may replace one that a locale lacks
 LETTERS_LIMIT = 100_000  # bytes of a content
 TOKEN = re.compile(r"[\w.-]+")
-# What programs call the characters of a locale, in small letters.
+# The names of character sets in the output of programs, in lower case.
 CHARSETS = {
     "UTF-8": ("utf-8", "utf8"),
     "ASCII": ("ansi_x3.4-1968", "ascii", "us-ascii", "646", "utf-8", "utf8", "posix", "c"),
@@ -20,7 +20,10 @@ CHARSETS = {
 
 
 def in_locale(spot: Spot, pair: Pair) -> Cause | None:
-    """Find characters that one environment wrote and the other's locale could not, or would not."""
+    """Find text that the environments' locales render differently.
+
+    That includes characters that one environment wrote and the other replaced by ASCII.
+    """
     locales = f"{pair[0].locale} and {pair[1].locale}"
     if pair[0].locale != pair[1].locale and (evidence := _by_locales(spot.text, pair)):
         return Cause("locale", f"{evidence} ({locales})")
@@ -34,7 +37,7 @@ def in_locale(spot: Spot, pair: Pair) -> Cause | None:
 
 
 def _by_locales(sides: tuple[str, str], pair: Pair) -> str:
-    """Say what two locales made of one text: separators, languages, character sets, cases."""
+    """Describe the effect of two locales: separators, languages, character sets, letter case."""
     left, right = sides
     evidence = " and ".join(repr(" ".join(text.split())[:60]) for text in sides)
     bare = [SEPARATORS.sub("", text) for text in sides]
@@ -54,7 +57,7 @@ def _ascii(text: str) -> str:
 
 
 def _charsets(sides: tuple[str, str], pair: Pair) -> bool:
-    """Tell whether all that differs is what each locale's character set is called."""
+    """Return whether only the names of the locales' character sets differ."""
     names = [CHARSETS["UTF-8" if "UTF-8" in (f.locale or "") else "ASCII"] for f in pair]
     differing = differing_words(TOKEN, sides)
     return bool(differing) and all(
@@ -63,7 +66,7 @@ def _charsets(sides: tuple[str, str], pair: Pair) -> bool:
 
 
 def in_letters(contents: tuple[bytes, bytes], pair: Pair) -> list[Cause]:
-    """Find letters that a locale took for none, so that they were left out or split a line."""
+    """Find letters that a locale did not recognise, so that they were dropped or split a line."""
     if pair[0].locale == pair[1].locale or max(map(len, contents)) > LETTERS_LIMIT:
         return []
     texts = [content.decode(errors="replace") for content in contents]
@@ -79,7 +82,7 @@ def in_letters(contents: tuple[bytes, bytes], pair: Pair) -> list[Cause]:
 
 
 def _same_but_foreign(text: str, other: str) -> bool:
-    """Tell whether `other` is `text` with something short and ASCII for what is not ASCII."""
+    """Return whether `other` is `text` with short replacements for the non-ASCII characters."""
     at = 0
     pieces = re.split(r"([^\x00-\x7f]+)", text)
     if not other.startswith(pieces[0]) or not other.endswith(pieces[-1]):

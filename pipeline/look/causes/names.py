@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an environment is called and made of, where it got into a content.
+"""Facts of an environment in contents: host name, user, paths, kernel, processors and others.
 
-A fact is the cause only if it explains the difference: with each environment's own value taken
-out, the two places must be the same.
+A fact is the cause only if it explains the difference: after removing each environment's own value,
+the two places must be equal.
 """
 
 import re
@@ -15,7 +15,7 @@ from pipeline.look.causes.spots import Spot, differing_words
 from pipeline.look.causes.zones import zone_names
 
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # of an identifier
-# What there is one of for each processor, without a plural's s.
+# Words for things of which there is one for each processor, in the singular.
 PARALLEL = frozenset(
     {
         *("cpu", "ncpu", "core", "ncore", "proc", "nproc", "processor", "processe", "smp"),
@@ -24,15 +24,15 @@ PARALLEL = frozenset(
     }
 )
 NUMBER = re.compile(r"\d{1,9}")
-# Other factors that causes of their own look for, in more than their values.
+# Factors that have causes of their own, which look for more than their values.
 OF_OWN_CAUSE = ("memory", "scratch filesystem", "environment variables", "directory order")
-# What must not stand before a value that begins with these.
+# Lookbehind assertions for values that begin with these characters.
 BEFORE = {"/": r"(?:(?<![\w.])|(?<=-[IL]))", "+": r"(?<!\d)", "-": r"(?<!\d)"}
-OUT = "\0"  # stands where a value was; no text has it
+OUT = "\0"  # replaces a value; no text contains it
 
 
 def _values(facts: Facts) -> dict[str, list[str]]:
-    """Return the values to look for by cause, longer ones first."""
+    """Return the values to look for, by cause, longer ones first."""
     kernel = facts.kernel or ""
     found: dict[str, list[str | None]] = {
         "build-path": [facts.package_path, facts.build_path],
@@ -50,7 +50,7 @@ def _values(facts: Facts) -> dict[str, list[str]]:
 
 
 def _locales(locale: str | None) -> list[str | None]:
-    """Return a locale's name, and what programs make of it: its language and country."""
+    """Return a locale's name, and what programs derive from it: language and country."""
     base = re.split(r"[.@]", locale or "")[0]
     if base in UNTRANSLATED:
         return [locale, base, base, base, "en"]
@@ -59,7 +59,7 @@ def _locales(locale: str | None) -> list[str | None]:
 
 
 def in_names(spot: Spot, pair: Pair, path: str = "") -> Iterator[Cause]:
-    """Give the facts that explain a spot, alone or together; nothing if they do not."""
+    """Yield the facts that, alone or together, explain a spot completely; else nothing."""
     left, right = spot.text
     if left == right or OUT in left + right:
         return
@@ -87,14 +87,14 @@ def in_names(spot: Spot, pair: Pair, path: str = "") -> Iterator[Cause]:
 
 
 def _is_parallel(text: str) -> bool:
-    """Tell whether a text has a word for what there is one of for each processor."""
+    """Return whether a text has a word for things of which there is one for each processor."""
     return any(word.lower().removesuffix("s") in PARALLEL for word in WORDS.findall(text))
 
 
 def _from_cpus(path: str, sides: tuple[str, str], pair: Pair) -> Cause | None:
-    """Find numbers that are the processors, or were reckoned from them: as many more, or times.
+    """Find the numbers of processors, or numbers computed from them by adding or multiplying.
 
-    What was reckoned is found only where the line speaks of such things, or as a guess the path.
+    Computed numbers need a related word in the line, or in the path for a weak guess.
     """
     cpus = [facts.cpus or "" for facts in pair]
     differing = differing_words(NUMBER, sides)
@@ -115,7 +115,10 @@ def _from_cpus(path: str, sides: tuple[str, str], pair: Pair) -> Cause | None:
 
 
 def _reckoned(numbers: tuple[int, int], cpus: tuple[int, int]) -> bool:
-    """Tell whether numbers are as many more as the processors, or times, or times and one more."""
+    """Return whether numbers are computed from the processors.
+
+    They are n + k, n * k or n * k + 1, with n processors and the same k on both sides.
+    """
     left, right = numbers
     if left - right == cpus[0] - cpus[1]:
         return True
@@ -126,7 +129,10 @@ def _reckoned(numbers: tuple[int, int], cpus: tuple[int, int]) -> bool:
 
 
 def _taken_out(sides: tuple[str, str], values: tuple[str, str]) -> tuple[str, str] | None:
-    """Return both sides without their values, or None if that brings them no nearer."""
+    """Return both sides with their values replaced by OUT, or None if that does not help.
+
+    If replacing one value by the other makes the sides equal, both are returned as OUT.
+    """
     left, right = sides
     if (
         _replaced(left, values[0], values[1]) == right
@@ -139,6 +145,6 @@ def _taken_out(sides: tuple[str, str], values: tuple[str, str]) -> tuple[str, st
 
 
 def _replaced(text: str, value: str, by: str) -> str:
-    """Replace a value where it stands as a word of its own."""
+    """Replace a value wherever it is a separate word."""
     before = BEFORE.get(value[:1], r"(?<!\w)")
     return re.sub(rf"{before}{re.escape(value)}(?!\w)", lambda _: by, text)

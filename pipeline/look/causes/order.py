@@ -15,9 +15,9 @@ from pipeline.look.causes.facts import Facts, Pair
 from pipeline.look.causes.spots import STRINGS, Spot, is_text
 
 ITEMS_LIMIT = 100_000
-RECORDS = (32, 16, 8, 4)  # bytes of one item in a binary table
-BYTES_LEAST, BYTES_LIMIT = 24, 1024 * 1024  # that are in another order
-RECORD_SPOTS = 4  # fewer records than this may be in another order by chance
+RECORDS = (32, 16, 8, 4)  # sizes of an item in a binary table
+BYTES_LEAST, BYTES_LIMIT = 24, 1024 * 1024  # bytes that differ; bytes of a content or table
+RECORD_SPOTS = 4  # fewer records may be in another order by chance
 TOKEN = re.compile(r"[^\s,;:(){}\[\]\"'=]+")
 FILE = re.compile(r"\S*(/\S+|[^\s/]\.[A-Za-z0-9]{1,8})")
 NAME_WORD = re.compile(r"[\w.@+~:/-]+")
@@ -25,28 +25,29 @@ NUMBERED = re.compile(r"[A-Za-z]\w*[-_.]?\d+")
 MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
 ABSOLUTE = re.compile(r"(?<![\w./])/[^\s\"'<>:,;]+")
 NUMBERS = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")
-NEAR = 0.1  # of the list: how far jobs that run at once move an item, at most
-SORTED_SHARE = 0.95  # of neighbours that are in order
-HASHED_LEAST = 5  # names by chance in the order of hashes: one of 120
+NEAR = 0.1  # how far parallel jobs move an item at most, as a share of the list
+SORTED_SHARE = 0.95  # the least share of neighbours that are in order
+HASHED_LEAST = 5  # names; one in 120 orders of so many is that of the hashes by chance
 PART_LEAST, PART_SURE = 3, 5  # items of a list
-BY_BYTES = (None, "C", "POSIX", "C.UTF-8")  # locales
-JOBS_LEAST = 10  # fewer items than this may be near their places by chance
-JOBS_NEAR = 4  # places; how far a few jobs at once move an item
-CHANCES = {1: 5, 2: 7}  # of so many items in any order one in 15 or fewer have all so near
-BLOCKS_SHARE = 0.5  # of items stay with the next one if each file has two lines
+BY_BYTES = (None, "C", "POSIX", "C.UTF-8")  # locales that sort by bytes
+JOBS_LEAST = 10  # fewer items may be near their places by chance
+JOBS_NEAR = 4  # places; how far a few parallel jobs move an item
+# By distance, the least items of which at most one order in 15 has all items that near by chance.
+CHANCES = {1: 5, 2: 7}
+BLOCKS_SHARE = 0.5  # the share of items that keep their successor if each file has two lines
 DIGITS = re.compile(r"\d{1,18}")
 
 
 @dataclass(frozen=True)
 class Reordering:
-    """That items are in another order, and what differs besides: contents of further lines."""
+    """The cause of another order of items; `rest` are the contents that remain to be compared."""
 
     cause: Cause | None  # None if the items are sorted by numbers that differ
     rest: tuple[bytes, bytes]
 
 
 def in_order(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Reordering | None:
-    """Find out whether what differs is the order of lines, words, strings or records."""
+    """Return whether, and why, lines, words, strings or records are in another order."""
     if all(map(is_text, contents)):
         found = _lines(contents, pair) or _numbered(contents, pair)
         return found or _alone(_words(spots, pair) or _parts(contents, pair))
@@ -60,7 +61,7 @@ def in_order(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -
 
 
 def _bytes(contents: tuple[bytes, bytes]) -> Cause | None:
-    """Find the same bytes in another order, as short items of a binary format leave them."""
+    """Find the same bytes in another order, such as short items of a binary format."""
     left, right = contents
     apart = sum(map(int.__ne__, left, right)) if len(left) == len(right) <= BYTES_LIMIT else 0
     if apart < BYTES_LEAST or Counter(left) != Counter(right):
@@ -73,7 +74,7 @@ def _alone(cause: Cause | None) -> Reordering | None:
 
 
 def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Reordering | None:
-    """Find lines that both sides have, elsewhere; all are compared, not the first that differ."""
+    """Find lines that both sides have in another order; all lines are compared, not only spots."""
     ours, theirs = (_texts(content) for content in contents)
     shared = Counter(ours) & Counter(theirs)
     left, right = _parted(ours, shared), _parted(theirs, shared)
@@ -82,7 +83,7 @@ def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Reordering | None:
     moved = _between(left[0], right[0])
     if len(moved[0]) < max(2, len(left[1]), len(right[1])):
         return None
-    if len(set(moved[0])) * 2 < len(moved[0]):  # of lines that are everywhere the order says little
+    if len(set(moved[0])) * 2 < len(moved[0]):  # the order of repeated lines means little
         return None
     rest = ["".join(f"{line}\n" for line in side[1]).encode() for side in (left, right)]
     evidence = _by_locale(left[0], right[0], pair)
@@ -93,7 +94,10 @@ def _lines(contents: tuple[bytes, bytes], pair: Pair) -> Reordering | None:
 
 
 def _numbered(contents: tuple[bytes, bytes], pair: Pair) -> Reordering | None:
-    """Find lines that are in another order but for their numbers; what is left are those."""
+    """Find lines that are in another order if their numbers are ignored.
+
+    The rest are the lines with their numbers, sorted by their text.
+    """
     lines = [content.decode(errors="replace").splitlines()[:ITEMS_LIMIT] for content in contents]
     bare = [[NUMBERS.sub("", line) for line in side] for side in lines]
     if bare[0] == bare[1] or Counter(bare[0]) != Counter(bare[1]):
@@ -109,7 +113,7 @@ def _numbered(contents: tuple[bytes, bytes], pair: Pair) -> Reordering | None:
 
 
 def _by_number(lines: Sequence[str]) -> bool:
-    """Tell whether lines are sorted by the first number of each."""
+    """Return whether lines are sorted by their first numbers."""
     numbers = [float(found[0]) for line in lines if (found := NUMBERS.search(line))]
     return numbers == sorted(numbers)
 
@@ -120,7 +124,7 @@ def _texts(content: bytes) -> list[str]:
 
 
 def _parted(lines: Sequence[str], shared: Counter[str]) -> tuple[list[str], list[str]]:
-    """Part lines into those that both sides have and the others."""
+    """Split lines into those that both sides have and the others."""
     left = shared.copy()
     common: list[str] = []
     others: list[str] = []
@@ -131,7 +135,7 @@ def _parted(lines: Sequence[str], shared: Counter[str]) -> tuple[list[str], list
 
 
 def _between(ours: list[str], theirs: list[str]) -> tuple[list[str], list[str]]:
-    """Return lines of one number without those at the beginning and the end that are equal."""
+    """Return two lists of equal length without their common beginning and end."""
     begin, end = 0, len(ours)
     while ours[begin] == theirs[begin]:
         begin += 1
@@ -141,7 +145,7 @@ def _between(ours: list[str], theirs: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _words(spots: Sequence[Spot], pair: Pair) -> Cause | None:
-    """Find a line with the same words in another order."""
+    """Find the first line with the same words in another order."""
     for spot in spots:
         ours, theirs = (TOKEN.findall(text)[:ITEMS_LIMIT] for text in spot.text)
         if ours != theirs and len(ours) > 2 and sorted(ours) == sorted(theirs):
@@ -150,7 +154,7 @@ def _words(spots: Sequence[Spot], pair: Pair) -> Cause | None:
 
 
 def _parts(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
-    """Find parts of two lists, one of which was sorted by a locale of people: `sort | head`."""
+    """Find parts of two lists, one of which was sorted in a non-C locale, as by `sort | head`."""
     lists = [_texts(content) for content in contents]
     if max(map(len, lists)) == 1:
         lists = [TOKEN.findall(text)[:ITEMS_LIMIT] for items in lists for text in items]
@@ -163,7 +167,7 @@ def _parts(contents: tuple[bytes, bytes], pair: Pair) -> Cause | None:
 
 
 def _of_folders(lists: Sequence[Sequence[str]]) -> Cause | None:
-    """Guess that files of the same folders, in no order, are the first or last of a longer list."""
+    """Guess that unsorted files of the same folders are the first or last of a longer list."""
     folders = [{path.rpartition("/")[0] for path in items} for items in lists]
     paths = all("/" in path and NAME_WORD.fullmatch(path) for items in lists for path in items)
     if not paths or folders[0] != folders[1] or any(list(s) == sorted(s) for s in lists):
@@ -175,7 +179,7 @@ def _of_folders(lists: Sequence[Sequence[str]]) -> Cause | None:
 
 
 def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
-    """Say by what the items are ordered, as far as they show it."""
+    """Return what determines the order of the items, as far as they show it."""
     ours, theirs = (list(map(_bare, side)) for side in (ours, theirs))
     items = f"{len(ours)} items are the same, in another order"
     if len(ours) > 2 and (evidence := _by_locale(ours, theirs, pair)):
@@ -205,7 +209,10 @@ def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
 
 
 def _in_one_job(ours: Sequence[str], theirs: Sequence[str], near: int, pair: Pair) -> str:
-    """Say so if items are near their places, and in a row where there was one processor alone."""
+    """Return evidence if items are near their places and only one side has a single processor.
+
+    The fewer the items, the nearer they must be, unless that side has them numbered in order.
+    """
     alone = [
         (side, facts) for side, facts in zip((ours, theirs), pair, strict=True) if facts.cpus == "1"
     ]
@@ -220,20 +227,21 @@ def _in_one_job(ours: Sequence[str], theirs: Sequence[str], near: int, pair: Pai
 
 
 def _together(ours: Sequence[str], theirs: Sequence[str]) -> float:
-    """Return the share of items that the same item follows on both sides."""
+    """Return the share of items that have the same successor on both sides."""
     follow = Counter(pairwise(ours)) & Counter(pairwise(theirs))
     return follow.total() / max(1, len(ours) - 1)
 
 
 def _bare(item: str) -> str:
-    """Return an item without the marks of HTML and XML around it."""
+    """Return an item without HTML and XML tags."""
     return MARKUP.sub("", item) or item.replace("/>", ">")
 
 
 def _folders_walked(ours: Sequence[str], theirs: Sequence[str], facts: Facts) -> int:
-    """Return how many folders the items name files of.
+    """Return the number of folders whose files the items name.
 
-    That is 0 if they name none, none that the tree ever had, or in no such order.
+    It is 0 if they do not name files, if the tree is known to have lacked most of these, or if they
+    are not in the order of a walk.
     """
     files = _files(ours)
     paths = (path[0] if (path := ABSOLUTE.search(file)) else file for file in files.values())
@@ -244,7 +252,7 @@ def _folders_walked(ours: Sequence[str], theirs: Sequence[str], facts: Facts) ->
 
 
 def _by_locale(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
-    """Say so if one side is sorted by bytes and the other as a dictionary, as their locales do."""
+    """Return evidence if their locales sort one side by bytes and the other as a dictionary."""
     kinds = [("bytes", "dictionary")[facts.locale not in BY_BYTES] for facts in pair]
     found = [_sorted_by(side) for side in (ours, theirs)]
     fit = all(kind in ways for kind, ways in zip(kinds, found, strict=True))
@@ -256,9 +264,10 @@ def _by_locale(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> str:
 
 
 def _sorted_by(items: Sequence[str]) -> tuple[str, ...]:
-    """Return by what items are sorted: bytes, or nearly all as in a dictionary, or both.
+    """Return how items are sorted: by bytes, or nearly as in a dictionary, or both.
 
-    Locales differ in where they have signs and letters of other languages.
+    The order need only be near, since locales differ in the places of punctuation and foreign
+    letters.
     """
     by_bytes = list(items) in (sorted(items), sorted(items, key=os.fsencode))
     keys = [_letters(item) for item in items]
@@ -268,13 +277,13 @@ def _sorted_by(items: Sequence[str]) -> tuple[str, ...]:
 
 
 def _letters(item: str) -> str:
-    """Order as the locales of people do at first: by letters and digits alone, whatever case."""
+    """Return the primary sort key of non-C locales: letters and digits alone, without case."""
     bare = unicodedata.normalize("NFKD", item.lower())
     return "".join(c for c in bare if c.isalnum())
 
 
 def _farthest(ours: Sequence[str], theirs: Sequence[str]) -> int:
-    """Return by how many places the item moved that moved farthest."""
+    """Return the largest number of places that an item moved."""
     places: dict[str, list[int]] = {}
     for number in range(len(theirs) - 1, -1, -1):
         places.setdefault(theirs[number], []).append(number)
@@ -282,9 +291,9 @@ def _farthest(ours: Sequence[str], theirs: Sequence[str]) -> int:
 
 
 def _files(items: Sequence[str]) -> dict[str, str]:
-    """Return the file that each item names, by the item; empty if most name none.
+    """Map each item to the file that it names; return an empty mapping if most name none.
 
-    Items are names, or lines in which one column is names: sums, sizes or permissions beside them.
+    Items are names, or lines with names in one column, next to checksums, sizes or permissions.
     """
     if all(NAME_WORD.fullmatch(item) for item in items) and len(set(items)) * 4 > len(items) * 3:
         named = [item for item in items if FILE.fullmatch(item) or NUMBERED.fullmatch(item)]
@@ -305,14 +314,14 @@ def _word(item: str, column: int) -> str:
 
 
 def _most_are_paths(items: Sequence[str]) -> bool:
-    """Tell whether most items are paths, even with spaces in them."""
+    """Return whether most items are paths, even with spaces in them."""
     return 2 * sum(item.startswith(("/", "./")) for item in items) > len(items)
 
 
 def _walked(paths: Sequence[str]) -> int:
-    """Return the number of folders; 0 if what is in one does not stand together.
+    """Return the number of folders with files; 0 if the contents of one are not contiguous.
 
-    Whoever walks folders finds all that is below one before he goes on to the next.
+    A walk of a tree lists everything below a folder before it continues with the next one.
     """
     seen: set[str] = set()
     open_ones: list[str] = []
@@ -322,7 +331,7 @@ def _walked(paths: Sequence[str]) -> int:
         while open_ones and open_ones[-1] not in above:
             open_ones.pop()
         for folder in above[len(open_ones) :]:
-            if folder in seen and folder != path:  # names of several folders may be the same
+            if folder in seen and folder != path:  # files of several folders may have the same name
                 return 0
             seen.add(folder)
             open_ones.append(folder)
@@ -331,14 +340,14 @@ def _walked(paths: Sequence[str]) -> int:
 
 
 def _folders(path: str) -> Iterator[str]:
-    """Give the folders that a path lies in, and itself, from the outside in."""
+    """Yield the folders that contain a path, and the path itself, the outermost first."""
     parts = path.split("/")
     for end in range(1, len(parts) + 1):
         yield "/".join(parts[:end])
 
 
 def _records(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | None:
-    """Find a table of records of one size in another order."""
+    """Find a table whose records of equal size are in another order."""
     if len(contents[0]) != len(contents[1]) or not spots:
         return None
     first, end = spots[0].offsets[0], spots[-1].offsets[0] + len(spots[-1].left)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What makes a property of a path differ: times, modes, links, extended attributes, names."""
+"""Causes of differing properties of a path: times, modes, links, extended attributes, names."""
 
 import base64
 import re
@@ -16,7 +16,7 @@ Attribute = tuple[str, bytes | None, bytes | None]  # its name, and its value on
 
 
 def of_times(values: tuple[int, int], pair: Pair) -> tuple[Cause, ...]:
-    """Name what two modification times come from: the clock, or else who set them."""
+    """Return the cause of two modification times: the clock, or else that a program set them."""
     stamps = instant(values[0]), instant(values[1])
     if stamps[0] and stamps[1] and (evidence := judge((stamps[0], stamps[1]), pair)):
         return (Cause("file-time", evidence),)
@@ -26,7 +26,7 @@ def of_times(values: tuple[int, int], pair: Pair) -> tuple[Cause, ...]:
 
 
 def of_modes(values: tuple[int, int], pair: Pair) -> tuple[Cause, ...]:
-    """Name the umasks if the modes differ in just what they take away; else somebody set them."""
+    """Return the umasks as the cause if they explain the modes; else that a program set them."""
     left, right = (value & 0o7777 for value in values)
     if left == right:
         return ()
@@ -42,21 +42,24 @@ def of_modes(values: tuple[int, int], pair: Pair) -> tuple[Cause, ...]:
 
 
 def _taken_away(modes: tuple[int, int], masks: tuple[int, int]) -> bool:
-    """Tell whether modes differ in just what two umasks take away."""
+    """Return whether modes differ only in bits that exactly one of two umasks clears."""
     apart = modes[0] ^ modes[1]
     taken = not apart & (modes[0] & masks[0] | modes[1] & masks[1])
     return taken and not apart & ~(masks[0] ^ masks[1])
 
 
 def of_types(kind: str, values: tuple[object, object], pair: Pair) -> tuple[Cause, ...]:
-    """Say which type, or device, a path is on each side."""
+    """Return a cause that names the type, or device, of a path on each side."""
     evidence = [f"{value} in {facts.name}" for value, facts in zip(values, pair, strict=True)]
     what = "a device " if kind == "device" else ""
     return (Cause("file-type", f"{what}{evidence[0]}, {what}{evidence[1]}"),)
 
 
 def of_links(values: tuple[object, object], pair: Pair) -> tuple[Cause, ...]:
-    """Say what a path is a hard link to on each side: None, or a number of names, or a path."""
+    """Return a cause that describes the hard links of a path on each side.
+
+    A value is None, a number of names, or another path of the same file.
+    """
     evidence = []
     for value, facts in zip(values, pair, strict=True):
         if value is None or value in ("", "1", 1):
@@ -69,9 +72,9 @@ def of_links(values: tuple[object, object], pair: Pair) -> tuple[Cause, ...]:
 
 
 def attributes(values: tuple[str, str]) -> list[Attribute]:
-    """Return the extended attributes that differ, of two JSON objects with values in base64.
+    """Return the extended attributes that differ in two JSON objects with values in base64.
 
-    What is no such object, as in other formats, is one attribute without a name.
+    If the values are not such objects, which other formats have, return one unnamed attribute.
     """
     try:
         ours, theirs = (dict(parse_json(value)) for value in values)
@@ -90,7 +93,7 @@ def _value(text: str | None) -> bytes | None:
 
 
 def of_attributes(differing: Sequence[Attribute], pair: Pair) -> tuple[Cause, ...]:
-    """Say what the first extended attribute that differs was on each side."""
+    """Return a cause with both values of the first extended attribute that differs."""
     for name, left, right in differing:
         evidence = f"{_shown(left)} in {pair[0].name}, {_shown(right)} in {pair[1].name}"
         return (Cause("extended-attribute", f"{name}: {evidence}" if name else evidence),)
@@ -105,7 +108,7 @@ def _shown(value: bytes | None) -> str:
 
 
 def of_names(values: tuple[str, str]) -> tuple[Cause, ...]:
-    """Name two paths that are alike but for a part of one length that looks drawn, as by mktemp."""
+    """Find two paths that are equal except for a random part of equal length, as from mktemp."""
     for left, right in zip(values[0].split("/"), values[1].split("/"), strict=False):
         if left == right:
             continue
@@ -118,7 +121,7 @@ def of_names(values: tuple[str, str]) -> tuple[Cause, ...]:
 def _temporary(left: str, right: str, ends: tuple[int, int]) -> tuple[Cause, ...]:
     begin, end = ends
     while begin and left[begin - 1].isalnum() and left[:begin].lower() not in ("tmp", "temp"):
-        begin -= 1  # what is drawn may begin alike
+        begin -= 1  # random parts may begin with equal characters
     while end and left[len(left) - end].isalnum():
         end -= 1
     parts = left[begin : len(left) - end], right[begin : len(right) - end]
@@ -130,13 +133,13 @@ def _temporary(left: str, right: str, ends: tuple[int, int]) -> tuple[Cause, ...
 
 
 def _mixed(part: str) -> bool:
-    """Tell whether characters are of two kinds at least: small, capital, digits."""
+    """Return whether there are at least two kinds of characters: lower case, upper case, digits."""
     kinds = (str.islower, str.isupper, str.isdigit)
     return sum(any(map(kind, part)) for kind in kinds) > 1
 
 
 def shared(left: str, right: str) -> tuple[int, int]:
-    """Return how many characters two texts have in common at the beginning and at the end."""
+    """Return the lengths of the common beginning and the common end of two texts."""
     most = min(len(left), len(right))
     begin = next((n for n in range(most) if left[n] != right[n]), most)
     end = next((n for n in range(most - begin) if left[-1 - n] != right[-1 - n]), most - begin)
@@ -144,6 +147,6 @@ def shared(left: str, right: str) -> tuple[int, int]:
 
 
 def only_in_one(path: str, which: int, pair: Pair) -> Cause:
-    """Say that a path is in one environment alone; `which` is its number."""
+    """Return the cause of a path that only one environment has; `which` is its number."""
     evidence = f"{pair[which].name} has {path}, and {pair[1 - which].name} nothing in its place"
     return Cause("only-in-one", f"{evidence}: whether it is made is left to chance or the machine")

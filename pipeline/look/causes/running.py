@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a running system shows of itself: lines of a known form, and values of its machine.
+"""Output about the running system: lines of known forms, and values of the machine.
 
-A line is recognised by its form on both sides, whatever its values are: another run of one build
-in one machine would show others, too.
+A line is recognised by its form on both sides, regardless of its values: these would differ even
+between two runs of one build on one machine.
 """
 
 import re
@@ -17,14 +17,14 @@ SHOWN = 80  # characters of a line
 COLUMN = re.compile(r"^ *(\d+)[ \t]+(\S*[^\W\d]\S*)$")
 PATH = re.compile(r"^(?:\S*/\S+(?:[ :]+[\d.]+)+|(?:[\d.]+[ :]+)+\S*/\S+) *$")
 WHOLE = re.compile(r"(?<![\d.])\d+(?![\d.])")
-LISTED_LEAST, LISTED_SHARE = 3, 0.8  # lines, and of all lines, that have another number
-NEAR = 0.8  # of a machine's memory: what its kernel leaves to programs, at least
+LISTED_LEAST, LISTED_SHARE = 3, 0.8  # least number and share of lines with another number
+NEAR = 0.8  # the least share of a machine's memory that its kernel leaves to programs
 NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)?(?![\w.]*\d)")
 MEMORY_WORD = re.compile(r"(?i:mem|\bram\b|pages|total)|\d[KMG]i?B?\b")
 COMMA = re.compile(r"(?<=\d),(?=\d)")
 UPTIME = re.compile(r"\d+\.\d\d")
 UPTIME_PATH = re.compile(r"(?i:uptime|boot(?!/)|(?:^|/)up\d*$)")
-# Units of memory, in MiB, and of what a size in them is a multiple.
+# Units of memory: their size in MiB, and the number that a memory size in them is a multiple of.
 UNITS = {
     "bytes": (2**-20, 4096),
     "pages": (2**-8, 1),
@@ -32,7 +32,7 @@ UNITS = {
     "MiB": (1.0, 1),
     "GiB": (2.0**10, 1),
 }
-# What file systems are called: by the kernel, by `stat -f`, and by their magic numbers.
+# The names of file systems: the kernel's, that of `stat -f`, and their magic numbers.
 FILE_SYSTEMS = {
     "ext4": ("ext4", "ext2/ext3", "ef53", "0xef53"),
     "xfs": ("xfs", "58465342", "0x58465342"),
@@ -43,9 +43,9 @@ FILE_SYSTEMS = {
 
 
 def in_forms(spot: Spot) -> tuple[Cause, bool] | None:
-    """Name a spot by the form of its lines, and tell whether that explains all of it.
+    """Return the cause of a spot by the form of its lines, and whether that explains all of it.
 
-    One side may have no such line.
+    One side may lack the line.
     """
     there = [line for text in spot.text if (line := text.rstrip("\r\n"))]
     for form in FORMS:
@@ -56,7 +56,7 @@ def in_forms(spot: Spot) -> tuple[Cause, bool] | None:
 
 
 def in_columns(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | None:
-    """Find a list of names, nearly all with another number before them: of inodes, or blocks."""
+    """Find a list of names, most of which have other numbers next to them: inodes or blocks."""
     lines = min(content.count(b"\n") for content in contents)
     if len(spots) < LISTED_LEAST or len(spots) < LISTED_SHARE * lines:
         return None
@@ -71,7 +71,7 @@ def in_columns(contents: tuple[bytes, bytes], spots: Sequence[Spot]) -> Cause | 
 
 
 def in_values(path: str, spot: Spot, pair: Pair) -> Iterator[Cause]:
-    """Name values that each side has from its machine, and numbers of one kind."""
+    """Yield the causes of values that come from each side's machine, and of known numbers."""
     left, right = sides = (spot.text[0].rstrip("\r\n"), spot.text[1].rstrip("\r\n"))
     found = [_environment(sides, pair)]
     if left and right:
@@ -81,7 +81,7 @@ def in_values(path: str, spot: Spot, pair: Pair) -> Iterator[Cause]:
 
 
 def _environment(sides: tuple[str, str], pair: Pair) -> Cause | None:
-    """Find the variables that were drawn for an environment: they stand there for any others."""
+    """Find the variables that were chosen at random for one environment, as samples of any."""
     for text, both in zip(sides, (pair, pair[::-1]), strict=True):
         drawn, others = (set(one.others.get("environment variables", "").split()) for one in both)
         words = set(re.findall(r"\w+", text)) if drawn else set()
@@ -92,7 +92,7 @@ def _environment(sides: tuple[str, str], pair: Pair) -> Cause | None:
 
 
 def _file_system(sides: tuple[str, str], pair: Pair) -> Cause | None:
-    """Find the names that the scratch file systems have, each where the other has its own."""
+    """Find the names of the scratch file systems, each on its own side only."""
     kinds = [facts.others.get("scratch filesystem", "") for facts in pair]
     if kinds[0] == kinds[1]:
         return None
@@ -109,7 +109,7 @@ def _alias(text: str, kind: str) -> str:
 
 
 def _uptime(path: str, left: str, right: str, pair: Pair) -> Cause | None:
-    """Guess that a number of hundredths is an uptime: by its path, or no longer than the build."""
+    """Guess that numbers with two decimals are uptimes: by the path or the builds' durations."""
     if not all(UPTIME.fullmatch(text.strip()) for text in (left, right)):
         return None
     if UPTIME_PATH.search(path):
@@ -124,7 +124,7 @@ def _uptime(path: str, left: str, right: str, pair: Pair) -> Cause | None:
 
 
 def _memory(sides: tuple[str, str], pair: Pair) -> Cause | None:
-    """Find numbers that are each machine's memory, less what its kernel keeps for itself."""
+    """Find numbers that are each machine's memory, minus the part that its kernel reserves."""
     sizes = [facts.others.get("memory", "") for facts in pair]
     numbers = [NUMBER.findall(text) for text in sides]
     if not all(size.isdigit() for size in sizes) or len(numbers[0]) != len(numbers[1]):
@@ -144,12 +144,12 @@ def _memory(sides: tuple[str, str], pair: Pair) -> Cause | None:
 
 
 def _number(path: str, left: str, right: str) -> Cause | None:
-    """Name lines that are alike but for numbers of one kind."""
+    """Return the cause of lines that are equal except for numbers of a known kind."""
     evidence = f"{left.strip()[:SHOWN]!r} and {right.strip()[:SHOWN]!r}"
     folders = FOLDER.match(left), FOLDER.match(right)
     if folders[0] and folders[1] and folders[0].groups() == folders[1].groups():
         return Cause("file-system", f"the size of a folder, by ls: {evidence}")
-    ours, theirs = (COMMA.sub(".", text) for text in (left, right))  # decimal, by locale
+    ours, theirs = (COMMA.sub(".", text) for text in (left, right))  # decimal commas of locales
     for form in NUMBERS:
         bare = form.pattern.sub("\0", ours)
         if bare != ours and bare == form.pattern.sub("\0", theirs):

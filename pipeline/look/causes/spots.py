@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where two contents differ: the lines of texts, the runs of bytes of anything else. Bounded."""
+"""Find where two contents differ: lines of texts, else runs of bytes; of limited number."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 SPOTS_LIMIT = 400
-LINES_LIMIT = 4000  # of the parts that differ; longer ones are paired line by line
+LINES_LIMIT = 4000  # lines of the parts that differ; longer parts are paired line by line
 BLOCK = 4096
 GAP = 8  # equal bytes between two runs that belong to one spot
 PRINTABLE = re.compile(rb"[\x20-\x7e\t]")
@@ -19,8 +19,8 @@ STRING_LIMIT = 4096
 class Spot:
     """A place where two contents differ.
 
-    `offsets` is where it begins in each, `left` and `right` are what stands there. `text` has the
-    same with what is printable around it: whole lines of a text, whole strings of a binary file.
+    `offsets` is where it begins in each; `left` and `right` are the differing bytes. `text` has
+    these with their surroundings: the whole line of a text, the printable string of a binary file.
     """
 
     offsets: tuple[int, int]
@@ -30,7 +30,7 @@ class Spot:
 
 
 def is_text(content: bytes) -> bool:
-    """Tell whether a content is text: UTF-8 or Latin without control characters."""
+    """Return whether a content is text: UTF-8 or Latin-1, without control characters."""
     return b"\0" not in content and len(re.findall(rb"[\x01-\x08\x0e-\x1a\x7f]", content)) == 0
 
 
@@ -46,9 +46,9 @@ def find_spots(left: bytes, right: bytes) -> list[Spot]:
 
 
 def differing_words(words: re.Pattern[str], sides: tuple[str, str]) -> list[tuple[str, str]]:
-    """Return the words that differ, if all between them is equal; else, or if none do, nothing.
+    """Return the pairs of words that differ, if the text between all words is equal; else nothing.
 
-    The pattern `words` has no groups.
+    The pattern `words` must not have groups.
     """
     left, right = sides
     if words.split(left) != words.split(right):
@@ -58,7 +58,7 @@ def differing_words(words: re.Pattern[str], sides: tuple[str, str]) -> list[tupl
 
 
 def common_prefix(left: bytes, right: bytes) -> int:
-    """Return the number of bytes with which both begin."""
+    """Return the length of the common prefix."""
     low, high = 0, min(len(left), len(right)) + 1
     while high - low > 1:  # the first `low` bytes are equal
         middle = (low + high) // 2
@@ -70,7 +70,7 @@ def common_prefix(left: bytes, right: bytes) -> int:
 
 
 def differing_runs(left: bytes, right: bytes) -> Iterator[tuple[int, int]]:
-    """Give begin and end of the runs of bytes that differ, of two contents of one length."""
+    """Yield the start and end of the runs of bytes that differ in two contents of equal length."""
     begin = end = -1
     for block in range(0, len(left), BLOCK):
         if left[block : block + BLOCK] == right[block : block + BLOCK]:
@@ -94,7 +94,7 @@ def _runs(left: bytes, right: bytes) -> Iterator[Spot]:
 
 
 def _around(content: bytes, begin: int, end: int) -> str:
-    """Return a run of bytes together with the printable characters on both sides of it."""
+    """Return a run of bytes with the printable characters on both sides of it."""
     first, last = begin, end
     while first > 0 and begin - first < STRING_LIMIT and PRINTABLE.match(content, first - 1):
         first -= 1
@@ -121,12 +121,12 @@ def _lines(left: bytes, right: bytes) -> Iterator[Spot]:
 
 
 def _window(line: bytes, at: int) -> str:
-    """Return a line, or of a very long one what stands around `at`."""
+    """Return a line; of a very long one, the part around `at`."""
     return line[max(0, at - STRING_LIMIT) : at + STRING_LIMIT].decode(errors="replace")
 
 
 def _starts(lines: list[bytes]) -> list[int]:
-    """Return the offset of each line, and that of the end."""
+    """Return the offset of each line, and that after the last."""
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line))
@@ -136,7 +136,7 @@ def _starts(lines: list[bytes]) -> list[int]:
 def pair_up(
     ours: list[bytes], theirs: list[bytes]
 ) -> Iterator[tuple[int, int] | tuple[int, None] | tuple[None, int]]:
-    """Give the numbers of the lines that differ, those that stand for one another in pairs."""
+    """Yield the numbers of the lines that differ, corresponding ones in pairs."""
     first = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
     if first is None:
         first = min(len(ours), len(theirs))
@@ -159,7 +159,7 @@ def pair_up(
 
 
 def _strings(left: bytes, right: bytes) -> Iterator[Spot]:
-    """Compare binary contents of two lengths: where they part, then the strings in them."""
+    """Compare binary contents of unequal length: the first difference, then printable strings."""
     same = common_prefix(left, right)
     pieces = (content[same : same + 64] for content in (left, right))
     texts = (_around(content, same, same) for content in (left, right))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tables of binary formats that keep the inodes of files: of ldconfig and of git."""
+"""Binary tables with inode numbers of files: the caches of ldconfig and git."""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ TABLES: dict[bytes, tuple[str, Callable[[bytes], Iterator[Inode]]]] = {
 
 
 def in_tables(contents: tuple[bytes, bytes]) -> list[Cause]:
-    """Find other inodes in a table of a known format."""
+    """Find different inode numbers in two tables of a known format."""
     for magic, (what, read) in TABLES.items():
         if all(content.startswith(magic) for content in contents):
             left, right = (_inodes(read, content) for content in contents)
@@ -55,5 +55,5 @@ def in_tables(contents: tuple[bytes, bytes]) -> list[Cause]:
 def _inodes(read: Callable[[bytes], Iterator[Inode]], content: bytes) -> list[Inode]:
     try:
         return [inode for _, inode in zip(range(ENTRIES_LIMIT), read(content), strict=False)]
-    except struct.error:  # it is cut off, or no such table
+    except struct.error:  # the table is truncated or malformed
         return []

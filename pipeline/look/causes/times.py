@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Times of the build, in the encodings in which they usually get into files."""
+"""Times of the build, in the encodings that are usual in files."""
 
 import re
 import struct
@@ -14,22 +14,22 @@ from pipeline.look.causes.zones import zone_offset
 
 ZONE_S = 14 * 3600  # how far a local time may be from UTC
 DAY_S = 86400
-SPOT_BYTES = 64  # how much of a long spot is tried
+SPOT_BYTES = 64  # bytes of a long spot that are tried
 FILETIME_S = 11644473600  # from 1601 to 1970
 HFS_S = 2082844800  # from 1904 to 1970
 NTP_S = 2208988800  # from 1900 to 1970
 MAC_S = -978307200  # from 2001 to 1970
 JULIAN_S = 210866760000  # from 4713 BC to 1970
-SHIFT_LEAST_S = 30 * DAY_S  # how far clocks must be apart to tell of a time by its distance
+SHIFT_LEAST_S = 30 * DAY_S  # clocks must be so far apart to recognise times at equal distances
 SHIFT_SLACK_S = 3 * DAY_S  # months and years differ in length
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """A time as it was read: from `earliest` to `latest`, in seconds since 1970.
+    """A time as read: an interval from `earliest` to `latest`, in seconds since 1970.
 
-    `zoned` times are UTC; others are local to wherever they were made.
+    `zoned` times are in UTC; others are local times of an unknown zone.
     """
 
     earliest: float
@@ -38,18 +38,18 @@ class Stamp:
     words: str
 
     def of_build(self, facts: Facts) -> bool:
-        """Tell whether it is within the hours of the build."""
+        """Return whether the time may be within the hours of the build."""
         slack = 0 if self.zoned else ZONE_S
         return facts.built_at(self.earliest - slack, self.latest + slack)
 
     def of_commit(self, facts: Facts) -> bool:
-        """Tell whether it is the commit's date, to which times are clamped."""
+        """Return whether the time may be the commit's date, to which times are clamped."""
         slack = 0 if self.zoned else ZONE_S
         return self.earliest - slack <= facts.epoch <= self.latest + slack
 
 
 def judge(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
-    """Say what two different times come from: the builds, or one build and the commit; or None."""
+    """Return evidence that two times come from the builds, or a build and the commit; or None."""
     built = [stamp.of_build(facts) for stamp, facts in zip(stamps, pair, strict=True)]
     if all(built):
         evidence = "both are within the builds' hours"
@@ -65,7 +65,7 @@ def judge(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
 
 
 def _apart(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
-    """Say so if two times are as far from their builds as one another: a day, a year later."""
+    """Return evidence if two times are equally far from their builds, such as a year later."""
     begins = [facts.hours[0] for facts in pair if facts.hours]
     if len(begins) < 2:
         return None
@@ -79,7 +79,7 @@ def _apart(stamps: tuple[Stamp, Stamp], pair: Pair) -> str | None:
 
 
 def instant(seconds: float, *, zoned: bool = True) -> Stamp | None:
-    """Return the stamp of one moment; None for a year that nobody would write."""
+    """Return the stamp of one moment; None if it is before 1970 or implausibly late."""
     if not 0 < seconds < 2**33:
         return None
     words = f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%d %H:%M:%S}"
@@ -99,7 +99,7 @@ def _number(code: str, scale: float, shift: float = 0) -> Callable[[bytes], floa
 
 
 def dos_time(piece: bytes) -> float | None:
-    """Return the local time of a FAT or zip entry: two bytes of time, two of date."""
+    """Parse the local time of a FAT or zip entry: two bytes of time, two of date."""
     clock, date = struct.unpack("<HH", piece)
     return moment(
         1980 + (date >> 9), date >> 5 & 15, date & 31, clock >> 11, clock >> 5 & 63, clock % 32 * 2
@@ -107,24 +107,24 @@ def dos_time(piece: bytes) -> float | None:
 
 
 def _iso_record(piece: bytes) -> float | None:
-    """Return the time of an ISO 9660 directory record: a byte each, the zone in quarter hours."""
+    """Parse the time of an ISO 9660 directory record: a byte each, the zone in quarter hours."""
     year, month, day, hour, minute, second, zone = struct.unpack("6Bb", piece)
     local = moment(1900 + year, month, day, hour, minute, second)
     return local and local - zone * 900
 
 
 def _date_bytes(piece: bytes) -> float | None:
-    """Return the local time that Python's datetime has in a pickle: bytes, two of the year."""
+    """Parse the local time of a pickled Python datetime: two bytes for the year, then one each."""
     return moment(*struct.unpack(">H5B", piece))
 
 
 def _date_numbers(piece: bytes) -> float | None:
-    """Return the time that a colour profile has: year to second, big-endian."""
+    """Parse the time of an ICC colour profile: year to second, two bytes each, big-endian."""
     return moment(*struct.unpack(">6H", piece))
 
 
 def moment(*fields: int) -> float | None:
-    """Return year, month, day, hour, minute and second in UTC as seconds; None if it is none."""
+    """Convert year, month, day, hour, minute and second in UTC to seconds; None if invalid."""
     try:
         return datetime(*fields, tzinfo=UTC).timestamp()  # type: ignore[misc,arg-type]
     except (ValueError, OverflowError):
@@ -158,7 +158,7 @@ ENCODINGS = (
 
 
 def in_binary(contents: tuple[bytes, bytes], spot: Spot, pair: Pair) -> Cause | None:
-    """Find a binary time of the build that covers the first bytes of a spot."""
+    """Find a binary time of the build that overlaps the first SPOT_BYTES bytes of a spot."""
     size = min(max(len(spot.left), len(spot.right)), SPOT_BYTES)
     for encoding in ENCODINGS:
         for shift in range(1 - encoding.width, size):
@@ -217,13 +217,13 @@ DATES = tuple(
         rf"(?<!\d){_DAY}\.? {_WORD} {_CLOCK} (?:{_ZONE} |[A-Z+0-9-]{{1,5}} )?{_YEAR}\b",
     )
 )
-HALVES = re.compile(r"\((\d{5}) (\d{1,5})(?: \d+){0,2}\)")  # high and low bits, as of Emacs
+HALVES = re.compile(r"\((\d{5}) (\d{1,5})(?: \d+){0,2}\)")  # high and low 16 bits, as in Emacs
 EPOCHS = re.compile(r"(?<!\d)(?<!\d\.)(\d{10})(\d{3}|\d{6}|\d{9})?(?!\d)")
 CLOCKS = re.compile(rf"(?<![\d:]){_CLOCK}(?![\d:])")
 
 
 def read_dates(text: str, facts: Facts) -> list[Stamp]:
-    """Return the dates in a text, each once, in the order of what they look like."""
+    """Return the dates in a text, each once, in the order of the patterns."""
     found: list[Stamp] = []
     taken: set[int] = set()
     for pattern in DATES:
@@ -243,7 +243,7 @@ def read_dates(text: str, facts: Facts) -> list[Stamp]:
 
 
 def _year(match: re.Match[str], facts: Facts) -> int:
-    """Return a date's year; one without is the commit's or else the build's."""
+    """Return a date's year; if it has none, that of the commit or else that of the build."""
     got = match.groupdict()
     if got.get("year"):
         return int(got["year"]) + 2000 * (len(got["year"]) == 2)
@@ -252,7 +252,7 @@ def _year(match: re.Match[str], facts: Facts) -> int:
     of_commit, of_build = _read(match, commit, facts), _read(match, build, facts)
     if of_commit and of_commit.of_commit(facts):
         return commit
-    # On the first and the last day of a year it is another one in other time zones.
+    # On the first and last day of a year, the year may differ in other time zones.
     near = [build, build - 1, build + 1] if of_build else []
     stamps = {year: _read(match, year, facts) for year in near}
     return next((y for y, s in stamps.items() if s and s.of_build(facts)), build)
@@ -275,7 +275,7 @@ def _read(match: re.Match[str], year: int, facts: Facts) -> Stamp | None:
 
 
 def _day(got: Mapping[str, str], year: int, facts: Facts) -> float | None:
-    """Return when a day begins, in seconds since 1970, as if it were in UTC; None if it is none."""
+    """Return the beginning of a day, read as UTC, in seconds since 1970; None if it is invalid."""
     if "yday" in got:
         first = moment(year, 1, 1, 0, 0, 0)
         return first + (int(got["yday"]) - 1) * DAY_S if first and got["yday"] != "000" else None
@@ -285,7 +285,7 @@ def _day(got: Mapping[str, str], year: int, facts: Facts) -> float | None:
         except ValueError:
             return None
         return monday.replace(tzinfo=UTC).timestamp()
-    if "word" in got:  # a month in another language: the one that makes it a day of the build
+    if "word" in got:  # a month in any language: try which one matches the build or the commit
         days = [moment(year, month, int(got["day"]), 0, 0, 0) for month in range(1, 13)]
         stamps = [Stamp(day, day + DAY_S, zoned=False, words="") for day in days if day]
         return next((s.earliest for s in stamps if s.of_build(facts) or s.of_commit(facts)), None)
@@ -301,7 +301,7 @@ def _zone_seconds(zone: str | None) -> int:
 
 
 def in_text(spot: Spot, pair: Pair) -> list[Cause]:
-    """Find dates of the build in the lines of a spot, or one moment in two time zones."""
+    """Find dates of the build in the text of a spot, or one moment in two time zones."""
     dates = [read_dates(text, facts) for text, facts in zip(spot.text, pair, strict=True)]
     found = []
     for left, right in zip(*dates, strict=False):
@@ -319,7 +319,7 @@ def in_text(spot: Spot, pair: Pair) -> list[Cause]:
 
 
 def _same_moment(left: Stamp, right: Stamp, pair: Pair) -> Cause | None:
-    """Find one moment in the time zone of each environment; of whole days that is a guess."""
+    """Find one moment in the time zones of both environments; adjacent days are a weak guess."""
     moments = [
         stamp.earliest - (0 if stamp.zoned else zone_offset(facts.time_zone, stamp.earliest))
         for stamp, facts in ((left, pair[0]), (right, pair[1]))
@@ -333,7 +333,7 @@ def _same_moment(left: Stamp, right: Stamp, pair: Pair) -> Cause | None:
     )
     if moments[0] == moments[1] or (days and commits):
         return Cause("time-zone", f"one moment: {evidence}")
-    # of two days on end the later one is where the sun rises earlier
+    # of two adjacent days, the later one belongs to the zone that is ahead
     ahead = [zone_offset(facts.time_zone, left.earliest) for facts in pair]
     if days and left.earliest - right.earliest == (DAY_S if ahead[0] > ahead[1] else -DAY_S):
         return Cause("time-zone", f"one moment of two days: {evidence}", weak=True)
@@ -341,7 +341,7 @@ def _same_moment(left: Stamp, right: Stamp, pair: Pair) -> Cause | None:
 
 
 def _clocks(spot: Spot, pair: Pair) -> Iterator[Cause]:
-    """Find times of day without a date: within the build's hours in each environment's zone."""
+    """Find times of day without a date that are within each build's hours, in UTC or its zone."""
     ours, theirs = ([m[0] for m in CLOCKS.finditer(text)] for text in spot.text)
     for left, right in zip(ours, theirs, strict=False):
         if left != right and _within(left, pair[0]) and _within(right, pair[1]):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Words, numbers and lines that differ while nothing known of the environments explains them.
+"""Differing words, numbers and lines that no known fact of the environments explains.
 
-These are guesses, and are made only where nothing else was found in a content.
+These are guesses, which are made only if nothing else was found in a content.
 """
 
 import re
@@ -13,13 +13,13 @@ from pipeline.look.causes.spots import Spot, differing_words
 from pipeline.look.causes.times import CLOCKS, read_dates
 
 TOKEN = re.compile(r"[^\W_]+(?:[.,'’+-][^\W_]+)*")
-BARE = re.compile(r"\d[\d.,]*")  # what is left without numbers
+BARE = re.compile(r"\d[\d.,]*")  # numbers, which are removed to compare the words
 WORDS_LIMIT, NUMBERS_LIMIT = 3, 9  # of a line
 SHOWN = 60  # characters of a line
 
 
 def in_rest(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Iterator[Cause]:
-    """Guess of lines that are alike but for a few words or numbers, or that one side has alone."""
+    """Guess causes for lines with a few differing words or numbers, or that only one side has."""
     paired = [spot for spot in spots if spot.left and spot.right]
     alone = [spot for spot in spots if not (spot.left and spot.right)]
     if alone:
@@ -37,7 +37,7 @@ def in_rest(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) ->
 
 
 def _alone(contents: tuple[bytes, bytes], alone: Sequence[Spot], pair: Pair) -> Iterator[Cause]:
-    """Guess of lines that one side has beside all lines of the other."""
+    """Guess that lines are optional if one side has them in addition to all of the other's."""
     few, many = sorted((content.splitlines() for content in contents), key=len)
     rest = iter(many)
     if all(line in rest for line in few):
@@ -48,7 +48,7 @@ def _alone(contents: tuple[bytes, bytes], alone: Sequence[Spot], pair: Pair) -> 
 
 
 def _kinds(spot: Spot) -> dict[str, tuple[str, str]]:
-    """Return what differs in a line by its kind, number or word; nothing if that is too much."""
+    """Return the first difference in a line by its kind, number or word; empty if too many."""
     left, right = (" ".join(text.split()) for text in spot.text)
     differing = differing_words(TOKEN, (left, right))
     words = [(one, other) for one, other in differing if BARE.sub("", one) != BARE.sub("", other)]
@@ -60,7 +60,7 @@ def _kinds(spot: Spot) -> dict[str, tuple[str, str]]:
 
 
 def _dated(spot: Spot, pair: Pair) -> bool:
-    """Tell whether dates or times of day differ: these are no numbers, whosever they are."""
+    """Return whether dates or times of day differ, which must not be taken for mere numbers."""
     dates = [read_dates(text, facts) for text, facts in zip(spot.text, pair, strict=True)]
     clocks = [CLOCKS.findall(text) for text in spot.text]
     both = all(dates) or all(clocks)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What time zones are called, and the numbers that stand for them."""
+"""Names of time zones, and their offsets as numbers."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ HALF_YEAR = timedelta(days=182)
 
 
 def zone_offset(zone: str | None, local: float) -> float:
-    """Return the seconds by which a zone is ahead of UTC at a local time; 0 if it is unknown."""
+    """Return the offset of a zone from UTC in seconds at a local time; 0 if it is unknown."""
     try:
         there = datetime.fromtimestamp(local, UTC).replace(tzinfo=ZoneInfo(zone or "UTC"))
     except (ZoneInfoNotFoundError, ValueError, OverflowError, OSError):
@@ -24,7 +24,7 @@ def zone_offset(zone: str | None, local: float) -> float:
 
 
 def zone_names(facts: Facts) -> list[str]:
-    """Return what the time zone is called where it was built: `%Z`, `%z`, `%:z`."""
+    """Return the names of the build's time zone: as `%Z`, `%z` and `%:z`, and its hours alone."""
     there = next(_seasons(facts), None)
     if there is None:
         return []
@@ -33,7 +33,7 @@ def zone_names(facts: Facts) -> list[str]:
 
 
 def _seasons(facts: Facts) -> Iterator[datetime]:
-    """Give the local time of the build, and that of half a year later."""
+    """Yield the local time of the build, and that half a year later."""
     at = datetime.fromtimestamp(facts.hours[0] if facts.hours else facts.epoch, UTC)
     try:
         zone = ZoneInfo(facts.time_zone or "UTC")
@@ -44,9 +44,9 @@ def _seasons(facts: Facts) -> Iterator[datetime]:
 
 
 def in_zones(spot: Spot, pair: Pair) -> Cause | None:
-    """Find a line of which all that differs is what each environment's zone is called or has.
+    """Find a line in which only names or offsets of each environment's time zone differ.
 
-    That is its names in summer and winter, and its distance from UTC in seconds, minutes or hours.
+    These are its names in summer and winter, and its offset from UTC in seconds, minutes or hours.
     """
     if pair[0].time_zone == pair[1].time_zone:
         return None
@@ -63,7 +63,7 @@ def in_zones(spot: Spot, pair: Pair) -> Cause | None:
 
 
 def _words(facts: Facts) -> dict[str, set[str]]:
-    """Return the words and numbers of a zone, each with what it says: a name, or in which unit."""
+    """Return the names and numbers of a zone, each with its meanings: a name, or an offset."""
     found: dict[str, set[str]] = {}
     for there in _seasons(facts):
         ahead = int((there.utcoffset() or timedelta()).total_seconds())
