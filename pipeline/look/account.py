@@ -26,7 +26,7 @@ Sides = tuple[ByteSource, ByteSource]
 
 
 class NamedPart(NamedTuple):
-    """A part of a container; an `unused` one has the name of the part that it follows."""
+    """A part of a container; an `unused` one has the name of the part before it."""
 
     name: str
     span: Span

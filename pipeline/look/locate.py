@@ -161,7 +161,7 @@ class _Descent:
         self.found(content_place(at.where, at.path, sides, found, kind, note), sides)
 
     def _inside(self, at: Position, left: ByteSource, right: ByteSource, ranges: Ranges) -> bool:
-        """Compare the inside of two contents that differ; return whether places were found."""
+        """Open and compare two contents that differ; return whether places were found."""
         here, there = self._format(left), self._format(right)
         if at.depth >= DEPTH_LIMIT or (at.path in self.closed and at.where.endswith("squashfs")):
             return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A place where two files differ, as a record and as a line."""
+"""A place where two files differ, as a record and as a line of text."""
 
 import struct
 from dataclasses import dataclass

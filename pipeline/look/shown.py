@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show how two contents differ: texts as a diff, other contents as rows of bytes; limited."""
+"""Show how two contents differ: texts as a diff, others as rows of bytes; of limited length."""
 
 from collections.abc import Iterator, Sequence
 from difflib import unified_diff

@@ -49,7 +49,7 @@ MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 HIGH_BYTES = (0x7F, 0x55, 0x56)  # of addresses of programs, libraries and stacks on Linux amd64
 ENTROPY_BITS = 2.5  # least bits per digit; a random hexadecimal digit has four
 CAPITALS_LEAST = 12  # characters of a word with digits between capitals, as in base32
-SURE = 16  # least characters of a word without capitals that is no weak guess
+SURE = 16  # the fewest characters of a word without capitals that is not a weak guess
 
 
 def in_identifiers(

@@ -40,14 +40,14 @@ DIGITS = re.compile(r"\d{1,18}")
 
 @dataclass(frozen=True)
 class Reordering:
-    """The cause of another order of items; `rest` are the contents that remain to be compared."""
+    """The cause of a changed order of items; `rest` are the contents that remain to be compared."""
 
     cause: Cause | None  # None if the items are sorted by numbers that differ
     rest: tuple[bytes, bytes]
 
 
 def in_order(contents: tuple[bytes, bytes], spots: Sequence[Spot], pair: Pair) -> Reordering | None:
-    """Return whether, and why, lines, words, strings or records are in another order."""
+    """Return the reordering of lines, words, strings or records, or None if there is none."""
     if all(map(is_text, contents)):
         found = _lines(contents, pair) or _numbered(contents, pair)
         return found or _alone(_words(spots, pair) or _parts(contents, pair))
@@ -179,7 +179,7 @@ def _of_folders(lists: Sequence[Sequence[str]]) -> Cause | None:
 
 
 def _name(ours: Sequence[str], theirs: Sequence[str], pair: Pair) -> Cause:
-    """Return what determines the order of the items, as far as they show it."""
+    """Return the cause of another order of items, judging by the items and both orders."""
     ours, theirs = (list(map(_bare, side)) for side in (ours, theirs))
     items = f"{len(ours)} items are the same, in another order"
     if len(ours) > 2 and (evidence := _by_locale(ours, theirs, pair)):

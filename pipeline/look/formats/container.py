@@ -14,7 +14,7 @@ TEXT_LIMIT = 12 * 1024 * 1024  # characters of their paths and facts
 PATH_LIMIT = 4096  # bytes of a path
 LINK_LIMIT = 65_536  # bytes of a symbolic link's target
 
-Fact = str | int | tuple[tuple[str, str], ...]  # a tuple has names and values
+Fact = str | int | tuple[tuple[str, str], ...]  # a tuple has pairs of names and values
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Structure:
     span: Span
     content: bytes
     kind: str = "structure"
-    text: str | None = None  # how people read it
+    text: str | None = None  # the content, formatted for people
     places: tuple[int, ...] = ()
     follows: bool = False
     optional: bool = False

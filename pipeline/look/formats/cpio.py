@@ -131,7 +131,7 @@ def _next_part(source: ByteSource, end: int) -> int | None:
 
 
 def _read_archive(source: ByteSource, entries: list[Entry]) -> int:
-    """Read one archive's entries; return where it ends."""
+    """Append one archive's entries, with its trailer, to `entries`; return the archive's end."""
     at, tally = 0, Tally()
     while True:
         raw = source.read(at, HEADER)
@@ -228,7 +228,7 @@ def _case(source: ByteSource, entries: Sequence[Entry]) -> bytes:
 
 
 def ends_oddly(name: bytes) -> bytes:
-    """Return the bytes after a stored name, unless that is a single zero."""
+    """Return the number of zeros after a stored name, in digits; nothing for a single one."""
     return (
         b"" if name[-1:] == b"\0" != name[-2:-1] else b"%d" % (len(name) - len(name.rstrip(b"\0")))
     )

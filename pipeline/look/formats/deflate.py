@@ -108,7 +108,7 @@ class _Bits:
 
 
 class _Code:
-    """A Huffman code: a table of symbols by the next bits."""
+    """A Huffman code: a table from the next bits to a symbol and its length."""
 
     def __init__(self, lengths: Lengths) -> None:
         longest = max(lengths)

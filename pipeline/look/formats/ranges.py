@@ -26,7 +26,7 @@ class Ranges:
         return len(self._starts)
 
     def add(self, start: int, end: int) -> None:
-        """Add a range that lies after all others, or touches the last."""
+        """Add a range after all others; it may touch or overlap the last."""
         if self._ends and start - self._ends[-1] <= self._gap:
             self._ends[-1] = max(end, self._ends[-1])
             return
