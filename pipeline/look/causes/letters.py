@@ -25,7 +25,9 @@ def in_locale(spot: Spot, pair: Pair) -> Cause | None:
     That includes characters that one environment wrote and the other replaced by ASCII.
     """
     locales = f"{pair[0].locale} and {pair[1].locale}"
-    if pair[0].locale != pair[1].locale and (evidence := _by_locales(spot.text, pair)):
+    if pair[0].locale == pair[1].locale:
+        return None
+    if evidence := _by_locales(spot.text, pair):
         return Cause("locale", f"{evidence} ({locales})")
     for at in (0, 1):
         text, other = spot.text[at], spot.text[1 - at]

@@ -122,7 +122,7 @@ def _reckoned(numbers: tuple[int, int], cpus: tuple[int, int]) -> bool:
     left, right = numbers
     if left - right == cpus[0] - cpus[1]:
         return True
-    return any(
+    return 0 not in cpus and any(
         (left - more) * cpus[1] == (right - more) * cpus[0] and (left - more) % cpus[0] == 0
         for more in (0, 1)
     )

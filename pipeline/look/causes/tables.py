@@ -9,7 +9,8 @@ from pipeline.documents.explanation import Cause
 ENTRIES_LIMIT = 100_000
 AUX_CACHE = b"glibc-ld.so.auxcache"
 AUX_BEGIN, AUX_ENTRY = 32, 48  # bytes
-INDEX_BEGIN, INDEX_ENTRY, NAME_BITS = 12, 62, 0xFFF  # gitformat-index(5), versions 2 and 3
+INDEX_BEGIN, INDEX_ENTRY = 12, 62  # gitformat-index(5), versions 2 and 3
+NAME_BITS, EXTENDED, MORE_FLAGS = 0xFFF, 0x4000, 2  # of flags; two bytes more of them
 
 Inode = tuple[int, int]  # the device's number, and the inode's
 
@@ -28,7 +29,8 @@ def _index(content: bytes) -> Iterator[Inode]:
         device, inode = struct.unpack_from(">II", content, at + 16)
         (flags,) = struct.unpack_from(">H", content, at + INDEX_ENTRY - 2)
         yield device, inode
-        at += (INDEX_ENTRY + (flags & NAME_BITS) + 8) & ~7
+        length = INDEX_ENTRY + (flags & NAME_BITS) + MORE_FLAGS * bool(flags & EXTENDED)
+        at += (length + 8) & ~7
 
 
 TABLES: dict[bytes, tuple[str, Callable[[bytes], Iterator[Inode]]]] = {

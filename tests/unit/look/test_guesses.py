@@ -193,13 +193,27 @@ def git_index(*inodes: int) -> bytes:
     return b"DIRC" + struct.pack(">II", 2, len(inodes)) + b"".join(entries)
 
 
-@pytest.mark.parametrize("made", [aux_cache, git_index])
+def extended_git_index(*inodes: int, changed: int = 4) -> bytes:
+    """As after `git add --intent-to-add`: each entry has two bytes of flags more."""
+    numbers = ((1, 2, 3, changed, 39, inode) for inode in inodes)
+    entries = (
+        struct.pack(">6I36xHH", *n, 0x4008, 0x2000) + b"8 letter" + bytes(8) for n in numbers
+    )
+    return b"DIRC" + struct.pack(">II", 3, len(inodes)) + b"".join(entries)
+
+
+@pytest.mark.parametrize("made", [aux_cache, git_index, extended_git_index])
 def test_inodes_in_a_table(made: object) -> None:
     assert callable(made)
     assert named(made(7, 9, 11), made(7, 900, 1100))[:1] == [("file-system", False)]
     assert named(made(7, 9), made(7, 9, 11))[:1] == [("file-system", False)]
     assert "file-system" not in dict(named(made(7, 9) + b"1", made(7, 9) + b"2"))
     assert "file-system" not in dict(named(made(7, 9)[:40], made(7, 8)[:41]))
+
+
+def test_other_times_in_an_extended_index_are_no_inodes() -> None:
+    pair = extended_git_index(7, 9), extended_git_index(7, 9, changed=5)
+    assert "file-system" not in dict(named(*pair))
 
 
 def test_inodes_of_a_cpio() -> None:
@@ -217,6 +231,8 @@ def test_numbers_at_many_places_are_no_padding() -> None:
 
 def test_the_processors_in_a_version_or_reckoned() -> None:
     assert named(b"2.1.2\n", b"2.1.1\n") == [("cpu-count", True)]
+    none = replace(PAIR[0], cpus="0"), replace(PAIR[1], cpus="8")
+    assert "cpu-count" not in dict(named(b"threads = 1\n", b"threads = 4\n", pair=none))
     assert named(b"6\n", b"5\n", path="etc/workers") == [("cpu-count", True)]
     assert named(b"maxThreads=6\n", b"maxThreads=5\n") == [("cpu-count", False)]
     assert named(b"processed 6 files\n", b"processed 5 files\n") == [("changing-number", True)]

@@ -102,3 +102,9 @@ def test_names_of_months_and_days_in_every_language() -> None:
     assert number_of("Mittwoch", "day") == number_of("wed", "day") == 2
     assert number_of("März", "month") == number_of("march", "month") == 2
     assert number_of("Marsch", "month") is None
+
+
+def test_an_equal_locale_explains_nothing() -> None:
+    assert "locale" in dict(named("name: Müller\n", "name: M?ller\n"))
+    alike = replace(GERMAN, locale=BETA.locale), BETA
+    assert "locale" not in dict(named("name: Müller\n", "name: M?ller\n", alike))
