@@ -82,14 +82,15 @@ def describe(first: ByteSource, second: ByteSource, ranges: Ranges) -> Bytes:
     shared = min(first.size, second.size)
     offset = next((start for start, _ in ranges), shared)
     count = looked_at = 0
-    for start, end in ranges:
-        for position in range(start, end, BLOCK):
-            length = min(BLOCK, end - position)
-            difference = _xor(first.read(position, length), second.read(position, length))
-            count += length - difference.count(0)
-            looked_at += length
-            if looked_at > COUNT_LIMIT:
-                break
+    blocks = (
+        (at, min(BLOCK, end - at)) for start, end in ranges for at in range(start, end, BLOCK)
+    )
+    for position, length in blocks:
+        difference = _xor(first.read(position, length), second.read(position, length))
+        count += length - difference.count(0)
+        looked_at += length
+        if looked_at > COUNT_LIMIT:
+            break
     end = next((end for _, end in ranges), shared + SHOWN)
     shown = [
         side.read(min(offset, side.size), max(0, min(end - offset, SHOWN, side.size - offset)))
