@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where archives are fetched from: from the user's settings, else from those of this machine's apt.
+"""Where archives are fetched from: the user's settings, or else the sources of this machine's apt.
 
 In order: the environment variable `TWINBUILD_MIRROR_<NAME>` (addresses separated by spaces), the
-snapshot archive if the archive is pinned to a time (`at`), the archive's `urls`, and the sources
-of this machine's apt that name the same kind of Debian suite. None of it reaches a lock.
+snapshot archive if the archive is pinned to a time (`at`), the archive's `urls`, and those sources
+of this machine's apt that serve the same kind of Debian suite. No address goes into a lock.
 """
 
 import os
@@ -17,14 +17,15 @@ from pipeline.base.errors import UsageError
 from pipeline.farm.config import Archive, ImageArchive
 from pipeline.inputs.apt_sources import APT_TIMEOUT_S, HTTP_URL, AptSource, read_sources
 
-# Debian's suites by code name and by role, as far as somebody may still use them as a source.
+# Debian's suites that may still be in use as a source, by code name and by role.
 RELEASES = (
     "buster|bullseye|bookworm|trixie|forky|duke|sid|"
     "oldoldstable|oldstable|stable|testing|unstable|experimental|rc-buggy"
 )
 SUITE = re.compile(rf"(?:{RELEASES})(?P<kind>-[a-z-]+)?(?:/updates)?")
 SNAPSHOT_TIME = "%Y%m%dT%H%M%SZ"
-# A snapshot is made some hours after the archive changed: the state of a Date may come later.
+# A snapshot is taken hours after the archive changes, so that of an InRelease may be later than
+# its Date.
 SNAPSHOT_DELAY = timedelta(days=1)
 
 
@@ -35,7 +36,7 @@ def read_proxies() -> dict[str, str]:
 
 
 def parse_proxies(text: str) -> dict[str, str]:
-    """Return apt's proxies for `requests`: by scheme, or by scheme and host; "" is none."""
+    """Return apt's proxies for `requests`: by scheme, or by scheme and host; "" means direct."""
     line = re.compile(r'Acquire::(https?)::Proxy(?:::([A-Za-z0-9.-]+))? "([^"]*)";')
     proxies = {}
     for scheme, host, value in line.findall(text):
@@ -68,7 +69,7 @@ def named_bases(
 ) -> tuple[str, ...]:
     """Return the addresses that the operator has named: by variable, in `farm.yaml` or for apt.
 
-    The others come from a commit: those of the archives that an image names itself.
+    The others, those of archives that an image names itself, come from a commit.
     """
     operators = {
         name: archive
@@ -103,7 +104,10 @@ def bases_of_apt(name: str, archive: Archive, sources: Iterable[AptSource]) -> t
 
 
 def dropped_bases(name: str, archive: Archive, date: datetime) -> tuple[str, ...]:
-    """Return where to look for files that the archive dropped; `date` is of their InRelease."""
+    """Return the snapshots to try for files that the archive has dropped since `date`.
+
+    That is the date of the InRelease that listed them.
+    """
     dates = (date, date + SNAPSHOT_DELAY)
     times = [when.astimezone(UTC).strftime(SNAPSHOT_TIME) for when in dates]
     return tuple(snapshot(url, name, time) for url in archive.snapshot_urls for time in times)
@@ -115,7 +119,7 @@ def snapshot(url: str, name: str, time: str) -> str:
 
 
 def join(found: Iterable[str], path: str) -> tuple[str, ...]:
-    """Return the addresses of a file below base addresses."""
+    """Return the address of a file below each of the base addresses."""
     return tuple(f"{base}/{quote(path, safe='/+~:')}" for base in found)
 
 
@@ -131,7 +135,7 @@ def _http(variable: str, urls: list[str]) -> tuple[str, ...]:
 
 
 def _serves(source: AptSource, archive: Archive) -> bool:
-    """Tell whether an apt source is of the same kind as the suites of an archive."""
+    """Tell whether an apt source serves the same kind of suite as an archive."""
     kind = _kind(source.suite)
     return (
         kind is not None
@@ -142,7 +146,7 @@ def _serves(source: AptSource, archive: Archive) -> bool:
 
 
 def _kind(suite: str) -> str | None:
-    """Return the part of Debian's archive that has a suite, or None if it is not Debian's."""
+    """Return which Debian archive has a suite, "main" or "security"; None if neither has."""
     match = SUITE.fullmatch(suite)
     if not match:
         return None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The places where this machine's own apt fetches packages.
 
-apt itself lists them with the origin that each one's signed Release file states, but only those
-whose indices it has downloaded. The others are read from its configuration, in both of its forms
-(sources.list(5)), so that a machine whose lists were deleted, or that never ran `apt-get update`,
-is understood as well. `mirror+file:` names a file of addresses (apt-transport-mirror(1)).
+apt itself lists them with the origin stated in their signed Release files, but only those whose
+indices it has downloaded. The others are read from its configuration, in both formats
+(sources.list(5)), so that this also works on a machine whose lists were deleted or that never ran
+`apt-get update`. `mirror+file:` names a file of addresses (apt-transport-mirror(1)).
 """
 
 import re
@@ -20,7 +20,7 @@ from pipeline.base import command
 APT_TIMEOUT_S = 60
 HTTP_URL = re.compile(r"https?://[^\s?#]+")
 MIRROR_LIST = "mirror+file:"
-DEBIANS_KEYRING = "debian-archive-"  # how the files of Debian's keys are named
+DEBIANS_KEYRING = "debian-archive-"  # prefix of the file names of Debian's keyrings
 ONE_LINE = re.compile(
     r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<url>\S+)\s+(?P<suite>\S+)(?P<components>(?:\s+\S+)*)"
 )
@@ -38,7 +38,7 @@ class AptSource:
 
 
 def read_sources() -> tuple[AptSource, ...]:
-    """Return the sources that speak HTTP, each once; raise UsageError if there is no apt."""
+    """Return the HTTP(S) sources without duplicates; raise UsageError if there is no apt."""
     wanted = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(ORIGIN)"
     argv = ["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"]
     downloaded = parse_targets(command.run(argv, timeout_s=APT_TIMEOUT_S).text)
@@ -48,13 +48,13 @@ def read_sources() -> tuple[AptSource, ...]:
 
 
 def parse_targets(text: str) -> list[AptSource]:
-    """Return what `apt-get indextargets` lists, in its order."""
+    """Parse the output of `apt-get indextargets`, keeping its order."""
     rows = (line.split("\t") for line in text.split("\n"))
     return [AptSource(row[0].rstrip("/"), *row[1:]) for row in rows if len(row) == 4]
 
 
 def expand(sources: Iterable[AptSource]) -> list[AptSource]:
-    """Put the addresses of a mirror list in its place; leave out what is not HTTP; each once."""
+    """Replace mirror lists by their addresses; drop what is not HTTP(S), and duplicates."""
     found = []
     for source in sources:
         listed = [source.url]
@@ -80,8 +80,8 @@ def _configured() -> list[AptSource]:
 def read_configuration(file: Path, folder: Path) -> list[AptSource]:
     """Return the sources of `sources.list` and the `.list` and `.sources` files of a folder.
 
-    Sources of a keyring that is not Debian's are left out: what they serve is not known before
-    their Release file is there.
+    Sources signed by a keyring other than Debian's are left out: what they serve is unknown until
+    their Release file has been downloaded.
     """
     found = list(_one_line(_text(file)))
     for path in sorted(folder.glob("*")):
@@ -128,8 +128,8 @@ def _deb822(text: str) -> Iterator[AptSource]:
 
 
 def _is_debians(signed_by: str) -> bool:
-    """Tell whether a source may be Debian's by the keyring that it names, if it names one."""
+    """Tell whether a source may be Debian's: it names no keyring, or one of Debian's."""
     if "-----BEGIN" in signed_by:
-        return False  # a key written into the source: Debian's own has a file
+        return False  # an embedded key; Debian's own are in files
     names = [Path(word).name for word in re.split(r"[\s,]+", signed_by) if word]
     return not names or any(name.startswith(DEBIANS_KEYRING) for name in names)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of an archive on their way into the store: signed indices and what they vouch for."""
+"""Fetches files of an archive into the store: signed indices and what they vouch for."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from pipeline.inputs.addresses import (
 )
 from pipeline.inputs.signed_release import INRELEASE_LIMIT, SignedRelease, read_release
 
-Advance = Callable[[int], None]  # bytes gained; negative when some are thrown away
+Advance = Callable[[int], None]  # bytes received; negative when some are discarded
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Archives:
     store: Store
 
     def read_suite(self, name: str, suite: str, architecture: str, after: datetime | None) -> Suite:
-        """Fetch and verify what the archive says about a suite now; keep it in the store.
+        """Fetch and verify an archive's current indices of a suite; keep them in the store.
 
-        An address that gives something unverified, or older than `after`, is passed over for the
-        next one. Raise InputsUnverified if only such were found.
+        If an address serves an InRelease that does not verify or is older than `after`, the next
+        one is tried. Raise InputsUnverified if no address has a good one.
         """
         archive = self.entries[name]
         problems: list[TwinbuildError] = []
@@ -56,9 +56,9 @@ class Archives:
         raise _worst(problems)
 
     def keep_indices(self, suite: Suite) -> None:
-        """Bring the InRelease and the indices that a lock names into the store, the chain verified.
+        """Bring the InRelease and the indices that a lock names into the store, verified.
 
-        Raise InfrastructureFailed if the archive has moved on and they are gone.
+        Raise InfrastructureFailed if the archive has changed since and no longer has them.
         """
         try:
             self._fetch_locked(suite)
@@ -74,7 +74,7 @@ class Archives:
                 raise InputsUnverified(f"the lock's {index.path} is not that of its InRelease")
 
     def signed_release(self, suite: Suite) -> SignedRelease | None:
-        """Return the InRelease that a lock names, verified; None if no address has it any more."""
+        """Return the verified InRelease that a lock names; None if no address still has it."""
         try:
             self._fetch_inrelease(suite)
         except (Missing, InputsUnverified):
@@ -101,7 +101,7 @@ class Archives:
             self._fetch_index(suite.suite, index, found)
 
     def keep_package(self, suite: Suite, locked: LockedPackage, advance: Advance) -> None:
-        """Bring a package into the store, from the archive or from where dropped files are kept."""
+        """Bring a package into the store, from the archive or from its snapshots if dropped."""
         package = locked.package
         with self.store.receiving(package.sha256) as file:
             self.client.download(
@@ -140,7 +140,7 @@ class Archives:
         return content, release
 
     def _fetch_index(self, suite: str, index: Index, found: Sequence[str]) -> None:
-        """Fetch by hash first: that file stays while the one of the usual name is replaced."""
+        """Fetch an index, first by hash: unlike the usual path, that file is never replaced."""
         if self.store.has(index.sha256, index.size):
             return
         folder = PurePosixPath("dists", suite, index.path).parent
@@ -152,7 +152,7 @@ class Archives:
 
 @contextmanager
 def open_archives(entries: Mapping[str, Archive], store: Store) -> Iterator[Archives]:
-    """Yield the archives at the addresses and through the proxies of this machine.
+    """Yield the archives, reached at the addresses and through the proxies of this machine.
 
     Only addresses that the operator has named may be on private networks.
     """
@@ -167,7 +167,7 @@ def suite_of(lock: Lock, place: PackageLocation) -> Suite:
 
 
 def _wanted_indices(release: SignedRelease, archive: Archive, architecture: str) -> Iterator[Index]:
-    """Give the indices that a lock is made from, and those without which apt refuses a mirror."""
+    """Yield the indices that a lock is made from, and those that apt requires of a mirror."""
     for component in archive.components:
         packages = release.index(f"{component}/binary-{architecture}/Packages")
         if not packages:
@@ -182,6 +182,6 @@ def _wanted_indices(release: SignedRelease, archive: Archive, architecture: str)
 
 
 def _worst(problems: Sequence[TwinbuildError]) -> TwinbuildError:
-    """Return the error to show: a failed verification rather than a missing file."""
+    """Return the most serious error: a failed verification rather than a missing file."""
     unverified = (problem for problem in problems if isinstance(problem, InputsUnverified))
     return next(unverified, problems[0])

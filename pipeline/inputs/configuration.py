@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which parts of a live-build configuration tree are supported; others are refused at once.
+"""Which parts of a live-build configuration tree are supported; all others are refused.
 
-A part that a build would ignore is refused with the first of its files and what to do instead.
+The error for a part that a build would ignore names its first file and what to do instead.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ ARCHIVE_KEYS = (".key.chroot", ".key")
 TEXT_LIMIT = 1024 * 1024
 OF_LB_CONFIG = "it holds what lb config wrote: set it in image.yaml and farm.yaml, then remove it"
 OF_INSTALLER = "no installer is built: remove it"
-# Parts that live-build supports and this build does not, and what to do instead.
+# Parts that live-build supports and Twinbuild does not, with what to do instead.
 REMEDIES = {
     "auto": "set what it says in image.yaml and farm.yaml, then remove it",
     "binary": OF_LB_CONFIG,
@@ -40,7 +40,7 @@ REMEDIES = {
     "rootfs": "the tree is a SquashFS: remove it",
     "source": OF_LB_CONFIG,
 }
-# How the files of some parts are called, and what to do with others.
+# The file name suffixes allowed in some parts, with the remedy for other names.
 NAMES = {
     "apt": (("preferences",), "settings of apt go into includes.chroot/etc/apt/apt.conf.d/"),
     "archives": (
@@ -59,7 +59,8 @@ NAMES = {
 def refuse_unsupported(image: str, paths: Iterable[str]) -> None:
     """Raise UsageError for the first of `paths`, in the folder of `image`, that is not supported.
 
-    They are its files and links, relative to it; the detail of the error lists all of these.
+    `paths` are the files and links in that folder, relative to it. The error's detail lists all
+    that are not supported.
     """
     faults = list(_faults(sorted(paths)))
     if faults:
@@ -69,14 +70,14 @@ def refuse_unsupported(image: str, paths: Iterable[str]) -> None:
 
 
 def files_in(folder: Path) -> Iterator[str]:
-    """Give the files and links below an image's folder, relative to it."""
+    """Yield the files and links below an image's folder, relative to it."""
     for path in folder.rglob("*"):
         if path.is_symlink() or not path.is_dir():
             yield path.relative_to(folder).as_posix()
 
 
 def read_text(path: Path) -> str:
-    """Return a text of the configuration; raise UsageError for what `read_small` refuses."""
+    """Return the text of a configuration file; raise UsageError as `read_small` does."""
     try:
         return read_small(path).decode()
     except UnicodeDecodeError as error:
@@ -84,7 +85,7 @@ def read_text(path: Path) -> str:
 
 
 def read_small(path: Path) -> bytes:
-    """Return a small file; raise UsageError if it is a link, something else, or large."""
+    """Return a file's content; raise UsageError if it is not a regular file, or too large."""
     try:
         return read_plain(path, TEXT_LIMIT)
     except OSError as error:
@@ -93,7 +94,7 @@ def read_small(path: Path) -> bytes:
 
 
 def _faults(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the first path of each unknown part and all bad ones of known parts, with remedies."""
+    """Yield, with remedies, the first path of each unknown part and all bad ones of known parts."""
     reported = set()
     for path in paths:
         part, _, below = path.partition("/")
@@ -108,5 +109,5 @@ def _faults(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _fits(part: str, below: str) -> bool:
-    """Tell whether a file is called as those of its part are; only hooks have folders."""
+    """Tell whether a file has a name allowed in its part; only hooks may be in subfolders."""
     return below.endswith(NAMES[part][0]) and ("/" not in below or part == "hooks")

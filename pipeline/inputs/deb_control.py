@@ -12,13 +12,13 @@ from pipeline.inputs.unpacked import Unreadable, unpacked
 from pipeline.look.formats import ar
 from pipeline.look.formats.source import BadFormat
 
-PARTS_LIMIT = 10  # debian-binary, control.tar, data.tar, and what others may add
-CONTROL_LIMIT = 4 * 1024 * 1024  # a crate may provide thousands of features
+PARTS_LIMIT = 10  # debian-binary, control.tar, data.tar, and any extensions
+CONTROL_LIMIT = 4 * 1024 * 1024  # a Rust crate may have thousands of Provides
 PART = re.compile(rb"control\.tar(?:\.(gz|xz|bz2|zst))?")
 
 
 def read_control(path: Path) -> Deb822:
-    """Return the fields of a package's control file; raise Unreadable if there is none."""
+    """Return the fields of a package's control file; raise Unreadable if it has none."""
     try:
         with path.open("rb") as file:
             return _control(file)
@@ -35,7 +35,7 @@ def _control(file: BinaryIO) -> Deb822:
 
 
 def _find_control(file: BinaryIO) -> str:
-    """Go to where the control part of a package begins; return how it is packed."""
+    """Seek to the content of control.tar; return its compression, "" if there is none."""
     if file.read(len(ar.MAGIC)) != ar.MAGIC:
         raise Unreadable("it is no package")
     for _ in range(PARTS_LIMIT):

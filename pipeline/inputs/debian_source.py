@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A source package's `debian/control` and `debian/changelog`.
 
-Read as far as apt needs, for one architecture and without build profiles: names, version, date,
-build dependencies, and the relations of each binary package as they are written there. Variables
-of debhelper (`${shlibs:Depends}` and the like) are not known before the build, and left out.
+Only what apt needs is read, for one architecture and without build profiles: names, version, date,
+build dependencies, and the relations of each binary package as written there. Substitution
+variables that are known only after the build (`${shlibs:Depends}` and the like) are left out.
 """
 
 import re
@@ -26,10 +26,10 @@ RELATION = re.compile(
 WORD = re.compile(r"[a-z0-9+.-]+")
 HEAD = re.compile(r"(\S+) \((\S+)\)(?: [a-zA-Z0-9.~+-]+)+;.*")
 BUILD_FIELDS = ("Build-Depends", "Build-Depends-Indep", "Build-Depends-Arch")
-# What a stanza of a `Packages` index takes over from `debian/control` or a control file.
+# The fields that a stanza of a `Packages` index takes from `debian/control` or a control file.
 RELATIONS = ("Pre-Depends", "Depends", "Provides", "Conflicts", "Breaks", "Replaces")
 PLAIN_FIELDS = ("Essential", "Multi-Arch")
-# The variables that are known before the build.
+# The substitution variables that are known before the build.
 OWN_VERSION = ("${binary:Version}", "${source:Version}")
 UPSTREAM_VERSION = "${source:Upstream-Version}"
 EPOCH = range(1, 2**40)
@@ -37,10 +37,10 @@ EPOCH = range(1, 2**40)
 
 @dataclass(frozen=True)
 class Binary:
-    """A binary package of an image's own: `fields` are relations and what else apt asks for.
+    """A binary package that an image brings itself; `fields` are relations and others apt needs.
 
-    `source` is the source package that it is built from; one that is ready-made has none, but the
-    `sha256` of its file. `file` is what names it, for people.
+    `source` is the source package that it is built from; a ready-made package has the `sha256` of
+    its file instead. `file` is the file that defines it, for error messages.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Binary:
 
     @property
     def stanza(self) -> str:
-        """Its paragraph in the index that apt resolves with; its file is not there yet."""
+        """Its paragraph in the index that apt resolves with; the .deb need not exist yet."""
         upstream = self.version.partition(":")[2] or self.version
         known = dict.fromkeys(OWN_VERSION, self.version)
         known[UPSTREAM_VERSION] = upstream.rpartition("-")[0] or upstream
@@ -66,7 +66,7 @@ class Binary:
 
 @dataclass(frozen=True)
 class Need:
-    """A relation that a build must meet, and the line of `debian/control` that names it."""
+    """A build dependency, and the line of `debian/control` that states it."""
 
     relation: str
     line: int
@@ -78,17 +78,17 @@ class SourcePackage:
 
     name: str
     version: str
-    epoch: int  # the date of its last change, and so the SOURCE_DATE_EPOCH of its build
+    epoch: int  # date of its last changelog entry: its build's SOURCE_DATE_EPOCH
     file: str
     needs: tuple[Need, ...]
     binaries: tuple[Binary, ...]
-    dsc: str | None = None  # the name of the file that names it by hash
+    dsc: str | None = None  # name of the .dsc file, if it is fetched by hash
 
 
 def read_source(control: bytes, changelog: bytes, architecture: str, folder: str) -> SourcePackage:
     """Return the source package whose `debian/` in `folder` has these two files.
 
-    Raise UsageError that names the file at fault.
+    Raise UsageError, which names the file at fault, if one is malformed.
     """
     file = f"{folder}/debian/control"
     name, version, epoch = _last_change(changelog, f"{folder}/debian/changelog")
@@ -115,9 +115,9 @@ def read_source(control: bytes, changelog: bytes, architecture: str, folder: str
 def stanza_fields(
     fields: Mapping[str, str], architecture: str, file: str
 ) -> tuple[tuple[str, str], ...]:
-    """Return the fields for apt's index beside the name; `file` is what has these fields.
+    """Return the fields that apt's index has besides the name; they were read from `file`.
 
-    Raise UsageError if one is not what it must be.
+    Raise UsageError if one is malformed.
     """
     plain = [(key, " ".join(fields[key].split())) for key in PLAIN_FIELDS if key in fields]
     reduced = [(key, ", ".join(_relations(fields, key, architecture, file))) for key in RELATIONS]
@@ -132,10 +132,10 @@ def _relations(fields: Mapping[str, str], field: str, architecture: str, file: s
 
 
 def relations(text: str, architecture: str) -> list[str]:
-    """Return the relations of a field that hold for an architecture, without build profiles.
+    """Return the relations of a field that apply to an architecture, without build profiles.
 
     An alternative with a variable that is not known before the build is left out. Raise ValueError
-    for what is no relation.
+    for a malformed relation.
     """
     found = []
     for clause in text.split(","):
@@ -150,12 +150,12 @@ def relations(text: str, architecture: str) -> list[str]:
 
 
 def names_in(relation: str) -> list[str]:
-    """Return the names of the packages, any of which meets a relation."""
+    """Return the names of the alternatives of a relation."""
     return [re.split(r"[ :(]", words.strip())[0] for words in relation.split("|")]
 
 
 def _alternative(words: str, architecture: str) -> str:
-    """Return one alternative without conditions, or nothing if they are not met."""
+    """Return an alternative without its restrictions, or "" if they are not met."""
     known = _replaced(words, dict.fromkeys((*OWN_VERSION, UPSTREAM_VERSION), ""))
     if "${" in known:
         return ""
@@ -168,7 +168,7 @@ def _alternative(words: str, architecture: str) -> str:
 
 
 def _is_for(listed: list[str], architecture: str) -> bool:
-    """Tell whether a list of architectures, or of those that are not meant, has this one."""
+    """Tell whether an architecture restriction, which may be negated, admits this one."""
     names = {"any", "linux-any", f"any-{architecture}", f"linux-{architecture}", architecture}
     if any(word.startswith("!") for word in listed):
         return not names & {word.removeprefix("!") for word in listed}
@@ -182,7 +182,7 @@ def _is_without_profiles(restrictions: str) -> bool:
 
 
 def _made_for(fields: Mapping[str, str], architecture: str) -> str:
-    """Return the architecture that a binary package will have; nothing if it is not made."""
+    """Return the architecture that a binary package will have; "" if it is not built."""
     if "Package-Type" in fields or not _is_without_profiles(fields.get("Build-Profiles", "")):
         return ""
     listed = fields.get("Architecture", "").split()
@@ -202,7 +202,7 @@ def _binary(
 
 
 def _first_lines(text: str) -> dict[str, int]:
-    """Return the number of the first line in which each word stands that may name a package."""
+    """Return the number of the first line with each word that may be a package name."""
     found: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         for word in WORD.findall(line):
@@ -221,7 +221,7 @@ def _paragraphs(content: bytes, file: str) -> list[Deb822]:
 
 
 def _last_change(content: bytes, file: str) -> tuple[str, str, int]:
-    """Return source, version and date, in seconds, of the first entry of a changelog."""
+    """Return the source, version and date (in seconds) of a changelog's first entry."""
     lines = _text(content, file).splitlines()
     head = next((match for line in lines if line.strip() for match in [HEAD.fullmatch(line)]), None)
     trailer = next((line for line in lines if line.startswith(" -- ") and "<" in line), "")

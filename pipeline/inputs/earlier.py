@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which earlier releases kits are made from; brings their files, verified, into the store."""
+"""Chooses the earlier releases that kits are made from, and brings their files into the store."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -22,7 +22,7 @@ def choose(
 ) -> tuple[KitRequest, ...]:
     """Return the releases from which `version` of the image `name` has kits, the oldest first.
 
-    Raise UsageError for one that image.yaml lists and that is no earlier release of this image,
+    Raise UsageError if image.yaml lists one that is not an earlier release of this image,
     InputsUnverified or SignatureInvalid for one that is missing or cannot be verified.
     """
     kits = []

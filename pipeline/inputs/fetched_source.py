@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Source packages that a commit names by hash: a `.dsc`, whose files archives have.
+"""Source packages that a commit names by hash: it has the `.dsc`, archives have its files.
 
-It does not matter where they come from: the `.dsc` has their sizes and SHA-256. They are looked for
-at the addresses in a file `.urls` beside it, then in the pools of the farm's and image's archives.
+It does not matter where these come from: the `.dsc` states their sizes and SHA-256. They are looked
+for at the addresses in a `.urls` file beside it, then in the pools of the farm's and the image's
+archives.
 """
 
 import re
@@ -37,7 +38,7 @@ OF_DEBIAN = re.compile(r"(?:\./)?(?:[^/]+/)?debian/(control|changelog)")
 
 @dataclass(frozen=True)
 class FetchedSource:
-    """A `.dsc`: its source package, the files that belong to it, and where these are, too."""
+    """What a `.dsc` states of its source package, and the addresses in the `.urls` beside it."""
 
     name: str
     version: str
@@ -47,7 +48,7 @@ class FetchedSource:
 
 
 def read_dsc(path: Path, shown: str) -> FetchedSource:
-    """Read a `.dsc` and the `.urls` beside it; raise UsageError if one is not what it must be."""
+    """Read a `.dsc` and the `.urls` beside it; raise UsageError if one is malformed."""
     fields = Dsc(_text(path, shown))
     try:
         files = tuple(
@@ -81,7 +82,7 @@ def _check_address(address: str, shown: str) -> None:
 
 
 def keep_files(source: FetchedSource, archives: Mapping[str, Archive], store: Store) -> None:
-    """Have the files of a source package in the store; raise what a download raises."""
+    """Bring the files of a source package into the store; raise what `Client.download` raises."""
     absent = [f for f in source.files if not store.has(f.sha256, f.size) or store.damaged(f.sha256)]
     if not absent:
         return
@@ -101,7 +102,8 @@ def keep_files(source: FetchedSource, archives: Mapping[str, Archive], store: St
 def read_debian(source: FetchedSource, store: Store, shown: str) -> dict[str, bytes]:
     """Return `control` and `changelog` of a source package whose files are in the store.
 
-    Raise UsageError for a format that has no `debian/` in a tar archive.
+    Raise UsageError for a source format without `debian/` in a tar archive, InputsUnverified if
+    that archive is damaged.
     """
     tars = [file for file in source.files if TAR.fullmatch(file.name)]
     of_debian = [file for file in tars if DEBIAN_TAR.fullmatch(file.name)] or tars
@@ -121,7 +123,10 @@ def read_debian(source: FetchedSource, store: Store, shown: str) -> dict[str, by
 
 
 def _debian(file: BinaryIO, name: str) -> dict[str, bytes]:
-    """Return the first of each of the two files in a packed tar archive that are there."""
+    """Return `control` and `changelog`, as far as a compressed tar archive has them.
+
+    Of several with one name the first counts.
+    """
     found: dict[str, bytes] = {}
     with unpacked(file, name.rpartition(".")[2]) as archive:
         for member in read_members(archive):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Earlier locks: a package that had one hash must not have another now.
+"""Compares a lock with earlier ones: a package's hash must never change.
 
-The locks of all images are read, in the tree and in all of its history.
+The locks of all images are read, in the working tree and throughout its history.
 """
 
 import re
@@ -56,14 +56,14 @@ def _locked_before(tree: Path) -> Iterator[tuple[Identity, str]]:
 
 
 def _locks(repository: git.Repository, tree: Path) -> str:
-    """Return what names the locks of `tree` in its repository, as a pathspec."""
+    """Return a pathspec that matches the locks of `tree` in its repository."""
     below = tree.resolve().relative_to(repository.worktree or tree.resolve())
     prefix = re.sub(r"([][*?\\])", r"\\\1", f"{below.as_posix()}/" if below.parts else "")
     return f":(top,glob){prefix}{LOCKS}"
 
 
 def _blobs(reader: Path, locks: str) -> list[str]:
-    """Return every version of every lock in the history of HEAD."""
+    """Return the blob of every version of every lock in the history of HEAD."""
     log = ("log", "-m", "--raw", "--no-abbrev", "--no-renames", "--format=")
     raw = git.git(reader, *log, "HEAD", "--", locks).text
     blobs = {line.split()[3] for line in raw.splitlines() if line.startswith(":")}
@@ -71,7 +71,7 @@ def _blobs(reader: Path, locks: str) -> list[str]:
 
 
 def _identities(lines: Iterable[str]) -> Iterator[tuple[Identity, str]]:
-    """Read locks of any format and state: incomplete packages do not count."""
+    """Read the packages in a lock of any format, even a damaged one; skip incomplete packages."""
     fields: dict[str, str] = {}
     for line in (*lines, "\n"):
         key, colon, value = line.partition(":")

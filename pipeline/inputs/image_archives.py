@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The archives that an image names itself: `archives/<name>.list.chroot`, `<name>.key.chroot`.
 
-They are live-build's files, with less in them: a list is one archive, its lines are `deb ADDRESS
-SUITE COMPONENT…`, and only the key of the same name vouches for it. Both come from a commit, so an
-address is of a host by its name, and never one with a password.
+They are live-build's files with restrictions: a list describes one archive, its lines are `deb
+ADDRESS SUITE COMPONENT…`, and only the key of the same name may sign it. As both come from a
+commit, an address must name its host by a domain name, and must not have a user name or password.
 """
 
 import re
@@ -25,7 +25,7 @@ LINE = re.compile(
     r"deb(?:\s+\[(?P<options>[^]]*)\])?\s+(?P<url>[^\s[]\S*)\s+(?P<suite>\S+)(?P<components>(?:\s+\S+)*)"
 )
 PLACEHOLDER = re.compile(r"@[A-Z_]+@")
-# No number and no single word, which mean something on the farm's own network.
+# No IP address and no single-label name: these could be hosts on the farm's own network.
 ADDRESS = re.compile(
     r"https?://(?P<host>(?:[a-z0-9-]+\.)+[a-z][a-z0-9-]*)(?::[0-9]{1,5})?(?:/[\w.+~%/-]*)?",
     re.ASCII | re.IGNORECASE,
@@ -43,7 +43,7 @@ class OwnArchive:
 
 @dataclass(frozen=True)
 class _Source:
-    """A line of a list; `where` is its file and number."""
+    """A line of a list; `where` is its file and line number, for error messages."""
 
     where: str
     url: str
@@ -56,8 +56,8 @@ def read_archives(
 ) -> dict[str, OwnArchive]:
     """Return the archives that the image in `folder` names, by name, without those of `farm`.
 
-    A list with an address of a `farm` archive stands for that one. Raise UsageError that names the
-    file, and the line, of what is not as it must be.
+    A list with the address of a `farm` archive refers to that archive. Raise UsageError, which
+    names the file and line at fault, if a list or key is invalid.
     """
     lists, keys = _named(folder, ARCHIVE_LISTS), _named(folder, ARCHIVE_KEYS)
     found = {}
@@ -83,7 +83,7 @@ def read_archives(
 
 
 def _named(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
-    """Return the files of `archives/` with one of these endings, by what stands before it."""
+    """Return the files of `archives/` with one of these suffixes, by their names without it."""
     found: dict[str, Path] = {}
     for path in sorted((folder / "archives").glob("*")):
         ending = next((e for e in endings if path.name.endswith(e)), None)
@@ -101,7 +101,7 @@ def _named(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
 
 
 def _read_list(path: Path, architecture: str) -> list[_Source]:
-    """Return the lines of a list, which are of one archive."""
+    """Parse a list; raise UsageError unless all of its lines are of one archive."""
     sources = list(_sources(path, architecture))
     if not sources:
         raise UsageError(f"{_shown(path)} names no archive", remedy="remove it")
@@ -164,7 +164,7 @@ def _known(url: str, farm: Mapping[str, Archive]) -> str | None:
 
 
 def _place(url: str) -> tuple[str, int | None, str] | None:
-    """Return what two addresses of one place have in common; None for what is no address."""
+    """Return an address in normal form, for comparison; None if it is malformed."""
     try:
         parts = urlsplit(url)
         port = None if parts.port == USUAL_PORTS.get(parts.scheme) else parts.port
@@ -174,7 +174,7 @@ def _place(url: str) -> tuple[str, int | None, str] | None:
 
 
 def _refuse_more(sources: Sequence[_Source], name: str, archive: Archive, key: Path | None) -> None:
-    """Raise UsageError for what a list asks of an archive of the farm beyond what that is."""
+    """Raise UsageError if a list asks more of a farm's archive than `farm.yaml` configures."""
     for source in sources:
         if source.suite not in archive.suites or set(source.components) - set(archive.components):
             raise UsageError(

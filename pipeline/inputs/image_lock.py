@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lock of an image in a farm: written, checked, kept as a snapshot and proven from it.
+"""Writes and checks the lock of an image, writes its tagged snapshot, and proves it from that.
 
-An image stands in a working tree, or in a repository as it was tagged; that repository is the
-farm's own unless a `source` is named.
+The image is in a working tree, or in a tag of a repository; that repository is the farm's own
+unless a `source` is named.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +29,10 @@ Notify = Callable[[str], None]
 def lock_image(
     workspace: Workspace, image: str, notify: Notify, *, tree: Path | None = None
 ) -> Path:
-    """Write the lock of an image from today's archives; return where it is.
+    """Write the lock of an image from today's archives; return its path.
 
-    `tree` is the working tree of another repository that holds the image. Errors are those of
-    `locking.make_lock`.
+    `tree` is the working tree of another repository that holds the image. Raise what
+    `locking.make_lock` raises.
     """
     made = locking.make_lock(
         tree or workspace.checkout,
@@ -49,9 +49,9 @@ def lock_image(
 def check_lock(
     workspace: Workspace, image: str, notify: Notify, *, tree: Path | None = None
 ) -> int:
-    """Check that a lock is current and its packages available; return their number.
+    """Check that a lock is current and its packages are available; return their number.
 
-    Errors are those of `locking.check_lock`.
+    Raise what `locking.check_lock` raises.
     """
     checked = locking.check_lock(
         tree or workspace.checkout,
@@ -83,7 +83,7 @@ def prove_tagged_lock(
     """Prove from the tagged snapshot alone that the archives had what a tag's lock names.
 
     Raise UsageError if the tag does not hold the image with its lock, or has no snapshot;
-    InputsUnverified for anything that is missing from the snapshot or not as the lock has it.
+    InputsUnverified if anything is missing from the snapshot or contradicts the lock.
     """
     lock = _tagged_lock(workspace, tag, image, source)
     with _tagged_tree(workspace, tag, image, source) as tree:
@@ -94,10 +94,10 @@ def prove_tagged_lock(
 def own_packages(
     workspace: Workspace, image: str, *, tag: str | None = None, source: str | None = None
 ) -> tuple[Binary, ...]:
-    """Return the packages that an image brings itself, as it was tagged or in a working tree.
+    """Return the packages that an image brings itself, in a tag or in a working tree.
 
-    With a `tag`, `source` is the address of the repository that has it; without one, the working
-    tree that holds the image. Raise UsageError if the tag does not hold the image.
+    With a `tag`, `source` is the address of the repository that has it; without one, it is the
+    working tree that holds the image. Raise UsageError if the tag does not hold the image.
     """
     if tag is None:
         tree = Path(source) if source else workspace.checkout
@@ -108,7 +108,7 @@ def own_packages(
 
 @contextmanager
 def _tagged_tree(workspace: Workspace, tag: str, image: str, source: str | None) -> Iterator[Path]:
-    """Give a temporary folder with the files that decide the inputs of an image as tagged."""
+    """Yield a temporary folder with those files of a tagged image that decide its inputs."""
     path = f"images/live/{image}"
     archive = ("archive", "--format=tar", f"--prefix={path}/")
     with TemporaryDirectory(prefix="twinbuild-") as folder:
@@ -126,7 +126,7 @@ def _tagged_lock(workspace: Workspace, tag: str, image: str, source: str | None)
 def _ask_tag(
     workspace: Workspace, tag: str, path: str, source: str | None, question: Sequence[str]
 ) -> bytes:
-    """Return what Git answers to a question about a path as it was tagged."""
+    """Return the output of the git command `question` for a path in a tag."""
     check_name(tag)
     repository = (
         git.fetch(source, workspace.cache / "git")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The packages that an image brings itself, beside those of archives.
+"""The packages that an image brings itself, besides those from archives.
 
 `packages/<source>/` is an unpacked source package that the machine builds, `packages/*.dsc` names
-one by hash, `packages.chroot/*.deb` are ready-made, as a live-build configuration has them.
+one by hash, and `packages.chroot/*.deb` are ready-made, as in a live-build configuration.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,18 +20,18 @@ from pipeline.inputs.unpacked import Unreadable
 
 SOURCES, READY_MADE = "packages", "packages.chroot"
 PACKAGES_LIMIT = 500
-DEB_LIMIT = 64 * 1024 * 1024  # it lies in git
+DEB_LIMIT = 64 * 1024 * 1024  # it is committed to git
 
-Fetch = Callable[[FetchedSource, str], Mapping[str, bytes]]  # what is fetched, and what names it
+Fetch = Callable[[FetchedSource, str], Mapping[str, bytes]]  # also given the path to show
 
 
 @dataclass(frozen=True)
 class LocalPackages:
-    """What an image builds and what it has ready-made; most images have neither."""
+    """The packages that an image builds and those it has ready-made; most images have none."""
 
     sources: tuple[SourcePackage, ...] = ()
     ready_made: tuple[Binary, ...] = ()
-    fetched: tuple[FetchedSource, ...] = ()  # those of the sources that have a .dsc
+    fetched: tuple[FetchedSource, ...] = ()  # the sources that are named by a .dsc
 
     @property
     def binaries(self) -> tuple[Binary, ...]:
@@ -44,11 +44,11 @@ NONE = LocalPackages()
 
 
 def read_local(folder: Path, architecture: str, fetch: Fetch | None = None) -> LocalPackages:
-    """Read the packages that stand in an image's folder.
+    """Read the packages in an image's folder.
 
-    `fetch` gives `debian/control` and `debian/changelog` of what a .dsc names; without it no more
-    is known of such a source than names. Raise UsageError for what is not as it must be, and for
-    two packages of one name, with the file at fault.
+    `fetch` returns `debian/control` and `debian/changelog` of the source that a .dsc names;
+    without it only the names in the .dsc are known. Raise UsageError, which names the file at
+    fault, if a package is malformed or two have the same name.
     """
     shown = folder.name
     sources, fetched = [], []

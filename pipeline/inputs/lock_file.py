@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lock of an image as a file: what is wrong with it becomes an error of the farm."""
+"""Reads the lock of an image from a file, and turns its faults into errors for the user."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from pipeline.documents.malformed import Malformed
 def load(content: bytes, image: str = "NAME") -> Lock:
     """Parse the lock of `image`.
 
-    Raise InputsUnverified if anything in it is not as `dump` writes it; the error names the command
-    that writes a new lock.
+    Raise InputsUnverified if any of it is not in the form that `dump` writes; the error names the
+    command that writes a new lock.
     """
     try:
         return lock.load(content)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Making a lock from today's archives, and checking that one fits and is still available."""
+"""Makes a lock from today's archives; checks that a lock is current and still available."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ from pipeline.inputs.request import PackageRequest, read_request
 from pipeline.inputs.resolve import ChosenPackages, check_names, check_needs, private_apt
 from pipeline.inputs.validity import tell_validity
 
-# What dpkg-buildpackage cannot do without, whatever a source says.
+# What dpkg-buildpackage always requires, besides a source's own build dependencies.
 BUILD_ALWAYS = "build-essential"
 
 Notify = Callable[[str], None]
@@ -44,8 +44,8 @@ def make_lock(
     """Resolve what `image` of the source `tree` asks for against today's archives.
 
     The signed indices stay in the store. Raise UsageError for a request that cannot be met,
-    InputsUnverified for an archive that cannot be trusted, goes back in time or changed a package
-    that was locked before.
+    InputsUnverified for an archive that cannot be trusted, is older than when it was locked before,
+    or has changed a package that was locked before.
     """
     request = read_request(tree, image, farm, builder_lists, store)
     path = lock_path(tree / "images" / "live", image)
@@ -70,7 +70,7 @@ def _resolve(
     cache: Path,
     notify: Notify,
 ) -> dict[str, ChosenPackages]:
-    """Return the packages of each user of the lock; "build" is one only if the image has sources.
+    """Return the packages for the "builder", the "image" and, if it has sources, their "build".
 
     The builder uses only the farm's archives. Raise UsageError for a request that cannot be met.
     """
@@ -103,7 +103,7 @@ def _resolve(
 
 
 def _refuse_passed_over(request: PackageRequest, chosen: ChosenPackages) -> None:
-    """Raise UsageError if apt takes an archive's package where the image brings its own."""
+    """Raise UsageError if apt prefers an archive's package to the image's own."""
     taken = {PurePosixPath(file).name: archive for archive, _, file in chosen.places}
     for own in request.local.binaries:
         if own.name not in request.installed_local - chosen.local:
@@ -123,7 +123,7 @@ def _tell_unused(request: PackageRequest, taken: Collection[str], notify: Notify
 
 
 def write_lock(tree: Path, lock: Lock) -> Path:
-    """Write a lock to its place in the source `tree`; return that place."""
+    """Write a lock to its path in the source `tree`; return that path."""
     path = lock_path(tree / "images" / "live", lock.image)
     write_bytes(path, dump(lock))
     return path
@@ -134,9 +134,9 @@ def check_lock(
 ) -> Lock:
     """Return the lock of `image` if it is current and all its packages are available.
 
-    Report, a line for each suite, when its signed indices expire. Raise UsageError if it
-    is stale, InfrastructureFailed that lists the packages which neither the store nor any address
-    has.
+    `notify` gets a line for each suite about when its signed indices expire. Raise UsageError if
+    the lock is stale, InfrastructureFailed, which lists the packages, if neither the store nor any
+    address has some of them.
     """
     request = read_request(tree, image, farm, builder_lists, store)
     lock, _ = read(lock_path(tree / "images" / "live", image))
@@ -165,9 +165,9 @@ def check_lock(
 
 
 def refuse_stale(lock: Lock, request: PackageRequest) -> None:
-    """Raise UsageError if a lock was made for another request than the present one.
+    """Raise UsageError if a lock was made for another request than `request`.
 
-    Raise InputsUnverified if its builder has a package of an archive that the image names itself.
+    Raise InputsUnverified if its builder has a package from an archive that the image names itself.
     """
     remedy = f"{command_line(f'lock --image {request.image}')}, then commit it"
     if lock.image != request.image or lock.architecture != request.architecture:
@@ -203,7 +203,7 @@ def _read_suites(
 def _merge(
     places: dict[str, tuple[PackageLocation, ...]], found: dict[PackageLocation, Package]
 ) -> tuple[LockedPackage, ...]:
-    """Return each package once, with all who use it."""
+    """Return each package once, with all of its users."""
     merged: dict[tuple[str, str, str], LockedPackage] = {}
     for user, chosen in sorted(places.items()):
         for place in chosen:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The index of a build: one `Packages` file over just the locked packages.
+"""The index of a build: one `Packages` file with exactly the locked packages.
 
-Its paragraphs come from the packages themselves, once these are verified, so that any machine with
-the lock and the packages makes the same index, whatever became of the archive's own indices.
+Its paragraphs are made from the verified packages themselves, so that any machine with the lock and
+the packages makes the same index, even if the archive's own indices are gone.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from pipeline.documents.lock import Package, in_lock_order
 from pipeline.inputs.deb_control import read_control
 from pipeline.inputs.unpacked import Unreadable
 
-# What the index adds to a package's own fields; nothing of the package may stand for it.
+# The fields that the index adds to a package's own; the package must not provide them itself.
 ADDED = ("Filename", "Size", "SHA256")
 
 
 def build_index(store: Store, packages: Iterable[Package]) -> bytes:
-    """Return the index of `packages`, all of them in the store; `Filename` is `pool/<file>`.
+    """Return the index of `packages`, all of which are in the store; `Filename` is `pool/<file>`.
 
     Raise InputsUnverified if a package is not what the lock says it is.
     """

@@ -41,7 +41,7 @@ class Catalogue:
     essential: set[str] = field(default_factory=set)
 
     def joined(self, other: "Catalogue") -> "Catalogue":
-        """Return the names in these indices and in the other ones."""
+        """Return the union of two catalogues."""
         provided = {
             name: self.provided.get(name, set()) | other.provided.get(name, set())
             for name in self.provided.keys() | other.provided.keys()
@@ -50,7 +50,7 @@ class Catalogue:
 
 
 def paragraphs(store: Store, index: Index) -> Iterator[bytes]:
-    """Give the paragraphs of an index in the store; raise InputsUnverified past the limits."""
+    """Yield the paragraphs of an index in the store; raise InputsUnverified past the limits."""
     unpacked, rest = 0, b""
     try:
         with store.path(index.sha256).open("rb") as file:
@@ -89,10 +89,10 @@ def catalogue(store: Store, suites: Collection[Suite]) -> Catalogue:
 def find_packages(
     store: Store, suites: Collection[Suite], wanted: Collection[PackageLocation]
 ) -> dict[PackageLocation, Package]:
-    """Return the packages at these places, used by nobody yet.
+    """Return the packages at these locations, with `used_by` still empty.
 
-    Raise InputsUnverified if a place is missing, stands there twice with different packages, or
-    its paragraph is not as it should be.
+    Raise InputsUnverified if a location is missing, is listed twice with different packages, or
+    has a malformed paragraph.
     """
     found: dict[PackageLocation, Package] = {}
     for suite, index in _packages_of(suites):
@@ -113,7 +113,10 @@ def find_packages(
 
 
 def refuse_forged(store: Store, lock: Lock) -> None:
-    """Raise InputsUnverified unless the lock's indices, in the store, name each package just so."""
+    """Raise InputsUnverified unless each locked package is exactly as its signed index says.
+
+    The indices are in the store.
+    """
     locked = {p.place: replace(p.package, used_by=()) for p in lock.locked}
     for place, package in find_packages(store, lock.suites, locked.keys()).items():
         if package != locked[place]:
@@ -128,7 +131,7 @@ def _packages_of(suites: Collection[Suite]) -> Iterator[tuple[Suite, Index]]:
 
 
 def _package(paragraph: bytes, suite: Suite) -> tuple[str, Package]:
-    """Return the file name that a paragraph gives a package, and the package."""
+    """Return the `Filename` in a paragraph, and the package that it describes."""
     try:
         fields = Deb822(paragraph.decode())
         return matching(POOL_PATH, fields["Filename"]), Package(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Proves from a tagged snapshot, without network, that archives had what a lock names.
 
-The chain is that of the lock's making, from the files of the snapshot alone: the signature of an
-InRelease and its date, the indices by the hashes in it, the packages by those in the indices, and
-each package's own bytes.
+The chain is the one verified when the lock was made, here from the files of the snapshot alone: the
+signature and date of each InRelease, the indices by the hashes in it, the packages by the hashes in
+the indices, and each package's own bytes.
 """
 
 import tempfile
@@ -31,14 +31,14 @@ class ProvenSuite:
     archive: str
     suite: str
     signed: datetime
-    valid_until: datetime | None  # None if what was signed states no end
-    is_debian: bool  # one of Debian's own archive keys signed it
+    valid_until: datetime | None  # None if it has no Valid-Until
+    is_debian: bool  # signed by one of Debian's own archive keys
     packages: int  # how many of the lock's packages it vouches for
 
 
 @dataclass(frozen=True)
 class Proof:
-    """All that was proven; `foreign` are the packages that are not Debian's."""
+    """The result of a proof; `foreign` are the packages that are not from Debian."""
 
     suites: tuple[ProvenSuite, ...]
     foreign: tuple[LockedPackage, ...]
@@ -52,9 +52,9 @@ def prove(
 ) -> Proof:
     """Prove that each package of `lock` was in its archive at the time that the lock states.
 
-    `snapshot` is the folder of a tagged snapshot; the keyrings of `archives` judge, and Debian's
-    own tells what is Debian's. Raise UsageError if there is no such snapshot or archive,
-    InputsUnverified for anything that is missing from it or not as it should be.
+    `snapshot` is the folder of a tagged snapshot. Signatures are checked by the keyrings of
+    `archives`; `debian_keyring` tells which suites are Debian's own. Raise UsageError if there is
+    no such snapshot or archive, InputsUnverified if anything is missing from it or does not verify.
     """
     if not snapshot.is_dir():
         remedy = f"{command_line(f'snapshot --tag {snapshot.name}')}, or copy it there"
@@ -92,9 +92,9 @@ def _prove_suite(
     debian_keyring: Path,
     store: Store,
 ) -> tuple[datetime | None, bool]:
-    """Verify an InRelease and its indices, and take them to the store.
+    """Verify an InRelease and its indices, and add the indices to the store.
 
-    Return until when it was valid, and whether it is Debian's.
+    Return until when the InRelease was valid, and whether Debian signed it.
     """
     if suite.archive not in archives:
         what = f"neither farm.yaml nor the image has the archive {suite.archive} of the lock"
@@ -119,11 +119,11 @@ def _prove_suite(
 def _judge(
     content: bytes, suite: Suite, keyring: Path, debian_keyring: Path
 ) -> tuple[SignedRelease, bool]:
-    """Verify an InRelease by its archive's keyring; tell if one of Debian's keys signed it, too."""
+    """Verify an InRelease by its archive's keyring; return it, and whether Debian signed it."""
     release = read_release(content, keyring=keyring, suite=suite.suite, now=suite.date)
     try:
         read_release(content, keyring=debian_keyring, suite=suite.suite, now=suite.date)
-    except (InputsUnverified, UsageError):  # another archive's, or a machine without the keyring
+    except (InputsUnverified, UsageError):  # not Debian's, or no Debian keyring on this machine
         return release, False
     return release, True
 

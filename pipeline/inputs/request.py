@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The request of a lock: package names, pins, architecture, archives; the lock has its digest."""
+"""What a lock is made for: package names, pins, architecture, archives; it records their digest."""
 
 import json
 import re
@@ -19,15 +19,15 @@ from pipeline.inputs.image_archives import COMPONENT, read_archives
 from pipeline.inputs.local_packages import NONE, Fetch, LocalPackages, read_local
 
 BUILDER_LISTS = Path("images/builder/package-lists")
-# live-build's conditions look like comments and are not.
+# live-build's conditionals look like comments, but are not.
 DIRECTIVE = re.compile(r"\s*#(?:if|nif|else|elif|endif)\b")
-# Packages that the builder always needs, whatever its lists say.
+# The package that the builder always needs, whatever its lists say.
 BUILDER_ALWAYS = "apt"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A package name and the place that names it."""
+    """A requested package name, and the file and line that request it."""
 
     name: str
     file: str
@@ -38,8 +38,8 @@ class Asked:
 class PackageRequest:
     """What a lock is made for. `preferences` are apt's pins for the image: file name and text.
 
-    `local` are the packages that the image brings itself, `own_keys` the SHA-256 of the keys of
-    those of its `archives` that it names itself.
+    `local` are the packages that the image brings itself. `own_keys` are the SHA-256 digests of the
+    keys of those `archives` that the image names itself, by name.
     """
 
     image: str
@@ -60,9 +60,9 @@ class PackageRequest:
 
     @property
     def sha256(self) -> str:
-        """The digest of all that decides what a lock holds, except the archives' content.
+        """The digest of everything that decides a lock's content, except the archives' content.
 
-        Addresses and keyring paths have no part in it: they differ from machine to machine.
+        Addresses and keyring paths are left out, as they differ from machine to machine.
         """
         asked: dict[str, object] = {
             "architecture": self.architecture,
@@ -76,7 +76,7 @@ class PackageRequest:
         }
         if self.own_keys:
             asked["keys"] = dict(self.own_keys)
-        if self.local != NONE:  # not their versions: a new one needs no new lock
+        if self.local != NONE:  # without their versions: a new one needs no new lock
             needs = {need.relation for source in self.local.sources for need in source.needs}
             packages = [
                 [b.name, b.architecture, bool(b.source), b.fields] for b in self.local.binaries
@@ -88,10 +88,11 @@ class PackageRequest:
 def read_request(
     tree: Path, image: str, farm: Farm, builder_lists: Path, store: Store
 ) -> PackageRequest:
-    """Read what the source `tree` asks for; `builder_lists` serve if it has none of its own.
+    """Read the request of `image` in the source `tree`.
 
-    Source packages that it names by hash are fetched to the store. Raise UsageError that names the
-    file and line at fault, and what a download raises.
+    `builder_lists` are used if the tree has no lists for the builder. Source packages named by hash
+    are fetched into the store. Raise UsageError, which names the file and line at fault, and what
+    `Client.download` raises.
     """
     folder = tree / "images" / "live" / image
     if not NAME.fullmatch(image) or not folder.is_dir():
@@ -121,7 +122,7 @@ def read_request(
 
 
 def _other_images(tree: Path) -> str:
-    """Return what to do if `tree` lacks the requested image."""
+    """Return the remedy if `tree` lacks the requested image."""
     names = sorted(path.parent.name for path in tree.glob("images/live/*/image.yaml"))
     if names:
         return f"--image names one of {', '.join(names)}"
@@ -140,9 +141,9 @@ def with_own_archives(tree: Path, lock: Lock, farm: Farm) -> Farm:
 
 
 def read_local_of(tree: Path, image: str, fetch: Fetch | None = None) -> LocalPackages:
-    """Return the packages that an image of the source `tree` brings itself, as `read_local` does.
+    """Return the packages that an image of the source `tree` brings itself.
 
-    Raise UsageError for what is not as it must be.
+    Raise what `read_local` raises, and UsageError for a malformed `image.yaml`.
     """
     folder = tree / "images" / "live" / image
     return read_local(folder, load_image(folder / "image.yaml").architecture, fetch)
@@ -166,7 +167,7 @@ def _check_archives(archives: Mapping[str, Archive]) -> None:
 
 
 def _names(folder: Path, endings: tuple[str, ...]) -> Iterator[Asked]:
-    """Give the names in the package lists of a folder, by file name and line."""
+    """Yield the names in a folder's package lists, in the order of files and lines."""
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         shown = f"{folder.parent.name}/{folder.name}/{path.name}"
         if path.name.startswith((".", "README")):
@@ -183,7 +184,7 @@ def _names(folder: Path, endings: tuple[str, ...]) -> Iterator[Asked]:
 
 
 def _preferences(folder: Path) -> Iterator[tuple[str, str]]:
-    """Give the pins of an image under names of their own, which apt takes for those of pins."""
+    """Yield the pins of an image under distinct file names that apt accepts for preferences."""
     for part, prefix in (("preferences", ""), ("archives", "archives-")):
         for path in sorted((folder / part).glob("*")):
             if path.name.endswith(PINS) and not path.name.startswith((".", "README")):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which packages are needed: apt itself decides, in a private folder, from verified indices alone.
+"""Resolves dependencies: apt decides, in a private folder, from verified indices alone.
 
-Nothing of this machine's apt has a part in it but its program: no configuration, sources, pins,
-keys, lists or installed packages. Each suite is laid out as a site of its own, so that the address
-of a package tells which signed index names it.
+Of this machine's apt only the program is used: no configuration, sources, pins, keys, lists or
+installed packages. Each suite is laid out as a site of its own, so that a package's address tells
+which signed index names it.
 """
 
 import difflib
@@ -31,13 +31,13 @@ APT_TIMEOUT_S = 300
 URI_LINE = re.compile(r"'file:([^']+)' (\S+) (\d+) ?\S*")
 NEAREST = 3
 PROVIDERS_SHOWN = 8
-# No quoting holds in all that apt reads: it knows the folder by a link with a plain name, since
-# the cache, and TMPDIR, may have any.
+# No quoting works in every file that apt reads, and the paths of the cache and TMPDIR may contain
+# anything: so apt gets the private folder through a link with a plain name.
 PLAIN_FOLDER = "/tmp"  # noqa: S108
 LOCAL, LOCAL_PARTS = "local", "local-parts"  # in the private folder
-# What apt reads by default, and what the image's own archives stand in, too.
+# The sources that apt reads by default, and those that also have the image's own archives.
 FARMS_SOURCES, ALL_SOURCES = "sources.list", "all.list"
-# apt reads this before anything else, and through it nothing else.
+# apt reads this first, and it keeps apt from reading anything else of this machine.
 APT_CONF = """
 Dir "{root}";
 Dir::Etc "{root}/etc";
@@ -64,7 +64,7 @@ Debug::NoLocking "true";
 
 @dataclass(frozen=True)
 class ChosenPackages:
-    """What apt decided on: where packages are, and the names of local ones."""
+    """The packages that apt chose: the places of those in archives, the names of local ones."""
 
     places: tuple[PackageLocation, ...]
     local: frozenset[str] = frozenset()
@@ -85,8 +85,8 @@ class Resolver:
     ) -> ChosenPackages:
         """Return the packages needed to install `names` on an empty system.
 
-        `preferences` are apt's pins; the image's own archives and local packages are known only
-        `for_image`. Raise UsageError, with apt's output, if these cannot be installed together.
+        `preferences` are apt's pins; the image's own archives and local packages are available only
+        `for_image`. Raise UsageError, with apt's output, if they cannot be installed together.
         """
         with tempfile.TemporaryDirectory(dir=self.root) as pins:
             for name, text in preferences:
@@ -99,10 +99,10 @@ class Resolver:
     def packages_to_build(
         self, names: Collection[str], relations: Collection[str]
     ) -> ChosenPackages:
-        """Return the packages needed to meet `relations` on an empty system with `names`.
+        """Return the packages needed to satisfy `relations` and install `names` on an empty system.
 
-        The image's own archives are known, local packages are not. Raise UsageError, with what apt
-        output, if that cannot be.
+        The image's own archives are available, local packages are not. Raise UsageError, with
+        apt's output, if they cannot be installed together.
         """
         return self._chosen(
             self._all_archives, ["satisfy", "--", *sorted(names), *sorted(relations)]
@@ -124,8 +124,8 @@ class Resolver:
         return ChosenPackages(tuple(places), frozenset(map(unquote, local)))
 
     def update(self) -> None:
-        """Let apt read the indices."""
-        # Without the cache of packages, which the next call makes anyway.
+        """Run `apt-get update`, which reads the indices."""
+        # Without generating pkgcache.bin, which the next call does anyway.
         options = ["-o", "pkgCacheFile::Generate=false", *self._all_archives, *self._local]
         completed = self._apt("-qq", *options, "update")
         if completed.status:
@@ -161,7 +161,7 @@ class Resolver:
 def private_apt(
     cache: Path, store: Store, suites: Sequence[Suite], request: PackageRequest
 ) -> Iterator[Resolver]:
-    """Give an apt that has read the indices of `suites` from the store; its folder goes away."""
+    """Yield an apt that has read the indices of `suites`; its folder is removed afterwards."""
     cache.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder,
@@ -187,7 +187,7 @@ def private_apt(
 
 
 def check_names(asked: Sequence[Asked], catalogue: Catalogue) -> None:
-    """Raise UsageError if no index knows a name, or several packages provide it; name them all.
+    """Raise UsageError, listing all faults, if a name is unknown or has several providers.
 
     apt takes the only provider of a virtual package, and refuses to choose among several.
     """
@@ -201,7 +201,7 @@ def check_names(asked: Sequence[Asked], catalogue: Catalogue) -> None:
 
 
 def _faults(word: Asked, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
-    """Give what is wrong with a name, and what to do."""
+    """Yield the fault of a name, if any, and its remedy."""
     where = f"{word.file}:{word.line}"
     providers = sorted(catalogue.provided.get(word.name, ()))
     if word.name in catalogue.names or len(providers) == 1:
@@ -218,7 +218,7 @@ def _faults(word: Asked, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
 
 
 def check_needs(local: LocalPackages, catalogue: Catalogue) -> None:
-    """Raise UsageError for the first thing that a build needs and no index knows."""
+    """Raise UsageError for the first build dependency that no index has."""
     own = {binary.name for binary in local.binaries}
     for source in local.sources:
         for need in source.needs:
@@ -233,7 +233,7 @@ def check_needs(local: LocalPackages, catalogue: Catalogue) -> None:
 
 
 def _lay_out_local(root: Path, local: LocalPackages) -> None:
-    """Tell apt of the packages that are still to be built, in an archive without files."""
+    """Write an archive for apt with the image's own packages: an index alone, without files."""
     index = "\n".join(binary.stanza for binary in local.binaries)
     (root / LOCAL / "Packages").write_text(index, encoding="utf-8")
     source = f"deb [trusted=yes] file:{quote(os.fspath(root / LOCAL))} ./\n"
@@ -241,7 +241,7 @@ def _lay_out_local(root: Path, local: LocalPackages) -> None:
 
 
 def _lay_out(root: Path, store: Store, suite: Suite, request: PackageRequest) -> str:
-    """Put the indices of a suite where apt looks for them; return the line that says where."""
+    """Put the indices of a suite where apt looks for them; return its line for sources.list."""
     site = root / "sites" / suite.archive / suite.suite
     dists = site / "dists" / suite.suite
     dists.mkdir(parents=True)

@@ -2,7 +2,7 @@
 """`InRelease`: the signed list of an archive's indices, checked with gpgv before anything is read.
 
 Only the text that gpgv outputs is parsed. One good signature is enough, since archives sign with
-old and new keys at once, but a single bad signature is an error.
+old and new keys at once, but any bad signature is an error.
 """
 
 import re
@@ -65,7 +65,7 @@ def read_release(content: bytes, *, keyring: Path, suite: str, now: datetime) ->
 
 
 def verified_text(content: bytes, keyring: Path) -> bytes:
-    """Return the signed text of a clear-signed document, as gpgv gives it."""
+    """Return the signed text of a clear-signed document, as gpgv outputs it."""
     _one_document(content)
     try:
         keys = keyring.read_bytes()
@@ -86,7 +86,7 @@ def verified_text(content: bytes, keyring: Path) -> bytes:
 
 
 def _one_document(content: bytes) -> None:
-    """Refuse all but one clear-signed document with nothing before and after it."""
+    """Refuse anything but one clear-signed document with nothing before or after it."""
     marks = [mark.strip() for mark in ARMOR.findall(content)]
     expected = [b"SIGNED MESSAGE", b"SIGNATURE", b"SIGNATURE"]
     stated = [mark.split(b" PGP ")[1].rstrip(b"-") for mark in marks]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tagged snapshot: what a lock names, laid out so that plain apt and debootstrap accept it.
+"""The tagged snapshot: the files that a lock names, in a layout that apt and debootstrap accept.
 
     <folder>/<tag>/<archive>/dists/<suite>/InRelease and the indices, as the archive signed them
-    <folder>/<tag>/<archive>/pool/…                  just the locked packages
+    <folder>/<tag>/<archive>/pool/…                  only the locked packages
 
-The archive's own signature vouches for all of it: whoever rebuilds trusts Debian's key, not ours.
+The archive's own signature covers all of it: whoever rebuilds trusts Debian's key, not ours.
 """
 
 import os
@@ -26,10 +26,10 @@ TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 def write_snapshot(folder: Path, tag: str, lock: Lock, farm: Farm, store: Store) -> Path:
-    """Write the snapshot of `lock` as `<folder>/<tag>` in one step; return that path.
+    """Write the snapshot of `lock` atomically as `<folder>/<tag>`; return that path.
 
     Files that the store lacks are fetched. An existing snapshot is left alone if it is the same.
-    Raise UsageError if it is another, InfrastructureFailed if the archive no longer has the signed
+    Raise UsageError if it differs, InfrastructureFailed if the archive no longer has the signed
     indices of the lock.
     """
     if not TAG.fullmatch(tag):
@@ -55,7 +55,7 @@ def write_snapshot(folder: Path, tag: str, lock: Lock, farm: Farm, store: Store)
 
 
 def _have_all(lock: Lock, farm: Farm, store: Store) -> None:
-    """Bring all files into the store, with the whole chain verified from signature to package."""
+    """Bring all files into the store; verify the whole chain from signature to package."""
     with open_archives(farm.archives, store) as archives:
         for suite in lock.suites:
             archives.keep_indices(suite)
@@ -67,7 +67,7 @@ def _have_all(lock: Lock, farm: Farm, store: Store) -> None:
 
 
 def _files(lock: Lock) -> Iterator[tuple[str, str]]:
-    """Give every file of a snapshot: its path below it and its digest."""
+    """Yield the path, below the snapshot, and the digest of each of its files."""
     for suite in lock.suites:
         dists = f"{suite.archive}/dists/{suite.suite}"
         yield f"{dists}/InRelease", suite.inrelease_sha256

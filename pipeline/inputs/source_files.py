@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The few files of the source that decide the inputs, taken out of `source.tar` with care.
+"""Extracts from `source.tar`, which is untrusted, the few files that decide the inputs.
 
-Only plain files with the names below leave the archive, each as bytes under a size limit; links,
-devices and paths that climb have no way out.
+Only regular files with the names below are extracted, each up to a size limit; links, devices and
+paths with `..` never are.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ PIECE = 1024 * 1024
 
 
 def take_out(source_tar: Path, image: str, folder: Path) -> None:
-    """Write what concerns the inputs of `image` from `source_tar` below `folder`.
+    """Extract the files of `source_tar` that decide the inputs of `image` to `folder`.
 
-    Raise UsageError if one of these is no plain file or absurdly large, InputsUnverified if the
+    Raise UsageError if one of them is not a regular file or is too large, InputsUnverified if the
     archive cannot be read.
     """
     wanted = re.compile(f"{MEMBERS.format(image=re.escape(image))}|{BUILDER_MEMBERS}")
@@ -65,10 +65,10 @@ def paths_in(source_tar: Path, image: str) -> list[str]:
 
 
 def source_digests(source_tar: Path, image: str) -> dict[str, str]:
-    """Return the digest of each source package below `packages/`: paths, kinds and contents.
+    """Return the digest of each source package below `packages/`: of paths, types and contents.
 
-    It is over `type mode sha256 path` lines; of a link the target is hashed. Raise InputsUnverified
-    if the archive cannot be read.
+    It is the SHA-256 of `type mode sha256 path` lines, where a link has the hash of its target.
+    Raise InputsUnverified if the archive cannot be read.
     """
     within = re.compile(OF_SOURCES.format(image=re.escape(image)))
     lines: dict[str, list[str]] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stage 2: every package of the commit's lock, and earlier releases, verified in the store."""
+"""Stage 2: brings every package of the commit's lock, and earlier releases, into the store."""
 
 import threading
 import time
@@ -49,13 +49,14 @@ def run_inputs(
     notify: Notify,
     progress: Progress = lambda _done, _total: None,
 ) -> None:
-    """Have every package that the commit's lock names in the store, verified; write `inputs.json`.
+    """Bring every package that the commit's lock names into the store; write `inputs.json`.
 
-    `builder_lists` serve if the source has none of its own; `snapshots` holds a folder for each
-    tagged snapshot, and that of the run's tag is asked before any archive. `locate` says where the
-    releases are that a tag has kits from; which these are is settled once for a run. Raise
-    UsageError for no lock or a stale one, InputsUnverified for what is not as the lock says and for
-    packages that a release has with other content, and what `earlier.choose` raises.
+    `builder_lists` are used if the source has none of its own. `snapshots` holds a folder for each
+    tagged snapshot; that of the run's tag is used before any archive. `locate` returns where
+    releases are published; those that a tag has kits from are chosen once for a run. Raise
+    UsageError if the lock is missing or stale, InputsUnverified if a package is not as the lock
+    says or if one of the image's own was published with other content, and what `earlier.choose`
+    raises.
     """
     begin = time.monotonic()
     lock, lock_sha256, image, request = _locked(run, farm, builder_lists, store)
@@ -103,9 +104,10 @@ def run_inputs(
 def _locked(
     run: Run, farm: Farm, builder_lists: Path, store: Store
 ) -> tuple[Lock, str, Image, PackageRequest]:
-    """Return the lock of the run's commit and its digest, if it is what is asked for now.
+    """Return the lock of the run's commit, its digest, the image.yaml and the package request.
 
-    Return the image.yaml and what is asked for, too.
+    Raise UsageError if the commit has no lock or a stale one, InputsUnverified if `source.tar` was
+    changed.
     """
     if sha256_file(run.source_tar) != read_source(run).tar_sha256:
         raise InputsUnverified(f"{run.source_tar} was changed", remedy="run the source stage again")
@@ -128,7 +130,7 @@ def _locked(
 def _choose(
     run: Run, image: Image, locate: Callable[[], Location], notify: Notify
 ) -> Sequence[KitRequest]:
-    """Return what kits are made from: those of a tag, if its image.yaml asks for any."""
+    """Return the releases that kits are made from; only a tag whose image.yaml asks has any."""
     request = run.request()
     if request.tag is None or image.upgrades.from_ == "none":
         return ()
@@ -136,15 +138,15 @@ def _choose(
 
 
 def _trust(location: Location) -> str:
-    """Return the digest of the keys that earlier releases must be signed by to have kits."""
+    """Return the digest of the keys by which earlier releases are verified."""
     trust = {"fingerprint": location.fingerprint, "keyring": sha256_bytes(location.keyring)}
     return sha256_bytes(json_bytes(trust))
 
 
 def _settled(run: Run) -> Inputs | None:
-    """Return the inputs that this run has already: what is published since changes no kit.
+    """Return the inputs that this run has already, so that later releases do not change its kits.
 
-    Return None for those of a farm from before there were kits.
+    Return None if they are of a version of Twinbuild without kits.
     """
     try:
         return Inputs.of(read_json(run.inputs_json, failure=UsageError))
@@ -153,7 +155,7 @@ def _settled(run: Run) -> Inputs | None:
 
 
 def _lost(settled: Inputs | None, store: Store) -> str | None:
-    """Return why a complete stage must run again all the same: the store has lost something."""
+    """Return why a complete stage must run again: the store has lost some of its files."""
     if settled is None:
         return "it says nothing of kits"
     if all(store.has(sha256, size) for sha256, size in settled.digests().items()):
@@ -202,7 +204,7 @@ def _local(run: Run, request: PackageRequest) -> Local | None:
 def _fill(
     store: Store, request: PackageRequest, lock: Lock, snapshot: Path | None, progress: Progress
 ) -> None:
-    """Verify the packages that the store has, and have the rest there too."""
+    """Verify the packages that the store has; fetch the others."""
     counter = _Counter(sum(package.size for package in lock.packages), progress)
     with open_archives(request.archives, store) as archives:
 
@@ -220,7 +222,7 @@ def _fill(
 
 
 class _Counter:
-    """Adds up bytes from several threads."""
+    """Reports the sum of the bytes that several threads receive."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self._total, self._progress, self._done = total, progress, 0

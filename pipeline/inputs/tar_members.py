@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The members of an untrusted tar archive: one at a time, each header within limits.
 
-tarfile trusts a header: a pax record or a long name that claims 3 GiB is read whole, and
-a sparse map grows for as long as there are numbers. The format: POSIX.1-2017, pax Interchange
-Format, and GNU tar's long names; no sparse files.
+tarfile trusts headers: it reads a whole pax record or long name of a claimed 3 GiB, and sparse
+maps of any length. Supported are the pax Interchange Format (POSIX.1-2017) and GNU tar's long
+names, but no sparse files.
 """
 
 import re
@@ -30,7 +30,7 @@ SIZE = re.compile(rb"[0-9]{1,15}")
 
 @dataclass(frozen=True)
 class Member:
-    """A member of an archive; only a plain file has content here."""
+    """A member of an archive; only a regular file has content here."""
 
     name: str
     is_file: bool
@@ -38,14 +38,17 @@ class Member:
     archive: Unpacked
 
     def read(self, limit: int) -> bytes:
-        """Return its content, before the next member; raise Unreadable beyond `limit` bytes."""
+        """Return its content; raise Unreadable if it has more than `limit` bytes.
+
+        Call this before the next member is read.
+        """
         if self.size > limit:
             raise Unreadable(f"{self.name[:80]!r} has {self.size} bytes, more than {limit}")
         return self.archive.read(self.size)
 
 
 def read_members(archive: Unpacked) -> Iterator[Member]:
-    """Give the members of a tar archive; raise Unreadable for anything else."""
+    """Yield the members of a tar archive; raise Unreadable if it is malformed."""
     count, name, size = 0, "", None
     while any(block := archive.read(tarfile.BLOCKSIZE)):
         count += 1
@@ -58,7 +61,7 @@ def read_members(archive: Unpacked) -> Iterator[Member]:
                 name = content.partition(b"\0")[0].decode("utf-8", "surrogateescape")
         elif header.type in PAX:
             records = _records(_header_content(archive, header.size))
-            if header.type == tarfile.XHDTYPE:  # the other kind is for all, and names none
+            if header.type == tarfile.XHDTYPE:  # a global header names no member
                 name = records.get(b"path", b"").decode("utf-8", "surrogateescape") or name
                 size = _size(records.get(b"size"))
         else:
@@ -69,7 +72,7 @@ def read_members(archive: Unpacked) -> Iterator[Member]:
 def _member(
     archive: Unpacked, header: tarfile.TarInfo, name: str, size: int | None
 ) -> Iterator[Member]:
-    """Give a member, and be behind it afterwards, whatever was read of it."""
+    """Yield a member; afterwards skip whatever was not read of it."""
     if header.type not in (*FILES, *WITHOUT_CONTENT):
         raise Unreadable(f"it has a member of the type {header.type!r}")
     size = header.size if size is None else size
@@ -87,7 +90,7 @@ def _header(block: bytes) -> tarfile.TarInfo:
 
 
 def _header_content(archive: Unpacked, size: int) -> bytes:
-    """Return what belongs to a header, without the rest of its last block."""
+    """Return the content of an extended header, without the padding of its last block."""
     if size > HEADER_LIMIT:
         raise Unreadable(f"a header has {size} bytes, more than {HEADER_LIMIT}")
     content = archive.read(size)
@@ -96,7 +99,7 @@ def _header_content(archive: Unpacked, size: int) -> bytes:
 
 
 def _records(content: bytes) -> dict[bytes, bytes]:
-    """Return what pax records say; raise Unreadable for a malformed one and for a sparse file."""
+    """Parse pax records; raise Unreadable for a malformed one and for a sparse file."""
     found: dict[bytes, bytes] = {}
     at = 0
     content = content.rstrip(b"\0")

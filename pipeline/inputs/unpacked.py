@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Unpacks untrusted gzip, xz, bzip2 or zstd piece by piece, within limits."""
+"""Decompresses untrusted gzip, xz, bzip2 or zstd piece by piece, within limits."""
 
 import bz2
 import gzip
@@ -17,35 +17,35 @@ else:
 
 UNPACKED_LIMIT = 32 * 1024**3
 XZ_MEMORY_LIMIT = 256 * 1024**2  # `xz -9` asks for 65 MiB
-ZSTD_WINDOW_LOG = 27  # 128 MiB, what zstd takes without being asked for more
+ZSTD_WINDOW_LOG = 27  # 128 MiB, the most that zstd accepts by default
 PIECE = 256 * 1024
 ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError, MemoryError)
 
 
 class Unreadable(Exception):
-    """It is no such archive, or one that goes beyond the limits."""
+    """The archive is malformed or exceeds a limit."""
 
 
 class Readable(Protocol):
-    """What is read some bytes at a time."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Return at most so many bytes, none at the end."""
+        """Return at most `size` bytes, none at the end."""
 
 
 class Unpacked:
-    """The bytes of a packed file, in order, counted against the limit."""
+    """The decompressed bytes of a file, in order, counted against the limit."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self.count = 0  # of bytes that were read
+        self.count = 0  # bytes read so far
 
     def read(self, size: int) -> bytes:
-        """Return so many bytes, of which there are few; raise Unreadable if they are not there."""
+        """Return the next `size` bytes, in memory; raise Unreadable if there are fewer."""
         return b"".join(self._pieces(size))
 
     def skip(self, size: int) -> None:
-        """Pass over so many bytes; raise Unreadable if they are not there."""
+        """Skip `size` bytes; raise Unreadable if there are fewer."""
         for _ in self._pieces(size):
             pass
 
@@ -63,9 +63,9 @@ class Unpacked:
 
 @contextmanager
 def unpacked(packed: BinaryIO, compression: str) -> Iterator[Unpacked]:
-    """Unpack what is packed by "gz", "xz", "bz2", "zst" or, with "", not at all.
+    """Decompress "gz", "xz", "bz2" or "zst"; with "" return the bytes as they are.
 
-    Raise Unreadable, also for what the block meets that cannot be unpacked.
+    Raise Unreadable, also if the block comes to something that cannot be decompressed.
     """
     try:
         yield Unpacked(open_packed(packed, compression))
@@ -74,7 +74,7 @@ def unpacked(packed: BinaryIO, compression: str) -> Iterator[Unpacked]:
 
 
 def open_packed(packed: BinaryIO, compression: str) -> Readable:
-    """Return what reads some bytes at a time, none at the end; it raises one of ERRORS."""
+    """Return a stream of the decompressed bytes, which raises one of ERRORS if it is damaged."""
     match compression:
         case "":
             return packed
@@ -91,13 +91,13 @@ def open_packed(packed: BinaryIO, compression: str) -> Readable:
 
 
 class _Xz:
-    """Reads xz as `lzma.LZMAFile` does, which has no limit to the memory that a stream asks for."""
+    """Reads xz as `lzma.LZMAFile` does, but with the memory limit that this one lacks."""
 
     def __init__(self, packed: BinaryIO) -> None:
         self._packed, self._stream = packed, _new_stream()
 
     def read(self, size: int) -> bytes:
-        """Return some bytes, none at the end."""
+        """Return at most `size` bytes, none at the end."""
         while True:
             if self._stream.eof:
                 following = self._after_padding()
@@ -114,7 +114,7 @@ class _Xz:
                 return piece
 
     def _after_padding(self) -> bytes:
-        """Return what follows a stream: the next one, if any."""
+        """Return the bytes after a stream's padding: the next stream, if any."""
         following = self._stream.unused_data.lstrip(b"\0")
         while not following and (piece := self._packed.read(PIECE)):
             following = piece.lstrip(b"\0")

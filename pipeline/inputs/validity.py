@@ -10,9 +10,9 @@ DAY_S = 24 * 3600
 
 
 def tell_validity(release: SignedRelease | None, suite: Suite) -> str:
-    """Say when a suite of a lock was signed, and how many days its signed index is still valid.
+    """Tell when a suite of a lock was signed, and for how many days its signed index is valid.
 
-    `release` is its verified InRelease, None if no address has it any more.
+    `release` is its verified InRelease, None if no address still has it.
     """
     name = f"{suite.archive} {suite.suite}"
     if release is None:
@@ -24,7 +24,7 @@ def tell_validity(release: SignedRelease | None, suite: Suite) -> str:
 
 
 def days_left(until: datetime | None, now: datetime | None = None) -> str:
-    """Return until when an index is valid and how many whole days are left from `now` on."""
+    """Tell until when an index is valid, and how many whole days are left at `now`."""
     if until is None:
         return "valid without end"
     left = (until - (now or datetime.now(UTC))).total_seconds() / DAY_S
