@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether KVM works: a kernel is booted under it, since that the device opens proves nothing.
+"""Finds out whether KVM works by booting a kernel under it: that the device opens proves nothing.
 
-Seen in the field: `/dev/kvm` opens, its firmware runs, and any Linux guest dies ("failed to set
+Seen in the field: `/dev/kvm` opens, the firmware runs, but any Linux guest dies ("failed to set
 MSR", endless emulation failures).
 """
 
@@ -22,14 +22,14 @@ PROBE_S = 25
 PROOF = b"twinbuild: this accelerator works"
 DEVICE = "/dev/kvm"
 OUTPUT_LIMIT = 256 * 1024
-# One thread for all CPUs: with one for each, a CPU may still run an instruction that another has
-# just patched, and a kernel that flips a static key dies of its own int3, rarely and at random.
+# One thread for all CPUs: with a thread for each, a CPU may still execute an instruction that
+# another has just patched, and a kernel that flips a static key rarely dies of its own int3.
 EMULATED = "tcg,thread=single"
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What runs a machine's instructions; `kvm_group` is the group that may open the device."""
+    """QEMU's accelerator for a machine; `kvm_group` is the group that may open the KVM device."""
 
     name: str  # "kvm" or "tcg"
     kvm_group: int | None = None
@@ -39,11 +39,11 @@ TCG = Accelerator("tcg")
 
 
 def choose(client: DockerClient, host_image: str, builder_volume: str, cache: Path) -> Accelerator:
-    """Return KVM where it works on this Engine, else TCG; the answer is kept in `cache`."""
+    """Return KVM if it works on this Engine, else TCG; the answer is kept in `cache`."""
     answer = (
         cache / "accelerators" / f"{client.info()['ID'].replace(':', '-')}-{host_image[-16:]}.json"
     )
-    with suppress(InfrastructureFailed, KeyError, TypeError):  # none yet, or a damaged one
+    with suppress(InfrastructureFailed, KeyError, TypeError):  # no answer yet, or a damaged one
         known = read_json(answer, failure=InfrastructureFailed)
         return Accelerator(known["name"], known["kvm_group"])
     found = _probe(client, host_image, builder_volume)
@@ -56,7 +56,7 @@ def _probe(client: DockerClient, host_image: str, builder_volume: str) -> Accele
         output = _run(client, host_image, ["stat", "-c", "%g", DEVICE], "root", [], {})
         group = int(output)
     except (APIError, ValueError):
-        return TCG  # the Engine has no such device, or may not hand it out
+        return TCG  # the Engine has no such device, or may not pass it on
     volumes = {builder_volume: {"bind": str(MOUNTED), "mode": "ro"}}
     command = ["timeout", "-s", "KILL", str(PROBE_S), "qemu-system-x86_64", "-accel", "kvm"]
     command += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"]
@@ -92,7 +92,7 @@ def _run(
     )
     try:
         container.start()
-        engine.wait(container, PROBE_S + 30)  # one that hangs has proven nothing
+        engine.wait(container, PROBE_S + 30)  # a probe that hangs counts as failed
         output: bytes = container.logs(stdout=True, stderr=False)
         return output[-OUTPUT_LIMIT:]
     finally:

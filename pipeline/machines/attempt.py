@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One machine from its creation to its results: inputs, kept trees, records, output."""
+"""Runs one machine, from its creation to its results: inputs, kept trees, records, output."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -38,9 +38,9 @@ Notify = Callable[[Record], None]
 
 @dataclass(frozen=True)
 class Attempt:
-    """The result of a machine: `digests` are those of the files that it handed back.
+    """The result of a machine; `digests` are those of the files that it returned.
 
-    `begun` are the kept trees that it began with; `two_values` what contradicts kept ones.
+    `begun` are the kept trees that it began from; `two_values` are trees that contradict kept ones.
     """
 
     machine: Machine
@@ -62,10 +62,10 @@ def attempt(
     silence_s: float = machine.SILENCE_S,
     at: datetime | None = None,
 ) -> Attempt:
-    """Run a machine by a plan; its logs and files go to the plan's folder.
+    """Run a machine according to a plan; its logs and files go to the plan's folder.
 
-    `at` is the moment that its clock starts from, now if it is None. Nothing of it stays on the
-    Engine unless `keep`. Raise the error that the machine reports, or InfrastructureFailed.
+    Its clock starts from `at`, or from now if that is None. Unless `keep` is true, nothing of it
+    stays on the Engine. Raise the error that the machine reports, or InfrastructureFailed.
     """
     if engine.sweep(client, plan.run.id, plan.environment):
         notify(Record.note("removed what a broken attempt had left on the engine"))
@@ -94,8 +94,8 @@ def attempt(
 def tree_keys(plan: BuildPlan, ready: Machine) -> TreeKeys:
     """Return the keys under which the trees of this plan are kept.
 
-    Factors that are drawn for each run do not go in: a step that they affect makes two trees under
-    one key, and that is reported.
+    Factors that are drawn for each run are left out: if they affect a step, it makes two different
+    trees under one key, and that is reported.
     """
     job = plan.job
     dates = [line for line in plan.lock.decode().splitlines() if line.startswith("Date: ")]
@@ -116,7 +116,7 @@ def tree_keys(plan: BuildPlan, ready: Machine) -> TreeKeys:
 
 
 def _own_packages(plan: BuildPlan) -> dict[str, object]:
-    """Return what decides the packages that the image brings itself; most images have none."""
+    """Return what determines the image's own packages, for the key; most images have none."""
     local = plan.job.local
     if not local:
         return {}
@@ -126,7 +126,7 @@ def _own_packages(plan: BuildPlan) -> dict[str, object]:
 
 @contextmanager
 def _without_at_worst(notify: Notify) -> Iterator[None]:
-    """Continue without kept trees if they cannot be reached: a build does not need them."""
+    """Continue without kept trees if they are unavailable: a build does not need them."""
     try:
         yield
     except (InfrastructureFailed, DockerException) as error:
@@ -142,7 +142,7 @@ def _run(
     notify: Notify,
     silence_s: float,
 ) -> tuple[Record, list[TwoValues]]:
-    """Follow a machine to its end; keep the trees it reports, also when a later step fails."""
+    """Follow a machine to its end; keep the trees it reports, even if a later step fails."""
     records: list[Record] = []
 
     def take(record: Record) -> None:
@@ -179,7 +179,7 @@ def _prepare(
     ask_mirrors: AskMirrors,
     notify: Notify,
 ) -> Machine:
-    """Make what the machine runs on: container host, builder, accelerator."""
+    """Prepare what the machine runs on: container host, builder, accelerator."""
     notify(Record("step", "container host"))
     image, made = hosts.ensure(client, plan.host, ask_mirrors)
     notify(Record.note(f"container host {'made' if made else 'is there'}"))
@@ -207,7 +207,7 @@ def _prepare(
 def input_disk(
     plan: BuildPlan, workspace: Workspace, begun: Sequence[KeptLayer], path: Path
 ) -> Path:
-    """Write the input disk: a tar archive that the machine reads straight from the device."""
+    """Write the input disk: a tar archive that the machine reads directly from the device."""
     files: dict[str, Path | bytes] = {
         **guest_files(),
         "machine.json": json_bytes(settings(plan, begun).document()),
@@ -219,7 +219,7 @@ def input_disk(
     for name, sha256 in (item for some in stored for item in some.items()):
         files[name] = workspace.store.path(sha256)
     users = {MAIN: "image", BUILD: "build"}
-    if begun:  # the image's packages are installed
+    if begun:  # the kept tree has the image's packages installed
         del users[MAIN]
     packages = {component: plan.packages(user) for component, user in users.items()}
     indices = {c: repository.select(plan.index, some) for c, some in packages.items() if some}
@@ -234,7 +234,7 @@ def input_disk(
 
 
 def settings(plan: BuildPlan, begun: Sequence[KeptLayer]) -> Settings:
-    """Return what `machine.json` says; the kept layers lie one right after the other."""
+    """Return the content of `machine.json`; the trees disk has the kept layers without gaps."""
     begin, offset = [], 0
     for layer in begun:
         begin.append(layer.at(offset))

@@ -28,11 +28,11 @@ MACHINE = (
     *("-machine", "q35", "-accel", EMULATED, "-cpu", "max"),
     *("-smp", "2", "-m", str(MEMORY_MIB), "-serial", "stdio", "-monitor", "none"),
 )
-# QEMU's trace of what a machine asks of its disk, in sectors.
+# QEMU's trace event for a read from the disk, in sectors.
 TRACE = "virtio_blk_handle_read"
 READ = re.compile(rf"{TRACE} .*\bsector ([0-9]{{1,12}}) nsectors ([0-9]{{1,6}})$")
 TRACE_SECTOR = 512
-STOPPED, GRACE_S = 124, 60.0  # timeout(1): its status, and what it may take longer
+STOPPED, GRACE_S = 124, 60.0  # timeout(1): its exit status, and a grace period
 OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
 
 
@@ -54,9 +54,9 @@ def boot_image(
     medium: Medium = "cdrom",
     writable: bool = False,
 ) -> Announcement:
-    """Boot an ISO or USB image without network or other disks, from a drive or as a disk.
+    """Boot an ISO or USB image, as an optical medium or a disk, without network or other disks.
 
-    A disk that is `writable` keeps what the system writes to it. What is printed goes to `log`.
+    If it is `writable`, what the system writes stays in the file. Output goes to `log`.
     Raise InfrastructureFailed if the system does not announce itself.
     """
     with tempfile.TemporaryDirectory(prefix="twinbuild-boot-") as scratch:
@@ -71,14 +71,15 @@ def boot_image(
 
 
 def watch_boot(iso: Path, log: Path, *, seconds: int | None = None) -> list[tuple[int, int]]:
-    """Boot an ISO as a disk; return which of its bytes were read, in order: start and end.
+    """Boot an ISO as a disk; return the ranges of bytes read, in order, as start and end.
 
-    It ends when the system announces itself, or after so many seconds. What is printed goes to
-    `log`. Raise InfrastructureFailed if the machine ends by itself or does not announce itself.
+    The boot ends when the system announces itself, or, if `seconds` is given, after that time
+    instead. Output goes to `log`. Raise InfrastructureFailed if the machine ends by itself, does
+    not announce itself, or reads nothing.
     """
     with tempfile.TemporaryDirectory(prefix="twinbuild-boot-") as scratch:
         trace = Path(scratch) / "trace"
-        # A desktop does not come up without a screen, though nobody looks at it.
+        # A desktop does not start without a display adapter, though no display is shown.
         argv = [*MACHINE, "-vga", "std", *medium_arguments(iso, "disk", writable=False)]
         argv += ["-trace", TRACE, "-D", str(trace)]
         if seconds is None:
@@ -94,7 +95,7 @@ def watch_boot(iso: Path, log: Path, *, seconds: int | None = None) -> list[tupl
 
 
 def _reads(lines: Iterator[str]) -> Iterator[tuple[int, int]]:
-    """Give the ranges in bytes that a trace reports as read; its other lines are left out."""
+    """Yield the byte ranges that a trace reports as read; skip its other lines."""
     for line in lines:
         if found := READ.search(line.rstrip()):
             start, count = int(found[1]), int(found[2])
@@ -102,7 +103,7 @@ def _reads(lines: Iterator[str]) -> Iterator[tuple[int, int]]:
 
 
 def medium_arguments(image: Path, medium: Medium, *, writable: bool) -> Sequence[str]:
-    """Return the arguments that give a machine an image, in a drive or as a disk."""
+    """Return the QEMU arguments that attach an image, as an optical medium or a disk."""
     readonly = "off" if writable else "on"
     drive = f"if=none,id=medium,format=raw,readonly={readonly},file={str(image).replace(',', ',,')}"
     device = "ide-cd,drive=medium" if medium == "cdrom" else "virtio-blk-pci,drive=medium"
@@ -110,7 +111,7 @@ def medium_arguments(image: Path, medium: Medium, *, writable: bool) -> Sequence
 
 
 def uefi(scratch: Path) -> Sequence[str]:
-    """Return the arguments that make a machine boot by UEFI; raise UsageError without firmware."""
+    """Return the QEMU arguments to boot by UEFI; raise UsageError if the firmware is missing."""
     code, variables = OVMF
     if not Path(code).exists():
         raise UsageError(f"there is no {code}", remedy="apt-get install ovmf")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The builder: the build machine's root file system, kernel and initramfs, made from the lock.
 
-Each container host makes its own with its own mmdebstrap, so two of them are similar, not equal,
-and none is ever published. It is kept in a volume named by the hash of all that went into it; a
-release makes one for itself alone.
+Each container host makes its own with its own mmdebstrap, so two builders are similar but not
+equal, and none is ever published. A builder is kept in a volume named by the hash of everything
+that went into it; a release makes a builder for itself alone.
 """
 
 from collections.abc import Mapping
@@ -29,18 +29,18 @@ SCRIPTS = ("make-builder", "init")
 TIMEOUT_S = 1800
 MEMORY = "2g"
 CPUS = 2
-WORK = PurePosixPath("/work")  # while it is made
+WORK = PurePosixPath("/work")  # while the builder is made
 MOUNTED = PurePosixPath("/builder")  # afterwards
 OUT = MOUNTED / "out"
 LOG_LINES = 200
-# Those that mmdebstrap needs to unpack packages and to run their scripts in a chroot.
+# The capabilities that mmdebstrap needs to unpack packages and run their scripts in a chroot.
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SETGID", "SETUID")
 CHROOT_CAPABILITIES = (*CAPABILITIES, "SYS_CHROOT", "KILL", "AUDIT_WRITE")
 
 
 @dataclass(frozen=True)
 class Builder:
-    """A builder that is ready: the volume that holds it, and what it says of itself."""
+    """A complete builder: the volume that holds it, and the facts that it recorded."""
 
     volume: str
     facts: Mapping[str, str]
@@ -48,20 +48,20 @@ class Builder:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that goes into a builder."""
+    """Everything that goes into a builder."""
 
     environment: str
-    run_id: str  # for whom it is made; does not go into it
-    host_image: str  # its id
+    run_id: str  # the run that it is made for; has no influence on it
+    host_image: str  # the image's id
     suite: str
-    folder: Path  # images/builder, of which SCRIPTS go in
+    folder: Path  # images/builder, of which only SCRIPTS are used
     packages: tuple[Package, ...]
-    index: bytes  # the Packages paragraphs of these
-    fresh: bool  # made for this run alone, and gone with it
+    index: bytes  # the Packages paragraphs of `packages`
+    fresh: bool  # made for this run alone, and removed with it
 
     @property
     def volume(self) -> str:
-        """The name of the volume: the run's, or the hash of all that goes in."""
+        """The name of the volume: that of the run, or with the hash of everything that goes in."""
         if self.fresh:
             return f"twinbuild-{self.run_id}-{self.environment}-builder"
         parts = [self.host_image, self.suite, sha256_bytes(self.index)]
@@ -72,21 +72,21 @@ class Recipe:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What the volume is marked with; a fresh one belongs to the run."""
+        """The volume's labels; a fresh one has those of the run, too."""
         return {LABEL: "builder"} | (self.run_label if self.fresh else {})
 
     @property
     def run_label(self) -> dict[str, str]:
-        """What marks all that goes when the run ends."""
+        """The label of everything that is removed when the run ends."""
         return {RUN_LABEL: f"{self.run_id}/{self.environment}"}
 
 
 def ensure(client: DockerClient, recipe: Recipe, store: Store, cache: Path) -> tuple[Builder, bool]:
     """Return the builder, and whether it had to be made.
 
-    Runs that need the same one wait for each other, by a lock file in `cache`. Raise
-    InfrastructureFailed, with the last lines of the log, if it cannot be made; then nothing of it
-    stays.
+    Runs that need the same builder wait for each other, by a lock file in `cache`. Raise
+    InfrastructureFailed, with the last lines of the log, if it cannot be made; nothing of it is
+    left then.
     """
     with alone(cache / "builders" / recipe.volume):
         facts = _facts(client, recipe)
@@ -96,12 +96,12 @@ def ensure(client: DockerClient, recipe: Recipe, store: Store, cache: Path) -> t
 
 
 def _make_whole(client: DockerClient, recipe: Recipe, store: Store) -> dict[str, str]:
-    """Make the builder, or leave nothing of it behind; return what it says of itself."""
+    """Make the builder, or leave nothing of it behind; return the facts that it recorded."""
     label = f"{LABEL}=builder"
     for orphan in client.containers.list(
         all=True, filters={"volume": recipe.volume, "label": label}
     ):
-        engine.remove(orphan)  # of an orchestrator that was killed: nobody else holds the lock
+        engine.remove(orphan)  # left by a killed process: the lock is ours
     engine.remove_volume(client, recipe.volume)
     client.volumes.create(recipe.volume, labels=recipe.labels)
     try:
@@ -116,7 +116,7 @@ def _make_whole(client: DockerClient, recipe: Recipe, store: Store) -> dict[str,
 
 
 def _make(client: DockerClient, recipe: Recipe, store: Store) -> None:
-    # One pipe for all it prints: the Engine keeps no order between two.
+    # One pipe for both streams: the Engine does not keep the order between two.
     container = _container(client, recipe, ["sh", "-c", f"exec {WORK}/in/make-builder 2>&1"])
     try:
         files: dict[str, Path | bytes] = {
@@ -140,7 +140,7 @@ def _make(client: DockerClient, recipe: Recipe, store: Store) -> None:
 
 
 def _facts(client: DockerClient, recipe: Recipe) -> dict[str, str] | None:
-    """Return the facts that a complete builder recorded of itself; None if there is none."""
+    """Return the facts that a complete builder recorded; None if there is no such builder."""
     try:
         client.volumes.get(recipe.volume)
     except NotFound:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speaks to a Docker Engine: connects, moves files in and out, and finds what it left there.
+"""Talks to a Docker Engine: connects, copies files in and out, and finds what builds left there.
 
-Files travel through the Engine's API as archives, never as bind mounts, so that an Engine on
-another machine works like the one here.
+Files go through the Engine's API as archives, never as bind mounts, so that an Engine on another
+machine works like a local one.
 """
 
 import io
@@ -22,22 +22,22 @@ from docker.types import LogConfig
 
 from pipeline.base.errors import InfrastructureFailed, command_line
 
-LABEL = "twinbuild"  # on everything that is made on an Engine; its value is what it is for
+LABEL = "twinbuild"  # on everything that is created on an Engine; its value is the purpose
 RUN_LABEL = "twinbuild.run"
 TIMEOUT_S = 600
 REMOVAL_S = 60
 CONFLICT = 409
 PIECE = 1024 * 1024
-# A machine may print what it likes: the Engine keeps only the last of it.
+# A machine may print any amount: the Engine keeps only the end of it.
 LOG = LogConfig(type=LogConfig.types.JSON, config={"max-size": "256m", "max-file": "1"})
-BUILDER_USER = 65534  # nobody: owns what a machine's container sees
+BUILDER_USER = 65534  # nobody: owns the files in a machine's container
 
 
 @contextmanager
 def connect(address: str | None) -> Iterator[DockerClient]:
-    """Connect to the Engine at `address`, or to the one that `DOCKER_HOST` or the default names.
+    """Connect to the Engine at `address`, or else to that of `DOCKER_HOST`, or to the default one.
 
-    Raise InfrastructureFailed if none answers; so do failures of the Engine inside the block.
+    Raise InfrastructureFailed if none answers, and for failures of the Engine inside the block.
     """
     where = address or "the default address"
     try:
@@ -68,7 +68,7 @@ def put(container: Container, folder: PurePosixPath, files: dict[str, Path | byt
 
 
 def archive(files: dict[str, Path | bytes]) -> Iterator[bytes]:
-    """Yield a tar archive without holding a file in memory."""
+    """Yield a tar archive piece by piece, without holding a whole file in memory."""
     folders = {str(p) for name in files for p in PurePosixPath(name).parents if p.name}
     for folder in sorted(folders):
         member = tarfile.TarInfo(folder)
@@ -91,7 +91,7 @@ def archive(files: dict[str, Path | bytes]) -> Iterator[bytes]:
 
 @contextmanager
 def get(container: Container, path: PurePosixPath) -> Iterator[BinaryIO]:
-    """Read one file of a container as it arrives; what is not read is not fetched."""
+    """Open a file in a container as a stream; what is not read is not transferred."""
     pieces, _ = container.get_archive(str(path), chunk_size=PIECE)
     stream = io.BufferedReader(_Pieces(pieces), PIECE)
     try:
@@ -110,7 +110,7 @@ def get(container: Container, path: PurePosixPath) -> Iterator[BinaryIO]:
 
 
 class _Pieces(io.RawIOBase):
-    """An iterator of bytes as a file."""
+    """Reads an iterator of bytes like a file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -132,10 +132,10 @@ class _Pieces(io.RawIOBase):
 
 
 def wait(container: Container, timeout_s: float) -> int | None:
-    """Wait for a container's end; return its exit status, or None if it takes longer."""
+    """Wait until a container ends; return its exit status, or None after `timeout_s`."""
     try:
         return int(container.wait(timeout=timeout_s)["StatusCode"])
-    except requests.ConnectionError as error:  # the SDK's form, once the Engine began to answer
+    except requests.ConnectionError as error:  # the SDK's timeout, once a response has begun
         if "Read timed out" in str(error):
             return None
         raise
@@ -144,7 +144,7 @@ def wait(container: Container, timeout_s: float) -> int | None:
 
 
 def remove(container: Container) -> None:
-    """Stop and remove a container, if it is still there."""
+    """Stop and remove a container, if it still exists."""
     with suppress(NotFound):
         try:
             container.remove(force=True, v=True)
@@ -155,13 +155,13 @@ def remove(container: Container) -> None:
 
 
 def remove_volume(client: DockerClient, name: str) -> None:
-    """Remove a volume, if it is there."""
+    """Remove a volume, if it exists."""
     with suppress(NotFound):
         client.volumes.get(name).remove(force=True)
 
 
 def sweep(client: DockerClient, run_id: str, environment: str) -> bool:
-    """Remove what a build left on an Engine, except cached builders; tell if there was any."""
+    """Remove what a build left on an Engine, except cached builders; tell if there was anything."""
     value = f"{RUN_LABEL}={run_id}/{environment}"
     containers = client.containers.list(all=True, filters={"label": value})
     volumes = client.volumes.list(filters={"label": value})
@@ -173,7 +173,7 @@ def sweep(client: DockerClient, run_id: str, environment: str) -> bool:
 
 
 def everything(client: DockerClient) -> dict[str, Callable[[], None]]:
-    """Return all that Twinbuild keeps on an Engine: names for people, each with its removal."""
+    """Return everything that Twinbuild keeps on an Engine: names for people, with removers."""
     found: dict[str, Callable[[], None]] = {}
     for container in client.containers.list(all=True, filters={"label": LABEL}):
         found[f"container {container.name}"] = partial(remove, container)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Container hosts: bootstrapped from Debian's archive by mmdebstrap, not pulled from anywhere."""
+"""Container hosts: bootstrapped from Debian's archive by mmdebstrap, unless an image is pinned."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,35 +17,35 @@ from pipeline.farm.config import Archive, Variation
 from pipeline.machines.engine import LABEL
 
 BOOTSTRAP_TIMEOUT_S = 1800
-DEBIANS_KEYRING = "debian-archive-"  # how the files of Debian's keys are named
-# Nobody reads manuals in a container.
+DEBIANS_KEYRING = "debian-archive-"  # prefix of the file names of Debian's keyrings
+# Documentation is of no use in a container.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
 @dataclass(frozen=True)
 class Mirrors:
-    """Where this machine reaches archives: addresses in order, by archive; proxies by scheme."""
+    """How this machine reaches archives: addresses in order, by archive; proxies by scheme."""
 
     bases: Mapping[str, Sequence[str]]
     proxies: Mapping[str, str]
 
 
-AskMirrors = Callable[[], Mirrors]  # asked only when a container host must be made
+AskMirrors = Callable[[], Mirrors]  # called only if a container host must be made
 
 
 @dataclass(frozen=True)
 class Host:
-    """A container host's folder below `images/hosts/` and what it is made from."""
+    """A container host: its folder below `images/hosts/`, and what it is made from."""
 
     name: str
     folder: Path
     variation: Variation
     archives: Mapping[str, Archive]
-    pinned: str | None = None  # name@sha256:digest in a registry, instead of one made here
+    pinned: str | None = None  # name@sha256:digest of an image in a registry, used instead
 
     @property
     def packages(self) -> list[str]:
-        """The packages that its lists name."""
+        """The packages named in its package lists."""
         names = []
         for path in sorted((self.folder / "package-lists").glob("*.list")):
             for line in path.read_text().splitlines():
@@ -56,7 +56,7 @@ class Host:
 
     @property
     def key(self) -> str:
-        """The hash of everything that defines the host, but not of the time when it was made."""
+        """The hash of everything that defines the host, except the time when it is made."""
         nowhere = dict.fromkeys(self.archives, ("",))
         recipe = [self.variation.suite, *self.packages, *self.sources(nowhere), *LEFT_OUT]
         return sha256_bytes("\n".join(recipe).encode())[:16]
@@ -74,13 +74,13 @@ class Host:
         lines = []
         for name, archive in self.archives.items():
             if not archive.keyring.name.startswith(DEBIANS_KEYRING):
-                continue  # somebody's overlay: it has nothing for a host, and no say in it
+                continue  # a third-party archive must not influence the host
             kinds = ["".join(suite.partition("-")[1:]) for suite in archive.suites]
             suites = dict.fromkeys(self.variation.suite + kind for kind in kinds)
             components = " ".join(archive.components)
             options = f"signed-by={archive.keyring}"
             if archive.at:
-                options += " check-valid-until=no"  # an old state, on purpose
+                options += " check-valid-until=no"  # an old snapshot, on purpose
             lines += [f"deb [{options}] {bases[name][0]} {suite} {components}" for suite in suites]
         if not lines:
             remedy = f"one needs a keyring {DEBIANS_KEYRING}*.gpg"
@@ -122,7 +122,7 @@ def ensure(client: DockerClient, host: Host, ask_mirrors: AskMirrors) -> tuple[s
 
 
 def _pull(client: DockerClient, pinned: str) -> str:
-    """Fetch a container image whose name holds its digest, which the Engine checks."""
+    """Pull a container image by its digest, which the Engine checks."""
     name, _, digest = pinned.partition("@")
     try:
         return str(client.images.pull(name, tag=digest).id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine: QEMU in an unprivileged container without network, given disks, asked to report."""
+"""The machine: QEMU in an unprivileged container without network, with its disks and reports."""
 
 import json
 import queue
@@ -45,13 +45,13 @@ from pipeline.machines.builder import MOUNTED, OUT, Builder
 from pipeline.machines.engine import BUILDER_USER, LABEL, LOG, RUN_LABEL
 
 VOLUME = PurePosixPath("/machine")
-# Made by the files that come first, so that it belongs to the machine's user.
+# Created when the first files are put into it, so that the machine's user owns it.
 WORK = VOLUME / "work"
 OUTPUT = WORK / "output.raw"
-# Without KVM a busy Engine starves the emulated timer, which the kernel takes for a broken one.
-# Memory goes from one of its own programs to another: there is nobody to clear it for.
+# Without KVM, the emulated timer starves on a busy Engine, and the kernel would call it broken.
+# Memory passes only between the machine's own programs, so clearing it would protect nobody.
 KERNEL_PARAMETERS = "console=ttyS0 panic=-1 quiet mitigations=off init_on_alloc=0 no_timer_check"
-# Reaches the first program and the machine's own Python, not the steps' programs: where
+# Set for the first program and the machine's own Python, not for the programs of steps: where
 # vector instructions are emulated, OpenSSL's SHA-256 is nearly twice as fast without them.
 TCG_PARAMETERS = "OPENSSL_ia32cap=0:0"
 SCRATCH_SIZE = "32G"  # sparse
@@ -60,15 +60,15 @@ FULL_REMEDY = (
     " of the image, or raise memory_mib in farm.yaml"
 )
 OUTPUT_SIZE = "16G"  # sparse
-TREES, LAYERS = "trees.raw", "layers.raw"  # kept trees that go in and come out
+TREES, LAYERS = "trees.raw", "layers.raw"  # kept trees: input and output
 LAYERS_BYTES = 16 * 1024**3  # sparse
-OVERHEAD_MIB = 1536  # QEMU itself, translated code included
+OVERHEAD_MIB = 1536  # for QEMU itself, including translated code
 TRANSLATION_CACHE_MIB = 512
-PORTS_LIMIT = 128 * 1024 * 1024  # bytes of all that it says
+PORTS_LIMIT = 128 * 1024 * 1024  # bytes of all of the machine's output
 STEPS_LIMIT = 10_000
 SILENCE_S = 240.0
 TOTAL_S = 12 * 3600.0
-END_S = 60.0  # between a machine's last word and its container's end
+END_S = 60.0  # between the end of a machine's output and of its container
 READER_S = 10.0
 PIDS_LIMIT = 128
 ROOM_NEEDED = 1024 * 1024
@@ -81,7 +81,7 @@ FAILURES: dict[int, type[TwinbuildError]] = {
     STATUS_INPUTS: InputsUnverified,
 }
 OUT_OF_MEMORY = "ran out of memory; give the environment more in farm.yaml"
-# The kernel's messages on the console before it dies, and their meaning.
+# Kernel messages on the console of a machine that dies, and their meaning.
 LAST_WORDS = {
     "Out of memory: Killed process": OUT_OF_MEMORY,
     "Kernel panic": "panicked",
@@ -99,11 +99,11 @@ class Machine:
     accelerator: Accelerator
     entry: EnvironmentEntry
     variation: Variation
-    vary: Vary = "default"  # the level that was asked for
+    vary: Vary = "default"  # the requested level
 
     @property
     def name(self) -> str:
-        """The name of its container and of its volume."""
+        """The name of its container and its volume."""
         return f"twinbuild-{self.run_id}-{self.environment}"
 
     def clock(self, now: datetime) -> str:
@@ -150,7 +150,7 @@ class Machine:
     def describe(
         self, now: datetime, done: Record, begun: Iterable[Mapping[str, str]] = ()
     ) -> Description:
-        """Return its part of the statement; `begun` are the kept trees that it began with."""
+        """Return its part of the statement; `begun` are the kept trees that it began from."""
         return Description(
             accelerator=self.accelerator.name,
             builder=dict(self.builder.facts),
@@ -172,11 +172,11 @@ def _disk(serial: str, file: str) -> tuple[str, ...]:
 
 
 def create(client: DockerClient, machine: Machine, argv: list[str]) -> Container:
-    """Make its container: no root, capabilities or network; nothing writable but a volume."""
+    """Create its container: no root, capabilities or network; only a volume is writable."""
     label = {LABEL: "machine", RUN_LABEL: f"{machine.run_id}/{machine.environment}"}
     client.volumes.create(machine.name, labels=label)
     sizes = {"scratch.raw": SCRATCH_SIZE, OUTPUT.name: OUTPUT_SIZE, LAYERS: LAYERS_BYTES}
-    sizes[TREES] = "'>1M'"  # at least: QEMU takes no empty disk
+    sizes[TREES] = "'>1M'"  # a minimum: QEMU accepts no empty disk
     prepare = "; ".join(f"truncate -s {size} {WORK}/{name}" for name, size in sizes.items())
     cpus = min(machine.entry.cpus + 1, int(client.info()["NCPU"]))
     kvm_group = machine.accelerator.kvm_group
@@ -212,9 +212,9 @@ def follow(
     *,
     silence_s: float = SILENCE_S,
 ) -> Record:
-    """Start a machine, let it run to its end and return its `done` record.
+    """Start a machine, follow it until it ends, and return its `done` record.
 
-    Both files get the machine's output, within limits. Raise the error that the machine reports,
+    The two files get the machine's output, within limits. Raise the error that the machine reports,
     or InfrastructureFailed if it hangs, panics, floods its ports or ends without a result.
     """
     last: Record | None = None
@@ -242,7 +242,7 @@ def follow(
 
 
 def facts(done: Record) -> dict[str, str]:
-    """Return the facts in a machine's `done` record: some short texts by name."""
+    """Return the facts in a machine's `done` record: at most FACTS_LIMIT short texts by name."""
     stated = done.fields.get("facts")
     pairs = list(stated.items())[:FACTS_LIMIT] if isinstance(stated, dict) else []
     return {plain(name, limit=40): plain(str(value), limit=200) for name, value in pairs}
@@ -263,7 +263,7 @@ def _failure(last: Record | None, status: int | None) -> TwinbuildError:
 
 
 def last_words(console: Path) -> tuple[str | None, str]:
-    """Return the meaning of the last lines on the console, if known, and these lines."""
+    """Return the last lines on the console, and before them what they mean, if that is known."""
     with console.open("rb") as file:
         file.seek(max(0, console.stat().st_size - 65536))
         tail = file.read().decode(errors="replace")
@@ -272,19 +272,19 @@ def last_words(console: Path) -> tuple[str | None, str]:
 
 
 class _Records:
-    """Cuts the stream of records into lines and parses them."""
+    """Splits the stream of records into lines and parses them."""
 
     def __init__(self) -> None:
-        self._rest = bytearray()  # whatever the size of the pieces, each byte is moved once
+        self._rest = bytearray()  # mutable: each byte is copied only once
         self._steps = 0
 
     def feed(self, piece: bytes) -> Iterator[tuple[Record, bytes]]:
-        """Yield the records that are complete now, each with the line to keep of it."""
+        """Yield the records that are now complete, each with its normalised line for the file."""
         for line in self._lines(piece):
             try:
                 document = parse_json(line)
                 record = Record.of(document)
-                # NaN is no JSON; what is nested too deeply for this must not break readers either.
+                # Refuses NaN, which is not JSON, and nesting that would be too deep for readers.
                 kept = json.dumps(document, sort_keys=True, allow_nan=False).encode() + b"\n"
             except (ValueError, RecursionError) as error:
                 what = f"the machine sent a malformed record: {line[:200]!r}"
@@ -308,7 +308,7 @@ def _pieces(container: Container, silence_s: float) -> Generator[tuple[str, byte
     """Yield the machine's output, by stream; raise InfrastructureFailed if it falls silent."""
     arrived: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=1000)
     enough = threading.Event()
-    stream = container.attach(stream=True, demux=True)  # before the start: nothing is missed
+    stream = container.attach(stream=True, demux=True)  # before the start, to miss nothing
     arguments = (stream, arrived, enough)
     reader = threading.Thread(target=_read, args=arguments, daemon=True, name="read a machine")
     reader.start()
@@ -333,7 +333,7 @@ def _read(
     arrived: queue.Queue[tuple[str, bytes] | None],
     enough: threading.Event,
 ) -> None:
-    """Move what arrives to the queue, until it ends or nobody wants more."""
+    """Move pieces from the stream to the queue until the stream ends or `enough` is set."""
 
     def hand_over(item: tuple[str, bytes] | None) -> None:
         while not enough.is_set():
@@ -347,7 +347,7 @@ def _read(
                 if piece:
                     hand_over((name, piece))
     except (OSError, ValueError):
-        if not enough.is_set():  # else it was closed under our feet, as is meant
+        if not enough.is_set():  # otherwise `_pieces` has closed it on purpose
             raise
     finally:
         hand_over(None)
@@ -360,7 +360,7 @@ def _next(
         return arrived.get(timeout=silence_s)
     except queue.Empty:
         what = f"the machine gave no sign of life for {silence_s:g} s"
-        if not _has_room(container):  # QEMU stops a machine that it has no room for
+        if not _has_room(container):  # QEMU pauses a machine when the disk is full
             what = "there is no room left on the Docker Engine's disk"
         raise InfrastructureFailed(what) from None
 
@@ -370,7 +370,7 @@ def _has_room(container: Container) -> bool:
         output = container.exec_run(["stat", "-f", "-c", "%a %S", str(VOLUME)]).output
         blocks, size = map(int, cast("bytes", output).split())
     except (DockerException, ValueError):
-        return True  # nothing speaks against it
+        return True  # unknown: assume that there is room
     return blocks * size >= ROOM_NEEDED
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Receives a machine's output. The machine is hostile: only expected names and sizes are taken."""
+"""Receives a machine's output, which is hostile: only expected names and sizes are accepted."""
 
 import hashlib
 import tarfile
@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 
 def expected(names: ArtifactNames) -> dict[str, int]:
-    """Return the only paths that a machine may return, and how large each may be.
+    """Return the paths that a machine may return, and no others, with the size limit of each.
 
     Raise UsageError if one is too long for a plain tar header.
     """
@@ -46,9 +46,9 @@ def expected(names: ArtifactNames) -> dict[str, int]:
 def receive(stream: BinaryIO, limits: Mapping[str, int], folder: Path) -> dict[str, str]:
     """Write the files of a tar stream below `folder`; return their SHA-256 by path.
 
-    Only regular files with the names in `limits` are taken, each once and all of them. tarfile's
-    own reader is not used: it follows extensions (sparse, pax, long names) that nobody needs here.
-    Raise InfrastructureFailed for anything else.
+    Accepted are exactly the names in `limits`, each once, as regular files. tarfile's own reader is
+    not used, as it supports extensions (sparse, pax, long names) that are not needed here. Raise
+    InfrastructureFailed for anything else.
     """
     digests: dict[str, str] = {}
     while (member := _header(stream)) is not None:
@@ -78,7 +78,7 @@ def _header(stream: BinaryIO) -> tarfile.TarInfo | None:
 
 
 def _copy(stream: BinaryIO, size: int, path: Path) -> str:
-    """Write a file and return its SHA-256; pieces of zeros, as USB images have, take no room."""
+    """Write a file and return its SHA-256; pieces of zeros, as in USB images, become holes."""
     digest = hashlib.sha256()
 
     def pieces() -> Iterator[bytes]:
@@ -95,7 +95,7 @@ def _copy(stream: BinaryIO, size: int, path: Path) -> str:
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
-    """Read exactly so many bytes."""
+    """Read exactly `size` bytes."""
     pieces = []
     while size:
         piece = stream.read(size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one environment will do, decided before anything is started."""
+"""The plan of a build in one environment, decided before anything is started."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,16 +24,17 @@ from pipeline.machines import output
 from pipeline.machines.host import Host
 
 PIPELINE = places.PROGRAM / "pipeline"
-# The rooms that are carried into the machine.
+# The packages of the pipeline that are copied into the machine.
 CARRIED = ("guest", "documents")
 
 
 @dataclass(frozen=True)
 class Course:
-    """Where a machine may begin and where it stops: kept trees in, kept trees out.
+    """Where a machine may begin and where it stops, and whether it keeps trees.
 
-    `begin` are steps, from the first on, whose kept trees may replace them; after the step `stop`
-    only the ledger is returned. A release uses no kept trees and keeps none.
+    `begin` are the first steps, whose kept trees may be used instead of running them. With `stop`,
+    the machine stops after that step and returns only the ledger. A release uses no kept trees and
+    keeps none.
     """
 
     begin: tuple[str, ...] = ()
@@ -48,7 +49,7 @@ USUAL = Course(begin=(BOOTSTRAP,), keep=True)
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What one environment will do; the trees that it begins with were `kept_with` this choice."""
+    """The plan of a build in one environment; its trees are kept under keys of `kept_with`."""
 
     run: Run
     environment: str
@@ -59,11 +60,11 @@ class BuildPlan:
     image: Image
     index: bytes
     job: Job
-    limits: Mapping[str, int]  # what the machine may hand back
+    limits: Mapping[str, int]  # what the machine may return: sizes by path
     measure: bool
     course: Course
     kept_with: Choice
-    folder: Path  # where it goes
+    folder: Path  # where the results go
 
     @property
     def lock(self) -> bytes:
@@ -83,10 +84,10 @@ def make_plan(
     measure: bool = False,
     fresh: bool = False,
 ) -> BuildPlan:
-    """Decide what an environment will do for a run.
+    """Make the plan of a run's build in one environment.
 
-    `measure` and `fresh` are as `run_build` takes them. Raise UsageError if the run is not ready,
-    or asks for what the farm does not have, InfrastructureFailed if a document is damaged.
+    `measure` and `fresh` are those of `run_build`. Raise UsageError if the run is not ready or asks
+    for something that the farm does not have, InfrastructureFailed if a document is damaged.
     """
     if environment not in workspace.farm.environments:
         known = ", ".join(sorted(workspace.farm.environments))
@@ -131,7 +132,7 @@ def _course(run: Run, *, measure: bool, fresh: bool) -> Course:
 
 
 def _check_store(run: Run, workspace: Workspace, inputs: Inputs) -> None:
-    """Raise UsageError if the store, which may be another machine's, lacks what the run needs."""
+    """Raise UsageError if the store lacks what the run needs, as it may on another machine."""
     wanted = inputs.digests().items()
     missing = [sha256 for sha256, size in wanted if not workspace.store.has(sha256, size)]
     if missing:
@@ -140,7 +141,7 @@ def _check_store(run: Run, workspace: Workspace, inputs: Inputs) -> None:
 
 
 def guest_files() -> dict[str, Path]:
-    """Return the machine's own programs by their paths on the input disk."""
+    """Return the program files that run in the machine, by their paths on the input disk."""
     paths = [path for room in CARRIED for path in sorted((PIPELINE / room).rglob("*.py"))]
     return {f"pipeline/{path.relative_to(PIPELINE)}": path for path in paths}
 

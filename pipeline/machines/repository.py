@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lays out locked packages as an apt archive that is unsigned: its hashes were checked before."""
+"""Lays out locked packages as an apt archive, unsigned, as their hashes were checked before."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from pipeline.documents.lock import Package
 
 
 def select(index: bytes, packages: Iterable[Package]) -> bytes:
-    """Return the paragraphs of an index that speak of these packages, in their order there."""
+    """Return the paragraphs of an index that describe these packages, in its order."""
     wanted = {package.sha256 for package in packages}
     paragraphs = [
         paragraph
@@ -26,7 +26,7 @@ def select(index: bytes, packages: Iterable[Package]) -> bytes:
 def files(
     suite: str, indices: Mapping[str, bytes], packages: Iterable[Package], store: Store
 ) -> dict[str, Path | bytes]:
-    """Return the archive's files by their paths below its root; `indices` are by component."""
+    """Return the archive's files by path, relative to its root; `indices` are by component."""
     paths = {f"{name}/binary-amd64/Packages": index for name, index in indices.items()}
     hashed = {path: (sha256_bytes(index), len(index)) for path, index in paths.items()}
     release = release_file(suite, "amd64", hashed)

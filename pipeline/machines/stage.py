@@ -38,12 +38,12 @@ def run_build(
     fresh: bool = False,
     silence_s: float = machine.SILENCE_S,
 ) -> None:
-    """Build the run's job in one environment, unless that is complete.
+    """Build the run's job in one environment, unless that build is complete.
 
-    Writes `<environment>/`; if the build fails, `failure.json` there says how, and the error is
-    raised. `keep` leaves the machine's container and volume for inspection; `measure` also runs
-    the programs by hand in the machine, before the build, for `./farm bench`; `fresh` begins
-    without kept trees, and compares its own with them.
+    This writes the folder `<environment>/`; if the build fails, the error is recorded there in
+    `failure.json` and raised. `keep` leaves the machine's container and volume for inspection.
+    `measure` also times the same programs run by hand in the machine, before the build, for
+    `./farm bench`. `fresh` begins without kept trees, and compares the new trees with them.
     """
     stage = f"build-{environment}"
     with run.at(stage, _refuse):  # waiting here would outlast Ctrl-C
@@ -78,7 +78,7 @@ def _refuse(what: str) -> None:
 
 @contextmanager
 def _failure_kept(plan: BuildPlan) -> Iterator[None]:
-    """Record how a build failed; a failed build signs no statement."""
+    """Record the failure of a build in `failure.json`; a failed build has no statement."""
     try:
         yield
     except TwinbuildError as error:
@@ -89,14 +89,14 @@ def _failure_kept(plan: BuildPlan) -> Iterator[None]:
 
 
 def _pinned_key(plan: BuildPlan, workspace: Workspace) -> str | None:
-    """Return the key that must sign this build; None without a tag: any key may sign then."""
+    """Return the key that must sign this build; None if there is no tag, and any key may sign."""
     if plan.run.request().tag is None:
         return None
     return workspace.farm.keys.environments.get(plan.environment)
 
 
 def _why_not_signed(plan: BuildPlan, pinned: str | None) -> str | None:
-    """Return why a complete build runs again: its statement is not by the pinned key."""
+    """Return why a complete build must run again: its statement is not signed by the pinned key."""
     if pinned is None:
         return None
     try:
@@ -108,7 +108,7 @@ def _why_not_signed(plan: BuildPlan, pinned: str | None) -> str | None:
 
 
 def _check_key(environment: str, pinned: str | None) -> None:
-    """Raise SignatureInvalid without the key that must sign: better none than an unsigned build."""
+    """Raise SignatureInvalid if the key that must sign is missing, before the build starts."""
     path = dsse.key_path(environment)
     public = dsse.public_hex(dsse.load_key(path))
     if pinned not in (None, public):
@@ -146,7 +146,7 @@ def disk_failures(environment: str) -> Iterator[None]:
 
 
 def _state(plan: BuildPlan, result: Attempt) -> list[Path]:
-    """Sign what was built, from where, on what and with what result; return what was written."""
+    """Write `trees.json` and the signed statement of a build; return all of its files."""
     begun = [{"step": layer.step, "digest": layer.digest} for layer in result.begun]
     two_values = [asdict(found) for found in result.two_values]
     document = {"format": FORMAT, "begun": begun, "two_values": two_values}

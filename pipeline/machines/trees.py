@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kept trees: the trees after the steps of an environment's builds, on its Engine.
+"""Kept trees: the trees after the steps of an environment's builds, cached on its Engine.
 
-A layer is what one step changed. Its key is the hash of everything that went into the tree up to
-then, and only the environment that made it begins from it. The layers come from a hostile machine:
-its report of one, from before the next step began, is compared with the disk.
+A layer is what one step changed. Its key is the hash of everything that went into the tree so far,
+and only the environment that made it begins from it. The layers come from a hostile machine: the
+digest that it reported, before the next step began, is compared with the disk.
 """
 
 import time
@@ -29,11 +29,11 @@ from pipeline.machines.engine import BUILDER_USER, LABEL, RUN_LABEL
 from pipeline.machines.machine import LAYERS, LAYERS_BYTES, TREES, VOLUME, WORK
 
 FORMAT = "twinbuild-trees/1"
-LIMIT = 12 * 1024**3  # bytes of an environment's layers; what was not used for longest goes first
+LIMIT = 12 * 1024**3  # bytes of an environment's layers; the least recently used go first
 INDEX_LIMIT = 16 * 1024 * 1024
 COPY_TIMEOUT_S = 900
 MOUNTED = PurePosixPath("/trees")
-FOLDER = "kept"  # made by the first file that is put there, so that it belongs to the keeper's user
+FOLDER = "kept"  # created by the first file put into it, so that the containers' user owns it
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 StepName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,300}$")]
@@ -45,7 +45,7 @@ class _Strict(BaseModel):
 
 
 class ReportedLayer(_Strict):
-    """What a machine reports of a layer on its layers disk: `progress` describes the record."""
+    """A machine's record of a layer on its layers disk, as `documents/progress.py` describes it."""
 
     record: str
     step: StepName
@@ -67,7 +67,7 @@ class ReportedLayer(_Strict):
 
 
 class KeptLayer(_Strict):
-    """A layer in the volume, in a file named by its key; `used` is when it last was."""
+    """A layer in the volume, in a file named by its key; `used` is when it was last used."""
 
     key: Digest
     parent: Digest | None
@@ -80,14 +80,14 @@ class KeptLayer(_Strict):
     used: int
 
     def at(self, offset: int) -> Layer:
-        """Return what a machine is given of it, which lies so many bytes into the trees disk."""
+        """Return its description for a machine; it is `offset` bytes into the trees disk."""
         numbers = self.size, self.head, self.started, self.ended
         return Layer(self.step, offset, *numbers, self.digest)
 
 
 @dataclass(frozen=True)
 class TreeKeys:
-    """The keys of layers: digests of what goes into the bootstrap, and into the later steps."""
+    """The basis of layers' keys: digests of what goes into the bootstrap and the later steps."""
 
     bootstrap: str
     commit: str
@@ -120,8 +120,8 @@ class TwoValues:
 def read_layers(records: Iterable[Mapping[str, object]]) -> list[ReportedLayer]:
     """Return the layers that a machine reports, up to the first impossible one.
 
-    Each step has one, and they lie one after the other on the disk: what ran later cannot replace
-    an earlier one.
+    Each step has one layer, and they follow one another on the disk, so that a later step cannot
+    replace an earlier layer.
     """
     layers: list[ReportedLayer] = []
     steps: set[str] = set()
@@ -145,9 +145,9 @@ class KeptTrees:
 
     client: DockerClient
     environment: str
-    run_id: str  # for whom containers are made here
+    run_id: str  # the run that containers are created for
     host_image: str
-    cache: Path  # for the lock that runs wait for each other by
+    cache: Path  # has the lock by which runs wait for each other
 
     @property
     def volume(self) -> str:
@@ -155,9 +155,9 @@ class KeptTrees:
         return f"twinbuild-trees-{self.environment}"
 
     def begin(self, keys: Sequence[str], machine: Container) -> list[KeptLayer]:
-        """Put as many of the layers as there are, from the first on, on a machine's trees disk.
+        """Copy the layers with these keys to a machine's trees disk, up to the first missing one.
 
-        Return them, in this order; the disk holds one right after the other.
+        Return them in this order; on the disk they follow one another without gaps.
         """
         engine.put(machine, VOLUME, {f"{WORK.name}/{TREES}": b""})
         with self._alone():
@@ -178,10 +178,10 @@ class KeptTrees:
     def take(
         self, keys: Sequence[str], layers: Sequence[ReportedLayer], machine: Container
     ) -> list[TwoValues]:
-        """Keep the layers that a machine reports, under these keys; return what contradicts others.
+        """Keep the layers that a machine reports; return those that contradict a kept one.
 
-        The keys are of all steps, the layers of the last of them. Of two trees under one key none
-        is kept, nor what was made from it.
+        `keys` are those of all steps so far, `layers` belong to the last ones. If there are two
+        different trees under one key, neither is kept, nor anything made from them.
         """
         with self._alone():
             index = self._read()
@@ -206,12 +206,12 @@ class KeptTrees:
         return []
 
     def drop(self, key: str, machine: Container) -> None:
-        """Remove a layer that turned out to be damaged, and all that was made from it."""
+        """Remove a layer that turned out to be damaged, and everything made from it."""
         with self._alone():
             self._write(_without(self._read(), key), machine)
 
     def _copy(self, layers: Mapping[str, ReportedLayer], machine: Container) -> set[str]:
-        """Copy layers from a machine's disk; return the keys of those with the digest reported."""
+        """Copy layers from a machine's disk; return the keys of those with the reported digest."""
         if not layers:
             return set()
         script = f"""
@@ -235,7 +235,7 @@ class KeptTrees:
         return set(self._run(script, arguments, machine).split()) & layers.keys()
 
     def _read(self) -> dict[str, KeptLayer]:
-        """Return the index by key; one that is damaged, or of a later version, counts as empty."""
+        """Return the index by key; a damaged one, or one of a later version, counts as empty."""
         self.client.volumes.create(self.volume, labels={LABEL: "trees"})
         container = self._container(["true"], None)
         try:
@@ -248,7 +248,7 @@ class KeptTrees:
             engine.remove(container)
 
     def _write(self, index: Mapping[str, KeptLayer], machine: Container) -> None:
-        """Write the index of what fits into the limit, and remove all else."""
+        """Write the index of the layers that fit into the limit, and remove all other files."""
         kept = fitting(index, LIMIT)
         document = {"format": FORMAT, "layers": [layer.model_dump() for layer in kept]}
         names = [*(layer.key for layer in kept), "index.json"]
@@ -273,7 +273,10 @@ class KeptTrees:
         machine: Container,
         files: dict[str, Path | bytes] | None = None,
     ) -> str:
-        """Run a shell script that sees the kept trees and a machine's volume; return its output."""
+        """Run a shell script with access to the kept trees and a machine's volume.
+
+        Return its output; raise InfrastructureFailed if it fails.
+        """
         container = self._container(["/bin/sh", "-euc", script, "keeper", *arguments], machine)
         try:
             engine.put(container, MOUNTED, files or {f"{FOLDER}/names": b""})
@@ -288,7 +291,7 @@ class KeptTrees:
         return output
 
     def _container(self, command: list[str], machine: Container | None) -> Container:
-        """Make a container that sees the kept trees and, of a machine, its volume alone."""
+        """Create a container with access to the kept trees and the volume of `machine`, if any."""
         volumes = {self.volume: {"bind": str(MOUNTED), "mode": "rw"}}
         if machine:
             volumes[str(machine.name)] = {"bind": str(VOLUME), "mode": "rw"}
@@ -314,7 +317,7 @@ class _Index(_Strict):
 
 
 def _without(index: Mapping[str, KeptLayer], key: str) -> dict[str, KeptLayer]:
-    """Return the index without a layer and all that was made from it."""
+    """Return the index without a layer and everything made from it."""
     return {
         name: layer
         for name, layer in index.items()
@@ -323,7 +326,7 @@ def _without(index: Mapping[str, KeptLayer], key: str) -> dict[str, KeptLayer]:
 
 
 def fitting(index: Mapping[str, KeptLayer], limit: int) -> list[KeptLayer]:
-    """Return the layers that fit into `limit` bytes, last used first, with those they build on."""
+    """Return the layers that fit into `limit` bytes with those below them, last used first."""
     kept: dict[str, KeptLayer] = {}
     room = limit
     for layer in sorted(index.values(), key=lambda layer: (-layer.used, layer.key)):
@@ -337,7 +340,7 @@ def fitting(index: Mapping[str, KeptLayer], limit: int) -> list[KeptLayer]:
 
 
 def _chain(index: Mapping[str, KeptLayer], layer: KeptLayer) -> list[KeptLayer]:
-    """Return a layer and, one after the other, those below it, as far as they exist."""
+    """Return a layer and those below it, topmost first, as far as they exist."""
     chain = [layer]
     while (parent := index.get(chain[-1].parent or "")) and parent not in chain:
         chain.append(parent)

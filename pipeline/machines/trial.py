@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs one step of a run again, from the tree before it and with other factors, for `bisect`."""
+"""Runs one step of a run again for `bisect`, from the tree before it and with other factors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +23,9 @@ LIMITS = {LEDGER: output.LIST_LIMIT, TIMINGS: output.MIB}
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial: `factors` are those that the environment takes from the other one.
+    """A trial: `factors` are the values that the environment takes from the other one.
 
-    `before` are all steps before `step`, in order; `at` is the moment that the clock starts from.
+    `before` are all steps before `step`, in order; the clock starts from `at`.
     """
 
     environment: str
@@ -43,10 +43,11 @@ def run_trial(
     ask_mirrors: AskMirrors,
     notify: Notify,
 ) -> Path:
-    """Run a step again; return the ledger that ends with it. Logs and ledger go to `folder`.
+    """Run a step again; return the ledger up to that step. Logs and ledger go to `folder`.
 
-    With the environment's own factors a tree that is not kept yet is made, and kept; with others
-    InfrastructureFailed is raised if it is not. Raise what a build raises.
+    With the environment's own factors, trees that are not kept yet are made and kept; with other
+    factors, raise InfrastructureFailed if the tree before the step is not kept. Raise what a build
+    raises.
     """
     plan = make_plan(run, workspace, trial.environment)
     choice = plan.choice.with_factors(trial.factors)
