@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs inside the machine: turns a job into artifacts.
+"""The programs that run inside the machine and turn a job into artifacts.
 
-Python standard library only. It is sent into the machine as it is here and imports nothing of the
-rest of Twinbuild; nothing of the rest imports it.
+They use the Python standard library only. They are copied into the machine as they are here,
+together with `pipeline/documents/`, the only other package of the pipeline that they import; no
+other package of the pipeline imports them.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the same work costs without the farm: the three programs as one would type them.
+"""Measures the same work without the farm: the three programs as one would type them.
 
 `./farm bench` runs this in the machine before the build, on the same inputs and the same disk.
 """
@@ -21,11 +21,11 @@ from pipeline.guest.serial_port import Report
 def measure(
     job: GuestJob, report: Report, env: Mapping[str, str], locked: Sequence[Package]
 ) -> dict[str, float]:
-    """Return the seconds of mmdebstrap, mksquashfs and xorriso; leave nothing behind."""
+    """Return how many seconds mmdebstrap, mksquashfs and xorriso take; leave nothing behind."""
     work = job.work / "by-hand"
     tree, live = work / "tree", work / "binary" / "live"
     live.mkdir(parents=True)
-    os.chmod(work, 0o755)  # apt's own user must get in
+    os.chmod(work, 0o755)  # apt's own user must be able to enter
     includes = job.image_folder / "includes.chroot"
     seconds = {}
     for name, argv in (

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tree after a step, kept as layers, so that a later machine can begin there.
+"""Keeps the tree after a step, as layers, so that a later machine can begin from there.
 
-A layer is what one step changed. On the layers disk and on the trees disk each is a JSON object of
-`head` bytes (the changed paths, which of them the build made, the removed paths), and after it a
-tar archive of the changed ones. Its SHA-256 is sent over the progress port before the next step
-begins: what a hook does to the disk afterwards is noticed. docs/reference/cache.md has the details.
+A layer is what one step changed. On the layers disk and on the trees disk it is a JSON object of
+`head` bytes (the changed paths, which of them the build made, the removed paths), followed by a tar
+archive of the changed paths. Its SHA-256 is sent over the progress port before the next step
+begins, so that a change by a later hook is noticed. docs/reference/cache.md has the details.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ ALIGNED = 4096
 
 
 class Trees:
-    """What a build begins with and what it keeps, on the machine's disks."""
+    """The kept trees on the machine's disks: those that a build begins from, and those it adds."""
 
     def __init__(
         self, tree: Path, begun: Sequence[Layer], report: Report, times: Times, *, keep: bool
@@ -52,7 +52,7 @@ class Trees:
         self._keeper = Keeper(tree, layers, report, times.started, times.made) if keep else None
 
     def restore(self, step: str) -> bool:
-        """Restore what a step changed, if the build begins with that; return whether it does."""
+        """Restore what a step changed, if the build begins from its layer; tell whether it does."""
         layer = self._begun.get(step)
         if layer is None:
             return False
@@ -63,9 +63,9 @@ class Trees:
         return True
 
     def keep(self, step: str, change: Change, digest: str) -> None:
-        """Keep what a step changed; of one that was restored, check that it is what was kept.
+        """Keep what a step changed, or, if the step was restored, check the restored tree.
 
-        `digest` is the ledger's. Raise StepFailed if it is another.
+        `digest` is that of the ledger. Raise StepFailed if a restored tree has another one.
         """
         layer = self._begun.get(step)
         if layer is not None:
@@ -87,10 +87,10 @@ class Trees:
 
 
 class Keeper:
-    """Writes layers to the layers disk, until one cannot be kept.
+    """Writes layers to the layers disk until one cannot be kept.
 
-    The build began when its clock showed `started`; `made` tells by its time, in nanoseconds,
-    whether it made a file.
+    `started` is the time on this machine's clock when the build began; `made` tells by a file's
+    time, in nanoseconds, whether the build made it.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Keeper:
         self._whole = True
 
     def keep(self, step: str, change: Change, digest: str, ended: int) -> None:
-        """Keep what `step` changed; one that cannot be kept is logged, and none after it is."""
+        """Keep what `step` changed; if that fails, log it and keep no later step either."""
         if not self._whole:
             return
         try:
@@ -147,22 +147,22 @@ class Keeper:
 
 
 def with_folders(change: Change) -> set[bytes]:
-    """Return the changed paths and the folders of all paths, whose times must come back too."""
+    """Return the changed paths, and the parents of all paths, whose times must be restored too."""
     removed = set(change.removed) - set(change.changed)
     folders = {os.path.dirname(path) for path in (*change.changed, *removed)}
     return {*change.changed, *(folders - removed)}
 
 
 def began(begun: Sequence[Layer], now: int) -> int:
-    """Return when a build that begins from layers would have had to begin to be here now."""
+    """Return when a build that begins from layers would have begun, had it run their steps."""
     return now - (begun[-1].ended - begun[-1].started) if begun else now
 
 
 def restore(layer: Layer, device: Path, tree: Path, started: int) -> frozenset[int]:
-    """Do to the tree what the layer's step did; what the step made is as old as if it just had.
+    """Apply a layer to the tree, and shift the times of what its step made to this build.
 
-    Return the whole seconds that other files bear, those of packages. Raise StepFailed if the layer
-    is damaged.
+    Return the times, in whole seconds, of the other files, which are from packages. Raise
+    StepFailed if the layer is damaged.
     """
     tree.mkdir(exist_ok=True)
     root = os.fsencode(tree)
@@ -183,13 +183,13 @@ def restore(layer: Layer, device: Path, tree: Path, started: int) -> frozenset[i
 
 
 def damaged(step: str, detail: str = "") -> StepFailed:
-    """Return the error of a layer that is not what was kept."""
+    """Return the error for a layer that is not as it was kept."""
     what = f"the kept tree after {step} is damaged and was dropped; build again"
     return StepFailed(STATUS_INFRASTRUCTURE, what, detail)
 
 
 def _remove(paths: Iterable[bytes]) -> None:
-    for path in sorted(paths, reverse=True):  # what is in a folder before the folder
+    for path in sorted(paths, reverse=True):  # the content of a folder before the folder
         try:
             status = os.lstat(path)
         except FileNotFoundError:
@@ -201,7 +201,7 @@ def _remove(paths: Iterable[bytes]) -> None:
 
 
 def _bare(paths: Iterable[bytes]) -> None:
-    """Take the extended attributes off folders that are there: tar only adds."""
+    """Remove the extended attributes of existing folders: tar only adds attributes."""
     for path in paths:
         if os.path.isdir(path) and not os.path.islink(path):
             for name in os.listxattr(path, follow_symlinks=False):
@@ -210,7 +210,7 @@ def _bare(paths: Iterable[bytes]) -> None:
 
 
 def _shift(paths: Iterable[bytes], seconds: int) -> None:
-    """Move the times of files, of each once."""
+    """Shift the times of files by some seconds, once for each inode."""
     linked = set()
     for path in paths:
         status = os.lstat(path)

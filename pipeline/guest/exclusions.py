@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Removes what need not ship: the paths that the image's file `exclude` names."""
+"""Removes the paths that the image's file `exclude` lists from the tree."""
 
 import os
 import re
@@ -14,14 +14,14 @@ from pipeline.guest.serial_port import Report, StepFailed
 
 FILE = "exclude"
 WORD = re.compile(r"(\*\*/)|(\*\*)|(\*)|(\?)|\[(!?)([^]/]+)\]")
-MEANINGS = ("(?:.*/)?", ".*", "[^/]*", "[^/]")  # of the first groups
+MEANINGS = ("(?:.*/)?", ".*", "[^/]*", "[^/]")  # of the first four groups of WORD
 
 
 def exclude(job: GuestJob, report: Report) -> None:
-    """Remove what the image's exclusion list names, and log how much that is.
+    """Remove the paths that the image's exclusion list matches, and log how much that saves.
 
-    Links are not followed: nothing outside the tree can be meant. A pattern that matches nothing
-    is logged: it may have become useless. Raise StepFailed for a line that is no pattern.
+    Links are not followed, so nothing outside the tree can match. A pattern without a match is
+    logged, as it may be obsolete. Raise StepFailed for a malformed pattern.
     """
     listed = job.image_folder / FILE
     if not listed.is_file():
@@ -40,7 +40,7 @@ def exclude(job: GuestJob, report: Report) -> None:
 
 
 def parse(text: str, name: str) -> Mapping[str, re.Pattern[str]]:
-    """Return the patterns of an exclusion list by their lines; errors call the list `name`."""
+    """Return the patterns of an exclusion list by their lines; `name` is its name for errors."""
     patterns = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].strip()
@@ -55,7 +55,7 @@ def parse(text: str, name: str) -> Mapping[str, re.Pattern[str]]:
 
 
 def _expression(words: str) -> str:
-    """Return a pattern as a regular expression; raise ValueError if it is no path."""
+    """Return a pattern as a regular expression; raise ValueError if it is not a path."""
     if {"", ".", ".."} & set(words.split("/")):
         raise ValueError("give it from the root, as usr/share/doc")
     parts, end = [], 0
@@ -72,7 +72,7 @@ def _expression(words: str) -> str:
 
 
 def _paths(tree: Path) -> Iterator[str]:
-    """Yield all paths below a tree's root, a folder before what is in it."""
+    """Yield all paths below a tree's root, each folder before its content."""
     root = os.fspath(tree)
     for folder, folders, files in os.walk(root):
         below = os.path.relpath(folder, root)
@@ -81,7 +81,7 @@ def _paths(tree: Path) -> Iterator[str]:
 
 
 def _remove(path: Path) -> tuple[int, int]:
-    """Remove a path with all below it; return how many paths and bytes that were, none if gone."""
+    """Remove a path and all below it; return the number of paths and bytes, 0 if already gone."""
     if not os.path.lexists(path):
         return 0, 0
     if path.is_symlink() or not path.is_dir():
@@ -95,6 +95,6 @@ def _remove(path: Path) -> tuple[int, int]:
 
 
 def _content(paths: Sequence[Path]) -> int:
-    """Return the size in bytes of files; one that has another name elsewhere stays."""
+    """Return the size in bytes of files; those with further hard links do not count."""
     statuses = [path.lstat() for path in paths]
     return sum(s.st_size for s in statuses if stat.S_ISREG(s.st_mode) and s.st_nlink == 1)

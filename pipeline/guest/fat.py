@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes FAT file systems with files in them, by mtools: no root, no loop device, no mount.
+"""Makes FAT file systems with files in them, by mtools: without root, loop devices or mounts.
 
-The same files give the same bytes whatever the machine: they are written in the order of their
-names into clusters that were never used, and every entry has the epoch as its time, which mtools
-takes from SOURCE_DATE_EPOCH, in UTC.
+The same files give the same bytes on any machine: they are written in the order of their names to
+unused clusters, and all entries have the same time, which mtools takes from SOURCE_DATE_EPOCH, in
+UTC.
 """
 
 import os
@@ -17,7 +17,7 @@ from pipeline.guest.serial_port import Report, StepFailed
 
 SERIAL = "54574230"  # any fixed number
 FILE_LIMIT = 2**32 - 1  # bytes, by the format
-# What every system reads alike: printable ASCII, none of what DOS knows as devices.
+# Names that every system reads alike: printable ASCII, and no DOS device names.
 NAME = re.compile(r'(?!\s)[^\x00-\x1f"*/:<>?\\|\x7f-\U0010ffff]{1,255}(?<![. ])')
 DEVICE = re.compile(r"(?i)(?:con|prn|aux|nul|clock\$|com[0-9]|lpt[0-9])(?:\..*)?")
 
@@ -25,7 +25,7 @@ DEVICE = re.compile(r"(?i)(?:con|prn|aux|nul|clock\$|com[0-9]|lpt[0-9])(?:\..*)?
 def files_below(folder: Path) -> list[str]:
     """Return the paths of all files of a folder, sorted by bytes.
 
-    Raise StepFailed for what a FAT cannot hold as it is, or holds under another name.
+    Raise StepFailed for anything that a FAT cannot hold, or not under the same name.
     """
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
@@ -56,12 +56,12 @@ def make_fat(
     *,
     offset: int = 0,
 ) -> None:
-    """Make a file system `offset` bytes into `image`, whose bytes there are zero.
+    """Make a file system `offset` bytes into `image`, which has only zeros there.
 
-    `options` are mformat's, for instance label and size. It gets the files of `folder` with these
-    paths, as `files_below` gives them, and the folders that they are in.
+    `options` are those of mformat, for instance label and size. It gets the files of `folder` with
+    the paths `names`, as `files_below` returns them, and their parent folders.
     """
-    # mtools writes local times, and names in the locale's character set.
+    # mtools uses local time, and the locale's character set for names.
     env = {**env, "TZ": "UTC", "LC_ALL": "C.UTF-8", "MTOOLSRC": os.devnull}
     at = ["-i", f"{image}@@{offset}"]
     run(report, ["mformat", *at, "-N", SERIAL, *options, "::"], env=env)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The boot loaders and what they read: GRUB for BIOS, Debian's signed ones for UEFI.
+"""The boot loaders and their configuration: GRUB for BIOS, Debian's signed loaders for UEFI.
 
-`boot/grub/grub.cfg` stays the same from release to release. The switch,
-`boot/grub/current.cfg`, one sector that is rewritten in place, names the release that boots, and
-that release's own `live/<version>.cfg` how it boots.
+`boot/grub/grub.cfg` stays the same from release to release. The switch, `boot/grub/current.cfg`,
+is one sector that is rewritten in place: it names the release to boot. That release's own
+`live/<version>.cfg` says how to boot it.
 """
 
 import os
@@ -17,8 +17,8 @@ from pipeline.guest.programs import run
 from pipeline.guest.serial_port import Report
 
 BIOS = Path("/usr/lib/grub/i386-pc")
-# All that a core image will ever have: no upgrade can replace it, so it reads no modules from the
-# system partition. `linux` needs the video modules, a menu with pictures what stands in the end.
+# A core image must contain all modules: no upgrade can replace it, so it must not read modules from
+# the system partition. `linux` needs the video modules, a graphical menu those at the end.
 MODULES = (
     *("biosdisk", "part_gpt", "part_msdos", "fat", "iso9660"),
     *("search", "search_fs_file", "search_label", "search_fs_uuid", "probe", "regexp"),
@@ -26,14 +26,14 @@ MODULES = (
     *("halt", "reboot", "chain", "loadenv", "serial", "terminal", "help", "all_video"),
     *("gfxterm", "gfxterm_background", "gfxmenu", "font", "png", "play"),
 )
-# Debian's signed loaders: Secure Boot works, and no byte of them is made here.
+# Debian's signed loaders, unchanged, so that Secure Boot works.
 EFI_FILES = {
     "BOOTX64.EFI": Path("/usr/lib/shim/shimx64.efi.signed"),
     "grubx64.efi": Path("/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed"),
     "mmx64.efi": Path("/usr/lib/shim/mmx64.efi.signed"),
 }
-# GRUB for BIOS that was installed by earlier versions has no `play`, and kits bring it this menu.
-# Debian's signed loaders have always had it.
+# Kits bring this menu to systems whose GRUB for BIOS is older and has no `play`: only a core image
+# that has it sets `speaker`. Debian's signed loaders have always had `play`.
 CORE_CFG = "set speaker=yes\n"
 GRUB_CFG = """\
 if serial --unit=0 --speed=115200; then
@@ -62,7 +62,7 @@ initrd /live/{initramfs}
 
 
 def add_configuration(job: GuestJob, kernel: str, initramfs: str) -> None:
-    """Write what the loaders read to boot this release, from `kernel` and `initramfs` in live/."""
+    """Write the loaders' configuration to boot this release, with these files in live/."""
     d = job.document
     (job.binary / "boot" / "grub").mkdir(parents=True)
     (job.binary / "boot" / "grub" / "grub.cfg").write_text(GRUB_CFG.format(image=d.image))
@@ -75,7 +75,7 @@ def add_configuration(job: GuestJob, kernel: str, initramfs: str) -> None:
 
 
 def add_efi_files(job: GuestJob) -> None:
-    """Copy the loaders for UEFI onto the system partition."""
+    """Copy the loaders for UEFI to the system partition."""
     folder = job.binary / "EFI" / "BOOT"
     folder.mkdir(parents=True)
     for name, source in EFI_FILES.items():
@@ -83,7 +83,7 @@ def add_efi_files(job: GuestJob) -> None:
 
 
 def core_image(job: GuestJob, report: Report, env: Mapping[str, str], prefix: str) -> bytes:
-    """Return GRUB for BIOS, which finds `grub.cfg` at `prefix`."""
+    """Return the core image of GRUB for BIOS, which reads `grub.cfg` at `prefix`."""
     core, configuration = job.work / "core.img", job.work / "core.cfg"
     configuration.write_text(CORE_CFG)
     argv = ["grub-mkimage", "-O", "i386-pc", "-p", prefix, "-c", os.fspath(configuration)]

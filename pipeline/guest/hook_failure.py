@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Explains why a hook failed: the file and line at fault, or that a build has no network."""
+"""Explains why a hook failed: names the file and line, or says that a build has no network."""
 
 import re
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ NO_NETWORK = re.compile(
     re.IGNORECASE,
 )
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+[a-z]{2,}\b", re.IGNORECASE)
-# Programs whose complaints begin with another word than their name.
+# Programs whose error messages begin with a word other than their name.
 CALLED = {"fatal": "git", "E": "apt|apt-get", "W": "apt|apt-get", "Err": "apt|apt-get"}
 REMEDY = "a build has no network; commit the file or put it into a package"
 
 
 @contextmanager
 def hook_named(hook: Path, source: Path) -> Iterator[None]:
-    """Let a StepFailed of a hook of the `source` name the hook's file, and the line if known."""
+    """Add the hook's file in the `source`, and the line if known, to a StepFailed in the block."""
     try:
         yield
     except StepFailed as failure:
@@ -45,7 +45,7 @@ def _explained(failure: StepFailed, name: str, text: str, shown: str) -> str:
 
 
 def _line_blamed(name: str, detail: str) -> int:
-    """Return the number of the line that a shell or Python blamed last; 0 if none did."""
+    """Return the last line number that a shell or Python reported; 0 if none did."""
     path = rf"\S*{re.escape(name)}"
     shell = rf"^{path}: (?:line )?(\d+): |^\s*File \"{path}\", line (\d+)"
     found = re.findall(shell, detail, re.MULTILINE)
@@ -53,7 +53,7 @@ def _line_blamed(name: str, detail: str) -> int:
 
 
 def _line_of_caller(complaint: str, text: str) -> int:
-    """Return the number of the one line that runs the complaining program; 0 if it is not one."""
+    """Return the number of the only line that runs the failing program; 0 if not exactly one."""
     word = re.split(r"[:\s]", complaint.strip(), maxsplit=1)[0]
     program = re.compile(rf"(?<![\w.-])(?:{CALLED.get(word) or re.escape(word)})(?![\w.-])")
     hosts = {host.lower() for host in HOST.findall(complaint)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looks at the symbolic links among an image's hooks: they lead to hooks of the same commit."""
+"""Checks the symbolic links among an image's hooks: they must lead to hooks of the same commit."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from pipeline.guest.serial_port import StepFailed
 
 
 def check_hook_links(hooks: Path, source: Path) -> None:
-    """Raise StepFailed for a link below `hooks` that is of no use or leads out of the `source`.
+    """Raise StepFailed for a link below `hooks` that is not to a file in the `source`.
 
-    A hook may be a link to one that images share; what a link out of the commit leads to is the
-    machine's own, and a folder behind a link is not searched for hooks.
+    A hook may be a link to one that images share. A link out of the commit would lead to a file of
+    the machine, and a folder behind a link is not searched for hooks.
     """
     inside = source.resolve()
     for path in sorted(hooks.rglob("*")) if hooks.is_dir() else []:
@@ -23,7 +23,7 @@ def check_hook_links(hooks: Path, source: Path) -> None:
 def _fault(link: Path, inside: Path) -> str:
     try:
         target = link.resolve(strict=True)
-    except (OSError, RuntimeError):  # a circle of links is the one or the other
+    except (OSError, RuntimeError):  # for a loop of links, depending on the Python version
         target = None
     absolute = link.readlink().is_absolute()
     if absolute or (target and not target.is_relative_to(inside)):

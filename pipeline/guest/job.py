@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The job as the machine sees it: documents, disks, and packages, hashed on their way in."""
+"""The job in the machine: documents, disks, and inputs, which are hashed as they are unpacked."""
 
 import hashlib
 import os
@@ -33,7 +33,7 @@ Document = TypeVar("Document")
 
 HANDED_OVER = Path("/run/twinbuild")
 PIECE = 1024 * 1024
-# What may stand at the root of the input disk.
+# The names allowed at the root of the input disk.
 HANDED_IN = (
     "pipeline",
     "machine.json",
@@ -48,7 +48,7 @@ HANDED_IN = (
 
 @dataclass(frozen=True)
 class GuestJob:
-    """What is built, and how this machine differs from the other one."""
+    """The job, this machine's settings, and where the build works."""
 
     document: Job
     machine: Settings
@@ -66,12 +66,12 @@ class GuestJob:
 
     @property
     def binary(self) -> Path:
-        """What the system partition holds, on the ISO and in the USB image."""
+        """The content of the system partition, for the ISO and the USB image."""
         return self.work / "binary"
 
     @property
     def artifacts(self) -> Path:
-        """What is compared and published."""
+        """The folder of what is compared and published."""
         return self.work / ARTIFACTS
 
     @property
@@ -81,9 +81,9 @@ class GuestJob:
 
     @cached_property
     def lock(self) -> Lock:
-        """The lock, read once; its bytes are checked before. Raise StepFailed if it is malformed.
+        """The lock, read once; available, with its bytes checked, after `unpack_inputs`.
 
-        It is there once the inputs are unpacked.
+        Raise StepFailed if it is malformed.
         """
         try:
             return load((self.work / LOCK).read_bytes())
@@ -97,7 +97,7 @@ class GuestJob:
 
 
 def read_documents() -> tuple[Job, Settings]:
-    """Return job.json and machine.json, which the machine's first program unpacked.
+    """Return job.json and machine.json, which the machine's first program has unpacked.
 
     Raise StepFailed if one of them is malformed.
     """
@@ -120,11 +120,11 @@ def disk(serial: str) -> Path:
 
 
 def unpack_inputs(job: GuestJob, *, packages: bool = True) -> tuple[Package, ...]:
-    """Unpack the input disk, hash each file on its way, and return the image's packages.
+    """Unpack the input disk, hash each file meanwhile, and return the image's locked packages.
 
-    Without `packages` they are not there: they are installed in a kept tree.
-    Raise StepFailed if the lock or an earlier release is not the one the job names, if a package
-    is missing or is not what the lock says, or if there is anything that neither names.
+    Without `packages` the disk does not have them, as a kept tree has them installed. Raise
+    StepFailed if the lock or an earlier release is not the one that the job names, if a package is
+    missing or is not as the lock says, or if there is a file that neither names.
     """
     digests: dict[str, tuple[int, str]] = {}
     with (
@@ -145,7 +145,7 @@ def unpack_inputs(job: GuestJob, *, packages: bool = True) -> tuple[Package, ...
 
 
 def _check_packages(locked: Sequence[Package], digests: Mapping[str, tuple[int, str]]) -> None:
-    """Refuse packages that are not those of the lock."""
+    """Raise StepFailed unless the packages are exactly those of the lock."""
     pool = f"{REPOSITORY}/pool/"
     there = {name[len(pool) :]: found for name, found in digests.items() if name.startswith(pool)}
     wanted = {package.file_name: (package.size, package.sha256) for package in locked}
@@ -159,7 +159,7 @@ def _check_packages(locked: Sequence[Package], digests: Mapping[str, tuple[int, 
 
 
 def _check_named(job: GuestJob, digests: Mapping[str, tuple[int, str]]) -> None:
-    """Refuse if a file that the job names is missing or another, or if there are others."""
+    """Raise StepFailed if a file that the job names is missing or differs, or if there are more."""
     expected = {
         LOCK: job.document.lock_sha256,
         SOURCE_TAR: job.document.source_sha256,
@@ -174,7 +174,7 @@ def _check_named(job: GuestJob, digests: Mapping[str, tuple[int, str]]) -> None:
 
 
 def _unpack_source(archive: Path, folder: Path) -> None:
-    """Unpack the exported commit; tar itself refuses paths that lead out of the folder."""
+    """Unpack the exported commit; tar itself refuses to write outside of the folder."""
     folder.mkdir()
     argv = ["tar", "--extract", f"--file={archive}", f"--directory={folder}"]
     done = subprocess.run([*argv, "--no-same-owner"], capture_output=True, check=False)
@@ -184,18 +184,18 @@ def _unpack_source(archive: Path, folder: Path) -> None:
 
 
 def lock_of(job: GuestJob, user: str = "image") -> tuple[Package, ...]:
-    """Return the packages that the job's lock names for the "image" or the "build" of its own."""
+    """Return the packages that the lock names for the "image", or the "build" of its own ones."""
     return job.lock.used_by(user)
 
 
 def lock_date(job: GuestJob) -> int:
-    """Return the date of the newest index that the lock rests on, in seconds; else the epoch."""
+    """Return the date, in seconds, of the lock's newest signed index; the epoch if it has none."""
     dates = [suite.date for suite in job.lock.suites]
     return int(max(dates).timestamp()) if dates else job.epoch
 
 
 def _check_member(member: tarfile.TarInfo, known: Container[str]) -> None:
-    """Refuse a member that could replace what was hashed, or add to it unhashed."""
+    """Raise StepFailed for a member that could overwrite a hashed file or add an unchecked one."""
     path = PurePosixPath(member.name)
     fits = member.isfile() and path.parts and path.parts[0] in HANDED_IN and ".." not in path.parts
     if not fits or str(path) != member.name or member.name in known:

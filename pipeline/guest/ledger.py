@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The ledger: what each step changed in the tree, path by path.
 
-A file is hashed again only if its inode was changed since the step before: the kernel updates an
-inode's change time on every write, and nothing in the machine can set it. That time is as coarse
-as the kernel's tick, so what was changed in the tick of a look is hashed again at the next. The
-format is described in `docs/reference/documents.md`.
+A file is hashed again only if its inode has changed since the previous step: the kernel updates an
+inode's change time on every write, and no program in the machine can set it. That time is only as
+fine as the kernel's tick, so a file that changed within a tick of a scan is hashed again in the
+next one. `docs/reference/documents.md` describes the format.
 
-Where a CPU is emulated, interpreted code and system calls cost as much as the hashing: a line is
-written as text in the order of its keys, and kept as that; paths are looked up from open folders.
+On an emulated CPU, interpreted code and system calls cost as much as the hashing: so lines are
+formatted directly, with their keys in order, and kept as text; paths are looked up from open
+folders.
 """
 
 import gzip
@@ -36,30 +37,30 @@ KINDS = {
     stat.S_IFSOCK: "socket",
 }
 
-TICK_NS = 10_000_000  # the longest that a kernel's is
+TICK_NS = 10_000_000  # the longest of any kernel configuration
 
-# Those that an image carries. Others belong to a file system: XFS shows ACLs as trusted.SGI_ACL….
+# The extended attributes in an image. Others are a file system's: XFS shows ACLs as trusted.SGI_….
 XATTRS = ("security.", "user.")
 NONE: Mapping[str, bytes] = {}
 
-SMALL = 1024 * 1024  # what is read at once; hashlib.file_digest fills a buffer first, for each file
+SMALL = 1024 * 1024  # files up to this size are read at once: file_digest sets up a buffer for each
 LINES_AT_ONCE = 512
 
-# Of a line; in a JSON string the marks have backslashes.
+# These match keys of a line only: in a JSON string, quotes have backslashes.
 MTIME = re.compile(rb'"mtime":-?[0-9]+,')
 SHA256 = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 TYPE = re.compile(rb'"type":"([a-z]+)"')
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-Mark = tuple[int | bytes, ...]  # what tells whether a path is as it was at the last look
+Mark = tuple[int | bytes, ...]  # equal if a path has not changed since the last scan
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a step did to the tree: paths in no order, all names of an inode or none.
+    """What a step changed in the tree: paths in no order, all names of an inode or none.
 
-    A path that is now of another type is among the removed as well.
+    A path whose type has changed is in `removed`, too.
     """
 
     changed: tuple[bytes, ...]
@@ -69,9 +70,9 @@ class Change:
 class Ledger:
     """The ledger of one tree, written to `out` while the steps run.
 
-    `settled` gives the seconds that a file with a time in nanoseconds will have once times are
-    clamped, so that the ledgers of two machines with different clocks can be compared step by step.
-    `seconds` is how long it has worked.
+    `settled` returns the time in seconds that a file with a given time in nanoseconds will have
+    once times are clamped, so that the ledgers of two machines with different clocks can be
+    compared step by step. `seconds` is the time spent on the ledger.
     """
 
     def __init__(
@@ -89,32 +90,32 @@ class Ledger:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that was written of the tree so far, file times left out."""
+        """The SHA-256 of everything written about the tree so far, without file times."""
         return self._digest.hexdigest()
 
     def record(self, step: str) -> Change:
-        """Write what changed since the last call, as done by `step`; return the paths."""
+        """Write what has changed since the last call as the work of `step`; return the paths."""
         with self._timed():
             change = self._record(step)
             self._flush()
             return change
 
     def pass_over(self, step: str) -> None:
-        """Write a step that ran too late to change the tree."""
+        """Write a step without scanning the tree, which it cannot have changed."""
         self._write(step_line(step))
         self._flush()
 
     def retimed(self, path: bytes, before: os.stat_result, after: os.stat_result) -> None:
-        """Note that the build gave a path its settled time: that is no reason to hash it again."""
+        """Note that the build set a path's time to the settled one, so as not to hash it again."""
         mark = self._seen.get(path)
         same = self._settled(before.st_mtime_ns) == self._settled(after.st_mtime_ns)
         if mark and same and mark == _mark(before, mark[-1]):
             self._seen[path] = _mark(after, mark[-1])
 
     def artifact(self, name: str, path: Path, *, delivered: bool = False) -> None:
-        """Write that the last step made a file outside the tree, or one that leaves it, with hash.
+        """Write that the last step made a file outside the tree, or one that will leave it.
 
-        One that is `delivered` has none: it is hashed where it is compared.
+        A `delivered` file is written without its hash: it is hashed when it is compared.
         """
         sha256 = None
         if not delivered:
@@ -123,18 +124,18 @@ class Ledger:
         self._lines.write(artifact_line(name, path.stat().st_size, sha256))
 
     def _known(self, path: Path) -> str | None:
-        """Return the hash of a file that is in the tree as it was recorded."""
+        """Return the recorded hash of a file in the tree; None if it is not in there."""
         inside = os.fsencode(path).removeprefix(self._tree + b"/")
         found = SHA256.search(self._recorded.get(inside, b""))
         return found[1].decode() if found else None
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._lines.close()
         self._file.close()
 
     def write_final(self, out: BinaryIO) -> None:
-        """Write the tree as it is after the last step."""
+        """Write the final ledger: the tree as it is after the last step."""
         with self._timed(), gzip.GzipFile("", "wb", compresslevel=6, fileobj=out, mtime=0) as lines:
             paths = sorted(self._recorded)
             for begin in range(0, len(paths), LINES_AT_ONCE):
@@ -177,7 +178,7 @@ class Ledger:
     def _touched(
         self, found: Mapping[bytes, os.stat_result], firsts: Mapping[tuple[int, int], bytes]
     ) -> list[bytes]:
-        """Return the paths whose inodes are not as they were seen, sorted."""
+        """Return the paths whose inodes have changed since they were last seen, sorted."""
         seen = self._seen
         return sorted(
             path
@@ -220,7 +221,7 @@ class Ledger:
             self._flush()
 
     def _flush(self) -> None:
-        """Write the waiting lines together: that is quicker than one by one."""
+        """Write the waiting lines together, which is faster than one by one."""
         lines = b"".join(self._waiting)
         self._waiting.clear()
         self._lines.write(lines)
@@ -228,12 +229,12 @@ class Ledger:
 
 
 def inode(status: os.stat_result) -> tuple[int, int]:
-    """Return the identity of an inode: paths that share it are one file."""
+    """Return the identity of an inode: paths that share it are hard links to one file."""
     return status.st_dev, status.st_ino
 
 
 def walk(tree: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Give every path below a tree, in no order; no more than one folder is open at a time."""
+    """Yield every path below a tree, in no order; only one folder is open at a time."""
     root = os.open(tree, FOLDER)
     try:
         folders = [b""]
@@ -280,7 +281,7 @@ def _sha256(path: bytes, size: int) -> str:
 
 
 def _xattrs(path: bytes) -> Mapping[str, bytes]:
-    """Return the extended attributes that an image carries."""
+    """Return those extended attributes of a path that an image keeps."""
     names = os.listxattr(path, follow_symlinks=False)
     if not names:
         return NONE

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Offers the packages that an image brings itself to its bootstrap, beside the locked ones.
+"""Adds the packages that an image brings itself to the repository that it is bootstrapped from.
 
-They become a component of the job's repository, with an index that is made from the files as they
-are now.
+They become a component of their own there, beside that of the locked packages, with an index made
+from the files themselves.
 """
 
 import os
@@ -23,14 +23,14 @@ from pipeline.guest.programs import output_of
 from pipeline.guest.serial_port import StepFailed
 
 SHOW = "--showformat=${Package} ${Version} ${Architecture}\n"
-ADDED = ("Filename", "Size", "SHA256")  # to a package's own fields
+ADDED = ("Filename", "Size", "SHA256")  # fields that the index adds to a package's own
 DEPENDS = ("Pre-Depends", "Depends")
 
 
 def offer(job: GuestJob) -> tuple[LocalPackage, ...]:
     """Add the image's own packages to the repository that it is bootstrapped from; return them.
 
-    Raise StepFailed for one that is not what the job says, or that needs what is not there.
+    Raise StepFailed for a package that is not as the job says, or whose dependencies are missing.
     """
     if not job.document.own.packages:
         return ()
@@ -46,7 +46,7 @@ def offer(job: GuestJob) -> tuple[LocalPackage, ...]:
 
 
 def installed(job: GuestJob) -> list[str]:
-    """Return a line for each of the image's own packages that is installed, as in `.packages`."""
+    """Return the lines for `.packages` of those of the image's own packages that are installed."""
     found = tree.installed(job.tree)
     return [
         f"{p.name} {p.version} {p.architecture} {sha256_file(_file(job, p))}\n"
@@ -56,7 +56,7 @@ def installed(job: GuestJob) -> list[str]:
 
 
 def check_identity(package: LocalPackage, path: Path, blame: str) -> None:
-    """Raise StepFailed if a file is another package than the job says."""
+    """Raise StepFailed if a file is not the package that the job says."""
     found = output_of(["dpkg-deb", "--show", SHOW, os.fspath(path)], os.environ)
     wanted = f"{package.name} {package.version} {package.architecture}"
     if found != wanted:
@@ -65,14 +65,14 @@ def check_identity(package: LocalPackage, path: Path, blame: str) -> None:
 
 
 def _file(job: GuestJob, package: LocalPackage) -> Path:
-    """Return where a package is: among the artifacts if it is built, else in the commit."""
+    """Return the path of a package: among the artifacts if it is built, else in the commit."""
     if package.file:
         return job.image_folder / "packages.chroot" / package.file
     return job.artifacts / package.file_name
 
 
 def _paragraph(job: GuestJob, package: LocalPackage, pool: Path) -> str:
-    """Add a package to the pool, and return what the index says of it."""
+    """Add a package to the pool; return its paragraph for the index."""
     path, target = _file(job, package), pool / package.file_name
     sha256 = sha256_file(path)
     if package.sha256 not in (None, sha256):
@@ -91,9 +91,9 @@ def _paragraph(job: GuestJob, package: LocalPackage, pool: Path) -> str:
 
 
 def _check_depends(job: GuestJob, paragraphs: Iterable[str], dists: Path) -> None:
-    """Raise StepFailed for the first package that is wanted and needs what nothing offers.
+    """Raise StepFailed for the first wanted package with a dependency that nothing satisfies.
 
-    The lock knows only what `debian/control` says; shared libraries come to light in the build.
+    The lock was made from `debian/control` alone; only the build finds the shared libraries.
     """
     own = [_fields(paragraph) for paragraph in paragraphs]
     main = _index(job, dists, MAIN).read_text().split("\n\n")
@@ -119,14 +119,14 @@ def _fields(paragraph: str) -> dict[str, str]:
 
 
 def _offered(fields: Mapping[str, str]) -> Iterator[str]:
-    """Give the names that dependencies know a package by."""
+    """Yield the names by which dependencies can name a package."""
     yield fields.get("Package", "")
     for provided in fields.get("Provides", "").split(","):
         yield from _names(provided)
 
 
 def _names(relation: str) -> list[str]:
-    """Return the package names in alternatives, without versions and qualifiers."""
+    """Return the package names in a relation's alternatives, without versions and qualifiers."""
     return [re.split(r"[ :(]", words.strip())[0] for words in relation.split("|")]
 
 
@@ -144,7 +144,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _write_release(job: GuestJob, dists: Path) -> None:
-    """Write the repository's Release, unsigned, as each package was hashed before."""
+    """Write the repository's Release file, unsigned, as each package was hashed before."""
     suite, architecture = job.document.suite, job.document.architecture
     indices = sorted(dists.glob(f"*/binary-{architecture}/Packages"))
     hashed = {

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The locale of the environment: its data are made in the machine, and lent to programs in a tree.
 
-Debian's C, C.UTF-8 and POSIX need no data. For any other the machine runs localedef(1) on the
-sources in the builder's package `locales`. A tree sees the result at /run/locale while a program
-runs in it, by LOCPATH; nothing of it is ever in the tree. With LOCPATH glibc reads no
-locale-archive, so what the tree's own has is made, too.
+Debian's C, C.UTF-8 and POSIX need no data. For any other locale the machine runs localedef(1) on
+the sources in the builder's package `locales`. While a program runs in a tree, LOCPATH points to
+the result at /run/locale; it never becomes part of the tree. With LOCPATH set, glibc does not read
+a locale-archive, so the locales in the tree's own archive are made, too.
 """
 
 import re
@@ -27,10 +27,10 @@ NO_SOURCES = "none: the builder has no package locales"
 
 
 def make(name: str) -> str:
-    """Make the data of a locale, if it needs some; return what is to be recorded of it.
+    """Make the data of a locale, if it needs any; return a description of them, for the record.
 
-    A builder without sources makes none: programs then do as in C. Raise StepFailed if localedef
-    fails, or a program of the machine does not take what it made.
+    If the builder has no sources, none are made, and programs fall back to C. Raise StepFailed if
+    localedef fails, or if the machine's own programs do not accept its output.
     """
     if name in BUILT_IN:
         return "built in"
@@ -53,9 +53,9 @@ def _define(name: str) -> None:
 
 
 def lent(tree: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a program in a tree, where it finds the data of its locale.
+    """Return the environment for a program in a tree, with LOCPATH if locale data are lent.
 
-    Raise StepFailed if the data of a locale that the tree has itself cannot be made.
+    Raise StepFailed if the data of a locale in the tree's own archive cannot be made.
     """
     if not are_lent(env.get("LC_ALL", "C")):
         return dict(env)
@@ -70,14 +70,14 @@ def are_lent(name: str) -> bool:
 
 
 def _own(tree: Path) -> list[str]:
-    """Return the locales in a tree's own archive, as far as the machine has sources for them."""
+    """Return the locales in a tree's own archive for which the machine has sources."""
     archive = tree / ARCHIVE
     if archive.is_symlink() or not archive.is_file():
         return []
     try:
         names = _run(["localedef", "--list-archive", f"{archive}"], {}).split()
     except StepFailed:
-        return []  # no archive of this libc; no program of the tree can be sure of it either
+        return []  # an archive of another libc version, or a damaged one
     return [name for name in names if NAME.fullmatch(name) and _has_sources(name)]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sets the machine up as `machine.json` says: everything that must not affect what is built."""
+"""Sets the machine up as `machine.json` says: the factors, which must not affect what is built."""
 
 import os
 import resource
@@ -16,7 +16,7 @@ KERNEL = Path("/proc/sys/kernel")
 
 
 def settle(factors: Factors) -> None:
-    """Take on umask, names, time zone, limits and the layout of memory; programs inherit them."""
+    """Set umask, host name, time zone, limits and address randomisation; programs inherit them."""
     os.umask(int(factors.umask, 8))
     (KERNEL / "hostname").write_text(factors.host_name)
     (KERNEL / "randomize_va_space").write_text("2" if factors.randomized_addresses else "0")
@@ -27,7 +27,7 @@ def settle(factors: Factors) -> None:
 
 
 def set_limits(factors: Factors) -> None:
-    """Limit the files that a process may open and the processes that a user may have."""
+    """Limit the open files of a process and the processes of a user."""
     for kind, limit in (
         (resource.RLIMIT_NOFILE, factors.open_files),
         (resource.RLIMIT_NPROC, factors.processes),
@@ -36,7 +36,7 @@ def set_limits(factors: Factors) -> None:
 
 
 def make_scratch(factors: Factors) -> Path:
-    """Make the file system that the build works on, and mount it where this machine builds."""
+    """Make the scratch file system, and mount it at this machine's build path; return that."""
     kind, work = factors.scratch_filesystem, Path(factors.build_path)
     work.mkdir(parents=True, exist_ok=True)
     device = os.fspath(disk(SCRATCH_DISK))
@@ -51,10 +51,10 @@ def make_scratch(factors: Factors) -> Path:
 
 
 def mkfs(factors: Factors, device: str) -> list[str]:
-    """Return how the scratch file system is made.
+    """Return the command that makes the scratch file system.
 
     ext4 lists a folder in the order of hashes, and so in another order with another seed; XFS and
-    btrfs list it in the order in which it was filled, tmpfs the other way round.
+    btrfs list entries in the order of their creation, tmpfs in reverse.
     """
     kind = factors.scratch_filesystem
     seed = {"ext4": ["-E", f"hash_seed={factors.directory_seed}"]}.get(kind, [])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turns a job into artifacts: the steps in order, and what is handed back."""
+"""Turns a job into artifacts: runs the steps in order and hands over the results."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ Step = Callable[[], Mapping[str, Path] | None]
 
 
 def main() -> None:
-    """Build, and report how it ended; whatever happens, the machine ends afterwards."""
+    """Build and report the result; whatever happens, the machine powers off afterwards."""
     report = Report()
     try:
         _build(report)
@@ -74,7 +74,7 @@ def _build(report: Report) -> None:
     for name, act in _steps(job, report, env, locked, times, ledger):
         with report.step(name):
             made = {} if trees.restore(name) else act() or {}
-            if name == INITRAMFS:  # whose files leave the tree later, restored or not
+            if name == INITRAMFS:  # a later step moves its files out of the tree, restored or not
                 made = media.kernel_and_initramfs(job)
             before = name < BOOTSTRAP
             if packed or before:
@@ -84,7 +84,7 @@ def _build(report: Report) -> None:
                 times.settle_passwords(job.tree, epoch)
                 trees.keep(name, ledger.record(name), ledger.digest)
             for artifact, path in made.items():
-                # Of a package the hash tells that its build is where a difference arises.
+                # A package's hash is written, to show if a difference arises in its build.
                 delivered = artifact in job.names.all() and not before
                 ledger.artifact(artifact, path, delivered=delivered)
         packed = packed or name == SQUASHFS
@@ -112,8 +112,8 @@ def _steps(
     times: Times,
     ledger: Ledger,
 ) -> Iterator[tuple[str, Step]]:
-    """Name the steps in order, each with what does it and returns the files it made elsewhere."""
-    # The bootstrap depends on the lock alone, so that commits with one lock can share its tree.
+    """Yield the steps in order: a name, and a function that returns files made outside the tree."""
+    # The bootstrap depends only on the lock, so that commits with the same lock can share its tree.
     of_lock = {**env, "SOURCE_DATE_EPOCH": str(lock_date(job))}
     if job.document.own.sources:
         yield PACKAGES, partial(packages.make_build_root, job, report, of_lock)
@@ -157,7 +157,7 @@ def _write_lists(job: GuestJob, locked: Sequence[Package], ledger: Ledger) -> No
 
 
 def _facts(env: dict[str, str]) -> dict[str, str]:
-    """Return facts about this machine, which are recorded and never relied upon."""
+    """Return facts about this machine, which are recorded but never relied upon."""
     cpus = os.cpu_count() or 0
     return {
         "kernel": platform.release(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes what was built to the output disk, as a plain tar archive."""
+"""Writes the results of a build to the output disk, as a plain tar archive."""
 
 import errno
 import os
@@ -15,10 +15,10 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def hand_over(output: Path, folder: Path, names: Iterable[str]) -> None:
-    """Write files of a folder to the output disk, whose bytes are zero.
+    """Write files of a folder to the output disk, which is all zeros.
 
-    Holes are not written: three quarters of a USB image are. Raise StepFailed if the disk fails or
-    is too small.
+    Holes are skipped, as three quarters of a USB image are holes. Raise StepFailed if the disk
+    fails or is too small.
     """
     try:
         disk = os.open(output, os.O_RDWR)
@@ -36,7 +36,7 @@ def hand_over(output: Path, folder: Path, names: Iterable[str]) -> None:
 
 
 def _write(disk: int, at: int, path: Path, name: str) -> int:
-    """Write one file and return where the next begins."""
+    """Write one file; return the offset of the next."""
     with path.open("rb", buffering=0) as file:
         member = tarfile.TarInfo(name)
         member.size = os.fstat(file.fileno()).st_size
@@ -50,13 +50,13 @@ def _write(disk: int, at: int, path: Path, name: str) -> int:
 
 
 def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
-    """Give where a file has data that was written."""
+    """Yield the ranges of a file that are data rather than holes."""
     end = 0
     while end < size:
         try:
             start = os.lseek(file, end, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole
+            if error.errno == errno.ENXIO:  # only a hole is left
                 return
             raise
         end = os.lseek(file, start, os.SEEK_HOLE)
@@ -64,7 +64,7 @@ def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _write_whole(disk: int, content: bytes, at: int) -> int:
-    """Write all of the content at a place, and return where it ends."""
+    """Write all of the content at an offset; return the offset of its end."""
     view = memoryview(content)
     while view:
         written = os.pwrite(disk, view, at)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Builds the packages that an image brings itself, from source.
 
-The source packages are built one after the other in a tree of their own that holds just what the
-lock names for it, as an ordinary user, by dpkg-buildpackage. What they make is delivered.
+dpkg-buildpackage builds the source packages one after the other, as an ordinary user, in a tree of
+their own that has exactly the packages that the lock names for it. The results are artifacts.
 """
 
 import os
@@ -21,12 +21,12 @@ from pipeline.guest.job import GuestJob, lock_of
 from pipeline.guest.local_archive import check_identity
 from pipeline.guest.serial_port import Report, StepFailed
 
-USER = 1000  # number of the user who builds, and of his group
+USER = 1000  # uid of the building user, and gid of its group
 DAY = 86400
 
 
 def make_build_root(job: GuestJob, report: Report, env: Mapping[str, str]) -> None:
-    """Install what builds the image's own packages, and nothing else."""
+    """Install the locked packages that the image's own ones are built with, and add the user."""
     locked = lock_of(job, "build")
     root = _root(job)
     tree.install(job, report, env, root, locked, [BUILD])
@@ -46,7 +46,7 @@ def make_build_root(job: GuestJob, report: Report, env: Mapping[str, str]) -> No
 def build(
     job: GuestJob, report: Report, env: Mapping[str, str], source: LocalSource
 ) -> dict[str, Path]:
-    """Build a source package; return its packages, which lie among the artifacts.
+    """Build a source package; return its packages, which are among the artifacts.
 
     Raise StepFailed if that fails, or if it makes other packages than the job names.
     """
@@ -56,8 +56,8 @@ def build(
     outside.mkdir(parents=True)
     for above in (outside, *outside.parents):
         if above.is_relative_to(_root(job)):
-            above.chmod(0o755)  # the user must get in, whatever the umask
-    # dpkg takes SOURCE_DATE_EPOCH from the changelog, so that no commit has a part in the package.
+            above.chmod(0o755)  # the user must be able to enter, whatever the umask
+    # dpkg takes SOURCE_DATE_EPOCH from the changelog, so that a package does not depend on commits.
     given = {key: value for key, value in env.items() if key != "SOURCE_DATE_EPOCH"}
     _lay_out(job, report, given, source, folder)
     options = f"noautodbgsym parallel={os.cpu_count() or 1}"
@@ -77,7 +77,7 @@ def build(
 def _lay_out(
     job: GuestJob, report: Report, env: Mapping[str, str], source: LocalSource, folder: Path
 ) -> None:
-    """Lay out a source package, from the commit or from the files that it names by hash."""
+    """Unpack a source package, from the commit or from the files that its .dsc names by hash."""
     outside, packages = folder.parent, job.image_folder / "packages"
     if dsc := source.dsc:
         shutil.copyfile(packages / dsc, outside / dsc)
@@ -85,7 +85,7 @@ def _lay_out(
             fetched = job.work / SOURCES / file.sha256
             shutil.copyfile(fetched, outside / file.name)
         _hand_to_user(outside)
-        # Their hashes were checked; a signature of the .dsc is nobody's whom we know.
+        # Their hashes were checked; the signer of the .dsc is not known here.
         argv = ["dpkg-source", "--no-check", "--extract", dsc, folder.name]
         _run(job, report, env, argv, outside)
     else:
@@ -98,7 +98,7 @@ def _lay_out(
 def _run(
     job: GuestJob, report: Report, env: Mapping[str, str], argv: Sequence[str], folder: Path
 ) -> None:
-    """Run a program as the building user in a folder of the build's tree."""
+    """Run a program as the building user, in a folder of the tree for building packages."""
     user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
     user += ["env", f"--chdir=/{folder.relative_to(_root(job))}"]
     blame = f"{argv[0]} in packages/{folder.name}"
@@ -110,13 +110,13 @@ def _root(job: GuestJob) -> Path:
 
 
 def _upstream(version: str) -> str:
-    """Return a version as it stands in the name of a source's folder."""
+    """Return the upstream part of a version, as in the name of a source's folder."""
     shown = version.partition(":")[2] or version
     return shown.rpartition("-")[0] or shown
 
 
 def _hand_to_user(top: Path, mtime: int | None = None) -> None:
-    """Make a folder and all in it the building user's; give it one time, in seconds."""
+    """Give a folder and its content to the building user; set all times to `mtime`, if given."""
     for path in [*sorted(top.rglob("*"), reverse=True), top]:
         os.chown(path, USER, USER, follow_symlinks=False)
         if mtime is not None:
@@ -125,9 +125,10 @@ def _hand_to_user(top: Path, mtime: int | None = None) -> None:
 
 @contextmanager
 def _clock_after(epoch: int, report: Report) -> Iterator[None]:
-    """Let this machine's clock be after a package's last change, for which dpkg-deb clamps times.
+    """Set this machine's clock after a package's last change, `epoch`, if it is not.
 
-    It gives its date to what is younger alone; what a clock before it has dated would stay.
+    dpkg-deb clamps only times that are later than that: earlier ones, from a clock that is behind,
+    would stay.
     """
     if time.time() > epoch:
         yield
@@ -142,7 +143,7 @@ def _clock_after(epoch: int, report: Report) -> Iterator[None]:
 
 
 def _deliver(job: GuestJob, source: str, folder: Path) -> dict[str, Path]:
-    """Put what a build made among the artifacts, if it is what the job names."""
+    """Move the packages that a build made to the artifacts, if they are what the job names."""
     wanted = {
         package.file_name: package
         for package in job.document.own.packages

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starts programs in the machine and sends what they print to the log."""
+"""Runs programs in the machine and sends their output to the log."""
 
 import os
 import select
@@ -14,12 +14,12 @@ from pipeline.documents.progress import SCRATCH_FULL, STATUS_BUILD_FAILED, STATU
 from pipeline.guest.serial_port import Report, StepFailed
 
 TAIL_LINES = 20
-# Maintainer scripts and hooks are written for this umask; all else runs under the varied one.
+# Maintainer scripts and hooks expect this umask; everything else runs under the varied one.
 SCRIPT_UMASK = 0o022
-# Seconds after which a program is taken to hang: a hook, and what compresses or installs all.
+# Time limits in seconds: of a hook, and of programs that install or compress everything.
 SCRIPT_LIMIT_S = 3600.0
 LIMIT_S = 4 * 3600.0
-PIECE = 64 * 1024  # bytes of output; a longer line is taken for several
+PIECE = 64 * 1024  # bytes of output; a longer line is split
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
 ) -> None:
     """Run a program; raise StepFailed with its last lines if it fails or does not end in time.
 
-    `blame` is what the user knows it by, for instance the name of a hook.
+    `blame` is its name for the user, for instance that of a hook.
     """
     last: deque[str] = deque(maxlen=TAIL_LINES)
     name = blame or argv[0]
@@ -69,7 +69,7 @@ def run(
 
 
 def _lines(pipe: int, deadline: float) -> Iterator[bytes]:
-    """Give the lines of a pipe until it ends; raise TimeoutError at the deadline."""
+    """Yield the lines from a pipe until its end; raise TimeoutError at the deadline."""
     rest = b""
     while (left_s := deadline - time.monotonic()) > 0 and select.select([pipe], [], [], left_s)[0]:
         piece = os.read(pipe, PIECE)
@@ -84,7 +84,7 @@ def _lines(pipe: int, deadline: float) -> Iterator[bytes]:
 
 
 def _failure(name: str, status: int, detail: str) -> StepFailed:
-    """Return how a program failed, with the status of whose fault it is."""
+    """Return the error for a failed program, with a status that tells whose fault it is."""
     if status == -signal.SIGKILL:
         what = f"{name} was killed: the machine has too little memory"
         return StepFailed(STATUS_INFRASTRUCTURE, what, detail)
@@ -96,14 +96,14 @@ def _failure(name: str, status: int, detail: str) -> StepFailed:
 
 
 def output_of(argv: Sequence[str], env: Mapping[str, str]) -> str:
-    """Return the first line that a program prints, or an empty text."""
+    """Return the first line of a program's output, or an empty text."""
     done = subprocess.run(argv, env=dict(env), capture_output=True, check=False)
     lines = (done.stdout or done.stderr).decode(errors="replace").splitlines()
     return lines[0].strip() if lines else ""
 
 
 def environment(factors: Factors, epoch: int) -> dict[str, str]:
-    """Return the environment of every program: what is varied, and SOURCE_DATE_EPOCH."""
+    """Return the environment for every program: the varied factors, and SOURCE_DATE_EPOCH."""
     home = f"/home/{factors.user}"
     os.makedirs(home, exist_ok=True)
     return {

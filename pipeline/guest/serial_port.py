@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reports what happens over the progress port: steps, lines of log, signs of life."""
+"""Sends records over the progress port: steps, lines of the log, signs of life."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ from pipeline.documents.progress import ALIVE_EVERY_S, LINE_LIMIT, PROGRESS_PORT
 
 
 class StepFailed(Exception):
-    """A step cannot go on; the machine reports it and ends."""
+    """A step cannot continue; the machine reports that and powers off."""
 
     def __init__(self, status: int, what: str, detail: str = "") -> None:
         super().__init__(what)
@@ -22,7 +22,7 @@ class StepFailed(Exception):
 
 
 class Report:
-    """The progress port, and how long each step took in seconds."""
+    """The progress port, and how many seconds each step took."""
 
     def __init__(self) -> None:
         self._port = _find_port().open("wb", buffering=0)
@@ -32,10 +32,10 @@ class Report:
         threading.Thread(target=self._live, daemon=True).start()
 
     def send(self, record: str, **fields: object) -> None:
-        """Send one record; `documents/progress.py` has their kinds."""
+        """Send one record; `documents/progress.py` lists the kinds."""
         line = json.dumps({"record": record, **fields}, sort_keys=True).encode() + b"\n"
         with self._writing:
-            while line:  # the port takes 32 KiB at once
+            while line:  # a write takes at most 32 KiB
                 line = line[self._port.write(line) :]
 
     def log(self, line: str) -> None:
@@ -44,7 +44,7 @@ class Report:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Name what happens in the block, and time it."""
+        """Report the block as a step, and measure its time."""
         self.step_name = name
         self.send("step", step=name)
         started = time.monotonic()

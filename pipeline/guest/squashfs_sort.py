@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The image's file `squashfs.sort`: which files come first in the SquashFS, as a boot reads them.
+"""The image's `squashfs.sort`: the files that come first in the SquashFS, as a boot reads them.
 
-A line is a path from the root and a priority, as `mksquashfs -sort` has them: the highest first, 0
-for what is not listed. White space, quotes and backslashes in a path have a backslash before them.
+A line is a path from the root and a priority, as for `mksquashfs -sort`: the highest comes first,
+and files that are not listed have 0. White space, quotes and backslashes in a path are escaped by a
+backslash.
 """
 
 import os
@@ -18,10 +19,10 @@ LINE = re.compile(r'[ \t]*((?:[^\s"\\]|\\.)+)[ \t]+(-?[0-9]{1,5})[ \t]*', re.DOT
 
 
 def options(job: GuestJob, report: Report) -> list[str]:
-    """Return mksquashfs's options for the order of files; none if the image has no order.
+    """Return mksquashfs's options for the order of files; none if the image has no such file.
 
-    A path that the tree does not have is logged: it may have become useless. Raise StepFailed for
-    a malformed line.
+    A path that is not in the tree is logged, as it may be obsolete. Raise StepFailed for a
+    malformed line.
     """
     name, lines = f"images/live/{job.image_folder.name}/{SORT_FILE}", read(job)
     if not lines:
@@ -31,7 +32,7 @@ def options(job: GuestJob, report: Report) -> list[str]:
         if path not in present:
             report.log(f"{name}: {path!a} is not in the tree")
     report.log(f"{name}: {len(present)} of {len(lines)} paths are in the tree")
-    # Written anew, so that mksquashfs reads each line as it was read here.
+    # Written again in one form, so that mksquashfs reads each line as we did.
     sort_file = job.work / SORT_FILE
     text = "".join(sort_line(*line) for line in present.items())
     sort_file.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -39,7 +40,7 @@ def options(job: GuestJob, report: Report) -> list[str]:
 
 
 def read(job: GuestJob) -> Mapping[str, int]:
-    """Return the priorities of the image's paths, none if it has no such file."""
+    """Return the priorities in the image's `squashfs.sort`, none if it has no such file."""
     listed = job.image_folder / SORT_FILE
     if not listed.is_file():
         return {}
@@ -48,7 +49,7 @@ def read(job: GuestJob) -> Mapping[str, int]:
 
 
 def parse(text: str, name: str) -> Mapping[str, int]:
-    """Return the priorities by path; errors call the file `name` and give the line."""
+    """Return the priorities by path; errors name the file as `name`, and the line."""
     priorities: dict[str, int] = {}
     least, most = PRIORITIES[0], PRIORITIES[-1]
     for number, line in enumerate(text.split("\n"), 1):

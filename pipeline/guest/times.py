@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which time each file of the image gets, whatever this machine's clock says.
+"""Decides which time each file of the image gets, whatever this machine's clock says.
 
-What the build made gets the epoch, and so does all that is newer; a package's own older times stay.
-A clock after the epoch tells the two apart by itself. One before it may lie months behind packages
-of the same image, so it takes two more looks:
+Files that the build made get the epoch, and so do all newer ones; older times of packages' files
+stay. If the clock is after the epoch, that alone tells the two apart. A clock before the epoch may
+be months behind packages of the same image, so there are two more criteria:
 
-- The build made only what bears a time between its start and now, by this machine's clock.
-- Of these, packages and other archives have times of whole seconds; what is written has the
-  kernel's, with their fractions. Few programs set whole seconds from the clock (those of `passwd`
-  do it for /etc/passwd- and its like), so for what is left the packages themselves are asked.
+- The build made only files with a time between its start and now, by this machine's clock.
+- Of these, files from packages and other archives have times in whole seconds; files that were
+  written have the kernel's, with fractions. Few programs set whole seconds from the clock (those of
+  `passwd` do so for /etc/passwd- and the like), so whole seconds are looked up in the packages.
 
-An explicit time (`touch --date`) that falls into just these hours is taken for the clock's. One
-before 1970 becomes the epoch: SquashFS and cpio would show it as one of the year 2106.
+An explicit time (`touch --date`) within just these hours is mistaken for the clock's. A time before
+1970 becomes the epoch: SquashFS and cpio would show it as a date up to the year 2106.
 
 A file's times are read in nanoseconds and rounded down to whole seconds, as file systems do: as
-floating-point numbers the last hundred nanoseconds of a second would belong to the next one.
+floating-point numbers, the last hundred nanoseconds of a second would round to the next one.
 """
 
 import os
@@ -26,15 +26,15 @@ from pathlib import Path
 from pipeline.documents.progress import STATUS_INPUTS
 from pipeline.guest.serial_port import StepFailed
 
-# Of the first member of a .deb, an ar archive: the time when the package was built.
+# The time of the first member of a .deb, which is an ar archive: when the package was built.
 BUILT_AT = slice(24, 36)
 DAY = 86400
 SECOND = 10**9  # nanoseconds
-CHANGED = 2  # the field of shadow(5) with the day of a password's last change
+CHANGED = 2  # index of the field of shadow(5) for the day of the last password change
 
 
 class Times:
-    """The times of one build's files; `started` is in seconds of this clock."""
+    """The times of one build's files; it began at `started`, in seconds by this machine's clock."""
 
     def __init__(self, epoch: int, started: int) -> None:
         self.epoch = epoch
@@ -43,25 +43,25 @@ class Times:
         self._passwords: dict[str, frozenset[bytes]] = {}  # the settled lines of each file
 
     def take_package_times(self, seconds: frozenset[int]) -> None:
-        """Take the times of the packages' files, which are not the build's."""
+        """Add times of packages' files, so that they are not taken for the build's."""
         self._of_packages |= seconds
 
     def settled(self, mtime_ns: int) -> int:
-        """Return the time in seconds that a file with this time will have in the image."""
+        """Return the time in seconds that a file with this time gets in the image."""
         seconds = mtime_ns // SECOND
         return seconds if 0 <= seconds < self.epoch and not self.made(mtime_ns) else self.epoch
 
     def made(self, mtime_ns: int) -> bool:
-        """Tell whether the build made the file that has this time."""
+        """Tell whether a file with this time was made by the build."""
         if not self.started * SECOND <= mtime_ns <= time.time_ns():
             return False
         return mtime_ns % SECOND != 0 or mtime_ns // SECOND not in self._of_packages
 
     def settle_passwords(self, tree: Path, epoch: int) -> None:
-        """Let passwords that were set since the last call be as old as `epoch`, in seconds.
+        """Date passwords that were set since the last call to `epoch`, in seconds.
 
-        The programs of `passwd` do not believe in a SOURCE_DATE_EPOCH after their clock. With any
-        other, a day of this clock is the fault of who wrote it, and is left to be found.
+        The programs of `passwd` ignore a SOURCE_DATE_EPOCH that is after their clock. With any
+        other, a day taken from the clock is a fault of its writer, and is left for the comparison.
         """
         days = range(self.started // DAY, int(time.time()) // DAY + 1)
         ours = {str(day).encode() for day in days} if epoch > self.started else set()
@@ -83,14 +83,14 @@ class Times:
 
 
 def whole_seconds(mtime_ns: int) -> int:
-    """Return a time in nanoseconds as the seconds that an image holds of it: rounded down."""
+    """Return a time in nanoseconds as whole seconds, rounded down."""
     return mtime_ns // SECOND
 
 
 def package_times(pool: Path, since: float) -> frozenset[int]:
-    """Return the times of all files in packages that are not before `since`.
+    """Return the times of all files in packages, as far as they are not before `since`.
 
-    A package that was built before has no such file: it is not opened.
+    A package that was built before that has no such file, and is not opened.
     """
     found: set[int] = set()
     for path in sorted(pool.glob("*.deb")):

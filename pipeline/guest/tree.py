@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes the image's tree: bootstrap, includes, hooks, initramfs, and what must not stay in it."""
+"""Makes the image's tree: bootstrap, includes, hooks, initramfs, clean-up."""
 
 import os
 import shutil
@@ -24,12 +24,12 @@ from pipeline.guest.times import SECOND, Times
 
 Retimed = Callable[[bytes, os.stat_result, os.stat_result], object]
 
-# tar wonders, a line a file, about packages that are younger than a clock which is behind; perl, in
-# each script, about a locale without data.
+# Otherwise tar warns about each file from the future if the clock is behind, and perl, in each
+# script, about a locale without data.
 QUIET = {"TAR_OPTIONS": "--warning=no-timestamp", "PERL_BADLANG": "0"}
 
-# Mounts are private to the program and vanish with it; so do the processes it leaves behind. Of the
-# machine it sees no disk and no port, and its kernel's settings cannot be written.
+# Mounts are private to the program and vanish with it, as do the processes that it leaves behind.
+# It sees none of the machine's disks and ports, and cannot write its kernel's settings.
 WITHOUT_DEVICES = """
 mount -t proc proc "$1/proc"
 for name in sys sysrq-trigger; do
@@ -64,13 +64,13 @@ if [ -d {locales.DATA} ]; then
 fi
 exec chroot "$@"
 """
-# Where libc finds no data that it takes, it does as in C, whose characters are ASCII's.
+# If libc finds no locale data that it accepts, it falls back to C, whose character set is ASCII.
 UNTAKEN = 42
 ASK_LOCALE = (
     f'[ ! -x /usr/bin/locale ] || [ "$(/usr/bin/locale charmap)" = UTF-8 ] || exit {UNTAKEN}'
 )
-# A second view of the machine, in which a folder and /tmp alone can be written. The kernel writes a
-# space in a path as \040; what another mount hides is no mount point, and cannot be reached.
+# A second view of the machine, in which only a folder and /tmp are writable. The kernel writes a
+# space in a path as \040; a mount that another one hides is no mount point, and is unreachable.
 IN_FOLDER = f"""
 set -e
 folder=$1
@@ -88,31 +88,31 @@ mount --bind "$folder" "$1$folder"
 exec chroot "$@"
 """
 
-# Made anew on each boot or by the first program that needs it; each entry differs between builds.
+# Made again at each boot or by the first program that needs them; each would differ in two builds.
 EMPTIED = ("etc/machine-id",)
 LEFT_BY_BOOTSTRAP = (
-    "etc/apt/sources.list.d/0000copy.list",  # names the build's own repository
+    "etc/apt/sources.list.d/0000copy.list",  # points to the build's repository
     "etc/apt/sources.list",
-    "etc/resolv.conf",  # the machine's
+    "etc/resolv.conf",  # that of the machine
 )
 REMOVED = (
     "var/lib/dbus/machine-id",
     "var/cache/ldconfig/aux-cache",  # holds inode numbers and change times
     "var/lib/systemd/random-seed",
 )
-EMPTY = ("run", "tmp", "var/tmp", "var/log/journal")  # a journal's folder has the machine's number
-CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists")  # packages ship the folders below
+EMPTY = ("run", "tmp", "var/tmp", "var/log/journal")  # a journal's folder is named by machine-id
+CLEARED = ("var/log", "var/cache/apt", "var/lib/apt/lists")  # packages ship subfolders here
 
 
 def check_configuration(job: GuestJob) -> None:
-    """Raise StepFailed if the image's folder holds what this build would ignore or must not use."""
+    """Raise StepFailed if the image's folder has parts that a build ignores or must not use."""
     present = {path.name for path in job.image_folder.iterdir()}
     unknown = sorted(present - IMAGE_PARTS)
     if unknown:
         what = f"images/live/{job.image_folder.name}/{unknown[0]} is not supported"
         raise StepFailed(STATUS_BUILD_FAILED, what, "\n".join(unknown))
     check_hook_links(job.image_folder / "hooks", job.work / "source")
-    squashfs_sort.read(job)  # used last, so its errors are reported first
+    squashfs_sort.read(job)  # used only later, but errors should be reported now
 
 
 def bootstrap(
@@ -122,9 +122,9 @@ def bootstrap(
     locked: Sequence[Package],
     local: Sequence[LocalPackage] = (),
 ) -> None:
-    """Install exactly the locked packages into an empty tree, and what is wanted of local ones.
+    """Install exactly the locked packages and the wanted local ones into an empty tree.
 
-    Other local packages come along only if one of these depends on them.
+    Other local packages are installed only if one of these depends on them.
     """
     wanted = [package for package in local if package.wanted]
     components = [MAIN, LOCAL] if local else [MAIN]
@@ -144,7 +144,7 @@ def install(
     packages: Sequence[Package | LocalPackage],
     components: Sequence[str],
 ) -> None:
-    """Install packages of these components of the job's repository into an empty tree."""
+    """Install packages from these components of the job's repository into an empty tree."""
     suite = job.document.suite
     archive = f"copy:{job.work / REPOSITORY} {suite} {' '.join(components)}"
     run(
@@ -169,7 +169,7 @@ def check_installed(
     required: Sequence[Package | LocalPackage],
     allowed: Sequence[Package | LocalPackage],
 ) -> None:
-    """Raise StepFailed unless all required packages are installed, and none but allowed ones."""
+    """Raise StepFailed unless all required packages are installed, and only allowed ones."""
     found = installed(tree)
     must, may = (
         {(p.name, p.version, p.architecture) for p in some} for some in (required, allowed)
@@ -193,10 +193,10 @@ def _installed(status: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def include(source: Path, target: Path) -> None:
-    """Copy a tree of includes: modes as Git keeps them, owner root, times left to the clamp.
+    """Copy a tree of includes: modes as in Git, owned by root; times are clamped later.
 
-    A file or link replaces what is there, a folder joins it. Raise StepFailed if one would have to
-    replace the other, or lies behind a link that leads out of the target.
+    Files and links are replaced, folders are merged. Raise StepFailed if a file would replace a
+    folder or the reverse, or if a path is behind a link that leads out of the target.
     """
     if not source.is_dir():
         return
@@ -222,7 +222,7 @@ def _place(path: Path, there: Path) -> None:
             there.mkdir()
             there.chmod(0o755)
         return
-    there.unlink(missing_ok=True)  # never written through: a link may lead anywhere
+    there.unlink(missing_ok=True)  # never write through a link, which may lead anywhere
     if path.is_symlink():
         there.symlink_to(path.readlink())
     else:
@@ -231,14 +231,14 @@ def _place(path: Path, there: Path) -> None:
 
 
 def add_includes(job: GuestJob) -> None:
-    """Add what the image includes as it is, and `/etc/image-release`."""
+    """Add the image's includes, and `/etc/image-release`."""
     for name in ("includes.chroot", "includes.chroot_after_packages"):
         include(job.image_folder / name, job.tree)
     write_release(job)
 
 
 def write_release(job: GuestJob) -> None:
-    """Write `/etc/image-release`: what this system is, as a file that shells can read."""
+    """Write `/etc/image-release`, which identifies the system, as shell variables."""
     d = job.document
     path = job.tree / "etc/image-release"
     path.write_text(
@@ -250,8 +250,8 @@ def write_release(job: GuestJob) -> None:
 def hooks(folder: Path, suffix: str) -> list[Path]:
     """Return the hooks of a live-build configuration tree in the order in which they run.
 
-    As in live-build those of `normal/` come first, then those of `live/`; any others follow.
-    A suffix without `.hook` serves the names of older configurations too.
+    As in live-build, those of `normal/` come first, then those of `live/`, then any others. A
+    `suffix` without `.hook` also matches the names of older configurations.
     """
     first = {"normal": 0, "live": 1}
     return sorted(
@@ -261,7 +261,7 @@ def hooks(folder: Path, suffix: str) -> list[Path]:
 
 
 def run_chroot_hook(job: GuestJob, report: Report, env: Mapping[str, str], hook: Path) -> None:
-    """Run a hook inside the tree, as root, with /proc, /sys, /dev, and /tmp of its own."""
+    """Run a hook in the tree, as root, with its own /proc, /sys, /dev and /tmp."""
     inside = job.tree / "root" / hook.name
     shutil.copyfile(hook, inside)
     inside.chmod(0o755)
@@ -282,7 +282,7 @@ def in_chroot(
 
 
 def takes_locale(tree: Path, report: Report, env: Mapping[str, str]) -> bool:
-    """Tell whether the libc in a tree takes the locale's data; True where nothing can tell."""
+    """Tell whether the libc in a tree accepts the locale's data; True if that is unknown."""
     try:
         in_chroot(tree, report, env, ["sh", "-c", ASK_LOCALE], blame="locale charmap in the tree")
     except StepFailed as error:
@@ -293,7 +293,7 @@ def takes_locale(tree: Path, report: Report, env: Mapping[str, str]) -> bool:
 def in_folder(
     folder: Path, report: Report, env: Mapping[str, str], argv: Sequence[str], *, blame: str
 ) -> None:
-    """Run a program in a folder: of the machine's files it sees all and can write these alone."""
+    """Run a program in a folder: it sees all of the machine's files, and can write only there."""
     place = os.fspath(folder)
     with tempfile.TemporaryDirectory(prefix="machine-") as view:
         argv = [place, view, "env", f"--chdir={place}", *argv]
@@ -303,28 +303,28 @@ def in_folder(
 def _run_apart(
     script: str, argv: Sequence[str], report: Report, env: Mapping[str, str], *, blame: str
 ) -> None:
-    """Run a shell script that mounts and then executes a program, as its arguments name."""
+    """Run, in namespaces of its own, a shell script that mounts and then executes a program."""
     shell = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"]
     run(report, [*shell, *argv], env=env, umask=SCRIPT_UMASK, blame=blame, limit_s=SCRIPT_LIMIT_S)
 
 
 def make_initramfs(job: GuestJob, report: Report, env: Mapping[str, str]) -> None:
-    """Make the initramfs of every kernel in the tree, after all else that may reach into it.
+    """Make the initramfs of every kernel in the tree, after everything that may go into it.
 
-    An image without initramfs-tools brings its own `boot/initrd.img-*`.
+    An image without initramfs-tools has its own `boot/initrd.img-*`.
     """
     if not (job.tree / "usr/sbin/update-initramfs").exists():
         return
     argv = ["update-initramfs", "-c", "-k", "all"]
-    # mkinitramfs gives this time to what is newer, and the clock may be before the epoch.
+    # mkinitramfs clamps newer times to this one, and the clock may be before the epoch.
     env = {**env, "HOME": "/root", "SOURCE_DATE_EPOCH": "0"}
     in_chroot(job.tree, report, env, argv, blame="update-initramfs")
 
 
 def clean(job: GuestJob, times: Times, retimed: Retimed = lambda *_: None) -> None:
-    """Remove what a system makes for itself, and what only the build needed; settle times.
+    """Remove what each system generates itself or only the build needed; settle times.
 
-    `retimed` is as that of `settle_times`.
+    `retimed` is that of `settle_times`.
     """
     for name in EMPTIED:
         path = job.tree / name
@@ -340,7 +340,7 @@ def clean(job: GuestJob, times: Times, retimed: Retimed = lambda *_: None) -> No
 
 
 def _clear(folder: Path, *, whole: bool) -> None:
-    """Remove the files below a folder, and its folders if it is to be empty as a `whole`."""
+    """Remove the files below a folder; if `whole`, its subfolders, too."""
     if not folder.is_dir() or folder.is_symlink():
         return
     for path in list(folder.iterdir()):
@@ -356,9 +356,9 @@ def _clear(folder: Path, *, whole: bool) -> None:
 def settle_times(
     tree: Path, settled: Callable[[int], int], retimed: Retimed = lambda *_: None
 ) -> None:
-    """Give every file its settled time, in whole seconds; `settled` is as that of `Times`.
+    """Give every file its settled time, in whole seconds; `settled` is that of `Times`.
 
-    `retimed` is called with each path that had another one, its status before, and its status now.
+    `retimed` is called for each path whose time changes, with its status before and after.
     """
     root = os.fsencode(tree)
     for path, before in [(b"", os.lstat(root)), *walk(root)]:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes the USB image: what is written to a stick, boots by BIOS and UEFI, and takes kits.
+"""Makes the USB image, which is written to a stick, boots by BIOS and UEFI, and can be upgraded.
 
     sector 0        GRUB's boot.img with a protective MBR
     sector 1        GPT, the backup in the last 33 sectors
     1 MiB           BIOS boot partition: GRUB's core image
     2 MiB           system partition: FAT32 with clusters of 4 KiB, room for two kits
-    last MiB        nothing but the backup GPT
+    last MiB        empty, except for the backup GPT
 
-Source: UEFI specification 2.10, chapter 5; GRUB 2.12, `util/setup.c`.
+Sources: UEFI specification 2.10, chapter 5; GRUB 2.12, `util/setup.c`.
 """
 
 import uuid
@@ -28,15 +28,15 @@ from pipeline.guest.serial_port import Report, StepFailed
 MIB = 1024 * 1024
 CLUSTER = 4096
 CORE_AT, PARTITION_AT = MIB, 2 * MIB  # in bytes
-# A kit's delta fits beside the one before it: half as much as the release, twice, and then some.
+# Added to half of the content: together they are the room for two kits' deltas.
 ROOM_MIB, STEP_MIB = 192, 64
-SMALLEST_MIB = 320  # with fewer clusters it would be a FAT16
+SMALLEST_MIB = 320  # with fewer clusters it would be FAT16
 NAMESPACE = uuid.UUID("54574230-7477-4e42-8c6b-6d696e692e69")  # any fixed one
 BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
 EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
-# In boot.img: the sector of the core image, and a jump around the check of the BIOS's drive.
+# Offsets in boot.img: of the core image's sector, and of a jump that skips the BIOS drive check.
 KERNEL_SECTOR, DRIVE_CHECK, NOPS = 0x5C, 0x66, b"\x90\x90"
-# In the core image's first sector: where the rest of it begins.
+# Offset in the core image's first sector: where the rest of the image begins.
 BLOCK_LIST = 500
 MBR_CODE = 440
 
@@ -57,7 +57,7 @@ def make_usb_image(job: GuestJob, report: Report, env: Mapping[str, str]) -> Map
 
 
 def write_partition_list(folder: Path, names: Iterable[str], listed: Path) -> None:
-    """Write what the system partition holds: a JSON object a line, in the order of the names."""
+    """Write the list of the system partition's files: a JSON object per line, in order of names."""
     with listed.open("wb") as out:
         for name in names:
             path = folder / name
@@ -72,9 +72,9 @@ def partition_size(files: Iterable[Path]) -> int:
 
 
 def write_disk(image: Path, partition: int, core: bytes, identity: str) -> None:
-    """Write a disk with an empty system partition of so many bytes, and GRUB for BIOS.
+    """Write a disk with an empty system partition of `partition` bytes, and GRUB for BIOS.
 
-    Its GUIDs follow from `identity`. Raise StepFailed if the core image is too large.
+    Its GUIDs are derived from `identity`. Raise StepFailed if the core image is too large.
     """
     if len(core) > PARTITION_AT - CORE_AT:
         room = PARTITION_AT - CORE_AT
@@ -98,7 +98,7 @@ def _boot_record(sectors: int) -> bytes:
     code[DRIVE_CHECK : DRIVE_CHECK + 2] = NOPS
     length = min(sectors - 1, 2**32 - 1)
     protective = mbr.PartitionRecord(0, b"\x00\x02\x00", mbr.PROTECTIVE, b"\xff\xff\xff", 1, length)
-    # Some BIOSes boot no disk without an active partition: this one is none, by its type.
+    # Some BIOSes boot no disk without an active partition; this one has the type 0, unused.
     active = mbr.PartitionRecord(mbr.ACTIVE, bytes(3), 0, bytes(3), 0, 1)
     record = bytes(code).ljust(mbr.ENTRIES_AT, b"\0")
     record += mbr.ENTRY.pack(*protective) + mbr.ENTRY.pack(*active)
@@ -106,7 +106,7 @@ def _boot_record(sectors: int) -> bytes:
 
 
 def _gpt(sectors: int, partition: int, identity: str) -> tuple[bytes, bytes]:
-    """Return the GPT that follows the boot record, and the backup that ends the disk."""
+    """Return the GPT that follows the boot record, and the backup at the end of the disk."""
     first = PARTITION_AT // SECTOR
     entries = [
         gpt.PartitionEntry(
@@ -128,9 +128,9 @@ def _gpt(sectors: int, partition: int, identity: str) -> tuple[bytes, bytes]:
 def make_gpt(
     sectors: int, disk: uuid.UUID, entries: list[gpt.PartitionEntry]
 ) -> tuple[bytes, bytes]:
-    """Return what follows the boot record of a disk of so many sectors, and what ends the disk.
+    """Return the GPT of a disk of `sectors` sectors, as header and table, and its backup.
 
-    These are header and table, and table and header.
+    The backup is table and header: it ends the disk.
     """
     table = b"".join(gpt.ENTRY.pack(*entry) for entry in entries)
     table = table.ljust(gpt.TABLE_SECTORS * SECTOR, b"\0")
@@ -156,6 +156,6 @@ def make_gpt(
 
 
 def _header_bytes(header: gpt.Header) -> bytes:
-    """Return a header's sector, with the checksum that it must have."""
+    """Return a header's sector, with its checksum filled in."""
     checksum = gpt.header_checksum(gpt.HEADER.pack(*header._replace(checksum=0)))
     return gpt.HEADER.pack(*header._replace(checksum=checksum)).ljust(SECTOR, b"\0")

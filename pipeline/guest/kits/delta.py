@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a delta holds: the difference of two final ledgers.
+"""Decides what a delta contains, from the difference of two final ledgers.
 
-Only what differs in anything but its time is shipped, with the directories above it. Hard links
-are shipped as a whole group, so that they are one inode again. Of deletions only the topmost paths
-are listed. Directories in the place of something else are opaque.
+Paths that differ in more than their time are shipped, with their parent directories. Hard links are
+shipped as a whole group, so that they are one inode again. Of deletions only the topmost paths are
+listed. Directories that replace something else are opaque.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,9 +29,9 @@ OVERLAY_XATTR = b".overlay."
 
 @dataclass(frozen=True)
 class Delta:
-    """Paths of the later tree that are shipped, of the earlier one that are deleted."""
+    """The paths of the later tree that are shipped, and those of the earlier one to delete."""
 
-    shipped: frozenset[bytes]  # with the directories above them
+    shipped: frozenset[bytes]  # with their parent directories
     deleted: tuple[bytes, ...]  # topmost ones, sorted
     opaque: frozenset[bytes]  # those of `shipped` that hide a non-directory
 
@@ -59,13 +59,14 @@ class _Links:
 def compare(earlier: Path, later: Path) -> Delta:
     """Return the delta between the trees of two final ledgers (`ledger.jsonl.gz`).
 
-    Raise StepFailed with the path if the later tree has what overlayfs would take for its own.
+    Raise StepFailed, which names the path, if the later tree has something that overlayfs would
+    interpret itself.
     """
     changed: set[bytes] = set()
     deleted: set[bytes] = set()
     opaque: set[bytes] = set()
     topmost: list[bytes] = []
-    vanished: set[bytes] = set()  # directories of the earlier tree that are none any more
+    vanished: set[bytes] = set()  # directories of the earlier tree that no longer are any
     old_links, new_links = _Links({}), _Links({})
     for path, old, new in joined(read_ledger(earlier), _checked(read_ledger(later))):
         old_links.note(path, old)
@@ -109,7 +110,7 @@ def _refuse_overlay_marks(line: bytes) -> None:
 def _torn_groups(
     old: _Links, new: _Links, changed: Iterable[bytes], deleted: Iterable[bytes]
 ) -> set[bytes]:
-    """Return the paths to ship so that all hard links are as in the later tree."""
+    """Return the paths that must be shipped so that all hard links are as in the later tree."""
     groups, shipped = new.groups(), set(changed)
     gone = set(deleted)
     for members in groups.values():
@@ -119,7 +120,7 @@ def _torn_groups(
     for members in old.groups().values():
         left = (path for path in members if path not in shipped and path not in gone)
         for first in sorted({new.first(path) for path in left})[1:]:
-            shipped.update(groups.get(first, [first]))  # of the inodes that were one, one stays
+            shipped.update(groups.get(first, [first]))  # one part of the split inode can stay
     return shipped
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds out from its USB image what a kit needs of a release that has no ledger.
+"""Extracts from its USB image what a kit needs to know of a release that has no ledger.
 
-Slower than reading a ledger: the image's files are copied out and its SquashFS is unpacked, as
-root, and recorded by the same code as every build's tree.
+This is slower than reading a ledger: the image's files are copied out and its SquashFS is unpacked,
+as root, and recorded by the same code as the tree of any build.
 """
 
 import os
@@ -21,9 +21,9 @@ from pipeline.guest.usb_image import EFI_SYSTEM, write_partition_list
 
 
 def earlier_from_image(version: str, image: Path, work: Path, env: Mapping[str, str]) -> Earlier:
-    """Return a release as its unpacked USB image shows it; `work` is a folder for its files.
+    """Return a release as found in its USB image, which is unpacked to the folder `work`.
 
-    Raise StepFailed if the image is not one of ours.
+    Raise StepFailed if it is not the USB image of a release.
     """
     files, tree = work / "files", work / "tree"
     files.mkdir(parents=True)
@@ -43,7 +43,7 @@ def earlier_from_image(version: str, image: Path, work: Path, env: Mapping[str, 
 
 
 def _partition_at(image: Path) -> int:
-    """Return where the system partition begins, in bytes."""
+    """Return the offset of the system partition in bytes."""
     with image.open("rb") as file:
         file.seek(gpt.SECTOR)
         if not file.read(gpt.SECTOR).startswith(gpt.MAGIC):

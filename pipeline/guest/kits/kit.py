@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes a kit: what takes a system from an earlier release to the one that was built.
+"""Makes a kit, which upgrades a system from an earlier release to the one that was built.
 
-`docs/reference/kit.md` describes the format. Nothing of the earlier release is needed but its
-final ledger and the list of its system partition's files. Several may be made at once, each with a
-`work` of its own.
+`docs/reference/kit.md` describes the format. Of the earlier release only the final ledger and the
+list of the system partition's files are needed. Several kits may be made at once, each with a
+`work` folder of its own.
 """
 
 import os
@@ -40,17 +40,17 @@ PIECE = 1024 * 1024
 
 @dataclass(frozen=True)
 class _Partition:
-    """What the system partition has after the kit, and what the kit brings and deletes."""
+    """The system partition's content after an upgrade, and what the kit brings and deletes."""
 
-    content: Mapping[str, Content]  # by path, the switch left out
+    content: Mapping[str, Content]  # by path, without the switch
     brought: tuple[str, ...]
     delete: tuple[str, ...]
 
 
 def make_kit(plan: KitPlan, env: Mapping[str, str]) -> None:
-    """Write the kit of a plan; its bytes depend on the two releases and squashfs-tools alone.
+    """Write the kit of a plan; its bytes depend only on the two releases and squashfs-tools.
 
-    `plan.work` is removed. Raise StepFailed, which names the path, if no kit leads to the later
+    `plan.work` is removed. Raise StepFailed, which names the path, if no kit can produce the later
     tree.
     """
     later, work = plan.later, plan.work
@@ -75,9 +75,9 @@ def make_kit(plan: KitPlan, env: Mapping[str, str]) -> None:
 
 
 def _sqfstar_options(compression: str) -> list[str]:
-    """Return the compressor's options as sqfstar takes them.
+    """Return the compressor's options in the form that sqfstar accepts.
 
-    sqfstar of squashfs-tools 4.5 takes no level at all; its default, 15, is that of releases.
+    sqfstar of squashfs-tools 4.5 accepts no level; its default is 15, the level of releases.
     """
     options = list(SQUASHFS_OPTIONS[compression])
     for at in range(len(options) - 1):
@@ -135,7 +135,7 @@ def _partition(earlier: Earlier, later: Later, delta: Content, module: Path) -> 
         f"live/{later.version}.module": _content(module),
     }
     for listed in (before, after):
-        listed.pop(SWITCH, None)  # the installer writes it, never a kit
+        listed.pop(SWITCH, None)  # written by the installer, never by a kit
     brought = sorted(path for path in after.keys() - {own} if before.get(path) != after[path])
     deleted = sorted(before.keys() - after.keys())
     _check_names([*after, *deleted])
@@ -152,7 +152,7 @@ def _read_partition(path: Path) -> dict[str, Content]:
 
 
 def _listed(content: bytes) -> dict[str, Content]:
-    """Return what the list of a system partition names; raise Malformed."""
+    """Parse the list of a system partition's files; raise Malformed if it is not one."""
     if len(content) > PARTITION_LIST_LIMIT or not content.isascii():
         raise Malformed(f"it is not ASCII of at most {PARTITION_LIST_LIMIT} bytes")
     found: dict[str, Content] = {}
@@ -178,7 +178,7 @@ def _content(path: Path) -> Content:
 
 
 def _write_archive(archive: Path, members: Mapping[str, Path], epoch: int) -> None:
-    """Write files as a tar archive in the one form that a kit has."""
+    """Write files as a tar archive in the canonical form of kits."""
     with archive.open("wb") as out:
         for name, path in members.items():
             with path.open("rb") as file:

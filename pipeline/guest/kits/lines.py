@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Final ledgers, read line by line in the order of their paths: no whole ledger is ever in memory.
+"""Reads final ledgers line by line, in the order of paths: no whole ledger is ever in memory.
 
-A line is kept as the bytes that it is; the few fields that are needed of every line are cut out
-of it without parsing. That is safe because the ledger's writer sorts its keys, and because a quote
-inside a JSON text always has a backslash before it.
+Lines are kept as bytes; the few fields needed of every line are found without parsing JSON. That is
+safe because the ledger's writer sorts its keys, and because a quote inside a JSON string always has
+a backslash before it.
 """
 
 import gzip
@@ -27,10 +27,10 @@ NOT_IN_DIGEST = re.compile(LINKS.pattern + b"|" + MTIME.pattern)
 
 
 def read_ledger(path: Path) -> Iterator[Line]:
-    """Give the lines of a final ledger, each with its path; raise StepFailed if it is none."""
+    """Yield the lines of a final ledger with their paths; raise StepFailed if it is malformed."""
     before = b""
     try:
-        if not path.stat().st_size:  # which gzip takes for an end
+        if not path.stat().st_size:  # gzip would report no error
             raise _damaged(path, "it is empty")
         with gzip.open(path) as unpacked:
             lines = io.BufferedReader(unpacked, 1024 * 1024)
@@ -49,13 +49,13 @@ def _damaged(path: Path, detail: str) -> StepFailed:
 
 
 def path_of(line: bytes) -> bytes:
-    """Return the path of a line as the bytes that it has on disk."""
+    """Return the path of a line, as the bytes that it has on disk."""
     plain = PLAIN_PATH.search(line)
     return plain[1] if plain else bytes_of(parse_entry(line).path)
 
 
 def entry(line: bytes) -> LedgerEntry:
-    """Return all that a line says; raise StepFailed if it is malformed."""
+    """Parse a whole line; raise StepFailed if it is malformed."""
     try:
         return parse_entry(line)
     except Malformed as error:
@@ -64,29 +64,29 @@ def entry(line: bytes) -> LedgerEntry:
 
 
 def time_of(line: bytes) -> bytes:
-    """Return the time of a path, in digits."""
+    """Return the `mtime` of a line as decimal digits, empty if it has none."""
     found = MTIME.search(line)
     return found[1] if found else b""
 
 
 def is_folder(line: bytes) -> bool:
-    """Tell whether a line is a directory's."""
+    """Tell whether a line is that of a directory."""
     return b'"type":"dir"' in line
 
 
 def link_of(line: bytes) -> bytes | None:
-    """Return the first path of the same inode, if that is another one."""
+    """Return the first path of the same inode, or None if that is the line's own."""
     links = entry(line).links if b'"links":' in line else None
     return None if links is None else bytes_of(links)
 
 
 def reduced(line: bytes) -> bytes:
-    """Return a line without time and hard links: what is compared, and hashed for the digest."""
+    """Return a line without time and hard links, as it is compared and hashed for the digest."""
     return NOT_IN_DIGEST.sub(b"", line)
 
 
 def tree_digest(lines: Iterable[Line]) -> str:
-    """Return the SHA-256 of a tree: `docs/reference/kit.md` defines it."""
+    """Return the SHA-256 of a tree, as `docs/reference/kit.md` defines it."""
     digest = hashlib.sha256()
     for _, line in lines:
         digest.update(reduced(line))
@@ -94,12 +94,12 @@ def tree_digest(lines: Iterable[Line]) -> str:
 
 
 def parent_of(path: bytes) -> bytes:
-    """Return the path of the directory that a path is in; of the topmost ones, nothing."""
+    """Return the path of a path's directory, empty for the topmost ones."""
     return path.rpartition(b"/")[0]
 
 
 def joined(left: Iterable[Line], right: Iterable[Line]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Give each path of two ledgers with its line in both; where it is missing, nothing."""
+    """Yield each path of two ledgers with its line in both, empty where it is missing."""
     others = iter(right)
     other = next(others, None)
     for path, line in left:

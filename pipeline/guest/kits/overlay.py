@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What overlayfs shows of one tree laid over another, worked out from their ledgers.
+"""Computes what overlayfs shows of one tree laid over another, from their ledgers.
 
-The rules are those of the kernel's Documentation/filesystems/overlayfs.rst: an upper path stands
-before the lower one; directories are merged unless the upper one is opaque; a character device 0:0
-above takes the lower path away, and everything below it.
+The rules are those of the kernel's Documentation/filesystems/overlayfs.rst: an upper path hides the
+lower one; directories are merged unless the upper one is opaque; a character device 0:0 in the
+upper tree (a whiteout) hides the lower path and everything below it.
 """
 
 from collections.abc import Container, Iterable, Iterator
@@ -29,7 +29,7 @@ OPAQUE_XATTR, OPAQUE_VALUE = "trusted.overlay.opaque", b"y"
 
 @dataclass(frozen=True)
 class VisiblePath:
-    """A path that overlayfs shows: its ledger line in its own layer, and its inode's first path."""
+    """A path that overlayfs shows: its line in its layer's ledger, and its inode's first path."""
 
     path: bytes
     line: bytes
@@ -40,7 +40,7 @@ class VisiblePath:
 def overlay(
     lower: Iterable[Line], upper: Iterable[Line], opaque: Container[bytes]
 ) -> Iterator[VisiblePath]:
-    """Give what is shown of two trees, by path; `opaque` are the upper's opaque directories."""
+    """Yield what overlayfs shows, by path; `opaque` are the upper tree's opaque directories."""
     hidden: set[bytes] = set()  # directories of the lower tree whose content is not shown
     gone: set[bytes] = set()  # other paths of the lower tree that are not shown
     first_of: dict[bytes, bytes] = {}
@@ -62,16 +62,16 @@ def overlay(
 
 
 def is_whiteout(line: bytes) -> bool:
-    """Tell whether a line is that of a character device 0:0."""
+    """Tell whether a line is that of a whiteout, a character device 0:0."""
     return b'"type":"char"' in line and entry(line).device == (0, 0)
 
 
 def prove(earlier: Path, delta: Path, opaque: Container[bytes], later: Path) -> None:
-    """Check that a delta, by its own ledger, laid over the earlier tree gives the later one.
+    """Check that a delta laid over the earlier tree gives the later one.
 
-    All three are final ledgers. Compared are every path, type, mode, owner, size, content, target,
-    device, extended attribute and hard link; of what the delta brings, the time too. Raise
-    StepFailed with the first path that differs.
+    All three are final ledgers. Compared are all paths, types, modes, owners, sizes, contents,
+    targets, devices, extended attributes and hard links, and the times of what the delta brings.
+    Raise StepFailed, which names the first path that differs.
     """
     shown = overlay(read_ledger(earlier), read_ledger(delta), opaque)
     wanted = read_ledger(later)

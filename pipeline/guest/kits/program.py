@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes one kit outside of the machine: `python3 -m pipeline.guest.kits.program PLAN`.
 
-PLAN is a file with a `KitPlan` as JSON. Ends with the status of the failure, and with what happened
-on standard error, the message last.
+PLAN is a file with a `KitPlan` as JSON. If that fails, the exit status is that of the failure;
+details go to standard error, the message as the last line.
 """
 
 import os
@@ -18,7 +18,7 @@ from pipeline.guest.serial_port import StepFailed
 
 
 def main(path: Path) -> int:
-    """Make the kit of the plan in a file; return an exit status of design.md."""
+    """Make the kit of the plan in a file; return the exit status."""
     try:
         make_kit(_read(path), os.environ)
     except StepFailed as failure:

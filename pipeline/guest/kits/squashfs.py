@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes a delta as a SquashFS without root, and reads it back from the file as root.
+"""Writes a delta as a SquashFS, without root, and reads it back from the file, as root.
 
-The metadata come from the ledger, the contents from a folder, and each content is hashed against
-the ledger on its way. sqfstar takes all of it as one tar stream, so nothing is staged on a disk.
+Metadata come from the ledger and contents from a folder; each content's hash is checked against the
+ledger. sqfstar gets everything as one tar stream, so nothing is staged on disk.
 """
 
 import base64
@@ -34,11 +34,11 @@ TAR_TYPES = {
     "fifo": tarfile.FIFOTYPE,
 }
 PIECE = 1024 * 1024
-MEMORY_MIB = 512  # of sqfstar's caches, as of mksquashfs's
+MEMORY_MIB = 512  # limit of sqfstar's caches, the same as mksquashfs's
 UNPACK_QUEUE_MIB = 64
 ROOT_MODE = 0o755
 TAIL = 2000
-LATEST = 2**32 - 1  # seconds since 1970: SquashFS has 32 bits for a time, without a sign
+LATEST = 2**32 - 1  # seconds since 1970: SquashFS has 32 unsigned bits for a time
 
 
 def write_squashfs(
@@ -54,9 +54,9 @@ def write_squashfs(
 ) -> None:
     """Write a delta as `squashfs`: its paths with the metadata of the ledger `later`.
 
-    The contents are the files of `tree`. The root directory is 0755, of root, of the epoch. The
-    bytes do not depend on `processors`. Raise StepFailed with the path if a file is not what the
-    ledger says.
+    The contents are those of the files in `tree`. The root directory has the mode 0755, belongs to
+    root and has the time `epoch`. The bytes do not depend on `processors`. Raise StepFailed, which
+    names the path, if a file is not as the ledger says.
     """
     argv = ["sqfstar", "-quiet", "-no-progress", "-exit-on-error", "-mem", f"{MEMORY_MIB}M"]
     argv += ["-processors", str(processors), "-root-mode", f"{ROOT_MODE:o}", "-root-uid", "0"]
@@ -75,7 +75,7 @@ def write_squashfs(
         for path, line in read_ledger(later):
             if path in delta.shipped:
                 _add(tar, entry(line), os.path.join(os.fsencode(tree), path), delta)
-                tar.getmembers().clear()  # which it would keep until its end
+                tar.getmembers().clear()  # tarfile would keep all of them in memory
         for path in delta.deleted:
             tar.addfile(_whiteout(path, epoch))
 
@@ -129,7 +129,7 @@ def _add_content(
 
 
 def _opened(path: bytes) -> BinaryIO:
-    """Open a file of the tree, also one that its owner may not read."""
+    """Open a file of the tree, even if its mode does not let its owner read it."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.fdopen(os.open(path, flags), "rb")
@@ -139,7 +139,7 @@ def _opened(path: bytes) -> BinaryIO:
 
 
 class _Hashed:
-    """A file that is hashed while it is read."""
+    """Hashes a file while it is read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -164,14 +164,14 @@ def _unfit(path: bytes, what: str) -> StepFailed:
 
 @contextmanager
 def _running(argv: Sequence[str], env: Mapping[str, str]) -> Iterator[IO[bytes]]:
-    """Run a program that reads what the block writes; raise StepFailed if it fails."""
+    """Run a program whose input the block writes; raise StepFailed if it fails."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             argv, env=dict(env), stdin=subprocess.PIPE, stdout=output, stderr=output
         )
         assert process.stdin is not None
         try:
-            with suppress(BrokenPipeError):  # it has ended; its status is checked below
+            with suppress(BrokenPipeError):  # the program has ended; its status is checked below
                 yield process.stdin
         except BaseException:
             process.kill()
@@ -197,7 +197,7 @@ def read_back(
 ) -> tuple[Path, frozenset[bytes]]:
     """Unpack a delta below `work`, as root; return its final ledger and its opaque directories.
 
-    Raise StepFailed if its root directory is not as that of every image must be.
+    Raise StepFailed as `unpack` and `check_root` do.
     """
     folder, final = work / "read-back", work / "read-back.ledger.jsonl.gz"
     unpack(squashfs, folder, env)
@@ -216,7 +216,7 @@ def read_back(
 
 
 def unpack(squashfs: Path, folder: Path, env: Mapping[str, str]) -> None:
-    """Unpack a SquashFS as root, with all that it holds; raise StepFailed if it is damaged."""
+    """Unpack a SquashFS as root, with all metadata; raise StepFailed if it is damaged."""
     queue = str(UNPACK_QUEUE_MIB)
     argv = ["unsquashfs", "-quiet", "-no-progress", "-strict-errors", "-da", queue, "-fr", queue]
     with _running([*argv, "-d", os.fspath(folder), os.fspath(squashfs)], env):
@@ -229,9 +229,10 @@ def _is_opaque(folder: bytes) -> bool:
 
 
 def check_root(tree: Path, epoch: int | None = None) -> None:
-    """Raise StepFailed if a tree's own directory, which no ledger names, is not 0755 of root.
+    """Raise StepFailed if a tree's root directory is not 0755 or does not belong to root.
 
-    A delta's has the release's time too; sqfstar 4.5 gives it the clock's if that is earlier.
+    No ledger lists it. That of a delta must have the time `epoch`, too; sqfstar 4.5 gives it the
+    clock's time if that is earlier.
     """
     status, what = tree.lstat(), ""
     if (status.st_mode & 0o7777, status.st_uid, status.st_gid) != (ROOT_MODE, 0, 0):

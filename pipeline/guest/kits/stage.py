@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes all kits of a release, several at once, within what the machine has."""
+"""Makes all kits of a release, as many at once as the machine's memory and CPUs allow."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from pipeline.guest.kits.earlier import earlier_from_image
 from pipeline.guest.kits.kit import make_kit
 from pipeline.guest.serial_port import Report
 
-# One kit at work: sqfstar's caches, what unsquashfs queues, and what is kept of two ledgers.
+# For one kit: sqfstar's caches, unsquashfs's queues, and what is kept in memory of two ledgers.
 MEMORY_OF_ONE_MIB = 896
 MEMORY_INFO = Path("/proc/meminfo")
 
@@ -21,8 +21,8 @@ MEMORY_INFO = Path("/proc/meminfo")
 def make_kits(job: GuestJob, report: Report, env: Mapping[str, str]) -> dict[str, Path]:
     """Make the kits that the job asks for; return the files by name.
 
-    The final ledger, the list of the system partition's files, that partition's files and the tree
-    are there. Raise StepFailed, as `kit.make_kit` does, if one cannot be made.
+    The final ledger, the list of the system partition's files, these files and the tree must exist.
+    Raise StepFailed, as `kit.make_kit` does, if a kit cannot be made.
     """
     names = dict(zip(job.names.kits, job.document.kits, strict=True))
     processors = os.cpu_count() or 1
@@ -45,7 +45,7 @@ def make_kits(job: GuestJob, report: Report, env: Mapping[str, str]) -> dict[str
 
 
 def how_many(kits: int, processors: int, free_mib: int) -> int:
-    """Return how many kits are made at once: one at least, whatever there is."""
+    """Return how many kits to make at once, at least one."""
     return max(1, min(kits, processors, free_mib // MEMORY_OF_ONE_MIB))
 
 
@@ -73,7 +73,7 @@ def _earlier(job: GuestJob, kit: KitRequest, report: Report, env: Mapping[str, s
 
 
 def _free_mib() -> int:
-    """Return how much memory programs can have, in MiB."""
+    """Return how much memory is available to programs, in MiB."""
     with MEMORY_INFO.open() as file:
         fields = dict(line.split(":", 1) for line in file)
     return int(fields["MemAvailable"].split()[0]) // 1024
