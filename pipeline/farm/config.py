@@ -34,10 +34,10 @@ ED25519_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def fingerprint(written: object) -> str:
-    """Return an OpenPGP fingerprint in its one form, capital letters without spaces.
+    """Return an OpenPGP fingerprint in canonical form: upper case, without spaces.
 
-    People copy it as gpg prints it: in groups, or in small letters. Raise ValueError for anything
-    else, also for a key id.
+    People copy it as gpg prints it: in groups, or in lower case. Raise ValueError for anything
+    else, even a key id.
     """
     plain_form = "".join(written.split()).upper() if isinstance(written, str) else ""
     if not FINGERPRINT.fullmatch(plain_form):
@@ -59,7 +59,7 @@ def _ed25519_key(written: object) -> str:
 
 
 def _time_zone(written: str) -> str:
-    # A machine takes an unknown zone for UTC without a warning, and nothing would be varied.
+    # A machine would silently use UTC for an unknown zone, and so nothing would be varied.
     try:
         ZoneInfo(written)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -92,10 +92,10 @@ Model = TypeVar("Model", bound=_Model)
 
 
 class EnvironmentEntry(_Model):
-    """Where an environment runs: the wiring in `farm.yaml`."""
+    """Where an environment runs, as `farm.yaml` configures it."""
 
-    engine: str | None = None  # a Docker Engine's address; None is the default one
-    host_image: PinnedImage | None = None  # from a registry; None is made by mmdebstrap
+    engine: str | None = None  # address of a Docker Engine; None means the default one
+    host_image: PinnedImage | None = None  # from a registry; None means made by mmdebstrap
     memory_mib: int = Field(ge=1024)
     cpus: int = Field(ge=1)
 
@@ -106,13 +106,13 @@ class Archive(_Model):
     suites: list[str] = Field(min_length=1)
     components: list[str] = Field(min_length=1)
     keyring: Path
-    urls: list[HttpUrl] | None = None  # tried in order; None is where this machine's apt looks
-    at: SnapshotTime | None = None  # the archive as it was then
+    urls: list[HttpUrl] | None = None  # tried in order; None means those of this machine's apt
+    at: SnapshotTime | None = None  # the archive as it was at that time
     snapshot_urls: list[HttpUrl] = []  # archives in the URL layout of Debian's snapshot archive
 
 
 class ImageArchive(Archive):
-    """An archive that an image's commit names: its address must be on the public Internet."""
+    """An archive that an image's commit names: its address must not be in a private network."""
 
 
 class _Policy(_Model):
@@ -127,7 +127,7 @@ class _Policy(_Model):
 
 
 class TagPolicy(_Policy):
-    """Which tags may be released."""
+    """Who must sign a tag for it to be released."""
 
     signed: bool = True
     signers: list[Fingerprint] = []
@@ -135,7 +135,7 @@ class TagPolicy(_Policy):
 
     @property
     def listed(self) -> tuple[str, ...]:
-        """The fingerprints of all keys, those of SSH as `ssh-keygen -l` prints them."""
+        """The fingerprints of all keys, SSH keys as `ssh-keygen -l` prints them."""
         return (*self.signers, *map(ssh_key.fingerprint, self.ssh))
 
 
@@ -143,7 +143,7 @@ class Keys(_Policy):
     """The public halves of the keys that a release relies on."""
 
     release: Fingerprint | None = None
-    renewal: Ed25519Key | None = None  # may extend how long upgrade descriptions are valid
+    renewal: Ed25519Key | None = None  # may extend the validity of upgrade descriptions
     environments: dict[Name, Ed25519Key] = {}
     tags: TagPolicy = TagPolicy()
 
@@ -162,11 +162,11 @@ class Farm(_Policy):
     archives: dict[Name, Archive] = Field(min_length=1)
     keys: Keys = Keys()
     publish: str = "public"
-    published: HttpUrl | None = None  # where `publish` is served, for machines that do not have it
+    published: HttpUrl | None = None  # address where `publish` is served, for other machines
 
 
 class Rules(_Policy):
-    """The part of a `farm.yaml` that decides about releases; other keys are ignored."""
+    """The part of a `farm.yaml` that governs releases; other keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -178,17 +178,17 @@ class Rules(_Policy):
 class Variation(_Model):
     """How one environment differs on purpose, factor by factor.
 
-    None of it may reach an artifact; all of it is recorded in the environment's statement. Factors
-    with a default here are varied only by `all`; those of DRAWN are drawn for each run.
+    No factor may affect an artifact; all are recorded in the environment's statement. Factors with
+    a default here are varied only by `all`; those in DRAWN are drawn at random for each run.
     """
 
     description: str
-    suite: str  # of the container host; its QEMU and its kernel come with it
+    suite: str  # of the container host, with its QEMU and kernel
     machine_type: Literal["q35", "pc"]
     cpu_model_tcg: str
     cpu_model_kvm: str
     clock_offset_days: int = Field(ge=-3650, le=3650)
-    clock_offset_minutes: int = Field(default=0, ge=-1439, le=1439)  # another time of day
+    clock_offset_minutes: int = Field(default=0, ge=-1439, le=1439)  # for another time of day
     time_zone: Annotated[
         str,
         StringConstraints(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$"),
@@ -202,19 +202,19 @@ class Variation(_Model):
     build_path: Annotated[str, StringConstraints(pattern=r"^/[a-z0-9/_-]{1,100}$")]
     umask: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3}$")]
     scratch_filesystem: Literal["ext4", "xfs", "btrfs", "tmpfs"]
-    directory_seed: Seed = "00000000-0000-4000-8000-000000000000"  # of the order that ext4 lists in
+    directory_seed: Seed = "00000000-0000-4000-8000-000000000000"  # of ext4's directory hashes
     open_files: int = Field(default=1024, ge=256, le=65536)  # limit of a process
     processes: int = Field(default=4096, ge=256, le=65536)  # limit of a user
     randomized_addresses: bool = True
-    environment_variables: dict[VariableName, VariableValue] = {}  # of every program
+    environment_variables: dict[VariableName, VariableValue] = {}  # for every program
 
     def factors(self) -> Factors:
-        """Return the factors as `machine.json` and the statement have them."""
+        """Return the factors in the form of `machine.json` and the statement."""
         return Factors(**self.model_dump(exclude={"all"}))
 
 
 class Environment(Variation):
-    """`images/hosts/<name>/environment.yaml`: the factors, and other values of some under `all`."""
+    """`images/hosts/<name>/environment.yaml`: the factors, and under `all` other values of some."""
 
     all: dict[str, object] = {}
 
@@ -233,7 +233,7 @@ class Environment(Variation):
 
 
 class ExpectedDifference(_Model):
-    """A path of the tree that may differ until a date, and why; never in a release."""
+    """A path of the tree that may differ until a date, with the reason; never in a release."""
 
     path: Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f][^\x00-\x1f]{0,4094}$")]
     reason: Annotated[str, StringConstraints(pattern=r"^\S[^\x00-\x1f]{0,400}$")]
@@ -249,7 +249,7 @@ class Upgrades(_Model):
 
 
 class Image(_Model):
-    """`image.yaml`: the settings of an image for which its configuration tree has no file."""
+    """`image.yaml`: the settings of an image that have no file in its configuration tree."""
 
     description: str
     architecture: Literal["amd64"] = "amd64"
@@ -268,32 +268,32 @@ class Image(_Model):
 
 
 def load_farm(path: Path) -> Farm:
-    """Read `farm.yaml`; raise UsageError that names the key at fault."""
+    """Read `farm.yaml`; raise UsageError, which names the key at fault."""
     return _load(Farm, path)
 
 
 def parse_rules(content: bytes, path: str) -> Rules:
-    """Parse the rules for releases in a `farm.yaml`; raise UsageError that names a bad key."""
+    """Parse the rules for releases in a `farm.yaml`; raise UsageError, which names a bad key."""
     return _parse(Rules, content, path)
 
 
 def parse_farm(content: bytes, path: str) -> Farm:
-    """Parse the content of a `farm.yaml`; raise UsageError that names the key at fault."""
+    """Parse the content of a `farm.yaml`; raise UsageError, which names the key at fault."""
     return _parse(Farm, content, path)
 
 
 def load_environment(path: Path) -> Environment:
-    """Read an `environment.yaml`; raise UsageError that names the key at fault."""
+    """Read an `environment.yaml`; raise UsageError, which names the key at fault."""
     return _load(Environment, path)
 
 
 def load_image(path: Path) -> Image:
-    """Read an `image.yaml`; raise UsageError that names the key at fault."""
+    """Read an `image.yaml`; raise UsageError, which names the key at fault."""
     return _load(Image, path)
 
 
 def parse_image(content: bytes, path: str) -> Image:
-    """Parse an `image.yaml` out of a commit; raise UsageError that names the key at fault."""
+    """Parse an `image.yaml` from a commit; raise UsageError, which names the key at fault."""
     return _parse(Image, content, path)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Puts keys into `farm.yaml` by editing its lines: comments and order stay as they are.
+"""Adds keys to `farm.yaml` by editing its lines, so that comments and order are preserved.
 
-Only empty values are set. The result is read again and must be the intended farm; otherwise the
-file is left as it is.
+Keys are only added, never changed or removed. The result is parsed and must be the intended farm;
+otherwise the file stays as it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ def pin(
     environments: Mapping[str, str] | None = None,
     signers: Sequence[str] = (),
 ) -> str:
-    """Return `farm.yaml` with these keys in it; raise UsageError if it cannot be edited.
+    """Return `farm.yaml` with these keys added; raise UsageError if it cannot be edited.
 
-    `release` is set if there is none, `environments` and `signers` are added.
+    `release` is set if no release key is; `environments` and `signers` are added.
     """
     before = parse_farm(text.encode(), path)
     wanted = _wanted(before, release, environments or {}, signers)
@@ -70,7 +70,7 @@ def _wanted(
 
 
 def _put(text: str, path: str, names: Sequence[str], value: str) -> str:
-    """Return the document with a value under a path of keys, replacing an earlier value."""
+    """Return the document with a value at a path of keys, in place of an earlier value."""
     try:
         place = places(text.encode(), path)
     except UsageError:
@@ -80,7 +80,7 @@ def _put(text: str, path: str, names: Sequence[str], value: str) -> str:
         if name not in place.inner:
             return _add(text, place, parent, names[depth:], value)
         parent, place = place, place.inner[name]
-    if text[place.start : place.start + 2] == "- ":  # a list in lines: the last is new
+    if text[place.start : place.start + 2] == "- ":  # a block list: the last item is new
         new = value.strip("[]").rpartition(", ")[2]
         return _insert(text, place.end, [" " * place.column + f"- {new}"])
     if place.is_flow or not place.is_mapping:
@@ -95,7 +95,7 @@ def _add(text: str, place: ValuePlace, parent: ValuePlace, names: Sequence[str],
         entry = "".join(f"{name}: {{" for name in names[:-1]) + f"{names[-1]}: {value}"
         return text[: place.end - 1] + f", {entry}" + "}" * (len(names) - 1) + text[place.end - 1 :]
     column, at = place.column, place.end
-    if not place.inner:  # {} or null: what is there goes, lines follow
+    if not place.inner:  # {} or null is replaced by lines below
         head = text[: place.start].rstrip(" ")
         column, at = parent.column + INDENT, len(head)
         text = head + text[place.end :]
@@ -107,7 +107,7 @@ def _add(text: str, place: ValuePlace, parent: ValuePlace, names: Sequence[str],
 
 
 def _insert(text: str, at: int, lines: Sequence[str]) -> str:
-    """Return the text with lines after the one that a character is in."""
+    """Return the text with lines inserted after the one that contains the offset `at`."""
     end = text.find("\n", at)
     end = len(text) if end < 0 else end
     if text[:end].endswith("\r"):

@@ -42,7 +42,7 @@ def make_job(
 
 
 def committed(source_tar: Path, path: str) -> bytes:
-    """Return a file as it is in the commit; raise UsageError if it is not there."""
+    """Return the content of a file in the commit; raise UsageError if there is none."""
     with tarfile.open(source_tar) as tar:
         try:
             file = tar.extractfile(path)

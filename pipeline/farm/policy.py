@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may release what: the default branch decides, never the tag that is to be released.
+"""The policy for releases: the default branch decides, never the tag that is to be released.
 
-A tag brings a tree of its own, and with it a `farm.yaml` and keys; whoever may push a tag could
-write there that nobody needs to sign. So the policy is that of the farm's default branch as its
-server has it, or of `TWINBUILD_POLICY`, set by the runner or a protected variable. The `farm.yaml`
-of the tag's tree and of the checkout can make it stricter, never laxer. And the tagged commit must
+A tag has a tree of its own, and with it a `farm.yaml` and keys: whoever may push a tag could remove
+the need for a signature there. So the policy is that of the farm's default branch on its server, or
+that of `TWINBUILD_POLICY`, set by the runner or a protected variable. The `farm.yaml` of the tag's
+tree and of the checkout can make it stricter, but never laxer. In addition, the tagged commit must
 be on the default branch.
 """
 
@@ -33,15 +33,15 @@ KEYS_LIMIT = 200
 
 @dataclass(frozen=True)
 class Policy:
-    """The rules for a release, and where they were read."""
+    """The rules for a release, and where they come from."""
 
-    farm: Farm  # the farm that is at work, with keys and places of publication as the policy says
-    keys: Path  # a folder: its *.asc are the public keys of those who may sign a tag
+    farm: Farm  # the farm in use, with the policy's keys and places of publication
+    keys: Path  # a folder whose *.asc are the public keys of those who may sign a tag
     where: str
-    served: Repository | None  # the farm's own repository as its server has it, if it was asked
+    served: Repository | None  # the farm's repository on its server, if that was asked
 
     def in_force(self, here: Farm) -> str:
-        """Return where the policy is, and whether the checkout's `farm.yaml` differs from it."""
+        """Tell where the policy is from, and whether the checkout's `farm.yaml` differs from it."""
         if _rules(here) == _rules(self.farm):
             return f"{self.where} decides what may be released, and farm.yaml here agrees"
         differs = "farm.yaml here differs, and where it is laxer it does not count"
@@ -49,7 +49,7 @@ class Policy:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the whole policy: a stage that read another one must run again."""
+        """The SHA-256 of the whole policy; if it changes, stages that read it must run again."""
         keys = {path.name: sha256_bytes(path.read_bytes()) for path in self.keys.glob("*.asc")}
         rules = _rules(self.farm).model_dump()
         return sha256_bytes(json_bytes({"rules": rules, "keys": keys}))
@@ -59,10 +59,10 @@ class Policy:
 def judged(
     farm: Farm, checkout: Path, name: str, *, source: str | None = None
 ) -> Iterator[tuple[VerifiedTag, Policy]]:
-    """Verify the tag `name` from the beginning; yield it with the policy that it satisfies.
+    """Read the policy and verify the tag `name`; yield the tag and the policy that it satisfies.
 
     `farm` is that of `checkout`, the farm's own repository; `source` is the address of another
-    repository that has the tag. The policy's folder of keys exists until the block ends. Raise
+    repository if that has the tag. The policy's folder of keys exists until the block ends. Raise
     what `opened` and `verify` raise.
     """
     with opened(farm, checkout) as policy:
@@ -92,10 +92,10 @@ def opened(farm: Farm, checkout: Path) -> Iterator[Policy]:
 def verify(
     policy: Policy, checkout: Path, repository: Repository, reader: Path, name: str
 ) -> VerifiedTag:
-    """Return the tag `name` if it is annotated, signed as the policy asks, and of a merged commit.
+    """Return the tag `name`, verified: annotated, signed as the policy requires, commit merged.
 
     `reader` is the neutral repository of `repository`, which is that of `checkout` or another.
-    Raise SignatureInvalid otherwise, UsageError if there is no such tag.
+    Raise SignatureInvalid if it does not verify, UsageError if there is no such tag.
     """
     tag.check_name(name)
     argv = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"refs/tags/{name}")
@@ -103,7 +103,7 @@ def verify(
     if found.status or not OBJECT_ID.fullmatch(found.text):
         raise UsageError(f"{repository.name} has no tag {name!r}", remedy="git fetch --tags")
     rules, served = _rules(policy.farm), None
-    if repository.worktree == checkout.resolve():  # the tagged tree is a farm's, too
+    if repository.worktree == checkout.resolve():  # the tag has a farm.yaml, too
         rules, served = tighten(rules, _of_tag(reader, name)), policy.served
     try:
         verified = tag.verify(reader, found.text, name, rules.keys.tags, policy.keys)
@@ -118,11 +118,11 @@ def verify(
 
 
 def tighten(rules: Rules, stated: Rules) -> Rules:
-    """Return `rules` made stricter where `stated` is stricter; where it is laxer it is ignored.
+    """Return `rules`, made stricter where `stated` is stricter; where it is laxer it is ignored.
 
-    A signature is needed if either requires it, and then only by a signer that both list; an empty
-    list does not restrict the signers. Raise SignatureInvalid if both list signers, but none in
-    common.
+    A signature is required if either requires one, and it must be by a signer that both list; an
+    empty list does not restrict the signers. Raise SignatureInvalid if both list signers but have
+    none in common.
     """
     tags, other = rules.keys.tags, stated.keys.tags
     lists = {name: list(value) for name, value in tags if isinstance(value, list)}
@@ -149,7 +149,7 @@ def _rules(farm: Farm) -> Rules:
 
 
 def _read(checkout: Path, folder: Path) -> tuple[Rules, str, Repository | None]:
-    """Return the policy's rules and where they were read; put its public keys into `folder`."""
+    """Return the policy's rules and where they are from; copy its public keys to `folder`."""
     given = os.environ.get(VARIABLE)
     where = f"{VARIABLE} ({given})"
     if given and Path(given).is_dir():
@@ -183,7 +183,7 @@ def _of_tag(reader: Path, name: str) -> Rules:
     """Return the rules for releases in the tagged tree; the tag is not verified yet."""
     content = git.blob(reader, f"refs/tags/{name}:farm.yaml", SIZE_LIMIT)
     if content is None:
-        return Rules(keys=Keys(tags=TagPolicy(signed=False)))  # it says nothing
+        return Rules(keys=Keys(tags=TagPolicy(signed=False)))  # no restriction
     return parse_rules(content, f"farm.yaml of the tag {name}")
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks everything that a release needs before the first machine starts; `doctor` uses them, too.
+"""Checks everything that a release needs before the first machine starts; `doctor` does so, too.
 
-Each check returns what it found, in words, or raises the TwinbuildError that says what to do.
+Each check returns its finding as text, or raises a TwinbuildError that says what to do.
 """
 
 import os
@@ -31,7 +31,7 @@ Notify = Callable[[str], None]
 
 
 def checks(workspace: Workspace, *, tag: str | None = None, notify: Notify) -> Checks:
-    """Return the checks for a release, by name; if `tag` is given, it must be a new one."""
+    """Return the checks for a release, by name; with a `tag`, also that it is not published yet."""
     farm = workspace.farm
     found: dict[str, Callable[[], str]] = {"disk": partial(disk, folders(workspace))}
     found["tags"] = partial(tags, farm.keys.tags)
@@ -40,7 +40,7 @@ def checks(workspace: Workspace, *, tag: str | None = None, notify: Notify) -> C
         found[f"key {name}"] = partial(environment_key, name, pinned.get(name), pinned)
     if tag is not None:
         found["tag"] = partial(unpublished, workspace.public, tag)
-    # The last one: it may ask a person for a passphrase.
+    # Last, as it may ask for a passphrase.
     found["release key"] = partial(release_key, farm.keys.release, notify)
     return found
 
@@ -55,7 +55,7 @@ def check_release(workspace: Workspace, *, tag: str | None, notify: Notify) -> N
             failed.append((name, error))
     if not failed:
         return
-    failed.sort(key=lambda fault: fault[0] != "release key")  # without it nothing else matters
+    failed.sort(key=lambda fault: fault[0] != "release key")  # its fault is the most important
     name, first = failed[0]
     others = "\n".join(f"{other}: {error}" for other, error in failed[1:])
     detail = "\n".join(filter(None, [first.detail, others]))
@@ -63,7 +63,7 @@ def check_release(workspace: Workspace, *, tag: str | None, notify: Notify) -> N
 
 
 def folders(workspace: Workspace) -> list[Path]:
-    """Return where a build and a release write on this machine."""
+    """Return the folders that a build and a release write to on this machine."""
     engines = {entry.engine for entry in workspace.farm.environments.values()}
     here = None in engines and not os.environ.get("DOCKER_HOST", "unix:").startswith("tcp:")
     written = [workspace.runs, workspace.public, default_cache()]
@@ -71,7 +71,7 @@ def folders(workspace: Workspace) -> list[Path]:
 
 
 def disk(written: Iterable[Path]) -> str:
-    """Return the free space for runs, releases, the cache and the engine's containers."""
+    """Return the free space in these folders; raise InfrastructureFailed if it may not suffice."""
     free: dict[int, tuple[Path, float]] = {}
     for folder in written:
         there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -87,7 +87,7 @@ def disk(written: Iterable[Path]) -> str:
 
 
 def release_key(fingerprint: str | None, notify: Notify = lambda _: None) -> str:
-    """Make a trial signature; return until when the release key can sign."""
+    """Make a trial signature; return when the release key expires."""
     if fingerprint is None:
         raise UsageError(
             "none is set, so nothing can be released",
@@ -108,7 +108,7 @@ def release_key(fingerprint: str | None, notify: Notify = lambda _: None) -> str
 
 
 def tags(policy: TagPolicy) -> str:
-    """Return whose tags may be released."""
+    """Return which signatures a tag needs to be released."""
     if not policy.signed:
         return "need no signature to be released"
     if not policy.listed:
@@ -138,9 +138,9 @@ def check_pinned(farm: Farm, where: str) -> None:
 
 
 def renewal_key(pinned: str) -> str:
-    """Return where the renewal key for upgrade descriptions is; it may be on another machine.
+    """Return the path of the renewal key for upgrade descriptions, or that it is not here.
 
-    Raise UsageError if the one that is here is not the pinned one.
+    It may be on another machine. Raise UsageError if the key on this one is not the pinned key.
     """
     path = dsse.renewal_key_path()
     if not path.exists():
@@ -154,7 +154,11 @@ def renewal_key(pinned: str) -> str:
 
 
 def environment_key(name: str, pinned: str | None, all_pinned: Mapping[str, str]) -> str:
-    """Return where the key of an environment's statements is; it may be on another machine."""
+    """Return the path of the key that signs an environment's statements.
+
+    Raise UsageError if it is not pinned, is not the pinned one, or is that of two environments;
+    SignatureInvalid if it is not on this machine.
+    """
     path = dsse.key_path(name)
     remedy = f"{command_line('keys')} makes and pins what is missing"
     if pinned is None and not path.exists():
@@ -177,7 +181,7 @@ def environment_key(name: str, pinned: str | None, all_pinned: Mapping[str, str]
 
 
 def unpublished(public: Path, tag: str) -> str:
-    """Return where a release will be published; raise UsageError if something is there already."""
+    """Return where a release will be published; raise UsageError if that path exists already."""
     folder = public / tag
     if os.path.lexists(folder):
         raise UsageError(

@@ -2,19 +2,20 @@
 """The run folder: its files, which stages are complete, and why a stage runs again.
 
 runs/<id>/
-  run.json                       what was asked for
+  run.json                       the request
   source.json  source.tar        stage 1
   inputs.json                    stage 2
   <environment>/                 stage 3: job.json console.log progress.jsonl timings.json
-                                 ledger.jsonl.gz artifacts/ statement.json
+                                 ledger.jsonl.gz artifacts/ trees.json statement.json
+                                 or, if the build failed, failure.json
   verdict.json                   stage 4
   explanation.json               what differs, down to the bytes, and why
-  report/                        the same for people: index.html, and as Markdown, JSON and JUnit
-  bisect.json  bisect/           which factor decides, and the logs of the trials
+  report/                        a report of all this: index.html, Markdown, JSON and JUnit
+  bisect.json  bisect/           which factor makes the difference, and the logs of the trials
   release/                       stage 5
   .lock                          held while a stage works on the run
   stages/.<stage>.lock           held by the process that works on this stage
-  stages/<stage>.json            what a stage read and wrote, by hash, written when it is complete
+  stages/<stage>.json            hashes of what a stage read and wrote, written once it is complete
 """
 
 import fcntl
@@ -47,30 +48,30 @@ from pipeline.documents.formats import check_format
 from pipeline.documents.malformed import Malformed
 from pipeline.farm.config import Name, Vary
 
-# names in a run or a release that no environment may have
+# Names used in a run or a release, which no environment may have.
 TAKEN = frozenset({"bisect", "lock", "release", "report", "stages", "statements"})
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
-FORMAT = "twinbuild-run/1"  # of run.json; 0.1 wrote none
+FORMAT = "twinbuild-run/1"  # of run.json; version 0.1 wrote no format
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9-]{1,40}-[0-9a-f]{4}")
 
 
 class Request(BaseModel):
-    """What a run was asked for: `run.json`."""
+    """The request of a run: `run.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: Name
     commit: str  # any commit-ish
-    source: str | None = None  # another repository, without a password; None is this one
+    source: str | None = None  # another repository, without a password; None means this one
     tag: str | None = None  # set for a release, which is built without caches
     compression: Literal["fast", "strong"] = "fast"
-    # what the environments do differently
+    # which factors the environments vary
     vary: Vary = Field(default="default", validate_default=True)
     environments: Annotated[tuple[Name, ...], Field(min_length=1)]
 
     @classmethod
     def of(cls, document: object, *, where: str = "what was asked for", remedy: str = "") -> Self:
-        """Check `document` and return it as a request; raise UsageError that names the fault."""
+        """Return `document` as a request; raise UsageError, which names the fault, if invalid."""
         try:
             if isinstance(document, dict) and "format" in document:
                 check_format(document["format"], FORMAT)
@@ -106,7 +107,7 @@ class Request(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that exists."""
+    """An existing run folder."""
 
     folder: Path
 
@@ -117,7 +118,7 @@ class Run:
 
     @property
     def started(self) -> datetime:
-        """When it was started, from its name."""
+        """The time when it was started, from its name."""
         return datetime.strptime(self.id[:16], TIME_FORMAT).replace(tzinfo=UTC)
 
     @property
@@ -146,11 +147,11 @@ class Run:
         return self.folder / "release"
 
     def environment(self, name: str) -> Path:
-        """Return the folder of the environment `name`: its build."""
+        """Return the folder of the build in the environment `name`."""
         return self.folder / name
 
     def request(self) -> Request:
-        """Return what was asked for; raise UsageError if `run.json` does not say."""
+        """Return the run's request; raise UsageError if `run.json` is missing or malformed."""
         path = self.folder / "run.json"
         document = read_json(path, failure=UsageError)
         remedy = f"{command_line('build')} starts another run"
@@ -158,9 +159,9 @@ class Run:
 
     @contextmanager
     def held(self, *, alone: bool = False) -> Iterator[None]:
-        """Keep others from removing the run during the block, or, with `alone`, from using it.
+        """Keep other processes from removing the run during the block; with `alone`, from using it.
 
-        Raise UsageError at once if another process does so.
+        Raise UsageError at once if another process holds a conflicting lock.
         """
         with (self.folder / ".lock").open("wb") as file:
             try:
@@ -173,7 +174,7 @@ class Run:
     def at(self, stage: str, busy: Callable[[str], None]) -> Iterator[None]:
         """Keep other processes out of a stage of this run during the block.
 
-        If one works on it, `busy` is called with a line for people before this waits; it may raise.
+        If one works on it, `busy` is called with a message before this waits; it may raise instead.
         """
         what = f"another process is at work on the stage {stage} of the run {self.id}"
         with alone(self.folder / "stages" / f".{stage}.lock", lambda: busy(what)):
@@ -181,7 +182,7 @@ class Run:
 
     @contextmanager
     def kept_if_possible(self, notify: Callable[[str], None]) -> Iterator[None]:
-        """Remove a run that starts in the block if its request turns out invalid: UsageError."""
+        """Remove a run that starts in the block if that raises UsageError: an invalid request."""
         began = self.source_json.exists()
         try:
             yield
@@ -192,7 +193,7 @@ class Run:
             raise
 
     def why_again(self, stage: str, reads: Mapping[str, str]) -> str | None:
-        """Return why `stage` must run, in words for people, or None if it is complete.
+        """Return the reason why `stage` must run, as text, or None if it is complete.
 
         `reads` are the digests of everything that the stage depends on, by name.
         """
@@ -223,7 +224,7 @@ class Run:
         *,
         since: float | None = None,
     ) -> None:
-        """Record what `stage` read and wrote; called when all of it is on disk.
+        """Record what `stage` read and wrote; call this once everything is on disk.
 
         `since` is when it began, by the monotonic clock; the report shows how long it took.
         """
@@ -259,7 +260,7 @@ def list_runs(runs: Path) -> list[Run]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Tell whether a folder is a run: by its name, which has its start, and its `run.json`."""
+    """Tell whether a folder is a run: its name has a valid start time, and it has a `run.json`."""
     if not RUN_ID.fullmatch(folder.name) or not (folder / "run.json").is_file():
         return False
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads the documents of a run: a malformed one raises an error of the farm."""
+"""Reads the documents of a run, and turns their faults into errors for the user."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,8 @@ Read = TypeVar("Read")
 def read_source(run: Run) -> Source:
     """Return `source.json`.
 
-    Raise UsageError if there is none, InfrastructureFailed that names the field if it is damaged.
+    Raise UsageError if there is none, InfrastructureFailed, which names the field, if it is
+    damaged.
     """
     return _read(Source.of, run.source_json)
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run folder holds, for all who show or explain a run.
+"""A view of a run folder, for everything that shows or explains a run.
 
-Its documents may be missing, damaged or hostile, on any run and most of all on one that failed. So
-nothing is raised here: a document is there, missing, or unreadable with the reason, and malformed
-fields become None. Texts are as a build wrote them; callers make them safe before they show them. A
-malformed explanation is unreadable as a whole: it is the farm's own, and can be made again.
+Its documents may be missing, damaged or hostile, in any run, and especially in one that failed. So
+nothing is raised here: a document is present, missing, or unreadable for a stated reason, and
+malformed fields become None. Texts are as a build wrote them: callers make them safe before they
+show them. A malformed explanation is unreadable as a whole: the farm wrote it and can do so again.
 """
 
 import os
@@ -43,7 +43,7 @@ class RunDocument(Generic[T]):
 
     @property
     def exists(self) -> bool:
-        """Whether there is a file, be it readable or not."""
+        """Whether the file exists, readable or not."""
         return self.content is not None or bool(self.fault)
 
 
@@ -57,7 +57,7 @@ class SourceView:
     epoch: int | None
     dirty: bool  # the working tree had changes that were not committed
     tagged: bool
-    signer: str | None  # who signed the tag; None if no signature was asked for
+    signer: str | None  # who signed the tag; None if no signature was required
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class InputsView:
 
 @dataclass(frozen=True)
 class DifferenceView:
-    """A path that differs in one property since a step."""
+    """A path that differs in one property, and the step since which it does."""
 
     step: str | None
     path: str | None
@@ -89,7 +89,7 @@ class ArtifactView:
 
 @dataclass(frozen=True)
 class ExpectedView:
-    """A path that the image allowed to differ."""
+    """A path that the image allows to differ."""
 
     path: str | None
     until: str | None
@@ -98,7 +98,7 @@ class ExpectedView:
 
 @dataclass(frozen=True)
 class VerdictView:
-    """`verdict.json`: `match`, `differ` or `failed`, why, and what differs."""
+    """`verdict.json`: `match`, `differ` or `failed`, the reasons, and the differences."""
 
     verdict: str | None
     only_expected: bool
@@ -120,7 +120,7 @@ class FailureView:
 
 @dataclass(frozen=True)
 class StatementView:
-    """The payload of `statement.json`, whoever signed it: it is for showing only."""
+    """The payload of `statement.json`, with its signature not verified: for display only."""
 
     subject: object
     predicate: Mapping[str, object]
@@ -148,7 +148,7 @@ class StatementView:
 
 @dataclass(frozen=True)
 class TimedStep:
-    """A step of a build; `seconds` is None if it did not end."""
+    """A step of a build; `seconds` is None if it did not finish."""
 
     name: str
     seconds: float | None
@@ -175,7 +175,7 @@ class EnvironmentView:
 
     @cached_property
     def failure(self) -> RunDocument[FailureView]:
-        """Why its build failed, if it did."""
+        """The failure of its build, if it failed."""
         fields = _read(self.folder / "failure.json")
         if fields.content is None:
             return RunDocument(None, fields.fault)
@@ -255,7 +255,7 @@ class RunView:
 
     @cached_property
     def inputs(self) -> RunDocument[InputsView]:
-        """What it is built from."""
+        """The inputs of the builds."""
         document = _read(self.run.inputs_json)
         if document.content is None:
             return RunDocument(None, document.fault)
@@ -272,7 +272,7 @@ class RunView:
 
     @cached_property
     def verdict(self) -> RunDocument[VerdictView]:
-        """Whether the builds match."""
+        """The result of the comparison."""
         document = _read(self.run.verdict_json)
         if document.content is None:
             return RunDocument(None, document.fault)
@@ -280,7 +280,7 @@ class RunView:
 
     @cached_property
     def explanation(self) -> RunDocument[Explanation]:
-        """What differs, down to the bytes; unreadable if one field is malformed."""
+        """The differences, down to the bytes; unreadable if any field is malformed."""
         path = self.run.folder / "explanation.json"
         document = _read(path)
         if document.content is None:
@@ -292,12 +292,12 @@ class RunView:
 
     @property
     def page(self) -> Path:
-        """The page of the report, if it is written."""
+        """The HTML page of the report, which may not exist."""
         return self.run.folder / "report" / "index.html"
 
     @property
     def released(self) -> bool:
-        """Whether the run was signed."""
+        """Whether the run has a signed release."""
         return (self.run.release / "SHA256SUMS.asc").exists()
 
     def seconds(self, stage: str) -> float | None:
@@ -307,17 +307,17 @@ class RunView:
 
 
 def mapping(value: object) -> Mapping[str, object]:
-    """Return an object of JSON, or an empty one."""
+    """Return a value if it is a JSON object, or else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def whole_number(value: object) -> int | None:
-    """Return a value if it is a whole number from 0 to 2**63 - 1."""
+    """Return a value if it is an integer from 0 to 2**63 - 1, or else None."""
     return value if type(value) is int and 0 <= value < 2**63 else None
 
 
 def read_end(path: Path, limit: int) -> bytes:
-    """Return the last `limit` bytes of a plain file; nothing if it is none or cannot be read."""
+    """Return the last `limit` bytes of a regular file; nothing if it cannot be read."""
     try:
         with open_plain(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
@@ -327,7 +327,7 @@ def read_end(path: Path, limit: int) -> bytes:
 
 
 def _read(path: Path) -> RunDocument[Mapping[str, object]]:
-    """Read an object of JSON that has fields."""
+    """Read a JSON object that is not empty."""
     with suppress(OSError):  # a path that cannot be examined is unreadable, not missing
         if not path.exists():
             return RunDocument(None)
@@ -341,7 +341,7 @@ def _read(path: Path) -> RunDocument[Mapping[str, object]]:
 
 
 def _records(path: Path) -> Iterator[Mapping[str, object]]:
-    """Yield the records of steps in the end of `progress.jsonl`."""
+    """Yield the records of steps at the end of `progress.jsonl`."""
     for line in read_end(path, PROGRESS_BYTES).splitlines():
         if b'"step' in line:
             with suppress(ValueError, RecursionError):
@@ -377,7 +377,7 @@ def _texts(fields: Mapping[str, object], *names: str) -> Iterator[str | None]:
 
 
 def _text(value: object) -> str | None:
-    """Return a text, or a number as one."""
+    """Return a value if it is text, or a number as text, or else None."""
     return str(value) if isinstance(value, str | int | float) else None
 
 
@@ -386,7 +386,7 @@ def _list(value: object) -> list[object]:
 
 
 def _seconds(value: object) -> float | None:
-    """Return a sensible duration, rounded to milliseconds."""
+    """Return a duration, rounded to milliseconds; None if it is not a plausible one."""
     if not isinstance(value, int | float) or not 0 <= value < SECONDS_LIMIT:
         return None
     return round(float(value), 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may sign tags: whether their keys can be used, and whether git here signs as one of them."""
+"""The signers of tags: checks that their keys are usable, and that git signs as one of them."""
 
 import os
 import tempfile
@@ -13,17 +13,17 @@ from pipeline.farm.config import TagPolicy
 
 TRIAL = "trial"
 SIGNING_S = openpgp.TIMEOUT_S
-# What decides how git signs. Programs count from the operator's own configuration alone.
+# The settings that decide how git signs. Programs are taken only from the operator's own settings.
 CHOICES = ("user.signingkey", "user.name", "user.email", "gpg.format")
 PROGRAMS = ("gpg.program", "gpg.openpgp.program", "gpg.ssh.program")
 DEFAULTS = {"gpg.program": "gpg", "gpg.ssh.program": "ssh-keygen"}
 
 
 def usable(policy: TagPolicy, keys: Path) -> str:
-    """Return how many signers can sign tags; `keys` has OpenPGP's public keys as `*.asc`.
+    """Return how many signers can sign tags; `keys` has OpenPGP public keys as `*.asc`.
 
-    Raise UsageError that names the first signer whose public key is missing or expires, and
-    the file of a secret key that should not be there.
+    Raise UsageError, which names the first signer whose public key is missing or unusable, or a
+    file that has a secret key.
     """
     for signer in policy.signers:
         fault = fault_of(signer, keys)
@@ -58,8 +58,9 @@ def fault_of(signer: str, keys: Path) -> gpg_failure.Reason | None:
 def try_to_tag(checkout: Path, policy: TagPolicy, keys: Path) -> str:
     """Sign a tag as `git tag --sign` would in this clone, and verify it as a release does.
 
-    `keys` has the signers' public keys. The tag is removed again. Raise SignatureInvalid with
-    git's message if it cannot sign, or if the policy does not accept the signature.
+    This is done in a temporary repository. `keys` has the signers' public keys. Raise
+    SignatureInvalid, with git's message, if git cannot sign, or if the policy does not accept the
+    signature; UsageError if git has no key to sign with.
     """
     if not policy.signed:
         return "tags need no signature"
@@ -97,7 +98,7 @@ def try_to_tag(checkout: Path, policy: TagPolicy, keys: Path) -> str:
 
 
 def settings(checkout: Path) -> dict[str, str]:
-    """Return how git is configured to sign in a clone: the user's settings, then the clone's."""
+    """Return git's settings for signing in a clone: the clone's, or else the user's."""
     home = Path.home()
     configuration = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     found: dict[str, str] = {}
@@ -115,7 +116,7 @@ def settings(checkout: Path) -> dict[str, str]:
 
 
 def clone_settings(checkout: Path) -> dict[str, str]:
-    """Return the clone's own configuration; nothing if it is no git repository."""
+    """Return the clone's own configuration; empty if it is not a git repository."""
     layout = neutral.find(checkout.resolve())
     try:
         return git.read_settings(layout) if layout else {}

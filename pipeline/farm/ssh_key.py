@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SSH public keys as in `id_ed25519.pub`: how they are checked and named."""
+"""SSH public keys as in `id_ed25519.pub`: their normal form and their fingerprints."""
 
 import base64
 import hashlib
@@ -19,9 +19,9 @@ LINE = re.compile(r"([a-z0-9@.-]+) ([A-Za-z0-9+/]{20,8000}={0,2})(?: ([ -~]{1,20
 
 
 def checked(line: str) -> str:
-    """Return a public key as a line without its comment, so that one key has one form.
+    """Return a public key as a line without its comment, so that each key has one form.
 
-    Raise ValueError if it is none, or has options before it.
+    Raise ValueError if it is malformed, or if options stand before it.
     """
     match = LINE.fullmatch(line)
     if not match or match[1] not in TYPES:
@@ -41,7 +41,7 @@ def fingerprint(line: str) -> str:
 
 
 def signer_of(armoured: bytes) -> str:
-    """Return the fingerprint of the key that a signature claims to be by; nothing is verified.
+    """Return the fingerprint of the key that a signature names, without verifying anything.
 
     The format is PROTOCOL.sshsig of OpenSSH: "SSHSIG", a version of four bytes, the public key.
     """
@@ -53,7 +53,7 @@ def signer_of(armoured: bytes) -> str:
 
 
 def allow(line: str, path: Path) -> None:
-    """Write a file of allowed signers (ssh-keygen(1)) by which this key alone may sign for git."""
+    """Write an allowed-signers file (ssh-keygen(1)) in which only this key may sign for git."""
     kind, blob, *_ = line.split(" ")
     path.write_text(f'{fingerprint(line)} namespaces="git" {kind} {blob}\n')
 
@@ -63,7 +63,7 @@ def _blob(line: str) -> bytes:
 
 
 def _field(blob: bytes, at: int) -> bytes:
-    """Return the string at an offset of SSH's wire format; raise ValueError if it is cut off."""
+    """Return the string at an offset in SSH's wire format; raise ValueError if it is truncated."""
     length = int.from_bytes(blob[at : at + 4], "big")
     value = blob[at + 4 : at + 4 + length]
     if not value or len(value) != length:

@@ -23,17 +23,17 @@ SIGNATURE_MARK = re.compile(
 
 @dataclass(frozen=True)
 class VerifiedTag:
-    """A tag that may be released: its object, the commit that it names and who signed it."""
+    """A tag that may be released: its object, its commit and its signer."""
 
     name: str
     object_id: str
     commit: str
-    # OpenPGP fingerprint, or that of an SSH key; None where farm.yaml asks for no signature
+    # Fingerprint of an OpenPGP or SSH key; None if the policy requires no signature.
     signer: str | None
 
 
 def check_name(name: str) -> None:
-    """Raise UsageError for a name that cannot be a release's folder and version."""
+    """Raise UsageError for a name that cannot be the folder and version of a release."""
     if not TAG_NAME.fullmatch(name) or ".." in name or name.endswith((".lock", ".")):
         raise UsageError(
             f"{name!r} cannot be a release",
@@ -47,7 +47,7 @@ def verify(
     """Check the tag object `object_id` of a neutral repository against the farm's policy.
 
     `keys` is the folder whose `*.asc` are the public keys. Raise SignatureInvalid for a tag that
-    is lightweight, names something else, or has no good signature by a key listed in farm.yaml.
+    is lightweight, is the object of another tag, or has no good signature by a listed key.
     """
     kind = git(repository, "cat-file", "-t", object_id).text
     if kind != "tag":
@@ -61,7 +61,7 @@ def verify(
 
 
 def _commit_of(content: bytes, name: str) -> str:
-    """Return the commit of a tag object; raise SignatureInvalid if it is another tag's object."""
+    """Return the commit of a tag object; raise SignatureInvalid if it is that of another tag."""
     header = content.split(b"\n\n", 1)[0].decode(errors="replace").split("\n")
     kinds = [line.split(" ", 1)[0] for line in header]
     if kinds != ["object", "type", "tag", "tagger"]:
@@ -75,7 +75,7 @@ def _commit_of(content: bytes, name: str) -> str:
 
 
 def _signer(repository: Path, object_id: str, name: str, policy: TagPolicy, keys: Path) -> str:
-    """Return the listed key that made the tag's signature: an OpenPGP or an SSH fingerprint."""
+    """Return the OpenPGP or SSH fingerprint of the listed key that signed the tag."""
     if not policy.signers and not policy.ssh:
         raise SignatureInvalid(
             f"nobody may sign the tag {name}: farm.yaml lists no keys.tags.signers and no ssh",
@@ -98,8 +98,8 @@ def _signer(repository: Path, object_id: str, name: str, policy: TagPolicy, keys
 def _split(content: bytes) -> tuple[bytes, bytes]:
     """Return the signed part of a tag object and its signature, split as git itself does.
 
-    The signature begins at the last line that is the head of one (`parse_signed_buffer` in
-    git's gpg-interface.c).
+    The signature begins at the last line that looks like the first line of one
+    (`parse_signed_buffer` in git's gpg-interface.c).
     """
     marks = list(SIGNATURE_MARK.finditer(content))
     start = marks[-1].start() if marks else len(content)
@@ -129,8 +129,8 @@ def _openpgp_signer(signed: bytes, signature: bytes, policy: TagPolicy, keys: Pa
 def _ssh_signer(repository: Path, object_id: str, signature: bytes, policy: TagPolicy) -> str:
     """Return the fingerprint of the listed SSH key that signed the tag.
 
-    git's own verifier is asked about one key after the other, so that its exit status alone counts
-    and nothing of what it prints.
+    git's own verifier is run for one key after the other, so that only its exit status matters and
+    none of its output.
     """
     settings = (
         f"gpg.ssh.program={command.find('ssh-keygen')}",

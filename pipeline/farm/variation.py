@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The values of every factor in the environments of a run, by the requested level.
 
-`none`     every factor that can be equal is; only the container host still differs, with its
+`none`     every factor that can be equal is equal; only the container host still differs, with its
            QEMU and its guest kernel
-`default`  what `environment.yaml` and `farm.yaml` say; the hash seed of ext4 is drawn
-`all`      also what `environment.yaml` says under `all`; environment variables are drawn, too
+`default`  the values in `environment.yaml` and `farm.yaml`; the hash seed of ext4 is drawn
+`all`      also the values under `all` in `environment.yaml`; environment variables are drawn, too
 
-What is drawn depends only on the names of the run and the environment, so a run that is continued
-draws the same again, and whoever reads the statement can repeat it.
+Drawn values depend only on the names of the run and the environment, so that a continued run draws
+the same ones again, and whoever reads the statement can reproduce them.
 """
 
 import random
@@ -22,10 +22,10 @@ from pipeline.documents.machine import Factor
 from pipeline.farm.config import EnvironmentEntry, Farm, Variation, load_environment
 from pipeline.farm.run import Request
 
-# What every environment has under `none`.
+# The values of all environments under `none`.
 NEUTRAL: Mapping[str, object] = {
     "machine_type": "q35",
-    # cmpxchg16b: QEMU 7.2 without KVM crashes newer kernels that find it
+    # Without cmpxchg16b: in QEMU 7.2 without KVM, newer kernels that find it crash.
     "cpu_model_tcg": "Nehalem,-cx16",
     "cpu_model_kvm": "Nehalem",
     "clock_offset_days": 0,
@@ -41,7 +41,7 @@ NEUTRAL: Mapping[str, object] = {
     "processes": 4096,
     "randomized_addresses": True,
 }
-OF_ENTRY = ("cpus", "memory_mib")  # the factors that `farm.yaml` has
+OF_ENTRY = ("cpus", "memory_mib")  # the factors that are in `farm.yaml`
 VARIABLES = 6  # how many environment variables are drawn
 
 
@@ -59,7 +59,7 @@ class Choice:
         return varied | {name: getattr(self.entry, name) for name in OF_ENTRY}
 
     def with_factors(self, values: Mapping[str, Factor]) -> "Choice":
-        """Return the same with other values of some factors."""
+        """Return this choice with other values of some factors."""
         of_entry = {name: value for name, value in values.items() if name in OF_ENTRY}
         varied = {name: value for name, value in values.items() if name not in OF_ENTRY}
         return Choice(
@@ -101,9 +101,9 @@ def same(choices: Collection[Choice]) -> list[str]:
 
 
 def summary(choices: Collection[Choice]) -> str:
-    """Return, for people, in how many factors environments differ, and in which they do not.
+    """Describe in how many factors the environments differ, and in which they do not.
 
-    The container host brings QEMU and the guest kernel.
+    QEMU and the guest kernel belong to the container host.
     """
     alike = same(choices)
     factors = next(iter(choices)).factors
@@ -115,7 +115,7 @@ def summary(choices: Collection[Choice]) -> str:
 
 
 def _draw(seed: str, *, variables: int) -> dict[str, object]:
-    """Draw the seed of a file system's order, and meaningless environment variables."""
+    """Draw a hash seed for ext4, and meaningless environment variables."""
     drawn = random.Random(seed)  # noqa: S311  not a secret: it has to be drawn again
     letters, printable = string.ascii_uppercase, string.ascii_letters + string.digits + " -_./:=#%"
     return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a farm keeps things: its checkout, runs, published releases, snapshots, store and cache."""
+"""The folders of a farm: its checkout, runs, published releases, snapshots, store and cache."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,32 +25,32 @@ class Workspace:
 
     @property
     def public(self) -> Path:
-        """What is published: a plain static tree."""
+        """The published releases, a plain static tree."""
         return self.checkout / self.farm.publish
 
     @property
     def snapshots(self) -> Path:
-        """The tagged snapshots, a folder each."""
+        """The tagged snapshots, each in a folder."""
         return self.checkout / "snapshots"
 
     @property
     def cache(self) -> Path:
-        """What can be fetched or made again; shared by all farms of this user."""
+        """The files that can be fetched or made again; shared by all farms of this user."""
         return default_cache()
 
     @property
     def store(self) -> Store:
-        """The files that were verified; shared by all runs."""
+        """The store of verified files, shared by all runs."""
         return Store(self.cache / "store")
 
     @property
     def hosts(self) -> Path:
-        """The container hosts' descriptions, a folder each."""
+        """The descriptions of the container hosts, each in a folder."""
         return places.shared(self.checkout, "images/hosts")
 
     @property
     def builder(self) -> Path:
-        """The build machine's description."""
+        """The description of the builder."""
         return places.shared(self.checkout, "images/builder")
 
 
