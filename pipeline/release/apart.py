@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks that the builds of a run are two builds, and not one that was copied."""
+"""Checks that the builds of a run are separate builds, and not copies of one."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ REMEDY = "build again, in each environment by itself"
 
 
 def check_folders(run: Run, environments: Iterable[str]) -> None:
-    """Raise SignatureInvalid if the folder of an environment is a link, perhaps to another's."""
+    """Raise SignatureInvalid if an environment's folder is a link, perhaps to that of another."""
     for name in environments:
         for folder in (run.environment(name), run.environment(name) / "artifacts"):
             if folder.is_symlink():
@@ -24,7 +24,7 @@ def check_folders(run: Run, environments: Iterable[str]) -> None:
 
 
 def check_apart(run: Run, statements: Mapping[str, Statement]) -> None:
-    """Raise SignatureInvalid if two environments have one build: its logs, factors or files."""
+    """Raise SignatureInvalid if two environments share one build: its logs, factors or files."""
     for one, other in combinations(statements.values(), 2):
         if why := why_one_build(one, other) or _shared_file(run, one, other):
             raise SignatureInvalid(
@@ -33,7 +33,7 @@ def check_apart(run: Run, statements: Mapping[str, Statement]) -> None:
 
 
 def _shared_file(run: Run, one: Statement, other: Statement) -> str | None:
-    """Return how two environments have one file under two names."""
+    """Return the paths, as text, under which two environments have the same file; None if none."""
     paths = {_identity(path): path for path in _files(run, one)}
     for path in _files(run, other):
         if same := paths.get(_identity(path)):
@@ -51,7 +51,7 @@ def _files(run: Run, stated: Statement) -> Iterator[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:
-    """Return the identity of a file; a link is followed."""
+    """Return the device and inode of a file, following links; of a broken link, its path."""
     try:
         found = path.stat()
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The folder `release/` of a run: everything that is published, and the signed manifest over it."""
+"""The folder `release/` of a run: everything that is published, with a signed manifest."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ STAGING = ".release-"
 
 
 def assemble(run: Run, checked: CheckedRun, gpg: Gpg, fingerprint: str) -> list[Path]:
-    """Make `release/` anew and return its files; it appears when all of it is there and signed."""
+    """Make `release/` again and return its files; it appears only once complete and signed."""
     for left_over in run.folder.glob(f"{STAGING}*"):
         shutil.rmtree(left_over)
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=run.folder))
@@ -42,7 +42,7 @@ def assemble(run: Run, checked: CheckedRun, gpg: Gpg, fingerprint: str) -> list[
 def _collect(run: Run, checked: CheckedRun, staging: Path) -> dict[str, str]:
     """Fill the staging folder; return the digests by relative path.
 
-    They are what was checked: files that were changed since do not verify before publication.
+    The digests are those that were checked: a file that is changed later fails verification.
     """
     digests: dict[str, str] = dict(checked.artifacts)
     first = run.environment(checked.environments[0])
@@ -60,7 +60,7 @@ def _collect(run: Run, checked: CheckedRun, staging: Path) -> dict[str, str]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Put a plain file under a second name, or copy it where the file system cannot."""
+    """Hard-link a regular file, or copy it where that is not possible."""
     if not is_plain_file(source):
         raise Differs(f"{source} was changed after the build", remedy="build again")
     target.parent.mkdir(exist_ok=True)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The checks before anything is signed: documents, verdict, statements, every byte of the builds.
 
-The documents of a run are written by several machines and can be changed by whoever carries them,
-so none is believed alone: they must agree with each other, with what each environment has signed,
-with the farm's policy and with the files that are there. What is published of them is kept here as
-it was checked.
+The documents of a run are written on several machines and can be changed by whoever transfers them,
+so none is trusted alone: they must agree with each other, with the environments' signed statements,
+with the farm's policy and with the files. Those that are published are kept in memory exactly as
+they were checked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from pipeline.release.apart import check_apart, check_folders
 from pipeline.release.exported import Exported, open_exported
 from pipeline.release.statements import Signed, check_files, check_signed, read_signed
 
-# The public tree has files of its own beside the releases.
+# Names that the public tree uses itself, beside the releases.
 RESERVED_TAGS = ("index.json", "index.html", "upgrades", "upgrade.pyz", "verify.py")
 
 
@@ -36,9 +36,9 @@ RESERVED_TAGS = ("index.json", "index.html", "upgrades", "upgrade.pyz", "verify.
 class CheckedRun:
     """A run that may be released: all that its statements and its verdict agree on.
 
-    `local` are the packages that the image brings itself. `artifacts` are SHA-256 digests by name;
-    `documents` are the lock, the verdict and the statements by their paths in the release, the very
-    bytes that were checked.
+    `local` are the packages that the image brings itself. `artifacts` are SHA-256 digests by name.
+    `documents` are the lock, the verdict and the statements, by their paths in the release: exactly
+    the bytes that were checked.
     """
 
     tag: str
@@ -49,18 +49,18 @@ class CheckedRun:
 
     @property
     def environments(self) -> tuple[str, ...]:
-        """The environments that have built it."""
+        """The environments that built it."""
         return tuple(self.statements)
 
 
 def check(run: Run, farm: Farm, verified: VerifiedTag) -> CheckedRun:
-    """Return what is to be released.
+    """Check a run, and return what is to be released.
 
-    `verified` is the run's tag, verified now and by the policy that `farm` brings its keys of.
-    Raise UsageError if the run is not one of a tag, InfrastructureFailed if a document is damaged,
-    InputsUnverified if the exported source is not what was built, Differs or BuildFailed if the
-    builds do not match or a file was changed since, SignatureInvalid if a key or a good statement
-    is missing, or if the statements are not of two builds.
+    `verified` is the run's tag, just verified by the policy whose keys `farm` has. Raise UsageError
+    if the run is not that of a tag, InfrastructureFailed if a document is damaged, InputsUnverified
+    if the exported source is not what was built, Differs or BuildFailed if the builds do not match
+    or a file was changed since, SignatureInvalid if a key or a good statement is missing, or if the
+    statements are not about separate builds.
     """
     request = run.request()
     source = read_source(run)
@@ -88,7 +88,7 @@ def check(run: Run, farm: Farm, verified: VerifiedTag) -> CheckedRun:
 
 
 def _check_source(source: Source, request: Request, run: Run) -> str:
-    """Return the tag; raise UsageError unless the run is one of a tag that can be published."""
+    """Return the tag; raise UsageError unless the run is that of a tag that can be published."""
     if source.tag is None or request.tag is None:
         raise UsageError(
             f"the run {run.id} is not one of a tag",
@@ -111,7 +111,7 @@ def _check_source(source: Source, request: Request, run: Run) -> str:
 
 
 def _check_tag(source: Source, verified: VerifiedTag, farm: Farm) -> None:
-    """Raise SignatureInvalid unless the run is of the tag as it is now, by who signs it now."""
+    """Raise SignatureInvalid unless the run built the tag with its present object and signer."""
     signer = source.tag and source.tag.signer
     for what, before, now in (
         ("name", source.version, verified.name),
@@ -151,7 +151,7 @@ def _check_verdict(verdict: Verdict, request: Request, run: Run) -> None:
 
 
 def _pinned_keys(environments: Sequence[str], farm: Farm) -> dict[str, str]:
-    """Return the public key of every environment; no key may be that of two of them."""
+    """Return the public key of every environment; raise SignatureInvalid if two share one."""
     pinned = farm.keys.environments
     if unknown := sorted(set(environments) - set(farm.environments)):
         raise SignatureInvalid(
@@ -174,7 +174,7 @@ def _pinned_keys(environments: Sequence[str], farm: Farm) -> dict[str, str]:
 def _expected(
     run: Run, request: Request, tag: str, source: Source, inputs: Inputs
 ) -> Mapping[str, str]:
-    """Return what every statement must say, by the names of its fields."""
+    """Return the values that every statement must have, by field."""
     return {
         "run_id": run.id,
         "repository": source.repository,
@@ -193,7 +193,7 @@ def _common_artifacts(statements: Mapping[str, Statement], verdict: Verdict) -> 
         raise Differs("the verdict has an artifact twice", remedy="compare again")
     first = next(iter(statements.values()))
     for name, stated in statements.items():
-        if stated.job != first.job:  # in its guest: the rest was checked
+        if stated.job != first.job:  # in the guest alone: the rest was checked
             raise SignatureInvalid(f"{first.environment} and {name} were given different jobs")
         if stated.artifacts != first.artifacts or stated.artifacts != judged:
             raise Differs(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The commit as it was exported: of `source.tar` the gate needs the lock and `image.yaml`."""
+"""Reads from the exported commit, `source.tar`, what the gate needs: the lock and `image.yaml`."""
 
 import tarfile
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ REMEDY = "run the source stage and the builds again"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was read of the commit that was built."""
+    """The files of the built commit that the gate needs."""
 
     lock: bytes
     image: Image
 
     def job(self, source: Source, inputs: Inputs, compression: str) -> Job:
-        """Return the job that these documents make; which guest did it, a statement says alone."""
+        """Return the job of these documents, except for the guest, which only statements name."""
         return make_job(source, inputs, self.image, compression=compression, guest_sha256="")
 
 
 def open_exported(run: Run, image: str, source: Source, inputs: Inputs) -> Exported:
-    """Read what is needed of `source.tar`.
+    """Read the lock and `image.yaml` from `source.tar`.
 
-    Raise InputsUnverified unless it is what the source stage wrote, and its lock the one that was
-    built from.
+    Raise InputsUnverified unless the archive is what the source stage wrote, and its lock is the
+    one that the builds used.
     """
     if inputs.image != image:
         raise InputsUnverified(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The index of what is published: `index.json` for programs, `index.html` for people.
+"""The index of published releases: `index.json` for programs, `index.html` for people.
 
-Both are made again from what lies in the public tree, so they can be lost or late without harm.
-Nothing rests on them: `verify.py` reads neither.
+Both are generated from the public tree, so it does no harm if they are lost or out of date. Nothing
+relies on them: `verify.py` reads neither.
 """
 
 import html
@@ -45,7 +45,7 @@ def write_index(public: Path) -> list[ListedRelease]:
 
 
 def write_changed(path: Path, content: bytes) -> None:
-    """Write a file that others download, unless it already has this content."""
+    """Write a published file, unless it already has this content."""
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)
 
@@ -152,7 +152,7 @@ def _file(folder: Path, name: str) -> str:
 
 
 def size_words(size: int) -> str:
-    """Return a size in bytes for people, in binary units."""
+    """Return a size in bytes as text in binary units."""
     value, unit = float(size), 0
     while value >= 1024 and unit < len(SIZE_UNITS) - 1:
         value, unit = value / 1024, unit + 1

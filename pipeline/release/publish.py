@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Publication: `public/<tag>/` appears by one rename, and only what an outsider can verify does.
+"""Publication: `public/<tag>/` appears by one rename, and only if an outsider can verify it.
 
-Before the rename, and again for a release that is there already, `verify.py` checks the folder as
-anyone would: with a keyring that holds just the release key, and with the environments' keys.
+Before the rename, and also for a release that is published already, `verify.py` checks the folder
+as anyone would: with a keyring that has only the release key, and with the environments' keys.
 """
 
 import filecmp
@@ -46,7 +46,7 @@ FAILURES: Mapping[int, type[TwinbuildError]] = {1: Differs, 6: SignatureInvalid}
 
 @dataclass(frozen=True)
 class ReleaseTrust:
-    """What a release is verified against: the release key and those of the environments."""
+    """The keys that a release is verified with: the release key and those of the environments."""
 
     fingerprint: str
     keyring: bytes
@@ -58,14 +58,14 @@ def publish(
 ) -> bool:
     """Publish a release folder as `public/<tag>`; return whether it is new.
 
-    One publisher works at a time: `notify` reports if this waits for another.
-    Raise Differs if another release stands there; whatever happens, the old state stays or the
-    new one is complete.
+    Only one publisher works at a time: `notify` reports if this waits for another. Raise Differs if
+    another release has that name. Whatever happens, the tree is in the old state or in the complete
+    new one.
     """
     public.mkdir(parents=True, exist_ok=True)
     with alone(public, lambda: notify(f"another process publishes into {public}: waiting")):
         _clean(public)
-        read_entries(public)  # the index must be possible afterwards, too
+        read_entries(public)  # it must be possible to write the index later
         target = public / tag
         _refuse_twin(target)
         new = not os.path.lexists(target)
@@ -81,7 +81,7 @@ def publish(
 
 
 def verify(url_root: Path, tag: str, trust: ReleaseTrust) -> None:
-    """Run `verify.py` over every file of `<url_root>/<tag>`; raise the error that it found."""
+    """Run `verify.py` on all files of `<url_root>/<tag>`; raise the error that it reports."""
     with tempfile.NamedTemporaryFile(suffix=".gpg") as keyring:
         keyring.write(trust.keyring)
         keyring.flush()
@@ -101,7 +101,7 @@ def verify(url_root: Path, tag: str, trust: ReleaseTrust) -> None:
 
 
 def _clean(public: Path) -> None:
-    """Remove what a killed publisher left."""
+    """Remove the temporary files of a killed publisher."""
     for folder in public.glob(f"{TEMPORARY}*"):
         shutil.rmtree(folder)
     for name in BESIDE:
@@ -129,7 +129,7 @@ def _publish(release: Path, target: Path, trust: ReleaseTrust) -> None:
 
 
 def _refuse_twin(target: Path) -> None:
-    """Raise UsageError for a name that differs from another in upper and lower case alone."""
+    """Raise UsageError for a name that differs from another one only in case."""
     for other in target.parent.iterdir():
         if other.name != target.name and other.name.casefold() == target.name.casefold():
             raise UsageError(
@@ -139,19 +139,19 @@ def _refuse_twin(target: Path) -> None:
 
 
 def _read_as_others_will(temporary: Path, target: Path, trust: ReleaseTrust) -> None:
-    """Raise the error that a later release, a kit or the index would meet in this one."""
+    """Read the release as later releases, kits and the index will; raise what they would raise."""
     release = Location(os.fspath(temporary), trust.keyring, trust.fingerprint).open(target.name)
     if not read_entries(temporary):
         raise InfrastructureFailed(f"the release {target.name} cannot be listed in the index")
-    if local := release.job.local:  # others may have been published since this was checked
+    if local := release.job.local:  # others may have been published since the check
         public = Location(os.fspath(target.parent), trust.keyring, trust.fingerprint)
         refuse_changed(public, release.version, local, release.files)
 
 
 def _files(release: Path) -> dict[str, str | None]:
-    """Return what a release folder publishes: the manifest, its signature, and what it names.
+    """Return the files to publish: the manifest, its signature, and what the manifest names.
 
-    What the manifest names has its digest there.
+    The last have their digests in it, the first two None.
     """
     try:
         manifest = Manifest.of((release / MANIFEST).read_bytes())
@@ -163,9 +163,9 @@ def _files(release: Path) -> dict[str, str | None]:
 
 
 def _copy(source: Path, target: Path, digest: str | None) -> None:
-    """Copy a plain file of any size, in pieces; it is on the disk when this returns.
+    """Copy a regular file of any size, in pieces; it is synced to disk when this returns.
 
-    Raise Differs unless what was copied has this SHA-256, if one is given.
+    Raise Differs if a SHA-256 is given and the copied content has another one.
     """
     found = hashlib.sha256()
 
@@ -185,7 +185,7 @@ def _copy(source: Path, target: Path, digest: str | None) -> None:
 
 @contextmanager
 def _plain(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain file; raise Differs if it is missing, a link or of another type."""
+    """Open a regular file; raise Differs if it is missing, a link or of another type."""
     try:
         content = open_plain(path)
     except OSError as error:
@@ -195,7 +195,7 @@ def _plain(path: Path) -> Iterator[BinaryIO]:
 
 
 def _check_identical(release: Path, target: Path) -> None:
-    """Raise Differs unless `target` has the same files; a signature may have been made anew."""
+    """Raise Differs unless `target` has the same files; the signature may have been made again."""
     expected = _files(release).keys()
     present = {str(p.relative_to(target)) for p in target.rglob("*") if not p.is_dir()}
     differing = sorted(expected ^ present) or [
@@ -213,7 +213,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
+    """Sync the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

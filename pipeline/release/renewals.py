@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Renews upgrade descriptions in the public tree, with a key that is for this alone.
+"""Renews upgrade descriptions in the public tree, with a key for this purpose only.
 
-What is renewed is what the release key has signed and what it lets this key renew. A description
-older than one that was renewed here before is refused: whoever can write into the public tree
-could have put it there to be kept fresh.
+A description is renewed if the release key has signed it and lets this key renew it. One that is
+older than one renewed here before is refused: somebody with write access to the public tree could
+have put it back, to have it kept valid.
 """
 
 from collections.abc import Callable
@@ -30,9 +30,9 @@ Notify = Callable[[str], None]
 def renew(farm: Farm, keyring: bytes, public: Path, *, now: datetime, notify: Notify) -> list[Path]:
     """Renew every description in `public`; return the files.
 
-    `keyring` has the release key's public half. Raise UsageError if there is nothing to renew,
-    SignatureInvalid without the key that farm.yaml names, or, once all others are renewed, if
-    one cannot be renewed.
+    `keyring` has the public half of the release key. Raise UsageError if there is nothing to renew,
+    SignatureInvalid if the key that farm.yaml names is missing, and, after renewing all others, the
+    error of the first description that cannot be renewed.
     """
     key = _key(farm)
     trust = Trust(keyring, farm.keys.release)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Stage 5: sign and publish a run whose builds match.
 
-Everything is checked first (`checks`), then `release/` is assembled and its manifest signed
-(`assemble`, `openpgp`), then it is published as `public/<tag>/` (`publish`, `index`), and what
-leads on from each release is described (`upgrades`).
+Everything is checked first (`checks`); then `release/` is assembled and its manifest signed
+(`assemble`, `openpgp`); then it is published as `public/<tag>/` (`publish`, `index`); finally the
+upgrade descriptions of all releases of the image are written (`upgrades`).
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ STAGE = "release"
 
 @dataclass(frozen=True)
 class Release:
-    """What was published; `new` is false if it was there already, byte for byte."""
+    """A published release; `new` is false if it was published before, byte for byte."""
 
     tag: str
     folder: Path
@@ -49,12 +49,12 @@ def run_release(
     *,
     notify: Callable[[str], None],
 ) -> Release:
-    """Sign what the run has built and publish it as `<public>/<tag>`; `notify` reports each step.
+    """Sign the results of the run and publish them as `<public>/<tag>`; `notify` gets each step.
 
-    `verified` is the run's tag, verified now; `farm` has the keys of the policy that it satisfies.
-    Raise SignatureInvalid without a usable release key or two good statements, Differs if the
-    builds, their files or what is published already differ, InputsUnverified if a package of the
-    image's own is published with other content, UsageError if the run has no tag,
+    `verified` is the run's tag, just verified; `farm` has the keys of the policy that it satisfies.
+    Raise SignatureInvalid if there is no usable release key or a good statement is missing, Differs
+    if the builds, their files or an earlier publication differ, InputsUnverified if one of the
+    image's own packages is published with other content, UsageError if the run has no tag,
     InfrastructureFailed if a disk fails.
     """
     try:
@@ -93,9 +93,9 @@ def _release(
 def describe_again(
     tag: str, farm: Farm, public: Path, *, notify: Callable[[str], None]
 ) -> list[Path]:
-    """Sign the upgrade descriptions of a published release's image again; return what was written.
+    """Sign the upgrade descriptions of a published release's image again; return their paths.
 
-    Raise SignatureInvalid without a usable release key, and what `Location.open` raises.
+    Raise SignatureInvalid if there is no usable release key, and what `Location.open` raises.
     """
     fingerprint = _fingerprint(farm)
     with openpgp.open_gpg(notify) as gpg:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One environment's statement at the gate: who signed it, and that it is about this very run."""
+"""Checks one environment's statement at the gate: its signature, and that it is about this run."""
 
 import os
 import stat
@@ -22,13 +22,13 @@ from pipeline.documents.statement import Statement
 from pipeline.farm.run import Run
 
 SIZE_LIMIT = 2 * PAYLOAD_LIMIT
-CLOCKS_APART = timedelta(hours=1)  # between the machines of a farm, at most
+CLOCKS_APART = timedelta(hours=1)  # the most between two machines of a farm
 AGAIN = "build again"
 
 
 @dataclass(frozen=True)
 class Signed:
-    """A statement that its environment's key has signed, and the bytes of its envelope."""
+    """A statement signed by its environment's key, and the bytes of its envelope."""
 
     statement: Statement
     content: bytes
@@ -76,9 +76,9 @@ def check_signed(
     since: datetime,
     now: datetime,
 ) -> None:
-    """Raise SignatureInvalid unless `stated` is about a release's build of this run by `name`.
+    """Raise SignatureInvalid unless `stated` is about a release build of this run by `name`.
 
-    `expected` are fields of the statement, `job` is the job but for its guest; the build must have
+    `expected` are values of its fields, `job` is the job except for the guest. The build must have
     been made between `since` and `now`.
     """
     if stated.environment != name:
@@ -106,7 +106,7 @@ def check_signed(
 
 
 def _check_job(name: str, stated: Statement, job: Job) -> None:
-    """Raise SignatureInvalid unless the stated job is `job`, types included, with any guest."""
+    """Raise SignatureInvalid unless the stated job equals `job`, also in types, with any guest."""
     guest = stated.job.get("guest_sha256")
     if not isinstance(guest, str) or not SHA256.fullmatch(guest):
         raise SignatureInvalid(f"the job of {name} has no valid guest_sha256")
@@ -134,9 +134,9 @@ def _check_job(name: str, stated: Statement, job: Job) -> None:
 
 
 def check_files(run: Run, name: str, stated: Statement, sizes: Mapping[str, int | None]) -> None:
-    """Hash all that an environment gave back; raise Differs if it is not what was signed.
+    """Hash all files that an environment returned; raise Differs if they are not what it signed.
 
-    `sizes` are those of the artifacts, in bytes, as the verdict has them.
+    `sizes` are the artifacts' sizes in bytes, from the verdict.
     """
     folder = run.environment(name)
     artifacts = folder / "artifacts"
@@ -159,7 +159,7 @@ def check_files(run: Run, name: str, stated: Statement, sizes: Mapping[str, int 
 
 
 def is_plain_file(path: str | os.PathLike[str]) -> bool:
-    """Return whether there is a plain file of this name, and not a link."""
+    """Return whether a path is a regular file, and not a link."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except FileNotFoundError:

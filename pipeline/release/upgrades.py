@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Upgrade descriptions: `public/upgrades/<from>.json` leads each release to its newest kit.
 
-Every published release of the image has one, the newest too, which says that there is nothing
-newer: so no answer cannot be mistaken for that. They are written once `public/<tag>/` is
-in place, each by one rename, and never lead to an older release than before: publishing a fix of
-an old release leads no system back to it.
+Every published release of the image has one. That of the newest says that there is nothing newer,
+so that a missing answer cannot be mistaken for that. They are written once `public/<tag>/` is in
+place, each by one rename, and never lead to an older release than before: so publishing a fix of an
+old release takes no system back to it.
 """
 
 from collections.abc import Callable
@@ -31,9 +31,9 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Signer:
-    """The release key: gpg that has its secret half, its fingerprint and its public half.
+    """The release key: a gpg that has its secret half, its fingerprint and its public half.
 
-    `renewal` is the public key (ed25519, hex) that may renew what it signs, if one may.
+    `renewal` is the public key (ed25519, hex) that may renew what the release key signs, if any.
     """
 
     gpg: openpgp.Gpg
@@ -43,10 +43,10 @@ class Signer:
 
 
 class _Shelf:
-    """The published releases of the image of `release`, each opened once if it is needed."""
+    """The published releases of the image of `release`, each opened once, when first needed."""
 
     def __init__(self, public: Path, release: Published, signer: Signer, notify: Notify) -> None:
-        """Keep what is given; `release` is verified."""
+        """List the releases in `public`; `release` is verified already."""
         self.public = public
         self.release = release
         self.tags = [e.tag for e in read_entries(public) if e.image == release.image]
@@ -94,10 +94,10 @@ def write_descriptions(
     now: datetime,
     notify: Notify,
 ) -> list[Path]:
-    """Write the descriptions for every release of a verified release's image; return those written.
+    """Write the descriptions of all releases of a verified release's image; return their paths.
 
-    A description that is still valid and unchanged is kept, unless `again`. Raise SignatureInvalid
-    if the key cannot sign, Differs if a kit is missing.
+    A description that is still valid and unchanged is kept, unless `again` is true. Raise
+    SignatureInvalid if the key cannot sign, Differs if a kit is missing.
     """
     folder = public / FOLDER
     folder.mkdir(exist_ok=True)
@@ -128,7 +128,7 @@ def write_descriptions(
 
 
 def _read_own(path: Path, signer: Signer) -> Description | None:
-    """Return what is described in a file, expired or not; None if this key has not signed it."""
+    """Return a file's description, expired or not; None if it is not signed by this key."""
     trust = Trust(signer.keyring, signer.fingerprint)
     try:
         with farm_errors(), path.open("rb") as file:
@@ -144,7 +144,7 @@ def _is_of(found: Description | None, release: Published) -> bool:
 
 
 def _further(found: Offer | None, old: Description | None) -> Offer | None:
-    """Return what leads further: what is published here, or what was described before."""
+    """Return the offer of the newer release: the one found here, or the one described before."""
     if old and old.offer and (not found or is_older(found.to, old.offer.to)):
         return old.offer
     return found
