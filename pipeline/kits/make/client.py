@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes `upgrade.pyz`: the client of upgrades as one file, for a system with Python and gpgv alone.
+"""Makes `upgrade.pyz`: the upgrade client as one file, for systems with only Python and gpgv.
 
-It holds `pipeline/kits/install/` and what that imports of `pipeline/documents/`. Its bytes depend
-on these modules alone: names in order, one time for all, nothing compressed, since the bytes of
-zlib differ from version to version.
+It contains `pipeline/kits/install/` and the modules of `pipeline/documents/` that it imports. Its
+bytes depend on these modules alone: names are sorted, all times are the same, and nothing is
+compressed, as zlib's output differs from version to version.
 """
 
 import ast
@@ -19,10 +19,10 @@ ROOM = "pipeline/kits/install"
 PACKAGES = ("pipeline", "pipeline/kits", ROOM, "pipeline/documents")
 DOCUMENTS = "pipeline.documents"
 FIRST_LINE = b"#!/usr/bin/env python3\n"
-TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a ZIP can hold
+TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time in a ZIP
 MODE = 0o644 << 16
-UNIX = 3  # the system that members are marked with, on every system
-# Older Pythons read this and no more: they would fail in the middle of an import.
+UNIX = 3  # the system that members are marked with, wherever they are made
+# Older versions of Python stop here; otherwise they would fail in the middle of an import.
 START = b"""\
 # SPDX-License-Identifier: GPL-3.0-or-later
 import sys
@@ -55,7 +55,7 @@ def upgrade_client() -> bytes:
 def _modules(root: Path) -> list[Path]:
     """Return the client's modules, and those of documents/ that they import."""
     found = sorted((root / ROOM).glob("*.py"))
-    for path in found:  # grows meanwhile
+    for path in found:  # the list grows in the loop
         for name in _imported(path):
             document = root / f"{name.replace('.', '/')}.py"
             found += [document] * (document not in found)
@@ -63,7 +63,7 @@ def _modules(root: Path) -> list[Path]:
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """Give the modules of documents/ that a module imports, or names from."""
+    """Yield the modules of documents/ that a module imports, or imports names from."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom) or node.module is None:
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turns failures of the installed system's side, which is carried alone, into the farm's errors."""
+"""Turns the Failures of kits/install, which knows no errors of the farm, into such errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ ERRORS: dict[int, type[TwinbuildError]] = {
 
 @contextmanager
 def farm_errors() -> Iterator[None]:
-    """Let a Failure in the block be the farm's error of the same status, text and remedy."""
+    """Turn a Failure in the block into the farm's error with the same status, text and remedy."""
     try:
         yield
     except Failure as failure:

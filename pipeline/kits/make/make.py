@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes a kit again from two published releases, as anyone can: without the farm, without root.
+"""Makes a kit again from two published releases, as anyone can: without the farm or root.
 
-The same program makes it that makes it in the machine. It runs as a process of its own, as code
-of the machine is never imported outside of it; its input is a `KitPlan`.
+The program that makes it is the same as in the machine. It runs as a process of its own, as the
+machine's code is never imported outside of the machine; its input is a `KitPlan`.
 """
 
 import os
@@ -38,7 +38,7 @@ from pipeline.kits.install.partition import fat_partitions
 from pipeline.kits.make.farm_errors import farm_errors
 from pipeline.published.published import Location, Published
 
-TOOL = "mksquashfs"  # the fact that has the version of squashfs-tools
+TOOL = "mksquashfs"  # name of the fact with the version of squashfs-tools
 TIMEOUT_S = 12 * 3600.0
 LEDGER_LIMIT = 1024**3
 IMAGE_LIMIT = 64 * 1024**3
@@ -50,7 +50,7 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Made:
-    """A kit, and whether the release publishes the very same; None if it publishes none."""
+    """A kit; `same` tells if it is identical to the published one, None if none is published."""
 
     path: Path
     sha256: str
@@ -64,11 +64,11 @@ class Made:
 def make_kit(
     location: Location, start: str, to: str, folder: Path, store: Store, notify: Notify
 ) -> Made:
-    """Make the kit from the release `start` to the release `to` in `folder`, made if need be.
+    """Make the kit from the release `start` to the release `to` in `folder`, created if needed.
 
-    Both are verified by their manifests before anything of them is used. Raise Differs if the bytes
-    are not the published ones although squashfs-tools is of the version that the release names;
-    another version is reported by `notify` and is no error.
+    Both releases are verified by their manifests before anything of them is used. Raise Differs if
+    the bytes are not the published ones although squashfs-tools has the version that the release
+    names; another version is reported to `notify` and is not an error.
     """
     earlier, later = location.open(start), location.open(to)
     if start == to or (earlier.image, earlier.architecture) != (later.image, later.architecture):
@@ -101,7 +101,7 @@ def _plan(
     work: Path,
     notify: Notify,
 ) -> KitPlan:
-    """Return the plan of the kit, once all that it is made from is on disk."""
+    """Bring everything that the kit is made from to disk; return the plan of the kit."""
 
     def kept(release: Published, name: str, limit: int) -> Path:
         if name not in release.files:
@@ -137,7 +137,7 @@ def _plan(
 
 
 def _run(plan: KitPlan, file: Path) -> None:
-    """Run the program that makes kits; its plan is written to `file`."""
+    """Write the plan to `file`, and run the program that makes kits."""
     write_json(file, plan.document())
     for program in ("sqfstar", "unsquashfs"):
         command.find(program)
@@ -156,7 +156,7 @@ def _run(plan: KitPlan, file: Path) -> None:
 
 @dataclass(frozen=True)
 class _Image:
-    """A USB image as a medium that is only read."""
+    """A USB image as a read-only medium."""
 
     descriptor: int
 
@@ -193,14 +193,14 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
 
 
 def _unpack(squashfs: Path, tree: Path) -> None:
-    """Unpack a SquashFS, without root as far as possible: the ledger has what is missing."""
+    """Unpack a SquashFS; without root, as far as possible: the ledger has the missing metadata."""
     argv = ["unsquashfs", "-quiet", "-no-progress", "-d", os.fspath(tree)]
     argv += [] if os.geteuid() == 0 else ["-no-xattrs", "-ignore-errors", "-no-exit-code"]
     command.run([*argv, squashfs], timeout_s=UNPACK_LIMIT_S)
 
 
 def _tools_alike(location: Location, later: Published, notify: Notify) -> bool:
-    """Return whether squashfs-tools is as in the machines that built a release; report if not."""
+    """Return whether squashfs-tools has the version that built a release; report if not."""
     versions = {_tool_version(location, later, name) for name in later.files if _is_statement(name)}
     here = command.run([TOOL, "-version"], timeout_s=60, accept=(0, 1)).text.splitlines()[:1]
     if versions == set(here):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Signs upgrade descriptions: with the release key by gpg, and their renewals with a key beside."""
+"""Signs upgrade descriptions with the release key, by gpg, and their renewals with another key."""
 
 import hashlib
 import tempfile
@@ -39,7 +39,7 @@ def sign_payload(payload: bytes, gpg: openpgp.Gpg, fingerprint: str) -> bytes:
 
 
 def with_renewal(content: bytes, renewable: Renewable, now: datetime, sign: Sign) -> bytes:
-    """Return a description's file with a new renewal in place of the one that it may have.
+    """Return a description's file with a new renewal, in place of any earlier one.
 
     `sign` signs with the key that `renewable` names.
     """
