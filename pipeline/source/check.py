@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The checks of `hooks/source/`, before a build: they read a repository and run nothing of it.
+"""Runs the checks in `hooks/source/` before a build: they read a repository, but run none of it.
 
-They are the farm's own, even if another repository is built: programs of that repository run only
-in a machine. And git, in a check, does not read the repository's configuration.
+They are the farm's own even if another repository is built: programs of that repository run only in
+a machine. In a check, git does not read the repository's configuration.
 """
 
 import os
@@ -15,18 +15,18 @@ from pipeline.base.files import write_bytes
 from pipeline.base.plain import plain
 
 TIMEOUT_S = 600.0
-SHOWN = 15  # findings; a file has all of them
+SHOWN = 15  # findings in the error; the file has all of them
 
 
 def check_source(
     hooks: Path, repository: Path, findings: Path, *, notify: Callable[[str], None]
 ) -> int:
-    """Run every check of the folder `hooks` on a working tree; return how many there are.
+    """Run every check in the folder `hooks` on a working tree; return the number of checks.
 
-    A check gets the tree as its argument, and an environment in which git knows the tree by a
-    neutral repository. It prints a line for each finding; all of them are written to the file
-    `findings`. Raise BuildFailed with the first of them and their number if a check does not end
-    with status 0, UsageError if the tree is in no repository.
+    A check gets the tree as its argument, and an environment in which git accesses the tree through
+    a neutral repository. It prints one line for each finding; all findings are written to the file
+    `findings`. Raise BuildFailed, with the first finding and their number, if a check does not end
+    with status 0; UsageError if the tree is not in a git repository.
     """
     checks = sorted(path for path in hooks.iterdir() if os.access(path, os.X_OK))
     if not checks:
@@ -36,7 +36,7 @@ def check_source(
         raise UsageError(f"{repository} is in no git repository", remedy="git init, git add")
     found: list[str] = []
     with git.worktree(opened) as env:
-        # A check that cannot list the files would find nothing.
+        # Fail here: a check that cannot list the files would find nothing.
         listed = git.git(repository, "ls-files", "-z", env=env, failure=UsageError).stdout
         pipes.refuse(repository / os.fsdecode(name) for name in listed.split(b"\0"))
         for check in checks:

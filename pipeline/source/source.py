@@ -24,7 +24,7 @@ from pipeline.farm.policy import Policy
 from pipeline.farm.run import Request, Run
 
 EXPORT_S = 900.0
-# A branch, tag or hash as git allows them, then steps to an ancestor.
+# A branch, tag or hash as git allows them, followed by steps to an ancestor.
 COMMIT_ISH = re.compile(r"(?!-)(?!.*\.\.)(?!.*@\{)[^\s~^:?*\[\\]{1,250}(?:[~^][0-9]{0,6}){0,20}")
 NAMES_LIMIT = 5000
 
@@ -40,7 +40,7 @@ class ChosenCommit:
 
     @property
     def source_tag(self) -> SourceTag | None:
-        """The tag as `source.json` has it."""
+        """The tag in the form of `source.json`."""
         if self.tag is None:
             return None
         return SourceTag(self.tag.name, self.tag.object_id, self.tag.signer)
@@ -56,10 +56,10 @@ def run_source(
 ) -> None:
     """Write `source.json` and `source.tar` of `run`, unless they are complete.
 
-    `checkout` is the farm's own repository: it is built, unless the run asks for another one, and
-    the policy of its default branch decides which tags are released. `source` is the other
-    repository's address as it was typed, with the password that the run's documents do not keep. A
-    run keeps the commit that it resolved first, even if a branch moves on.
+    `checkout` is the farm's own repository: it is built unless the run asks for another one, and
+    the policy of its default branch decides which tags are released. `source` is the address of the
+    other repository as it was typed, with the password that the run's documents do not keep. A run
+    keeps the commit that it resolved first, even if the branch moves.
 
     Raise UsageError for a commit that cannot be found or built, SignatureInvalid for a release's
     tag that the farm does not trust, InfrastructureFailed if another repository cannot be fetched.
@@ -102,7 +102,7 @@ def run_source(
 
 @contextmanager
 def _policy(request: Request, farm: Farm, checkout: Path) -> Iterator[Policy | None]:
-    """Yield the policy that decides about a tag; a commit without a tag needs none."""
+    """Yield the policy for the requested tag; None if the run is not of a tag."""
     if request.tag is None:
         yield None
         return
@@ -114,7 +114,7 @@ def _policy(request: Request, farm: Farm, checkout: Path) -> Iterator[Policy | N
 def _say_if_dirty(
     repository: Repository, chosen: ChosenCommit, notify: Callable[[str], None]
 ) -> bool:
-    """Tell whether the working tree has uncommitted changes, and print that they are not built."""
+    """Tell whether the working tree has uncommitted changes, and report that they are not built."""
     dirty = is_dirty(repository)
     if dirty:
         notify(
@@ -127,7 +127,7 @@ def _say_if_dirty(
 def _choose(
     repository: Repository, reader: Path, request: Request, policy: Policy | None, checkout: Path
 ) -> ChosenCommit:
-    """Resolve the request, once, to the commit that is built."""
+    """Resolve the request to the commit that is built."""
     if request.tag is None or policy is None:
         return _commit(repository, reader, request.commit)
     if _resolve(reader, f"refs/tags/{request.tag}") is None:
@@ -137,7 +137,7 @@ def _choose(
 
 
 def _commit(repository: Repository, reader: Path, ref: str) -> ChosenCommit:
-    """Resolve a commit-ish; raise UsageError if it names no commit, or two."""
+    """Resolve a commit-ish; raise UsageError if it names no commit, or is ambiguous."""
     if not COMMIT_ISH.fullmatch(ref) or not ref.isprintable():
         raise UsageError(f"{ref!r} cannot name a commit", remedy="give a tag, branch or hash")
     here = re.sub(r"^(HEAD|@)(?![^~^])", repository.head, ref)
@@ -153,14 +153,14 @@ def _commit(repository: Repository, reader: Path, ref: str) -> ChosenCommit:
 
 
 def _resolve(reader: Path, expression: str) -> str | None:
-    """Return the object that `expression` names."""
+    """Return the object id that `expression` names, or None."""
     argv = ("rev-parse", "--verify", "--quiet", "--end-of-options", expression)
     found = git(reader, *argv, accept=range(256))
     return found.text if found.status == 0 and OBJECT_ID.fullmatch(found.text) else None
 
 
 def _unknown(repository: Repository, reader: Path, what: str, name: str, *below: str) -> UsageError:
-    """Make the error for a name that the repository does not have, with the most similar ones."""
+    """Return the error for a name that the repository does not have, with similar names."""
     options = (f"--count={NAMES_LIMIT}", "--format=%(refname:lstrip=2)")
     listed = git(reader, "for-each-ref", *options, *below, accept=range(256))
     near = difflib.get_close_matches(name, listed.text.splitlines(), n=3, cutoff=0.5)
@@ -216,7 +216,7 @@ def _check_files(reader: Path, chosen: ChosenCommit, image: str) -> None:
 
 
 def _export(reader: Path, commit: str, path: Path) -> None:
-    """Write the commit as a tar archive: its bytes depend on the commit alone."""
+    """Write the commit as a tar archive, whose bytes depend on the commit alone."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         git(reader, "archive", "--format=tar", commit, stdout_to=temporary, timeout_s=EXPORT_S)
