@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image's own packages never change once published: a change needs another version.
+"""Checks that an image's own packages never change once published, except with a new version.
 
-What was published is read from the releases themselves, each verified first.
+What has been published is read from the releases themselves, each verified first.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ def refuse_changed(
     local: Local,
     files: Mapping[str, str] = NOTHING,
 ) -> None:
-    """Raise InputsUnverified if a release other than `tag` has one of these with other content.
+    """Raise InputsUnverified if another release than `tag` has one of these with other content.
 
-    `local` is the job's part about the image's own packages, `files` has the SHA-256 of those that
-    are built, by name; before the build their sources stand for them. Raise what `Location.open`
+    `local` is the job's part about the image's own packages. `files` has the SHA-256 of the built
+    ones, by name; before the build, their sources are compared instead. Raise what `Location.open`
     raises.
     """
     ours = _contents(local, files)
@@ -40,7 +40,7 @@ def refuse_changed(
 
 
 def _contents(local: Local, files: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 of each source package, and of each package that is known already."""
+    """Return the SHA-256 of each source package, and of each binary package if known already."""
     found = {f"the source {one.name} {one.version}": one.sha256 for one in local.sources}
     for package in local.packages:
         if sha256 := package.sha256 or files.get(package.file_name):

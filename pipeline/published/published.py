@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The releases published at a location, each verified before anything of it is used.
+"""The releases published at a location; each is verified before any of it is used.
 
-A location is a folder, such as `public/`, or the address where it is served. The list of its
-releases is not signed: whoever serves it can leave one out, but cannot add one. A release is
-defined by its manifest, signed by the release key, and by the equal statements of its environments.
+A location is a folder, such as `public/`, or the address where it is served. Its list of releases
+is not signed: whoever serves it can leave a release out, but cannot add one. A release is defined
+by its manifest, signed by the release key, and by the equal statements of its environments.
 """
 
 import os
@@ -48,30 +48,30 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Listed:
-    """A release that the location lists; it is not verified yet."""
+    """A release that a location lists, not verified yet."""
 
     tag: str
-    image: str | None  # None where the list does not say
+    image: str | None  # None if the list does not say
 
 
 @dataclass(frozen=True)
 class Published:
-    """A verified release: what its statements agree on, and the SHA-256 of its files by name.
+    """A verified release: the job in its statements, and the SHA-256 of its files by name.
 
-    `job.upgrade` is false if later releases must not have kits from it.
+    `job.upgrade` is false if later releases must not have kits from this one.
     """
 
-    job: Job  # what its builds were given
+    job: Job  # the job of its builds
     files: Mapping[str, str]
 
     @property
     def image(self) -> str:
-        """The image that it is a release of."""
+        """The name of its image."""
         return self.job.image
 
     @property
     def architecture(self) -> str:
-        """The architecture that it is for."""
+        """Its architecture."""
         return self.job.architecture
 
     @property
@@ -81,16 +81,16 @@ class Published:
 
     @property
     def names(self) -> ArtifactNames:
-        """The names of its artifacts; `files` has those that it really has."""
+        """The names that its artifacts may have; `files` has those that exist."""
         return self.job.names
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where releases are published, and the release key that vouches for them.
+    """Where releases are published, and the release key that signs them.
 
-    `address` is an http(s) address or a folder. `keyring` holds public keys in binary form; all
-    of them may sign a release, or, if it is given, only the one with this `fingerprint`.
+    `address` is an http(s) address or a folder. `keyring` has public keys in binary form: any of
+    them may sign a release, or, if `fingerprint` is given, only that one.
     """
 
     address: str
@@ -105,10 +105,10 @@ class Location:
         return _listed_there(self) if self._is_remote else _folders(Path(self.address))
 
     def open(self, tag: str) -> Published:
-        """Return a release once its manifest is verified and its statements agree.
+        """Return a release after verifying its manifest and that its statements agree.
 
         Raise InputsUnverified if it is missing or contradicts itself, SignatureInvalid if its
-        manifest is not signed as it must be.
+        manifest has no good signature by the release key.
         """
         if not self.keyring:
             raise SignatureInvalid(
@@ -138,7 +138,7 @@ class Location:
         limit: int,
         advance: Advance = lambda _: None,
     ) -> None:
-        """Bring a file of a release into the store; raise InputsUnverified if it is another one."""
+        """Bring a file of a release into the store; raise InputsUnverified if its hash differs."""
         sha256 = release.files[name]
         if store.has(sha256) and not store.damaged(sha256):
             return
@@ -165,7 +165,7 @@ class Location:
         *,
         absent: type[TwinbuildError] = InputsUnverified,
     ) -> bytes:
-        """Return a small file of a release; only its size is checked.
+        """Return a small file of a release, with only its size checked.
 
         Raise `absent` if there is none, InputsUnverified if it is larger than `limit` bytes.
         """
@@ -194,10 +194,10 @@ class Location:
 
 
 def of_farm(workspace: Workspace, keys: Path | None = None) -> Location:
-    """Return where the farm's releases are published, to be verified with its own release key.
+    """Return where the farm's releases are published, with its own release key to verify them.
 
-    `keys` is the folder of public keys, by default that of the checkout. Without `keys.release`
-    in farm.yaml, or its public half in `keys/*.asc`, no release opens.
+    `keys` is the folder of public keys, by default that of the checkout. Without `keys.release` in
+    farm.yaml, or without its public half in `keys/*.asc`, no release can be opened.
     """
     farm = workspace.farm
     address = farm.published or os.fspath(workspace.public.absolute())
@@ -232,16 +232,16 @@ def read_index(content: bytes, url: str) -> tuple[Listed, ...]:
 
 
 def _folders(public: Path) -> tuple[Listed, ...]:
-    """Return the folders that look like releases: the index beside them may be late."""
+    """Return the folders that look like releases: the index beside them may be out of date."""
     found = public.glob("*/SHA256SUMS") if public.is_dir() else ()
     names = sorted(path.parent.name for path in found)
     return tuple(Listed(name, None) for name in names if FILE_NAME.fullmatch(name))
 
 
 def describe(tag: str, stated: Mapping[str, object], files: Mapping[str, str]) -> Published:
-    """Return a release as its statements' job describes it; `files` are its digests by name.
+    """Return a release as the job in its statements describes it; `files` are digests by name.
 
-    Raise InputsUnverified if the job is malformed or of another release.
+    Raise InputsUnverified if the job is malformed or that of another release.
     """
     try:
         job = Job.of(stated)
