@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where this user's cache is: the store, the builders' records, fetched repositories."""
+"""The folder of this user's cache: the store, fetched repositories, locks."""
 
 import os
 from pathlib import Path

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one place that starts programs.
 
-Programs get an argument list (never a shell line), an environment made from scratch, a fixed umask,
-no standard input unless it is given, and a time limit. Outside the guest no other module imports
-`subprocess`; a test enforces it.
+Programs get an argument list (never a shell command line), an environment made from scratch, a
+fixed umask, no standard input unless some is given, and a time limit. Outside the guest no other
+module imports `subprocess`; a test enforces this.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ TERMINATE_GRACE_S = 10.0
 BESIDE_S = 60.0
 POLL_S = 0.5
 
-# What a program may see of the caller's environment: where it runs and how it reaches the network.
+# The variables that programs get from the caller's environment, besides proxies.
 PASSED_ON = ("HOME", "SSL_CERT_FILE", "TMPDIR")
-# Some programs know the one spelling of these, some the other: they get both.
+# Some programs read these in lower case, others in upper case: so they get both.
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 
 PACKAGE_OF = {
@@ -53,7 +53,7 @@ PACKAGE_OF = {
 
 @dataclass(frozen=True)
 class Completed:
-    """A program that has ended: its arguments, exit status and what it printed."""
+    """A program that has ended: its arguments, exit status and output."""
 
     argv: tuple[str, ...]
     status: int
@@ -62,28 +62,28 @@ class Completed:
 
     @property
     def text(self) -> str:
-        """Standard output as UTF-8, undecodable bytes replaced, without the last newline."""
+        """Standard output as UTF-8, with undecodable bytes replaced, without final newlines."""
         return self.stdout.decode(errors="replace").rstrip("\n")
 
     @property
     def tail(self) -> str:
-        """The end of the program's standard error, and a note if there was more."""
+        """The end of standard error, or else of standard output, and a note if there was more."""
         return last_lines(self.stderr.strip() or self.stdout.strip())
 
 
 def last_lines(printed: bytes) -> str:
-    """Return the last lines of what a program printed, and that there were more."""
+    """Return the last lines of a program's output, and a note if there were more."""
     lines = printed.decode(errors="replace").splitlines()
     cut = ["… (the lines before these are left out)"] * (len(lines) > TAIL_LINES)
     return "\n".join(cut + lines[-TAIL_LINES:])
 
 
 _running: set[subprocess.Popen[bytes]] = set()
-_starting = threading.Lock()  # so that what is being started is not overlooked
+_starting = threading.Lock()  # so that `stop_all` does not miss a program that is being started
 
 
 def stop_all() -> None:
-    """End every program that runs now, in any thread: its caller gets the failure."""
+    """End every program that is running, in any thread: its caller gets the failure."""
     with _starting:
         running = list(_running)
     for process in running:
@@ -91,7 +91,7 @@ def stop_all() -> None:
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment that programs get: fixed locale and time zone, and `extra`."""
+    """Return the environment for programs: a fixed locale and time zone, plus `extra`."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     for name in PROXIES:
         value = os.environ.get(name, os.environ.get(name.upper()))
@@ -106,7 +106,7 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def find(program: str) -> Path:
-    """Return the path of `program`; raise UsageError that names the package to install."""
+    """Return the path of `program`; raise UsageError, which names its package, if missing."""
     found = shutil.which(program, path=clean_environment()["PATH"])
     if found is None:
         package = PACKAGE_OF.get(program, program)
@@ -131,8 +131,9 @@ def run(
     """Run a program to its end and return its output.
 
     `env` is added to the clean environment. Large output goes to the files `stdout_to` and
-    `stderr_to`, not to memory. A status outside `accept`, or no end within `timeout_s` seconds,
-    raises `failure`, with a line to run again by hand and the last lines that were printed.
+    `stderr_to` instead of memory. If the status is not in `accept`, or if the program does not end
+    within `timeout_s` seconds, raise `failure`, with a command line to replay it by hand and the
+    last lines of its output.
     """
     arguments = [os.fspath(argument) for argument in argv]
     replay = shlex.join(arguments)
@@ -168,7 +169,7 @@ def run_until(
     timeout_s: float,
     failure: type[TwinbuildError] = InfrastructureFailed,
 ) -> re.Match[bytes]:
-    """Run a program until `words` are in its output, which goes to `log`; stop it, return them.
+    """Run a program until its output, which goes to `log`, has `words`; stop it, return the match.
 
     Raise `failure` if it ends without them, or does not print them within `timeout_s` seconds.
     """
@@ -198,11 +199,12 @@ def beside(
     env: Mapping[str, str] | None = None,
     failure: type[TwinbuildError] = InfrastructureFailed,
 ) -> Iterator[None]:
-    """Run a program that cleans up after this process, however this one ends.
+    """Run a program that cleans up after this process, however this process ends.
 
-    It writes the line "ready" and then reads its standard input, which ends when the block ends or
-    this process dies, by SIGKILL too. It has a session of its own, so that what ends this process
-    does not end it; `stop_all` does not know it. Raise `failure` if it does not get ready.
+    The program writes the line "ready" and then reads its standard input, which ends when the block
+    ends or this process dies, even by SIGKILL. It has a session of its own, so that signals that
+    end this process do not end it, and `stop_all` leaves it alone. Raise `failure` if it does not
+    get ready.
     """
     program, *arguments = (os.fspath(argument) for argument in argv)
     process = subprocess.Popen(
@@ -229,7 +231,7 @@ def beside(
 
 
 def _read_until_ready(process: subprocess.Popen[bytes]) -> bytes:
-    """Return what a program prints up to its line "ready", its end, or the time limit."""
+    """Return a program's output up to the line "ready", its end, or the time limit."""
     printed, deadline = b"", time.monotonic() + BESIDE_S
     if process.stdout is None:
         return printed
@@ -253,7 +255,7 @@ def _start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a group of its own, where `stop_all` finds it."""
+    """Start a program in a process group of its own, where `stop_all` finds it."""
     program = find(arguments[0]) if "/" not in arguments[0] else Path(arguments[0])
     with _starting:
         process = subprocess.Popen(
@@ -285,7 +287,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     _signal(process, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(TERMINATE_GRACE_S)
-    _signal(process, signal.SIGKILL)  # for children that it left behind, which may hold the pipe
+    _signal(process, signal.SIGKILL)  # for children left behind, which may hold the pipe open
     process.communicate()
 
 
@@ -295,7 +297,7 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def _tail_of(path: Path) -> str:
-    """Return the last lines of a file that may be large."""
+    """Return the last lines of a file, which may be large."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 8192))
         return last_lines(file.read())

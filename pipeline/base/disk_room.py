@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Says why something could not be written: the path, and, if the disk is full, what fills it.
+"""Explains why something could not be written: the path, and, if the disk is full, what fills it.
 
-The one place with these messages. What the farm keeps on that file system (the parts of the cache,
-runs, published releases, snapshots) is measured only now, when something has failed.
+All such messages are made here. What the farm keeps on that file system (parts of the cache, runs,
+published releases, snapshots) is measured only once something has failed.
 """
 
 import errno
@@ -17,15 +17,15 @@ from pipeline.base.cache_folder import default_cache
 from pipeline.base.errors import InfrastructureFailed, command_line
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-NO_SPACE = "No space left on device"  # by programs, in the locale that they are given
+NO_SPACE = "No space left on device"  # as programs print it in the locale that they get
 MIB = 1024 * 1024
-# Below the farm; releases may be elsewhere by `farm.yaml`, and are not named then.
+# Folders of the farm. If `farm.yaml` puts releases elsewhere, these are not named.
 KEPT = ("runs", "public", "snapshots")
 UNKNOWN = "a file"
 
 
 def no_room(error: BaseException) -> bool:
-    """Tell whether an error means a full disk, a quota or a file size limit of the process."""
+    """Tell whether an error means a full disk, a quota, or the process's file size limit."""
     if not isinstance(error, OSError):
         return False
     return error.errno in FULL or (error.errno == errno.EFBIG and error.filename is None)
@@ -44,16 +44,16 @@ def cannot_write(
 
 
 def program_found_no_room(program: str, detail: str) -> InfrastructureFailed:
-    """Return the error for a program that found a disk full; `detail` is its output."""
+    """Return the error for a program that failed as a disk is full; `detail` is its output."""
     room, remedy = _filled(_fullest())
     return InfrastructureFailed(f"{program}: {NO_SPACE}: {room}", remedy=remedy, detail=detail)
 
 
 def _path(error: OSError, where: str | os.PathLike[str] | BinaryIO | None) -> Path | None:
-    named: object = error.filename2 or error.filename  # of a copy the second one is written
+    named: object = error.filename2 or error.filename  # of a copy, the second is the target
     if where is not None:
         named = where if isinstance(where, str | os.PathLike) else where.name
-    if isinstance(named, int):  # of a file that was opened by its descriptor
+    if isinstance(named, int):  # of a file opened by descriptor
         named = Path(f"/proc/self/fd/{named}").readlink()
     if isinstance(named, str | bytes | os.PathLike):
         return Path(os.fsdecode(named)).absolute()
@@ -61,7 +61,7 @@ def _path(error: OSError, where: str | os.PathLike[str] | BinaryIO | None) -> Pa
 
 
 def _filled(path: Path) -> tuple[str, str]:
-    """Return how full the file system of a path is, what of ours is on it, and what to do."""
+    """Describe how full the file system of a path is and what the farm has on it; add a remedy."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     space, device = os.statvfs(there), there.stat().st_dev
     free, whole = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
@@ -90,7 +90,7 @@ def _ours() -> Iterator[Path]:
 
 
 def _fullest() -> Path:
-    """Return, of the folders that are written to, the one whose file system has the least room."""
+    """Return the folder that we write to whose file system has the least free space."""
     written = [default_cache(), places.farm, Path(tempfile.gettempdir())]
     there = [next(p for p in (place, *place.parents) if p.exists()) for place in written]
     return min(there, key=lambda path: os.statvfs(path).f_bavail * os.statvfs(path).f_frsize)
@@ -104,7 +104,7 @@ def _is_on(folder: Path, device: int) -> bool:
 
 
 def _size(folder: Path) -> int:
-    """Return how many bytes a folder takes on disk; files that cannot be examined count nothing."""
+    """Return how many bytes a folder takes on disk, without files that cannot be examined."""
     total, linked = 0, set()
     for here, _, names in os.walk(folder):
         for name in names:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows a run while it works: environments side by side on a terminal, plain lines elsewhere.
+"""Shows the progress of a run: environments side by side on a terminal, plain lines elsewhere.
 
-Plain lines, one after the other and never redrawn, are for logs, for terminals that cannot move
-their cursor (`TERM=dumb`) and for people who set `TWINBUILD_PLAIN`: a screen reader reads
-each once. Colours only repeat what words say; there are none under `NO_COLOR` (no-color.org).
+Plain lines, one after the other and never redrawn, are for logs, for terminals that cannot move the
+cursor (`TERM=dumb`) and for people who set `TWINBUILD_PLAIN`: a screen reader reads each line once.
+Colours only repeat what words say; there are none if `NO_COLOR` is set (no-color.org).
 
-It bypasses `plain_output`, so every text that comes from elsewhere is made `plain` here.
+This bypasses `plain_output`, so every text from elsewhere is passed through `plain` here.
 """
 
 import os
@@ -24,7 +24,7 @@ from pipeline.base.plain import plain
 from pipeline.documents.progress import NOTE, Record
 
 REFRESH_PER_S = 4
-REPEAT_EVERY_S = 60.0  # a sign of life in a log that nobody can watch redraw itself
+REPEAT_EVERY_S = 60.0  # a sign of life in a log
 
 
 class Display:
@@ -46,7 +46,7 @@ class Display:
             self.console.print(Text(plain(line)))
 
     def tell(self, environment: str) -> Callable[[Record], None]:
-        """Add an environment to the display; return the function that takes its records."""
+        """Add an environment to the display; return the function to call with its records."""
         column = self._columns.setdefault(environment, _Column(environment))
 
         def take(record: Record) -> None:
@@ -69,7 +69,7 @@ class Display:
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Show a bar during the block; yield a function that takes bytes done and bytes in all."""
+        """Show a progress bar during the block; yield a function of bytes done and total bytes."""
         if not self._redraws:
             yield self._bar_in_lines(what)
             return
@@ -85,12 +85,11 @@ class Display:
 
     @contextmanager
     def bars(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Show a bar for each step during the block.
+        """Show a progress bar for each step during the block.
 
-        Yield a function that takes a step's name, bytes done and bytes in all; a new name starts a
-        new bar.
+        Yield a function of a step's name, bytes done and total bytes; a new name starts a new bar.
         """
-        takes: dict[str, Callable[[int, int], None]] = {}  # of the step that is shown
+        takes: dict[str, Callable[[int, int], None]] = {}  # that of the step shown
         with ExitStack() as stack:
 
             def watch(what: str, done: int, total: int) -> None:
@@ -115,7 +114,7 @@ class Display:
 
     def __rich__(self) -> RenderableType:
         table = Table.grid(expand=True, padding=(0, 2))
-        columns = list(self._columns.values())  # builds add theirs while this is drawn
+        columns = list(self._columns.values())  # a copy: builds may add columns meanwhile
         for _ in columns:
             table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
         table.add_row(*(column.render() for column in columns))
@@ -133,7 +132,7 @@ class _Column:
         self.done: list[tuple[str, float]] = []
 
     def take(self, record: Record) -> str | None:
-        """Take a record; return a line for a log if it is worth one."""
+        """Take a record; return a line if it should appear in a log."""
         now = time.monotonic()
         kind = record.kind
         if kind == "step":
@@ -153,7 +152,7 @@ class _Column:
         return None
 
     def summary(self) -> str:
-        """Return the line that remains of it when the display is gone."""
+        """Return the line that remains when the display is removed."""
         steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.done)
         return f"{self.name}: {steps or self.step}"
 

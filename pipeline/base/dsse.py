@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Signed statements: DSSE envelopes and the ed25519 keys of the environments.
 
-The form of an envelope is `documents/dsse.py`; securesystemslib signs and verifies. A key is named
-by the SHA-256 of its raw public half; `farm.yaml` pins that half itself, in hexadecimal.
+`documents/dsse.py` has the format of envelopes; securesystemslib signs and verifies. A key's id is
+the SHA-256 of its raw public half; `farm.yaml` pins that half itself, in hexadecimal.
 """
 
 import os
@@ -34,7 +34,7 @@ KEY_FILE_LIMIT = 64 * 1024
 
 
 def key_path(environment: str) -> Path:
-    """Return where the private key of an environment is kept.
+    """Return the path of the private key of an environment.
 
     That is the file named by `TWINBUILD_KEY_<NAME>` (upper case, `-` as `_`), or else
     `twinbuild/keys/<name>.pem` in the user's configuration folder.
@@ -46,7 +46,7 @@ def key_path(environment: str) -> Path:
 
 
 def renewal_key_path() -> Path:
-    """Return where the private key that renews upgrade descriptions is kept.
+    """Return the path of the private key that renews upgrade descriptions.
 
     That is the file named by `TWINBUILD_RENEWAL_KEY`, or else `twinbuild/renewal.pem` in the user's
     configuration folder.
@@ -63,8 +63,8 @@ def _configuration() -> Path:
 def make_key(path: Path) -> str:
     """Make a private key (PEM, PKCS #8, readable by its owner only); return its public half in hex.
 
-    The file is complete or missing. Raise UsageError if there is one already: a key is never
-    overwritten; and SignatureInvalid if others can write into its folder.
+    The file is written completely or not at all. Raise UsageError if it exists already, as a key is
+    never overwritten; SignatureInvalid if others can write to its folder.
     """
     signer = CryptoSigner.generate_ed25519()
     try:
@@ -80,14 +80,14 @@ def make_key(path: Path) -> str:
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    """Write a private file that must not exist; its name appears once its content is on disk."""
+    """Write a private file that must not exist yet; it appears once its content is on disk."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        os.link(temporary, path)  # unlike a rename, it fails where there is a file
+        os.link(temporary, path)  # unlike a rename, fails if the path exists
     finally:
         Path(temporary).unlink()
 
@@ -95,7 +95,7 @@ def _write_new(path: Path, content: bytes) -> None:
 def load_key(path: Path, *, made_by: str = "keygen --environment NAME") -> CryptoSigner:
     """Read a private key; `made_by` is the task that makes one.
 
-    Raise SignatureInvalid if there is none, it is not an ed25519 key, or others can read it.
+    Raise SignatureInvalid if it is missing, is not an ed25519 key, or can be read by others.
     """
     remedy = f"restore it, or make one: {command_line(made_by)}"
     content = private_file.read(path, "the key", limit=KEY_FILE_LIMIT, remedy=remedy)
@@ -115,7 +115,7 @@ def public_hex(key: CryptoSigner) -> str:
 
 
 def sign(payload: Mapping[str, object], key: CryptoSigner) -> dict[str, object]:
-    """Return the envelope, ready for `write_json`, of a document signed with a loaded key."""
+    """Sign a document with a loaded key; return the envelope, ready for `write_json`."""
     content = json_bytes(payload)
     if len(content) > PAYLOAD_LIMIT:
         raise SignatureInvalid(f"a statement of {len(content)} bytes is too large to sign")
@@ -126,7 +126,7 @@ def sign(payload: Mapping[str, object], key: CryptoSigner) -> dict[str, object]:
 def verify(envelope: object, trusted: Collection[str]) -> dict[str, object]:
     """Return the document in an envelope if one of the `trusted` public keys (hex) signed it.
 
-    Raise SignatureInvalid if not, or if the envelope or the document is malformed or too large.
+    Raise SignatureInvalid if none did, or if the envelope or document is malformed or too large.
     """
     parsed = _parse(envelope)
     keys = {key.keyid: key for key in map(_public_key, trusted)}

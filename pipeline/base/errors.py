@@ -25,7 +25,7 @@ class ExitStatus(IntEnum):
     SIGNATURE = 6
 
 
-# As the help of each task says it.
+# The wording in each task's help.
 MEANINGS = {
     ExitStatus.DONE: "done",
     ExitStatus.DIFFERS: "the builds, or the files and the manifest, differ",
@@ -39,7 +39,7 @@ MEANINGS = {
 
 
 def command_line(arguments: str) -> str:
-    """Return a command for the user to type, with the name of the running one, as `./farm`."""
+    """Return a command line for the user, beginning with the name used now, such as `./farm`."""
     program = Path(sys.argv[0]).name
     default = program if program in ("invoke", "inv", "twinbuild") else "./farm"
     return f"{shlex.quote(os.environ.get(STARTED_AS) or default)} {arguments}"
@@ -48,8 +48,8 @@ def command_line(arguments: str) -> str:
 class TwinbuildError(Exception):
     """An error for the user.
 
-    `what` says what happened and to what, `remedy` what to do next, both without a final full stop;
-    `detail` is longer text (the last lines of a log, a list of paths) that is shown below the line.
+    `what` says what happened and to what, `remedy` what to do next, both without a full stop;
+    `detail` is longer text (the last lines of a log, a list of paths), shown below that line.
     """
 
     status: ExitStatus
@@ -65,7 +65,7 @@ class TwinbuildError(Exception):
 
 
 class Differs(TwinbuildError):
-    """The builds, or the files and the manifest, differ."""
+    """The builds differ, or the files differ from the manifest."""
 
     status = ExitStatus.DIFFERS
 
@@ -89,7 +89,7 @@ class InfrastructureFailed(TwinbuildError):
 
 
 class InputsUnverified(TwinbuildError):
-    """Something that a build would use could not be verified."""
+    """An input of a build could not be verified."""
 
     status = ExitStatus.INPUTS_UNVERIFIED
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The error for a file that could be fetched from no address, by how each address failed."""
+"""Chooses the error for a file that no address could provide, by how each address failed."""
 
 from collections.abc import Sequence
 from urllib.parse import unquote
@@ -10,7 +10,7 @@ from pipeline.base.plain import plain
 from pipeline.documents.public_address import NotPublic
 from pipeline.documents.web_address import Misled, WebAddress
 
-BARRED = (Misled, NotPublic)  # asking again changes nothing, and no server denied having the file
+BARRED = (Misled, NotPublic)  # retrying is useless, but the file may exist
 
 
 class Missing(InfrastructureFailed):
@@ -22,7 +22,7 @@ class NotServed(Exception):
 
 
 def failure(urls: Sequence[WebAddress], problems: Sequence[Exception]) -> Exception:
-    """Return the error for a file that no address has: wrong bytes count most, absence least."""
+    """Return the error for a file: wrong bytes take precedence, absence comes last."""
     name = unquote(urls[0].target) if urls else "a file without any address"
     hosts = ", ".join(dict.fromkeys(url.host for url in urls))
     detail = "\n".join(plain(str(problem)) for problem in problems)

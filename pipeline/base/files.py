@@ -29,7 +29,7 @@ def sha256_bytes(content: bytes) -> str:
 def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
     """Open a regular file for reading; raise OSError for anything else.
 
-    A FIFO or device in its place would block or never end. A link is refused without `follow`.
+    A FIFO or device in its place could block or never end. Links are refused unless `follow`.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     file = os.fdopen(os.open(path, flags), "rb")
@@ -42,7 +42,7 @@ def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
 def read_plain(path: Path, limit: int, *, follow: bool = False) -> bytes:
     """Return the content of a regular file of at most `limit` bytes; raise OSError otherwise.
 
-    A link is refused without `follow`.
+    Links are refused unless `follow`.
     """
     with open_plain(path, follow=follow) as file:
         content = file.read(limit + 1)
@@ -53,9 +53,9 @@ def read_plain(path: Path, limit: int, *, follow: bool = False) -> bytes:
 
 @contextmanager
 def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Open a file that appears as `path` if the block succeeds, and leaves nothing otherwise.
+    """Open a file that appears as `path` if the block succeeds; otherwise nothing is left.
 
-    Its content is on the disk before its name is: a crash leaves the old file or the new one.
+    Its content is synced to disk before the rename: a crash leaves the old file or the new one.
     Raise InfrastructureFailed if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException as error:
         full = cannot_write(error, path) if isinstance(error, OSError) and no_room(error) else None
-        Path(temporary).unlink(missing_ok=True)  # only now: it is among what fills the disk
+        Path(temporary).unlink(missing_ok=True)  # only now: `cannot_write` has to count it
         if full:
             raise full from error
         raise
@@ -82,11 +82,11 @@ def write_pieces(file: BinaryIO, pieces: Iterable[bytes]) -> None:
             file.seek(len(piece), os.SEEK_CUR)
         else:
             file.write(piece)
-    file.truncate()  # to where it stands: the last pieces may have been zeros
+    file.truncate()  # to the current offset, as the file may end in a hole
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Rename a file that another program wrote to its final name, once its content is on disk."""
+    """Sync a file that another program wrote to disk, and rename it to its final name."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -99,7 +99,7 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def json_text(document: Mapping[str, Any]) -> str:
-    """Return a JSON document for printing: in ASCII, with invisible characters escaped."""
+    """Return a JSON document for printing, in ASCII, with invisible characters escaped."""
     return json.dumps(document, indent=2, sort_keys=True).replace("\x7f", "\\u007f")
 
 
@@ -110,10 +110,10 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 @contextmanager
 def alone(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Keep other processes on this machine out of a block with the same lock, a file or a folder.
+    """Keep other processes on this machine out of blocks with the same lock, a file or a folder.
 
-    `busy` is called if one holds it, before this waits; it may raise instead. The lock is the
-    kernel's and ends with the process that holds it, however that ends.
+    If another one holds it, `busy` is called before this waits; it may raise instead. The kernel
+    releases the lock when the process that holds it ends, however it ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = os.O_RDONLY if path.is_dir() else os.O_WRONLY | os.O_CREAT
@@ -134,7 +134,7 @@ def read_json(
 ) -> Any:
     """Read a JSON document of at most `limit` bytes; raise `failure` if it is not one.
 
-    Raise it as well if the document is of a later format than `known`, one of this version's.
+    Also raise it if the document's format is later than `known`, the one of this version.
     """
     try:
         with path.open("rb") as file:

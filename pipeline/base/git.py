@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one place that starts git: without the configuration of user, machine or repository.
 
-Git is started in repositories that this program has made, and in no other: its own clones of what
-it fetches, and the *neutral* repositories of `pipeline.base.neutral`, which have the objects and
-refs of another repository and nothing of its configuration.
+Git is started only in repositories that this program has made: its own clones of what it fetches,
+and the *neutral* repositories of `pipeline.base.neutral`, which have the objects and refs of
+another repository but none of its configuration.
 
-So nothing that differs between two clones, and
-nothing that a stranger's repository configures, matters. What is needed of a configuration (where
-it was cloned from, how its working tree is compared) is read as data.
+So it does not matter how two clones differ, or what an untrusted repository configures. The few
+settings that are needed (where it was cloned from, how its working tree is compared) are read as
+data.
 """
 
 import fcntl
@@ -62,7 +62,7 @@ SETTINGS = (
 )
 BARE = {"core.repositoryFormatVersion": "0", "core.bare": "true"}
 BOOLEAN = re.compile(r"|true|false|yes|no|on|off|1|0")
-# What `git status` depends on in a clone, and the values that are passed on: none is a program.
+# The settings of a clone that `git status` depends on, with the values passed on: never programs.
 OF_A_WORKTREE = {
     "core.autocrlf": re.compile(r"|true|false|input"),
     "core.eol": re.compile(r"lf|crlf|native"),
@@ -83,16 +83,16 @@ MISSING = re.compile(
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository on this disk, with the commits to choose from."""
+    """A local repository that has the commits to choose from."""
 
     layout: RepositoryLayout
-    name: str  # what is recorded: an address without user name and password
+    name: str  # as recorded: an address without user name and password
     head: str  # the ref that HEAD means
-    tree: RepositoryLayout | None  # a clone where somebody may have changes that are not committed
+    tree: RepositoryLayout | None  # a clone whose working tree may have uncommitted changes
 
     @property
     def worktree(self) -> Path | None:
-        """The working tree of that clone."""
+        """The working tree of the clone `tree`."""
         return self.tree.worktree if self.tree else None
 
 
@@ -107,10 +107,10 @@ def git(
     accept: Collection[int] = (0,),
     failure: type[TwinbuildError] = InfrastructureFailed,
 ) -> command.Completed:
-    """Run git in `folder`, a repository that this program has made, and look for no other.
+    """Run git in `folder`, a repository that this program has made; git does not look for others.
 
-    `settings` ("name=value") are added to those that are always set; an environment `env` with
-    another GIT_DIR lets `folder` be a working tree.
+    `settings` ("name=value") are added to those that are always set. If `env` has another GIT_DIR,
+    `folder` may be a working tree.
     """
     options = [word for setting in (*SETTINGS, *settings) for word in ("-c", setting)]
     absolute = os.fspath(folder.absolute())
@@ -131,7 +131,7 @@ def version() -> str:
 
 
 def open_checkout(checkout: Path) -> Repository:
-    """Return the repository whose working tree is `checkout`; raise UsageError if it is none."""
+    """Return the repository whose working tree is `checkout`; raise UsageError if it is not one."""
     folder = checkout.resolve()
     layout = neutral.find(folder)
     if layout is None or layout.worktree is None:
@@ -145,7 +145,7 @@ def open_checkout(checkout: Path) -> Repository:
 
 
 def open_tree(tree: Path) -> Repository | None:
-    """Return the repository that has a working tree at `tree` or above it, or None."""
+    """Return the repository whose working tree is `tree` or contains it, or None."""
     layout = neutral.find(tree, above=True)
     if layout is None or layout.worktree is None:
         return None
@@ -153,10 +153,10 @@ def open_tree(tree: Path) -> Repository | None:
 
 
 def read_settings(layout: RepositoryLayout) -> dict[str, str]:
-    """Return a repository's configuration as data: names in small letters, last values.
+    """Return a repository's configuration as data: lower-case names, the last value of each.
 
     Included files are not read. Raise UsageError for a malformed configuration, and for a
-    repository that does not name its objects by SHA-1.
+    repository whose object names are not SHA-1.
     """
     settings = _parse_settings(layout.common / "config")
     if settings.get("extensions.worktreeconfig", "false") in ("", "true", "yes", "on", "1"):
@@ -185,9 +185,9 @@ def _parse_settings(path: Path) -> dict[str, str]:
 def fetch(source: str, cache: Path) -> Repository:
     """Bring a bare clone of another repository up to date; return it.
 
-    `source` is a path or an address, with a password if it needs one: neither the clone nor an
-    error message keeps it. Raise UsageError for an invalid address and for a repository on
-    this disk that lacks objects, InfrastructureFailed if it cannot be fetched.
+    `source` is a path or an address, with a password if needed: neither the clone nor an error
+    message keeps that. Raise UsageError for an invalid address and for a local repository that
+    lacks objects, InfrastructureFailed if it cannot be fetched.
     """
     path = local_path(source)
     address = os.fspath(path) if path else without_password(source)
@@ -211,9 +211,9 @@ def fetch(source: str, cache: Path) -> Repository:
 
 
 def _fetch_here(folder: Path, path: Path) -> None:
-    """Fetch from a repository on this disk: git, which reads its configuration, never runs there.
+    """Fetch from a local repository, without running git there, which would read its configuration.
 
-    The objects are copied, and checked as those of a server are.
+    The objects are copied, and checked like those from a server.
     """
     layout = neutral.find(path)
     if layout is None:
@@ -226,10 +226,10 @@ def _fetch_here(folder: Path, path: Path) -> None:
 
 
 def _fetch_refs(folder: Path, source: str, address: str, *, read_from: Path | None = None) -> None:
-    """Fetch all branches and tags, and then what the other side calls HEAD, if there is one."""
+    """Fetch all branches and tags, and then the other side's HEAD, if there is one."""
     env = {k: os.environ[k] for k in ("SSH_AUTH_SOCK",) if k in os.environ}
     if read_from is None and source != address:
-        # By the environment, which other users cannot read as they can argv.
+        # In the environment, which other users cannot read, unlike argv.
         env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{source}.insteadOf"}
         env |= {"GIT_CONFIG_VALUE_0": address}
     place = os.fspath(read_from) if read_from else address
@@ -247,14 +247,14 @@ def _fetch_refs(folder: Path, source: str, address: str, *, read_from: Path | No
 
 def _fetch_into(folder: Path, *arguments: str, env: Mapping[str, str]) -> command.Completed:
     options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
-    # A history that the other side has cut is taken as it is, and whole once it has more.
+    # A shallow history is accepted, and is completed once the other side has more.
     options += ["--update-shallow", *["--unshallow"] * (folder / "shallow").exists()]
     argv = ("fetch", *options, *arguments)
     return git(folder, *argv, env=env, timeout_s=FETCH_S, accept=range(256))
 
 
 def local_path(source: str) -> Path | None:
-    """Return the folder that `source` names, or None for an address; raise UsageError if odd."""
+    """Return the folder that `source` names, None for an address; raise UsageError if neither."""
     if not source or source.startswith("-") or not source.isprintable() or "::" in source:
         raise UsageError(f"{source!r} is not the address of a git repository")
     if "://" in source:
@@ -275,7 +275,7 @@ def local_path(source: str) -> Path | None:
 
 
 def without_password(source: str) -> str:
-    """Return an address without its secrets; the user name is kept where ssh needs it."""
+    """Return an address without secrets; the user name is kept if ssh needs it."""
     if "://" not in source:
         return source
     parts = urlsplit(source)
@@ -285,7 +285,7 @@ def without_password(source: str) -> str:
 
 
 def recorded_name(source: str, folder: Path) -> str:
-    """Return an address as it is recorded: no user name, no password, paths as file: URLs."""
+    """Return an address as it is recorded: without user name and password, paths as file: URLs."""
     if "://" in source:
         parts = urlsplit(source)
         host = parts.netloc.rpartition("@")[2]
@@ -300,8 +300,8 @@ def recorded_name(source: str, folder: Path) -> str:
 def opened(repository: Repository) -> Iterator[Path]:
     """Yield the neutral repository that has the objects and refs of `repository`.
 
-    Raise UsageError with the remedy if the block failed for lack of objects that a partial or
-    shallow clone does not have.
+    Raise UsageError, with a remedy, if the block fails because a partial or shallow clone lacks
+    objects.
     """
     _refuse_other_hash(repository.layout)
     pipes.refuse_in_objects(repository.layout.objects)
@@ -319,8 +319,9 @@ def opened(repository: Repository) -> Iterator[Path]:
 def worktree(repository: Repository) -> Iterator[dict[str, str]]:
     """Yield the environment in which git sees a working tree through a neutral repository.
 
-    Its index is a copy. Line endings, modes, sparse and ignored files are treated as by the clone's
-    own `git status`; no filter is run. Raise UsageError where git would wait for a pipe.
+    Its index is a copy. Line endings, modes, sparse and ignored files are treated as by `git
+    status` in the clone itself, but no filter is run. Raise UsageError for pipes and devices, for
+    which git would wait.
     """
     tree = repository.tree
     if tree is None:
@@ -343,7 +344,7 @@ def worktree(repository: Repository) -> Iterator[dict[str, str]]:
 
 
 def blob(reader: Path, name: str, limit: int) -> bytes | None:
-    """Return the content of a file ("REF:PATH"), or None if there is none.
+    """Return the content of a file, named as "REF:PATH", or None if there is no such file.
 
     Raise UsageError if it is larger than `limit` bytes.
     """
@@ -371,7 +372,7 @@ def _pair(setting: str) -> tuple[str, str]:
 
 
 def _incomplete(repository: Repository, error: TwinbuildError) -> UsageError | None:
-    """Return the error for objects that a repository does not have, with what to do."""
+    """Return the error for missing objects of a partial or shallow clone; None for other errors."""
     if not MISSING.search(error.detail):
         return None
     if repository.layout.partial:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why gpg could not sign, in words, and what to do about it.
+"""Explains why gpg could not sign, and what to do about it.
 
-gpg reports `[GNUPG:] FAILURE sign CODE` on its status channel (doc/DETAILS of GnuPG). The lower 16
-bits of CODE are an error of libgpg-error, the seven bits from 24 on the component that reported
-it. A fault of the key itself is only "unusable" for gpg; the key's listing says why.
+gpg reports `[GNUPG:] FAILURE sign CODE` as a status line (doc/DETAILS of GnuPG). The lower 16 bits
+of CODE are an error code of libgpg-error, the seven bits from 24 on are its source. For a fault of
+the key itself gpg only reports "unusable"; the key's listing tells why.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ UNUSABLE = {"e": "has expired", "r": "was revoked", "d": "is disabled", "i": "is
 
 @dataclass(frozen=True)
 class Reason:
-    """A fault of a key, as the end of a sentence about it, and what to do."""
+    """A fault of a key, as the end of a sentence about that key, and the remedy."""
 
     what: str
     remedy: str
@@ -105,10 +105,10 @@ def key_fault(listing: str) -> Reason | None:
 
 
 def expiry(listing: str) -> int | None:
-    """Return until when a listed key can sign, in seconds since 1970; None if it always can."""
+    """Return when a listed key expires for signing, in seconds since 1970; None if never."""
     keys = _keys(listing)
     ends = [key[EXPIRES] for key in _signing(keys) if key[VALIDITY] not in UNUSABLE]
-    last = [max(map(int, ends))] if ends and all(ends) else []  # of several, one is enough
+    last = [max(map(int, ends))] if ends and all(ends) else []  # one of several keys is enough
     return min(last + [int(key[EXPIRES]) for key in keys[:1] if key[EXPIRES]], default=None)
 
 
@@ -119,12 +119,12 @@ def _keys(listing: str) -> list[list[str]]:
 
 
 def _signing(keys: list[list[str]]) -> list[list[str]]:
-    # Small letters say what the primary key may do, capital ones what it may with its subkeys.
+    # Lower-case letters are this key's capabilities, upper-case ones include those of subkeys.
     return [key for key in keys if "s" in key[CAPABILITIES]]
 
 
 def _is_on_card(listing: str) -> bool:
-    """Tell whether the signing key is on a card, whose serial number the listing then has."""
+    """Tell whether the signing key is on a card: the listing then has its serial number."""
     signing = [key for key in _signing(_keys(listing)) if key[VALIDITY] not in UNUSABLE]
     return any(len(key[WHERE]) > 1 for key in signing)
 
@@ -141,7 +141,7 @@ def _unusable(key: list[str], listing: str) -> Reason:
 
 
 def _code(status: str) -> tuple[int, int]:
-    """Return error and source of gpg's last failure; 0 and 0 if it reports none."""
+    """Return the error code and source of gpg's last failure; 0 and 0 if it reports none."""
     failures = [
         line.split()
         for line in status.split("\n")

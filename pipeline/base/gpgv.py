@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starts gpgv for the farm: who has signed some bytes, by the keys of one keyring alone.
+"""Runs gpgv for the farm: who signed some bytes, according to the keys of one keyring alone.
 
-`pipeline/documents/signatures.py` judges its output; the caller's home, agent, key server and
-configuration have no influence.
+`pipeline/documents/signatures.py` evaluates its output; the caller's gpg home, agent, key server
+and configuration have no influence.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ class NoKeyring(Untrusted):
 
 
 def public_keys(folder: Path) -> bytes:
-    """Return the OpenPGP packets in the files `*.asc` of a folder, the farm's public keys."""
+    """Return the OpenPGP packets in a folder's files `*.asc`, the farm's public keys."""
     packets = b""
     for file in sorted(folder.glob("*.asc")):
         try:
@@ -51,9 +51,9 @@ def public_keys(folder: Path) -> bytes:
 
 
 def check_detached(data: bytes, signature: bytes, keyring: bytes) -> list[Signature]:
-    """Return the detached signatures over `data`, every one of them good.
+    """Return the detached signatures over `data`, all of which are good.
 
-    `signature` and `keyring` are armoured or binary. Raise Untrusted if not.
+    `signature` and `keyring` are armoured or binary. Raise Untrusted if any is not good.
     """
     try:
         packets = dearmour(signature)
@@ -71,10 +71,10 @@ def check_detached(data: bytes, signature: bytes, keyring: bytes) -> list[Signat
 
 
 def check_text(document: bytes, keyring: bytes) -> tuple[bytes, list[Signature]]:
-    """Return the text of a clear-signed document and its good signatures, one at least.
+    """Return the text of a clear-signed document and its good signatures, at least one.
 
-    Archives sign with old and new keys at once: signatures by unknown, expired and revoked keys do
-    not count and do no harm; a bad one does. Raise Untrusted if there is none.
+    Archives sign with old and new keys at once: signatures by unknown, expired and revoked keys are
+    ignored. Raise Untrusted if there is a bad signature, or no good one.
     """
     with tempfile.TemporaryDirectory(prefix="twinbuild-gpgv-") as name:
         text = Path(name, "text")
@@ -89,7 +89,7 @@ def check_text(document: bytes, keyring: bytes) -> tuple[bytes, list[Signature]]
 
 @contextmanager
 def _explained(done: command.Completed) -> Iterator[None]:
-    """Add gpgv's output to an Untrusted."""
+    """Add gpgv's output to an Untrusted that the block raises."""
     try:
         yield
     except Untrusted as error:
@@ -100,7 +100,7 @@ def _explained(done: command.Completed) -> Iterator[None]:
 def _gpgv(
     folder: Path, keyring: bytes, files: dict[str, bytes], *arguments: str
 ) -> command.Completed:
-    """Run gpgv in an empty folder; its status lines, and nothing else, are the standard output."""
+    """Run gpgv in an empty folder; standard output has its status lines and nothing else."""
     try:
         keys = read_keyring(keyring)
     except ValueError as error:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A gpg home for a secret key that comes as a file: in memory, and gone with this process.
+"""A gpg home for a secret key given as a file: in memory, and removed when this process ends.
 
-The home is in a tmpfs if there is one. Its agent is started as `gpg-agent --daemon PROGRAM`, and
+The home is in a tmpfs if there is one. Its agent is started as `gpg-agent --daemon PROGRAM` and
 ends when PROGRAM ends; PROGRAM is a shell that waits for the end of this process, even by SIGKILL,
-and then removes the home. Should that be killed as well, the next start removes what is left: a
-home is in use as long as somebody holds the lock on its folder.
+and then removes the home. If the shell is killed as well, the next start removes what is left: a
+home is in use as long as a process holds the lock on its folder.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from pipeline.base.errors import InfrastructureFailed, SignatureInvalid
 PREFIX = "twinbuild-key-"
 IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 AGENT_S = 30.0
-# The secret goes first: ending agents may take a moment.
+# The secret is removed first, as ending agents may take a moment.
 KEEPER = """
 trap '' HUP INT QUIT TERM PIPE
 echo ready
@@ -37,7 +37,7 @@ rm -rf "$GNUPGHOME"
 
 @contextmanager
 def made(notify: Callable[[str], None]) -> Iterator[Path]:
-    """Yield an empty gpg home with a running agent; both end with the block or this process."""
+    """Yield an empty gpg home with a running agent; both are gone after the block or process."""
     home, lock = _make(notify)
     env = {"GNUPGHOME": os.fspath(home)}
     agent = ["gpg-agent", "--quiet", "--daemon", "--", "/bin/sh", "-c", KEEPER]
@@ -50,7 +50,7 @@ def made(notify: Callable[[str], None]) -> Iterator[Path]:
 
 
 def remove_leftovers(notify: Callable[[str], None]) -> None:
-    """Remove homes that killed processes of this user have left, and report each."""
+    """Remove the homes left by killed processes of this user, and report each."""
     for parent in places():
         for home in sorted(parent.glob(f"{PREFIX}*")):
             lock = _locked(home)
@@ -69,13 +69,13 @@ def remove_leftovers(notify: Callable[[str], None]) -> None:
 
 
 def places() -> list[Path]:
-    """Return folders for homes, the best first; their paths are short, for the agent's sockets."""
+    """Return folders for homes, the best first; paths must be short for the agent's sockets."""
     candidates = (Path(f"/run/user/{os.getuid()}"), Path("/dev/shm"), Path("/tmp"))  # noqa: S108
     return [path for path in candidates if path.is_dir()]
 
 
 def lies_in_memory(path: Path) -> bool:
-    """Tell whether a path is on a file system without a disk, as /proc/self/mountinfo has it."""
+    """Tell whether a path is on a file system in memory, according to /proc/self/mountinfo."""
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
@@ -91,12 +91,12 @@ def lies_in_memory(path: Path) -> bool:
 
 
 def _make(notify: Callable[[str], None]) -> tuple[Path, int]:
-    """Make a folder and lock it; return both."""
+    """Make a folder for a home and lock it; return the folder and the lock's descriptor."""
     for parent in sorted(places(), key=lambda place: not lies_in_memory(place)):
         try:
             home = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:  # read-only, or another start has just taken it for a leftover
+        except OSError:  # read-only, or another process took it for a leftover
             continue
         fcntl.flock(lock, fcntl.LOCK_EX)
         if home.exists():
@@ -110,7 +110,7 @@ def _make(notify: Callable[[str], None]) -> tuple[Path, int]:
 
 
 def _locked(home: Path) -> int | None:
-    """Return the locked descriptor of a home that nobody uses; None if it is not ours to remove."""
+    """Lock a home that no process uses; return the descriptor, None if it must not be removed."""
     try:
         lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

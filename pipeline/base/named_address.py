@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Addresses that the farm is given: in a file, a variable or an option."""
+"""Addresses that the operator names: in a file, a variable or an option."""
 
 from pipeline.base.errors import UsageError
 from pipeline.documents.plain import plain
@@ -7,7 +7,7 @@ from pipeline.documents.web_address import WebAddress, parse
 
 
 def parse_named(url: str) -> WebAddress:
-    """Parse a given address; raise UsageError if it is malformed."""
+    """Parse an address that the operator names; raise UsageError if it is malformed."""
     try:
         return parse(url)
     except ValueError as error:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A repository as git may see it: its objects and refs, without its configuration.
 
-A repository's `config`, hooks and what they include can name programs, and git starts them (a file
-system monitor, a signature's verifier, the transport of a lazy fetch). So git is never started in a
-repository that somebody else may have written. It gets a *neutral* repository instead, a temporary
-one with a configuration of its own, which borrows the objects and has copies of the refs. This
-module makes it and starts no program; the layout is that of gitrepository-layout(5).
+A repository's `config`, hooks and included files can name programs that git starts (a file system
+monitor, a signature's verifier, the transport of a lazy fetch). So git is never started in a
+repository that somebody else may have written. It gets a *neutral* repository instead: a temporary
+one with its own configuration, which borrows the objects and has copies of the refs. This module
+makes it and starts no program; the layout is that of gitrepository-layout(5).
 """
 
 import os
@@ -18,13 +18,13 @@ from pathlib import Path
 from pipeline.base.errors import UsageError
 from pipeline.base.files import open_plain
 
-TEXT_LIMIT = 1024**2  # of a configuration, an attributes file, HEAD
+TEXT_LIMIT = 1024**2  # bytes of a configuration, an attributes file or HEAD
 PACKED_LIMIT = 256 * 1024**2
 INDEX_LIMIT = 1024**3
 REFS_LIMIT = 200_000
 PSEUDO_REF = re.compile(r"([A-Z]+_)?HEAD")
 SHARED_INDEX = re.compile(r"sharedindex\.[0-9a-f]{40}")
-# Every blob is exported as it was committed, whatever the commit's .gitattributes say.
+# Every blob is exported as it was committed, regardless of the commit's .gitattributes.
 AS_COMMITTED = b"* -export-ignore -export-subst -filter -ident -text -working-tree-encoding !eol\n"
 
 
@@ -33,7 +33,7 @@ class RepositoryLayout:
     """Where the parts of a repository are."""
 
     git_dir: Path  # HEAD and the index
-    common: Path  # objects, refs and configuration; another folder where worktrees share them
+    common: Path  # objects, refs and configuration, which worktrees may share
     worktree: Path | None  # None for a bare repository
 
     @property
@@ -43,7 +43,7 @@ class RepositoryLayout:
 
     @property
     def shallow(self) -> bool:
-        """Whether the history is cut, as by `git clone --depth`."""
+        """Whether the history is incomplete, as after `git clone --depth`."""
         return bool(read(self.common / "shallow", PACKED_LIMIT))
 
     @property
@@ -53,9 +53,9 @@ class RepositoryLayout:
 
 
 def find(folder: Path, *, above: bool = False) -> RepositoryLayout | None:
-    """Return the repository whose working tree, or bare repository, is `folder`.
+    """Return the repository whose working tree is `folder`, or that is `folder` itself if bare.
 
-    With `above`, the working tree may also be a folder that holds `folder`.
+    With `above`, the working tree may also be a parent of `folder`.
     """
     start = folder.resolve()
     for worktree in (start, *(start.parents if above else ())):
@@ -86,9 +86,9 @@ def _layout(git_dir: Path, worktree: Path | None) -> RepositoryLayout | None:
 
 
 def make(layout: RepositoryLayout, folder: Path, settings: Mapping[str, str]) -> None:
-    """Make `folder` the neutral repository of `layout`, configured only by `settings`.
+    """Make `folder` the neutral repository of `layout`, with only `settings` configured.
 
-    Raise UsageError for a repository that cannot be read this way.
+    Raise UsageError if the repository cannot be read this way.
     """
     if b"\n" in os.fsencode(layout.objects):
         raise UsageError(f"{os.fspath(layout.objects)!r} has a line break in its name")
@@ -106,7 +106,7 @@ def make(layout: RepositoryLayout, folder: Path, settings: Mapping[str, str]) ->
 
 
 def add_worktree(layout: RepositoryLayout, folder: Path) -> None:
-    """Give the neutral repository `folder` the index of `layout` and what its status depends on."""
+    """Copy the index of `layout`, and other files that its status depends on, to `folder`."""
     (folder / "info/attributes").unlink()
     for name in ("attributes", "exclude"):
         _copy(layout.common / "info" / name, folder / "info" / name, TEXT_LIMIT)
@@ -118,7 +118,7 @@ def add_worktree(layout: RepositoryLayout, folder: Path) -> None:
 
 
 def read(path: Path, limit: int) -> bytes | None:
-    """Return the content of a regular file, or None if there is none; never wait for a pipe.
+    """Return the content of a regular file, or None if there is none; never block on a pipe.
 
     Raise UsageError if it is larger than `limit` bytes.
     """
@@ -134,7 +134,7 @@ def read(path: Path, limit: int) -> bytes | None:
 
 
 def _copy(source: Path, target: Path, limit: int) -> None:
-    """Copy a regular file, if there is one, with its time, which git compares with the index."""
+    """Copy a regular file, if it exists, with its time, which git compares with the index."""
     content = read(source, limit)
     if content is None:
         return

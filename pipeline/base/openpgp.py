@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The release key: a detached OpenPGP signature by gpg, so that smart cards work too.
+"""Signs with the release key: detached OpenPGP signatures by gpg, so that smart cards work, too.
 
-gpg uses the caller's own home, or, if `TWINBUILD_RELEASE_KEY` names an exported secret key, a
-home in memory that holds just this key. `TWINBUILD_RELEASE_PASSPHRASE_FILE` names a file whose
-first line is the passphrase; without it gpg's pinentry asks, on the caller's terminal or screen.
+gpg uses the caller's own home, or, if `TWINBUILD_RELEASE_KEY` names an exported secret key, a home
+in memory with only this key. `TWINBUILD_RELEASE_PASSPHRASE_FILE` names a file whose first line is
+the passphrase; without it, gpg's pinentry asks on the caller's terminal or screen.
 """
 
 import os
@@ -21,8 +21,8 @@ from pipeline.base.errors import SignatureInvalid
 
 TIMEOUT_S = 300.0  # a person may have to fetch the card and type a PIN
 TRIAL = b"A trial signature of Twinbuild. It says that a key can sign, and vouches for nothing.\n"
-# What gpg's agent and its pinentry need to ask a person: GnuPG's own list (common/session-env.c),
-# and where an agent is that has been started.
+# The variables that gpg's agent and pinentry need to ask a person: GnuPG's own list
+# (common/session-env.c), and those that lead to a running agent.
 ASKING = (
     *("GNUPGHOME", "GPG_TTY", "TERM", "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY"),
     *("XDG_RUNTIME_DIR", "XDG_SESSION_TYPE", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK"),
@@ -33,7 +33,7 @@ ASKING = (
 
 @dataclass(frozen=True)
 class Gpg:
-    """gpg with the home that holds the release key."""
+    """gpg with the home that has the release key."""
 
     env: Mapping[str, str]
     options: tuple[str, ...] = ()
@@ -53,10 +53,10 @@ class Gpg:
 
 @contextmanager
 def open_gpg(notify: Callable[[str], None] = lambda _: None) -> Iterator[Gpg]:
-    """Yield gpg with the home that the environment variables choose; see above.
+    """Yield gpg with the home that the environment variables choose, as described above.
 
-    Secret keys that a killed process has left are removed and reported to `notify`. Raise
-    SignatureInvalid if the key cannot be imported, or other users can read it.
+    Secret keys left by killed processes are removed and reported to `notify`. Raise
+    SignatureInvalid if the key cannot be imported, or if other users can read it.
     """
     key_home.remove_leftovers(notify)
     key_file = os.environ.get("TWINBUILD_RELEASE_KEY")
@@ -77,14 +77,14 @@ def open_gpg(notify: Callable[[str], None] = lambda _: None) -> Iterator[Gpg]:
 def own_gpg() -> Gpg:
     """Return gpg with the caller's own home.
 
-    Raise SignatureInvalid if others can change its content, or read the secret keys: gpg itself
-    only warns about that.
+    Raise SignatureInvalid if others can change its content or read the secret keys, about which gpg
+    itself only warns.
     """
     home = Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
     folders = [folder for folder in (home, home / "private-keys-v1.d") if folder.is_dir()]
     for folder in folders:
         private_file.check_folder(folder, "gpg's keys")
-    if all(folder.stat().st_mode & 0o077 for folder in folders):  # nothing keeps others out
+    if all(folder.stat().st_mode & 0o077 for folder in folders):  # no folder keeps others out
         for key in (home / "private-keys-v1.d").glob("*.key"):
             private_file.read(key, "gpg's key")
     return Gpg(asking())
@@ -98,7 +98,7 @@ def asking() -> dict[str, str]:
 
 
 def _terminal(named: str | None) -> str | None:
-    """Return the terminal to ask on: that of GPG_TTY, if it is one, or else our own."""
+    """Return the terminal to ask on: `named` if it is one, or else that of this process."""
     with suppress(OSError):
         if named and stat.S_ISCHR(Path(named).stat().st_mode):
             return named
@@ -152,7 +152,7 @@ def try_to_sign(gpg: Gpg, fingerprint: str) -> None:
 
 
 def listing(gpg: Gpg, fingerprint: str) -> str:
-    """Return gpg's listing of a secret key, with colons; nothing if there is none."""
+    """Return gpg's listing (`--with-colons`) of a secret key; empty if there is none."""
     return gpg.run("--with-colons", "--list-secret-keys", fingerprint).text
 
 
@@ -166,7 +166,7 @@ def passphrase() -> bytes | None:
 
 
 def public_key(gpg: Gpg, fingerprint: str) -> bytes:
-    """Return the public half of just this key, as gpg exports it now, in binary form."""
+    """Return the public half of this key alone, as gpg exports it now, in binary form."""
     exported = gpg.run("--export-options", "export-minimal", "--export", fingerprint)
     if exported.status != 0 or not exported.stdout:
         raise SignatureInvalid(

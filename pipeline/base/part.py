@@ -9,11 +9,11 @@ from pipeline.base.disk_room import cannot_write
 
 PIECE = 128 * 1024
 
-Advance = Callable[[int], None]  # called with bytes gained; negative when some are thrown away
+Advance = Callable[[int], None]  # called with bytes received; negative when some are discarded
 
 
 class WrongBytes(Exception):
-    """The bytes are not the expected ones."""
+    """The received bytes are not the expected ones."""
 
 
 class Part:

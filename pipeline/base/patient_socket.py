@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Time limits for servers, and sockets whose reads obey them even if bytes trickle in."""
+"""Time limits for servers, and sockets that enforce them even if bytes trickle in."""
 
 import math
 import os
@@ -18,21 +18,21 @@ ROOTS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 class Patience:
     """How long a server may take before it counts as down; each address gets `attempts`.
 
-    A file of any size may take its time as long as it keeps coming: at the slowest rate, 1 GB takes
-    twelve days. Everything else has a limit: the beginning of an answer `answer_s`, even if it
-    trickles in or is delayed by `100 Continue`, and a small document `document_s`.
+    A file of any size may take any time as long as it keeps arriving: at the slowest rate, 1 GB
+    takes twelve days. Everything else has a limit: the beginning of a response `answer_s`, even if
+    it trickles in or is delayed by `100 Continue`, and a small document `document_s`.
     """
 
     connect_s: float = 10.0  # for each of a host's addresses, and for the TLS handshake
     silence_s: float = 30.0  # without a single byte
-    answer_s: float = 60.0  # until status and headers are there
-    document_s: float = 600.0  # until all of a document is there that `get` returns
-    slowest_bytes_per_s: float = 1024.0  # on average in each two `silence_s`
+    answer_s: float = 60.0  # until status and headers have arrived
+    document_s: float = 600.0  # until a document that `get` returns has arrived
+    slowest_bytes_per_s: float = 1024.0  # on average over twice `silence_s`
     attempts: int = 3
     pause_s: float = 0.5  # before the second attempt; doubled before each further one
 
     def answer_deadline(self) -> "Deadline":
-        """Return by when the answer to a request sent now must have begun."""
+        """Return the deadline by which the headers of a response must have arrived, from now."""
         deadline = Deadline(self.silence_s)
         deadline.set(self.answer_s)
         return deadline
@@ -40,17 +40,17 @@ class Patience:
 
 @dataclass
 class Deadline:
-    """When reads must have ended, by the monotonic clock; and the longest silence before."""
+    """When reads must have ended, by the monotonic clock, and the longest silence until then."""
 
     silence_s: float
     at: float = math.inf
 
     def set(self, seconds: float) -> None:
-        """Let reads end in so many seconds."""
+        """Set the deadline to this number of seconds from now."""
         self.at = time.monotonic() + seconds
 
     def apply(self, opened: socket.socket) -> None:
-        """Give a socket the time that is left for its next read; raise TimeoutError if it is up."""
+        """Set a socket's timeout to the time that is left; raise TimeoutError if none is."""
         left = self.at - time.monotonic()
         if left <= 0:
             raise TimeoutError("the answer takes too long")
@@ -58,7 +58,7 @@ class Deadline:
 
 
 class PatientSocket(socket.socket):
-    """A plain socket; without a `deadline` it is like any other."""
+    """A socket without TLS; if it has no `deadline`, it is like any other."""
 
     deadline: Deadline | None = None
 
@@ -82,9 +82,10 @@ class PatientTLSSocket(ssl.SSLSocket):
 
 
 def tls_context(default: str) -> ssl.SSLContext:
-    """Return a context that checks host names and certificates, by the variables of `requests`.
+    """Return a TLS context that checks host names and certificates.
 
-    If none is set, `default` is the file or folder of root certificates.
+    The root certificates are those that the environment variables of `requests` name, or else those
+    in the file or folder `default`.
     """
     return _context(next(filter(None, map(os.environ.get, ROOTS)), default))
 

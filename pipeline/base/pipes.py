@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds pipes and devices in a repository where git expects a file: it would wait, or read forever.
+"""Finds pipes and devices where git expects files of a repository: it would block or never end.
 
-A stranger's folders can have a pipe or a device in the place of a file; git opens some files
-without checking their type, and waits until its time limit. So they are looked for before it is
-started.
+Untrusted folders can have a pipe or a device in place of a file. As git opens some files without
+checking their type, and would block until its time limit, they are looked for before it is started.
 """
 
 import os
@@ -23,7 +22,7 @@ IN_A_REPOSITORY = ("HEAD", "commondir")
 
 
 def refuse(paths: Iterable[Path], *, through_links: bool = False) -> None:
-    """Raise UsageError if one of the paths is a pipe, a device or a socket, or leads to one."""
+    """Raise UsageError if a path is a pipe, a device or a socket, or is a link to one if asked."""
     for path in paths:
         if _never_ends(path, through_links=through_links):
             raise UsageError(
@@ -41,7 +40,7 @@ def _never_ends(path: Path, *, through_links: bool) -> bool:
 
 
 def refuse_in_worktree(tree: Path) -> None:
-    """Refuse pipes in a working tree under names that git opens even if they are not committed."""
+    """Refuse pipes in a working tree with names that git opens even if they are not committed."""
     for folder, folders, names in os.walk(tree):
         here = Path(folder)
         if here != tree and ".git" in (*folders, *names):

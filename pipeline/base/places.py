@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where Twinbuild itself is, and the farm that this process works for.
+"""The folders of Twinbuild itself, and of the farm that this process works for.
 
-Both are one folder in a checkout of Twinbuild. Once installed, Twinbuild is a folder in Python's
-site-packages with the same layout, and the farm is a distribution's repository.
+In a checkout of Twinbuild the two are the same. Once installed, Twinbuild is a folder in Python's
+site-packages with the same layout, and the farm is the repository of a distribution.
 """
 
 import os
@@ -10,17 +10,18 @@ from pathlib import Path
 
 from pipeline.base.errors import UsageError
 
-ROOT = 0  # this user may be trusted: it can do everything anyway
-# Holds pipeline/, hooks/, images/, docs/ and verify.py.
+ROOT = 0  # this user is trusted, as it can do anything anyway
+# Has pipeline/, hooks/, images/, docs/ and verify.py.
 PROGRAM = Path(__file__).resolve().parents[2]
-# Holds farm.yaml, keys/, runs/; whoever reads the command line sets it, once.
+# Has farm.yaml, keys/, runs/; set once, by the command line parser.
 farm = PROGRAM
 
 
 def find_farm() -> Path:
-    """Return the current folder or the nearest above it that has a `farm.yaml`; else the current.
+    """Return the nearest folder, from the current one upwards, with a `farm.yaml`; else this one.
 
-    Raise UsageError if a folder above is another user's: a farm's checks are programs that run.
+    Raise UsageError if it is a parent folder of another user, as a farm's checks are programs that
+    are run.
     """
     try:
         start = Path.cwd()

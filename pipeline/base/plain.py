@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Text from others, made safe to show: no control or escape character reaches a terminal.
+"""Makes text from others safe to show: no control or escape characters reach the terminal.
 
-Code that prints does not know where a text comes from: an archive, a server, git, a build. So all
-output of a task passes through `plain_output`, and that of a run's display through `plain`;
-nothing else writes to the terminal.
+Code that prints cannot know where a text comes from: an archive, a server, git, a build. So all
+output of a task passes through `plain_output`, and that of a run's display through `plain`; nothing
+else writes to the terminal.
 """
 
 import io
@@ -20,15 +20,15 @@ __all__ = ["PlainStream", "plain", "plain_lines", "plain_output", "print_plain"]
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """Make everything safe that is printed during the block; what cannot be encoded is escaped."""
+    """Make everything that is printed in the block safe; escape what cannot be encoded."""
     with redirect_stdout(PlainStream(sys.stdout)), redirect_stderr(PlainStream(sys.stderr)):
         yield
 
 
 def print_plain(text: str, *, error: bool = False) -> None:
-    """Print a text in safe form, on standard error if it is an error.
+    """Print a text in safe form, to standard error if it is an error.
 
-    If the reader has closed the pipe, the output ends silently.
+    If the reader has closed the pipe, stop silently.
     """
     with plain_output():
         stream = sys.stderr if error else sys.stdout
@@ -46,31 +46,31 @@ class PlainStream(io.TextIOBase):
         self.raw = raw
 
     def write(self, text: str) -> int:
-        """Print a text, its lines and tabs as they are."""
+        """Print a text; newlines and tabs stay."""
         shown = "\t".join(map(plain_lines, text.split("\t")))
         encoding = self.raw.encoding or "utf-8"
         self.raw.write(shown.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what is buffered."""
+        """Flush the stream below."""
         self.raw.flush()
 
     def close(self) -> None:
         """Leave the stream below open: whoever opened it flushes and closes it.
 
-        Python closes a stream without references; a flush would then fail silently, or, since
-        Python 3.13, print "Exception ignored" if the reader has closed the pipe.
+        Python closes a stream that has no more references; if the reader has closed the pipe, a
+        flush would then fail silently, or, since Python 3.13, print "Exception ignored".
         """
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Tell whether the stream below is a terminal."""
         return self.raw.isatty()
 
     def fileno(self) -> int:
-        """Return the descriptor below."""
+        """Return the descriptor of the stream below."""
         return self.raw.fileno()
 
     def writable(self) -> bool:
-        """Tell that it can be written to."""
+        """Return True."""
         return True

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that hold secrets: read only if no other user but root can read or replace them.
+"""Reads files with secrets, but only if no other user except root can read or replace them.
 
-The opened file is checked, so that it cannot be exchanged between the check and the reading.
+The opened file is checked, so that it cannot be replaced between the check and the read.
 """
 
 import os
@@ -16,8 +16,8 @@ LIMIT = 1024 * 1024
 def read(path: Path, what: str, *, limit: int = LIMIT, remedy: str = "") -> bytes:
     """Return the content of a secret file; `what` names it in messages, as "the key of alpha".
 
-    Raise SignatureInvalid if it cannot be read (with `remedy`), is no plain file, has more than
-    `limit` bytes, belongs to another user, or if it, or its folder, is open to other users.
+    Raise SignatureInvalid if it cannot be read (with `remedy`), is not a regular file, has more
+    than `limit` bytes, belongs to another user, or if it or its folder is open to other users.
     """
     path = path.absolute()
     try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A repository's default branch as its server has it, whatever a checkout's own refs claim.
+"""The default branch of a repository on its server, whatever a checkout's own refs claim.
 
-The server is where the repository was cloned from: its remote `origin`. A repository without a
-remote is where its project lives, so it is its own server. In a job of GitLab the address is that
-of GitLab's variable, not of the checkout's configuration.
+The server is where the repository was cloned from: its remote `origin`, or its only remote. A
+repository without a remote is the home of its project, and so its own server. In a GitLab job the
+address is that in GitLab's variable, not that in the checkout's configuration.
 """
 
 import os
@@ -23,7 +23,7 @@ REMEDY = "push to the server's default branch what shall be released"
 
 
 def fetch(repository: Repository, cache: Path) -> Repository:
-    """Return the repository as its server has it now; its `head` is the default branch.
+    """Fetch a repository from its server and return it; its `head` is the default branch.
 
     Raise InfrastructureFailed if the server cannot be reached, UsageError for an invalid address,
     SignatureInvalid if it has no default branch.
@@ -32,7 +32,7 @@ def fetch(repository: Repository, cache: Path) -> Repository:
     if address is not None:
         served = _fetched(address, cache)
     elif repository.tree is None:
-        served = repository  # was fetched from there
+        served = repository  # it was fetched from its server
     else:
         served = replace(repository, head=_own_branch(repository))
     if commit_at_head(served) is None:
@@ -53,7 +53,7 @@ def _fetched(address: str, cache: Path) -> Repository:
 
 
 def commit_at_head(served: Repository) -> str | None:
-    """Return the newest commit of the default branch."""
+    """Return the newest commit of the default branch, or None if there is none."""
     with git.opened(served) as reader:
         argv = ("rev-parse", "--verify", "--quiet", f"{served.head}^{{commit}}")
         found = git.git(reader, *argv, accept=range(256))
@@ -88,7 +88,7 @@ def read(served: Repository, path: str, limit: int) -> bytes | None:
 
 
 def names(served: Repository, folder: str) -> list[str]:
-    """Return the plain files of a folder of the default branch, by their whole paths."""
+    """Return the full paths of the regular files in a folder of the default branch."""
     with git.opened(served) as reader:
         argv = ("ls-tree", "-z", served.head, "--", f"{folder}/")
         listed = git.git(reader, *argv, failure=SignatureInvalid).stdout
@@ -116,7 +116,7 @@ def _address(repository: Repository, environ: Mapping[str, str]) -> str | None:
 
 
 def _own_branch(repository: Repository) -> str:
-    """Return the default branch of a repository without a server: main, master, or what HEAD is."""
+    """Return the default branch of a repository without a server: main, master, or that of HEAD."""
     with git.opened(repository) as reader:
         for branch in BRANCHES:
             exists = ("rev-parse", "--verify", "--quiet", f"{branch}^{{commit}}")

@@ -2,10 +2,10 @@
 """The store: files on disk named by their SHA-256, shared by all runs; nothing enters unverified.
 
     <store>/sha256/<first two digits>/<digest>
-    <store>/partial/<digest>                     what an interrupted transfer left
+    <store>/partial/<digest>                     the part received by an interrupted transfer
 
-A file appears by one rename after its content was hashed, so any number of processes may use a
-store at once. Files in it are read-only and are hashed again wherever they are trusted.
+A file appears by one rename after its content has been hashed, so that any number of processes may
+use a store at once. Its files are read-only, and are hashed again wherever they are relied on.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ class Store:
         return self.root / "sha256" / sha256[:2] / sha256
 
     def has(self, sha256: str, size: int | None = None) -> bool:
-        """Tell whether a file with this digest (and size in bytes, if known) is there."""
+        """Tell whether the store has a file with this digest (and size in bytes, if given)."""
         try:
             found = self.path(sha256).stat().st_size
         except FileNotFoundError:
@@ -43,9 +43,9 @@ class Store:
         return size is None or found == size
 
     def add(self, sha256: str, size: int, pieces: Iterable[bytes]) -> Path:
-        """Keep the content of `pieces` if it has this digest and size; return its path.
+        """Store the content of `pieces` if it has this digest and size; return its path.
 
-        Otherwise raise InputsUnverified and keep nothing; no more than `size` bytes are read.
+        Otherwise raise InputsUnverified and store nothing; reading stops beyond `size` bytes.
         """
         path = self.path(sha256)
         digest, length = hashlib.sha256(), 0
@@ -64,7 +64,7 @@ class Store:
         return path
 
     def add_bytes(self, content: bytes) -> str:
-        """Keep `content`; return its digest."""
+        """Store `content`; return its digest."""
         sha256 = hashlib.sha256(content).hexdigest()
         if not self.has(sha256, len(content)):
             self.add(sha256, len(content), [content])
@@ -72,11 +72,11 @@ class Store:
 
     @contextmanager
     def receiving(self, sha256: str) -> Iterator[BinaryIO]:
-        """Open, to read and write, the part of a file received so far; keep it once complete.
+        """Open the part of a file received so far, for reading and writing; store it once complete.
 
-        When the block succeeds the content must have this digest: it is hashed again and enters
-        the store, or InputsUnverified is raised and nothing of it stays. When the block raises,
-        the part stays and is continued the next time.
+        If the block succeeds, the content must have this digest: it is hashed again and enters the
+        store, or else InputsUnverified is raised and nothing of it is kept. If the block raises,
+        the part is kept and continued the next time.
         """
         with _disk_failures(self.root):
             (self.root / "partial").mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class Store:
                 os.replace(part, self.path(sha256))
 
     def damaged(self, sha256: str) -> bool:
-        """Tell whether the content of a file in the store no longer has the digest in its name."""
+        """Tell whether a file's content in the store no longer has the digest in its name."""
         return sha256_file(self.path(sha256)) != sha256
 
     def discard(self, sha256: str) -> None:
@@ -120,7 +120,7 @@ def _disk_failures(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _own_part(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Open a part for this thread alone; if another thread or process uses it, open a new one."""
+    """Open a part for this thread alone; if another thread or process has it, open a new one."""
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         with file:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one place that speaks HTTP: addresses in order, patience and limits, resuming, hashing.
 
-A server is hostile input. Everything that it sends is counted against a limit, and bytes with a
-known SHA-256 are not used before they match. Redirects are followed here and nowhere below: a few,
-their bodies unread, only over http(s), never from https to http, and to private networks only if
-the operator named the host. Proxies come from the environment (`http_proxy`, `https_proxy`,
-`no_proxy`, also in capitals) or, if none is set there, from the creator of the client.
+What a server sends is hostile input. Everything is counted against a limit, and bytes with a known
+SHA-256 are not used before they match. Redirects are followed here, not by urllib3: only a few,
+without reading their bodies, only over http(s), never from https to http, and to private networks
+only if the operator named the host. Proxies come from the environment (`http_proxy`, `https_proxy`,
+`no_proxy`, also in upper case) or, if none is set there, from the creator of the client.
 """
 
 import re
@@ -46,7 +46,7 @@ REDIRECTS = 5
 MOVED = (301, 302, 303, 307, 308)
 HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "twinbuild"}
 LENGTH = re.compile(r"[0-9]{1,18}")
-# Statuses that may be different a moment later.
+# Statuses that are worth a retry.
 PASSING = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.TOO_EARLY,
@@ -62,11 +62,11 @@ _FAULTS = (NotServed, WrongBytes, *BARRED, *_NETWORK)
 
 
 class Client:
-    """Fetches over HTTP for several threads at once; a context that ends its connections.
+    """An HTTP client for several threads at once; as a context manager it closes its connections.
 
     `named` are the addresses that the operator has named, in farm.yaml, by a variable or in apt's
-    sources; only their hosts may be on private networks. Without it the arguments of the methods
-    count as named, and only the targets of redirects are checked.
+    sources; only their hosts may be on private networks. Without it, the addresses given to the
+    methods count as named, and only the targets of redirects are checked.
     """
 
     def __init__(
@@ -96,7 +96,8 @@ class Client:
     def get(self, urls: Sequence[str], *, limit: int) -> bytes:
         """Return a small document of at most `limit` bytes from the first address that has it.
 
-        Raise Missing if all addresses answer that they do not have it, else InfrastructureFailed.
+        Raise Missing if all addresses answer that they do not have it, otherwise
+        InfrastructureFailed.
         """
         problems: list[Exception] = []
         for url in self._in_order(urls):
@@ -116,12 +117,12 @@ class Client:
         limit: int,
         advance: Advance = lambda _: None,
     ) -> None:
-        """Fetch the bytes with this SHA-256 (and size, where known) into `file`, at most `limit`.
+        """Fetch the bytes with this SHA-256 (and size, if known) to `file`, at most `limit` bytes.
 
         `file` is open for reading and writing; its content is taken as the beginning, and an
-        interrupted transfer continues where it stopped, from the next address if necessary.
-        Raise InputsUnverified if all addresses had wrong bytes, Missing if no address has the
-        file, else InfrastructureFailed.
+        interrupted transfer continues where it stopped, from the next address if necessary. Raise
+        InputsUnverified if all addresses that have the file have wrong bytes, Missing if no address
+        has it, otherwise InfrastructureFailed.
         """
         part = Part(file, size, sha256, min(limit, size or limit), advance)
         problems: list[Exception] = []
@@ -148,7 +149,7 @@ class Client:
         return False
 
     def in_parallel(self, jobs: Iterable[Job], work: Callable[[Job], None]) -> None:
-        """Do `work` for all `jobs` in a few threads; the first error ends the rest."""
+        """Do `work` for all `jobs` in a few threads; the first error stops the others."""
         pool = ThreadPoolExecutor(WORKERS)
         try:
             for _ in pool.map(work, jobs):
@@ -160,14 +161,14 @@ class Client:
             pool.shutdown(cancel_futures=True)
 
     def _in_order(self, urls: Sequence[str]) -> list[WebAddress]:
-        """Return `urls` in their order, those of servers found to be down last."""
+        """Return `urls` in their order, but those of servers found to be down last."""
         parsed = [parse_named(url) for url in urls]
         if self._names_all:
             self._named.update(place for url in parsed for place in url.places)
         return sorted(parsed, key=lambda url: url.place in self._down)
 
     def _patiently(self, url: WebAddress, attempt: Callable[[], Job]) -> Job:
-        """Try until the attempts are used up; remember a server that is down."""
+        """Repeat an attempt after network errors, up to the limit; remember a server as down."""
         for turn in range(self._patience.attempts):
             try:
                 return attempt()
@@ -182,7 +183,7 @@ class Client:
     def _answer(
         self, url: WebAddress, headers: Mapping[str, str] | None = None, method: str = "GET"
     ) -> Iterator[HTTPResponse]:
-        """Yield the answer to a request, its body still unread; redirects are followed."""
+        """Yield the response to a request, with its body unread; redirects are followed."""
         there = url
         for _ in range(REDIRECTS + 1):
             known = there.place in self._named and there.place == url.place
@@ -195,7 +196,7 @@ class Client:
                     return
                 there = follow(there, response.headers.getlist("Location"))
             finally:
-                response.close()  # unless all of it was read, the connection ends with it
+                response.close()  # this closes the connection unless the body was read
         raise Misled(f"{url.url} redirects more than {REDIRECTS} times")
 
     def _ask(self, url: WebAddress, headers: Mapping[str, str], method: str) -> HTTPResponse:
@@ -215,7 +216,7 @@ class Client:
         return response
 
     def _manager(self, proxy: str | None) -> urllib3.PoolManager:
-        """Return the pool of connections through a proxy, or of direct ones."""
+        """Return the manager of connections through a proxy, or of direct ones."""
         with self._opening:
             if proxy not in self._managers:
                 self._managers[proxy] = manager = _new_manager(proxy)
@@ -228,7 +229,7 @@ class Client:
             return self._managers[proxy]
 
     def _dial(self, host: str, port: int, *, proxied: bool) -> PatientSocket:
-        """Connect to a host, or to a proxy; raise NotPublic for a private one not named here."""
+        """Connect to a host or proxy; raise NotPublic for a private host that was not named."""
         public = not proxied and (host.strip("[]").removesuffix("."), port) not in self._named
         opened = open_socket(
             host, port, public=public, timeout_s=self._patience.connect_s, kind=PatientSocket
@@ -237,7 +238,7 @@ class Client:
         return opened
 
     def _proxy(self, url: str) -> str | None:
-        """Return the proxy for an address: the environment's, else the one given for its scheme."""
+        """Return the proxy for an address: from the environment, or else from the client."""
         if should_bypass_proxies(url, no_proxy=None):
             return None
         return select_proxy(url, {**self._proxies, **getproxies()}) or None
@@ -248,9 +249,9 @@ class Client:
         began, received = time.monotonic(), 0
         deadline: Deadline = response.deadline  # type: ignore[attr-defined]
         while True:
-            # Chunk sizes and trailers that trickle in are a silence, too.
+            # Chunk sizes and trailers that trickle in count as silence, too.
             deadline.set(self._patience.silence_s)
-            # `read1` gives what is there; the usual ways wait, however long, for a whole piece.
+            # `read1` returns what has arrived; other methods wait for a whole piece, however long.
             piece = response.read1(PIECE, decode_content=False)
             if not piece:
                 return
@@ -280,7 +281,7 @@ class Client:
 
     def _length(self, url: WebAddress) -> int | None:
         with self._answer(url, method="HEAD") as response:
-            response.read(decode_content=False)  # there is none; that keeps the connection
+            response.read(decode_content=False)  # it is empty: this keeps the connection
             stated = response.headers.get("Content-Length", "")
         return int(stated) if LENGTH.fullmatch(stated) else None
 
@@ -310,14 +311,14 @@ class Client:
         except NotServed:
             if not part.length:
                 raise
-            # No bytes after the last one is how a server may answer to a part that is too long.
+            # A server may answer like this if the part is too long to be continued.
             raise WrongBytes(
                 f"{url.url}: does not continue a part of {part.length} bytes"
             ) from None
 
 
 class _Connection:
-    """How connections here differ from urllib3's: how they open, and a deadline for each answer."""
+    """Changes connections of urllib3: how they are opened, and a deadline for each response."""
 
     sock: Any
 
@@ -342,11 +343,11 @@ class _Connection:
 
 
 class _HTTPConnection(_Connection, urllib3.connection.HTTPConnection):
-    """Without TLS."""
+    """A connection without TLS."""
 
 
 class _HTTPSConnection(_Connection, urllib3.connection.HTTPSConnection):
-    """With TLS: host name and certificate must be those of the address, whatever it resolved to."""
+    """A connection with TLS: the certificate must be for the host name in the address."""
 
 
 KINDS: tuple[tuple[str, Any, Any], ...] = (
@@ -356,7 +357,7 @@ KINDS: tuple[tuple[str, Any, Any], ...] = (
 
 
 def _pool(kind: Any, connection: Any, host: str, port: int, **more: Any) -> HTTPConnectionPool:
-    """Return a pool of urllib3's whose connections are of our kind."""
+    """Return a pool of urllib3 that uses our connection class."""
     if kind is HTTPSConnectionPool:
         more["ssl_context"] = tls_context(DEFAULT_CA_BUNDLE_PATH)
     pool = kind(host, port, **more)
@@ -385,7 +386,7 @@ def _authorization(url: WebAddress) -> dict[str, str]:
 
 
 def _refuse_status(url: WebAddress, status: int) -> None:
-    """Raise for an answer without the file; the server's message is not repeated."""
+    """Raise an error for a response without the file; the server's message is not repeated."""
     if status in PASSING:
         raise urllib3.exceptions.HTTPError(f"{url.url}: status {status}")
     if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
@@ -393,7 +394,7 @@ def _refuse_status(url: WebAddress, status: int) -> None:
 
 
 def _continues(response: HTTPResponse, offset: int) -> bool:
-    """Tell whether an answer begins at `offset`; one without a range begins at 0."""
+    """Tell whether a response begins at `offset`; one without a range begins at 0."""
     if response.status == HTTPStatus.OK:
         return offset == 0
     stated = response.headers.get("Content-Range", "")

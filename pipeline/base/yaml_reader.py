@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one reader of YAML: plain mappings, lists and scalars; anything ambiguous is refused.
 
-A configuration decides who may release, so a person and the parser must read the same. They may not
-with a repeated key, a merge key or a tag. (YAML 1.2.2, 3.2.1.3: the keys of a mapping are unique;
-PyYAML takes the last.) Aliases are read, since programs that write YAML use them, and what they
-stand for counts each time.
+A configuration decides who may release, so a person and the parser must understand it alike. With a
+repeated key, a merge key or a tag they may not. (YAML 1.2.2, 3.2.1.3: the keys of a mapping are
+unique; PyYAML takes the last one.) Aliases are accepted, as programs that write YAML use them, but
+their values count each time.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from pipeline.base.plain import plain
 SIZE_LIMIT = 256 * 1024  # PyYAML takes five seconds for the worst document of this size
 NUMBER_LIMIT = 20  # characters: the digits of 2**64
 DEPTH_LIMIT = 20
-VALUES_LIMIT = 200_000  # aliases written out; a document without any cannot have so many
+VALUES_LIMIT = 200_000  # with aliases expanded; without aliases a document cannot have so many
 MERGE = "tag:yaml.org,2002:merge"
 NUMBER = "tag:yaml.org,2002:int"
 FRACTION = "tag:yaml.org,2002:float"
@@ -36,12 +36,12 @@ class _Refused(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 3.10 as a version: no key of ours is a fraction, and 3.1 is another release."""
+    """Loads YAML, but keeps fractions as strings: 3.10 is a version, and not the same as 3.1."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
-        self._counts: dict[int, int] = {}  # of the values in a node, itself included, by its id
+        self._counts: dict[int, int] = {}  # number of values in a node, by its id()
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -100,7 +100,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _inner(node: Node | None) -> list[Node]:
-    """Return the nodes right below one."""
+    """Return the direct children of a node."""
     if isinstance(node, MappingNode):
         return [inner for pair in node.value for inner in pair]
     return node.value if isinstance(node, SequenceNode) else []
@@ -109,8 +109,8 @@ def _inner(node: Node | None) -> list[Node]:
 def parse_yaml(content: bytes, path: str) -> Any:
     """Return the one document in `content`, which has at most SIZE_LIMIT bytes.
 
-    It is of mappings, lists, strings, integers, truth values, null, dates and times; a fraction is
-    a string. Raise UsageError that names `path` and the line.
+    It consists of mappings, lists, strings, integers, booleans, null, dates and times; a fraction
+    is a string. Raise UsageError, which names `path` and the line.
     """
     if len(content) > SIZE_LIMIT:
         raise UsageError(f"{path} is larger than {SIZE_LIMIT} bytes")
@@ -126,7 +126,7 @@ def parse_yaml(content: bytes, path: str) -> Any:
         kind = DIALECT if isinstance(error, _Refused) else SYNTAX
         raise _error(where, kind, error.problem or error.context) from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        # The scanner's own: an escape beyond Unicode, a directive with an endless number, nesting.
+        # Raised by the scanner: an escape beyond Unicode, a huge number in a directive, nesting.
         raise _error(f"{path}:{loader.line + 1}", SYNTAX, error) from error
     finally:
         loader.dispose()
@@ -134,16 +134,16 @@ def parse_yaml(content: bytes, path: str) -> Any:
 
 @dataclass(frozen=True)
 class ValuePlace:
-    """The place of a value in a document: its first and last character, and its column.
+    """The place of a value in a document: the offsets of its start and end, and its column.
 
-    Comments and empty lines after it do not count; `inner` has the values of a mapping by key.
+    Comments and empty lines after it are not part of it. `inner` are the values of a mapping.
     """
 
     start: int
     end: int
     column: int
     is_mapping: bool
-    is_flow: bool  # written in brackets
+    is_flow: bool  # flow style, in brackets
     inner: Mapping[str, "ValuePlace"] = field(default_factory=dict)
 
 
