@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`./farm bench build`: the farm against the same programs by hand, in one machine, in one run."""
+"""`./farm bench build`: times the farm against the same programs by hand, in the same machine."""
 
 from pipeline import flow
 from pipeline.base.display import Display
@@ -13,7 +13,7 @@ from pipeline.farm.workspace import Workspace
 
 
 def run_bench(workspace: Workspace, display: Display, *, image: str = "mini") -> list[str]:
-    """Build `image` in all environments at once; return the lines of a table."""
+    """Build `image` in all environments at once; return a table, as lines."""
     environments = tuple(workspace.farm.environments)
     run = flow.start(workspace, Request(image=image, commit="HEAD", environments=environments))
     flow.take_source(workspace, run, display)
@@ -25,7 +25,7 @@ def run_bench(workspace: Workspace, display: Display, *, image: str = "mini") ->
 
 
 def _table(run: Run, name: str) -> list[str]:
-    """Return what one machine measured: by hand, by the farm, and the ratio of the sums."""
+    """Return one machine's times: by hand, by the farm, and the ratio of the sums."""
     path = run.environment(name) / TIMINGS
     try:
         timings = Timings.of(read_json(path, failure=InfrastructureFailed))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compares two ledgers, as a process of its own that can be measured; status 1 if they are equal.
+"""Compares two ledgers, in a process of its own that can be measured; status 1 if they are equal.
 
 `python3 -m tools.compare_two_ledgers LEDGER LEDGER`
 """

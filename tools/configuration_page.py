@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write docs/reference/configuration.md: every key with its type, limits and default.
+"""Writes docs/reference/configuration.md: every key with its type, limits and default.
 
-`python3 -m tools.configuration_page` after a change of `pipeline/farm/config.py`.
+Run `python3 -m tools.configuration_page` after a change to `pipeline/farm/config.py`.
 """
 
 import json
@@ -50,7 +50,7 @@ def _table(title: str, schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _type(field: Mapping[str, Any]) -> str:
-    """Return a schema in words: `a list (maxItems 100) of text`."""
+    """Describe a schema in words, as `a list (maxItems 100) of text`."""
     if "$ref" in field:
         return str(field["$ref"]).rpartition("/")[2].strip("_")
     choices = field.get("anyOf") or field.get("oneOf")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write docs/reference/schemas/: JSON schemas of the published documents.
+"""Writes docs/reference/schemas/: JSON schemas of the published documents.
 
-`python3 -m tools.document_schemas` after a change of `pipeline/documents/`. Each document is read
-from fields that note what they are asked for, so that a schema says what the reader demands, and
-nothing is written twice. What fields must have in common is for the reader alone.
+Run `python3 -m tools.document_schemas` after a change to `pipeline/documents/`. Each document's
+reader gets fields that record what it asks for, so that the schema says what the reader requires,
+and nothing is written twice. Conditions on several fields together are not in the schemas.
 """
 
 import json
@@ -32,7 +32,7 @@ from pipeline.documents.verdict import Verdict
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-ANY_NAME = "*"  # stands for the names of a table
+ANY_NAME = "*"  # stands for all keys of a table
 BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 ONE_LINE = re.compile(r"[^\x00-\x1f]*")
 
@@ -40,7 +40,7 @@ Schema = dict[str, object]
 
 
 def envelope(fields: Fields) -> Envelope:
-    """Read an envelope of any of the documents that are signed so."""
+    """Read an envelope of any signed document."""
     return Envelope.read(fields, IN_TOTO, DESCRIPTION_TYPE, RENEWAL_TYPE)
 
 
@@ -55,12 +55,12 @@ DOCUMENTS: dict[str, tuple[str, Callable[[Fields], object]]] = {
     "upgrade": ("Payload of an upgrade description", Description.read),
     "verdict": ("verdict.json", Verdict.read),
 }
-# What a document holds of another one, which its own reader leaves to that one's.
+# Documents that are embedded in others, whose readers leave them to these.
 INSIDE: dict[str, Callable[[Fields], object]] = {"job": Job.read}
 
 
 class _Noted(Fields):
-    """Fields that have whatever they are asked for, and note it."""
+    """Fields that have everything they are asked for, and record it."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -71,7 +71,7 @@ class _Noted(Fields):
         self._ended = False
 
     def schema(self) -> Schema:
-        """Return what was asked for."""
+        """Return the schema of the fields that were asked for."""
         properties = {
             name: {"anyOf": [{"type": "null"}, made()]} if name in self._nullable else made()
             for name, made in sorted(self._schemas.items())
@@ -98,7 +98,7 @@ class _Noted(Fields):
         raise NotImplementedError(f"{name}: a schema cannot say what a reader asks of it")
 
     def format(self, *known: str, name: str = "format") -> str:
-        self._note(name, {"const": known[0]})  # the one that is written
+        self._note(name, {"const": known[0]})  # the one that is written now
         return known[0]
 
     def text(self, name: str, pattern: re.Pattern[str] | None = None) -> str:

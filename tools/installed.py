@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Twinbuild as it is installed: the package `twinbuild`, whose folder is laid out as a checkout is.
+"""The installed package `twinbuild`, whose folder has the layout of a checkout.
 
-In a checkout this is `tools/installed.py`, in a wheel `twinbuild/__init__.py`. Only this package
-stands in Python's own folder; the rooms inside are found because importing it adds its folder.
+In a checkout this file is `tools/installed.py`, in a wheel `twinbuild/__init__.py`. It is the only
+package in site-packages; those inside are found as importing it adds its folder to the path.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pipeline.cli.collection import Tasks
 
 if __name__ == "twinbuild":
-    # First: a distribution's repository may have a folder `tools`, too.
+    # First, as a distribution's repository may have a folder `tools`, too.
     sys.path.insert(0, str(Path(__file__).parent))
 
 
 def farm_tasks(file: str) -> Collection:
-    """Return all tasks, for the farm in whose folder `file` is: what its `tasks.py` needs."""
+    """Return all tasks, for a farm's `tasks.py`, whose path is `file`."""
     from pipeline.base import places
 
     places.farm = Path(file).parent.absolute()
@@ -30,7 +30,7 @@ def farm_tasks(file: str) -> Collection:
 
 
 def main() -> int:
-    """Do what a command line asks for, for the farm that the current folder is in."""
+    """Run the command line, for the farm that the current folder is in."""
     from pipeline.base import places
     from pipeline.base.errors import UsageError
     from pipeline.base.plain import print_plain
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def all_of_a_farm() -> Collection:
-    """Return the tasks of a farm; those of Twinbuild's developers stay in its checkout."""
+    """Return the tasks of a farm, without those for Twinbuild's developers."""
     from pipeline.cli.collection import collection
 
     return collection(_tasks())

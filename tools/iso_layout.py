@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where on an ISO the files of its SquashFS lie, and what reading the ISO says of them."""
+"""Finds where on an ISO the files of its SquashFS are, and which of them a boot has read."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,20 +15,20 @@ from pipeline.look.formats.squashfs import SQUASHFS
 from pipeline.look.formats.squashfs_file import NO_INDEX, SIZE_BITS, SquashFile
 from pipeline.look.places import REFUSED, say_reason
 
-WORK_LIMIT = 8 * 1024**3  # see Spool
+WORK_LIMIT = 8 * 1024**3  # as for Spool
 SQUASHFS_PATH = re.compile(r"live/[^/]+\.squashfs")
-INFO, INFO_LIMIT = ".disk/info", 1024  # which image it is, its version, architecture and commit
-SECTOR = 512  # what is read at least
+INFO, INFO_LIMIT = ".disk/info", 1024  # has image, version, architecture and commit
+SECTOR = 512  # the smallest unit of a read
 Piece = tuple[str, int]  # a file's path and the number of one of its blocks
 
 
 @dataclass(frozen=True)
 class IsoLayout:
-    """An ISO's SquashFS: its path there, where it lies, and the files in it.
+    """An ISO's SquashFS: its path, its place on the ISO, and its files.
 
-    `files` has the bytes of the ISO in which each block of a file is stored; blocks without content
-    take none, and a tail that shares a fragment with others is that fragment. `image` is what the
-    ISO says that it is.
+    `files` has the range of bytes on the ISO for each block of a file: empty for sparse blocks; for
+    a tail that shares a fragment with others, that of the fragment. `image` is the image's name
+    according to the ISO.
     """
 
     image: str
@@ -38,9 +38,9 @@ class IsoLayout:
     files: Mapping[str, Sequence[Span]]
 
     def pieces(self, reads: Sequence[Span]) -> list[Piece]:
-        """Return the blocks of which all bytes were read, in the order in which they were whole.
+        """Return the blocks of which all sectors were read, in the order of their completion.
 
-        What shares a sector with them was read as well, but not wholly: nobody asked for it.
+        Blocks that only share a sector with those are not read completely, and not returned.
         """
         when: dict[int, int] = {}
         for number, (start, end) in enumerate(reads):
@@ -56,7 +56,7 @@ class IsoLayout:
         return [(path, number) for _, _, path, number in sorted(found)]
 
     def cost(self, pieces: Sequence[Piece]) -> "Cost":
-        """Return what it takes to read these blocks in this order, each place once."""
+        """Return the cost of reading these blocks in this order, each place once."""
         spans = dict.fromkeys(self._spans(pieces))
         places = distance = 0
         position: int | None = None
@@ -76,7 +76,7 @@ class IsoLayout:
 
 @dataclass(frozen=True)
 class Cost:
-    """What is read: its bytes, from how many places, and the bytes between these, added up."""
+    """The cost of reading: bytes, number of places, and the sum of the distances between them."""
 
     size: int
     places: int
@@ -84,9 +84,9 @@ class Cost:
 
 
 def read_layout(iso: Path) -> IsoLayout:
-    """Read where the files of an ISO lie.
+    """Read the layout of an ISO.
 
-    Raise UsageError unless it is an ISO with one SquashFS, all of whose names stand on one line.
+    Raise UsageError unless it is an ISO with one SquashFS, none of whose names has a newline.
     """
     try:
         with iso.open("rb") as file:
@@ -118,7 +118,7 @@ def _read(source: ByteSource, spool: Spool) -> IsoLayout:
 
 
 def _files(container: Container) -> Iterator[tuple[str, SquashFile]]:
-    """Give the files; raise BadFormat if a name would become two lines of what lists it."""
+    """Yield the files with their paths; raise BadFormat if a name has a newline."""
     for entry in container.entries():
         if any("\n" in text for text in _texts(entry)):
             raise BadFormat(f"the name or target {entry.path!a} has a line break")
@@ -127,7 +127,7 @@ def _files(container: Container) -> Iterator[tuple[str, SquashFile]]:
 
 
 def _texts(entry: Entry) -> Iterator[str]:
-    """Give all that a tree's maker chose freely: path, target, names of attributes."""
+    """Yield the texts that whoever made the tree could choose: path, target, attribute names."""
     yield entry.path
     yield str(entry.facts.get("target", ""))
     attributes = entry.facts.get("xattr", ())
@@ -136,7 +136,7 @@ def _texts(entry: Entry) -> Iterator[str]:
 
 
 def _stored(file: SquashFile) -> Iterator[Span]:
-    """Give the place of each block in the SquashFS, a fragment as the last."""
+    """Yield the place of each block in the SquashFS, with the fragment as the last."""
     for start, size in zip(file.starts, file.sizes, strict=False):
         yield start, start + (size & SIZE_BITS)
     if file.tail[0] != NO_INDEX:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`./farm bench kit`: making a kit against the way that Tails makes one, on the same two releases.
+"""`./farm bench kit`: times making a kit against Tails' method, on the same two releases.
 
-The releases are two trees of this machine's own Debian files, the second as an upgrade leaves it:
-some packages' files changed, some gone, some new, and some that only have another time. Tails'
-way: both SquashFS are mounted, an overlay is made of the earlier one, rsync makes that the later
-one by checksums, mksquashfs packs what the overlay took up. Both compress alike; ours includes
-reading the finished delta back and proving it.
+The releases are two trees of this machine's own Debian files, the second as after an upgrade: some
+files changed, some removed, some new, and some only with another time. Tails' method: mount both
+SquashFS, make an overlay over the earlier one, let rsync turn that into the later one by checksums,
+and pack the overlay's upper layer with mksquashfs. Both compress alike; ours includes reading the
+finished delta back and proving it.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ EPOCH = 1_700_000_000
 SIZE_MIB = 500
 TIMEOUT_S = 3600.0
 SOURCES = ("etc", "usr/bin", "usr/lib/x86_64-linux-gnu", "usr/sbin", "usr/share")
-COMPRESSION = ("-comp", "zstd", "-b", "1M")  # the level is the default, 15: that of releases
+COMPRESSION = ("-comp", "zstd", "-b", "1M")  # at the default level, 15, as for releases
 CHECKOUT = Path(__file__).parents[1]
 
 
 def bench_kit(*, size_mib: int = SIZE_MIB) -> Iterator[str]:
-    """Measure both on trees of about this size; give the lines of a table as they come.
+    """Measure both methods on trees of about this size; yield a table line by line.
 
-    Raise UsageError if the caller is not root: the other way mounts, and the proof unpacks.
+    Raise UsageError if the caller is not root: Tails' method mounts, and our proof unpacks.
     """
     if os.geteuid() != 0:
         raise UsageError("this bench mounts file systems", remedy="run it as root")
@@ -87,7 +87,7 @@ def _make_trees(folder: Path, limit: int) -> None:
 
 
 def _some_files(limit: int) -> list[str]:
-    """Return paths of Debian's files on this machine, drawn by their names, of so many bytes."""
+    """Return paths of Debian files here, chosen by hashes of names, of at most `limit` bytes."""
     paths = [path for source in SOURCES for path in Path("/", source).rglob("*")]
     found = []
     for path in sorted(paths, key=_lot):
@@ -103,7 +103,7 @@ def _lot(path: Path) -> bytes:
 
 
 def _upgrade(tree: Path) -> None:
-    """Change a tree as an upgrade does; which files is decided by their names."""
+    """Change a tree as an upgrade does; hashes of names decide which files."""
     for path in sorted(tree.rglob("*")):
         if not path.is_file() or path.is_symlink():
             continue
@@ -126,7 +126,7 @@ def _clamp(tree: Path) -> None:
 
 
 def _their_way(folder: Path) -> tuple[float, int, float, float]:
-    """Return seconds, bytes, and the MiB that the compressor and the most of the rest took."""
+    """Return seconds, bytes, and the peak MiB of the compressor and of rsync."""
     names = ("lower", "later", "upper", "union")
     lower, later, upper, union = mounts = [folder / "tails" / name for name in names]
     for mount in mounts:
@@ -155,7 +155,7 @@ def _their_way(folder: Path) -> tuple[float, int, float, float]:
 
 
 def _our_way(folder: Path, processors: int) -> tuple[tuple[float, int, float, float], str]:
-    """Return the same of our way, of the delta alone, and the digest of the kit."""
+    """Return the same for our method, with the size of the whole kit, and the kit's digest."""
     earlier = Earlier("old", folder / "old.ledger", folder / "old.partition")
     later = Later(
         image="mini",
@@ -185,7 +185,7 @@ def _packing() -> list[str]:
 
 
 def _measured(argv: Sequence[str | Path]) -> tuple[float, float]:
-    """Return the seconds and the MiB that a program takes."""
+    """Run a program; return its seconds and peak MiB."""
     words = [os.fspath(word) for word in argv]
     words[0] = os.fspath(command.find(words[0]))
     output = _run([sys.executable, "-m", "tools.measure", *words])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`./farm bench locate`: `locate` against cmp and, where it is installed, diffoscope.
+"""`./farm bench locate`: times `locate` against cmp and, if it is installed, diffoscope.
 
-Two ISOs differ in one byte of one file inside their SquashFS; an ISO and its copy are equal; two
-ledgers of 500,000 paths differ, from the first step on or in a late one. Everything is measured as
-a whole process, its start included; the first row is the start alone.
+Two ISOs differ in one byte of one file in their SquashFS; an ISO and its copy are equal; two
+ledgers of 500,000 paths differ, from the first step on or in a late one. Whole processes are
+measured, including their start; the first row is the start alone.
 """
 
 import gzip
@@ -25,14 +25,14 @@ MIB = 1024 * 1024
 SIZES_MIB = (100, 1000)
 PATHS, DIFFERING = 500_000, 1000
 TIMEOUT_S = 3600.0
-PATIENCE_S = 900  # that diffoscope is given
-GAVE_UP = 124  # the status of timeout(1)
-CHECKOUT = Path(__file__).parents[1]  # where the programs of tools/ are found
+PATIENCE_S = 900  # the time limit of diffoscope
+GAVE_UP = 124  # timeout(1)'s exit status
+CHECKOUT = Path(__file__).parents[1]  # where `-m tools.…` is found
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a program took: seconds, bytes of memory; `ended` is False if it was given up."""
+    """A program's seconds and bytes of memory; `ended` is False if it ran into the time limit."""
 
     seconds: float
     memory: float
@@ -42,7 +42,7 @@ class Measured:
 def bench_locate(
     checkout: Path, *, sizes_mib: Sequence[int] = SIZES_MIB, paths: int = PATHS
 ) -> Iterator[str]:
-    """Measure all programs side by side; give the lines of a table as they come."""
+    """Measure all programs side by side; yield a table line by line."""
     yield f"{'':>10} {'':<34} {'seconds':>8} {'MiB':>6}"
     with tempfile.TemporaryDirectory(prefix="twinbuild-bench-") as folder:
         empty = Path(folder, "empty")
@@ -75,7 +75,7 @@ def _rows(title: str, checkout: Path, folder: Path, size: int) -> Iterator[str]:
 
 
 def _ledger_rows(folder: Path, paths: int) -> Iterator[str]:
-    """Measure what names the first step and the paths after a build."""
+    """Measure the comparison of two ledgers, which names the first differing step and paths."""
     argv: list[str | Path] = [sys.executable, "-m", "tools.compare_two_ledgers"]
     for program, first_step, last_step in (
         ("ledgers, the last step differs", 0, 1),
@@ -106,7 +106,11 @@ def _measure(argv: Sequence[str | Path], status: int = 0) -> Measured:
 
 
 def _write_ledger(path: Path, name: str, paths: int, first_step: int, last_step: int) -> None:
-    """Write the ledger of a tree in which so many paths hold `name` after a step."""
+    """Write the ledger of a tree of `paths` paths and two steps.
+
+    The content of `first_step` of the paths is `name` from the first step on; that of `last_step`
+    of them becomes `name` in the second.
+    """
 
     def line(**fields: Any) -> bytes:
         return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode() + b"\n"
@@ -133,7 +137,7 @@ def _make_isos(folder: Path, size: int) -> tuple[Path, Path]:
     chance, tree = random.Random(7), folder / "tree"  # noqa: S311
     written = number = 0
     while written < size:
-        length = min(8 * MIB, int(1500 * chance.paretovariate(1.1)))  # as in a small system
+        length = min(8 * MIB, int(1500 * chance.paretovariate(1.1)))  # sizes as in a small system
         path = tree / f"folder-{number // 100:04}" / f"file-{number:06}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(chance.randbytes(length) + b"what can be compressed " * (length // 20))

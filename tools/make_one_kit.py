@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes a kit with the build machine's own program: `-m tools.make_one_kit PLAN.json`.
 
-Prints its status, seconds, and the most memory in KiB of its own and of a program that it started.
+Prints its status, its seconds, and the peak memory in KiB of itself and of its largest child.
 """
 
 import resource

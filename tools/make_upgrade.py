@@ -12,7 +12,7 @@ from pipeline.kits.make.client import NAME, upgrade_client
 
 
 def main() -> None:
-    """Write the file that is named, or `upgrade.pyz` in the current folder."""
+    """Write the file named on the command line, or `upgrade.pyz` in the current folder."""
     path = Path(sys.argv[1] if len(sys.argv) > 1 else NAME)
     path.write_bytes(upgrade_client())
     print(f"{path}: {path.stat().st_size} bytes")

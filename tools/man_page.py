@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write docs/reference/twinbuild.1, the manual page, from the help of all tasks.
+"""Writes docs/reference/twinbuild.1, the manual page, from the help of all tasks.
 
-`python3 -m tools.man_page` after a change of a task's help. The wheel has the page as it lies
-there: what makes the wheel has no library at hand, and the help of a task needs invoke.
+Run `python3 -m tools.man_page` after a change to a task's help. The page is committed, and the
+wheel has a copy: what builds the wheel has only the standard library, but this needs invoke.
 """
 
 import re
@@ -59,7 +59,7 @@ of Twinbuild's sources has a tutorial, how\-tos and the reference.
 
 
 def page(namespace: Collection) -> str:
-    """Return the page, in the macros of man(7)."""
+    """Return the page, written with the macros of man(7)."""
     lines = [HEAD]
     contexts = {str(context.name): context for context in namespace.to_contexts()}
     for name in sorted(contexts):
@@ -73,7 +73,7 @@ def page(namespace: Collection) -> str:
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
-    """Give a task's help; what is indented there keeps its lines, an empty line parts."""
+    """Yield a task's help: indented lines are kept as they are, an empty line ends a paragraph."""
     kept = False
     for number, line in enumerate(lines):
         if line.startswith(" ") != kept:
@@ -88,7 +88,7 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """Return a line of text, which is no request whatever it begins with."""
+    """Return a line of text, escaped so that it is not a request, whatever it begins with."""
     escaped = _escaped(text)
     return f"\\&{escaped}" if escaped[:1] in (".", "'", " ") else escaped
 

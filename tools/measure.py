@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs a program, its output discarded; prints its status, seconds, and most memory in KiB.
+"""Runs a program, discards its output, and prints its status, seconds and peak memory in KiB.
 
 `python3 -m tools.measure PROGRAM [ARGUMENT...]`. The memory is that of the program, or of one that
-it started.
+it started and that used more.
 """
 
 import os
@@ -12,7 +12,7 @@ import time
 
 
 def main(argv: list[str]) -> None:
-    """Run the program and print one line."""
+    """Run the program and print the line."""
     begin = time.monotonic()
     silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     process = os.posix_spawnp(argv[0], argv, os.environ, file_actions=silent)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`./farm profile-boot`: in which order a boot reads the files of an image; its `squashfs.sort`.
+"""`./farm profile-boot`: records the order in which a boot reads an image's files.
 
-The ISO is booted in QEMU, which tells what is read of it. As one block of a SquashFS holds many
-small files, and a read of it does not tell which was wanted, that boot is of a copy in which every
-file has blocks of its own; the system in it is the same. The image itself stays as it was.
+It writes the image's `squashfs.sort`. The ISO is booted in QEMU, which traces the reads. As one
+block of a SquashFS has many small files, and a read does not tell which of them was wanted, a copy
+is booted in which every file has blocks of its own; the system in it is the same. The image itself
+is not changed.
 """
 
 import tempfile
@@ -34,11 +35,11 @@ def profile_boot(
     seconds: int | None = None,
     tree: Path | None = None,
 ) -> Path:
-    """Write `squashfs.sort` of an image by a boot of its newest ISO, or of `iso`; return its path.
+    """Boot an image's newest ISO, or `iso`, and write the image's `squashfs.sort`; return its path.
 
-    `seconds` end a boot that does not announce itself, or goes on afterwards; `tree` is the working
-    tree of another repository that holds the image. With an `iso`, this says which image it is.
-    Raise InfrastructureFailed if it does not boot, or not far enough to read a file.
+    The boot ends when the system announces itself, or after `seconds` instead. `tree` is the
+    working tree of another repository that holds the image. An `iso` itself says which image it is.
+    Raise InfrastructureFailed if it does not boot far enough to read a file.
     """
     iso = iso or newest_iso(workspace.runs, image)
     layout = read_layout(iso)
@@ -64,7 +65,7 @@ def profile_boot(
 
 
 def newest_iso(runs: Path, image: str) -> Path:
-    """Return an ISO of the image's newest run that has one; raise UsageError if none has."""
+    """Return an ISO from the newest run of the image that has one; raise UsageError if none has."""
     for candidate in list_runs(runs):
         request = candidate.request()
         if request.image == image:
@@ -77,11 +78,11 @@ def newest_iso(runs: Path, image: str) -> Path:
 
 
 def loosened(iso: Path, layout: IsoLayout, scratch: Path) -> Path:
-    """Make a copy of an ISO whose SquashFS has the same files, none of which shares a block.
+    """Make a copy of an ISO whose SquashFS has the same files, none of which share a block.
 
-    Nothing is compressed: small files then share few of the sectors that are read at once. It needs
-    no root, as the tree goes from unsquashfs to mksquashfs as one file; names that could be taken
-    for commands in it are refused by `read_layout`.
+    Nothing is compressed, so that small files share few of the sectors that are read at once. This
+    needs no root, as unsquashfs passes the tree to mksquashfs as one pseudo file; `read_layout`
+    refuses names that could be taken for commands in it.
     """
     listed, squashfs, copy = (scratch / name for name in ("tree", "squashfs", "iso"))
     offset = ["-offset", str(layout.span[0])]
@@ -98,14 +99,14 @@ def loosened(iso: Path, layout: IsoLayout, scratch: Path) -> Path:
 
 
 def sort_file(pieces: Sequence[Piece]) -> str:
-    """Return the lines that put these files first, in this order."""
+    """Return the text of a `squashfs.sort` that puts these files first, in this order."""
     wanted = dict.fromkeys(path for path, _ in pieces)
     top = PRIORITIES[-1]
     return HEAD + "".join(sort_line(path, max(top - n, 1)) for n, path in enumerate(wanted))
 
 
 def describe(layout: IsoLayout, pieces: Sequence[Piece]) -> Iterator[str]:
-    """Give what people want to know: how much of this ISO a boot reads, and from how far apart."""
+    """Yield lines for people: how much of this ISO a boot reads, and how far apart."""
     cost, whole = layout.cost(pieces), layout.span[1] - layout.span[0]
     files = len({path for path, _ in pieces})
     yield f"a boot reads {files} of {len(layout.files)} files"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write verify.py, the one file that outsiders take, from the modules that it consists of.
+"""Writes verify.py, the single file for outsiders, from the modules that it consists of.
 
-`python3 -m tools.put_together` after a change of one of them. The modules follow one another as
-they are: each keeps its comments, its docstring becomes a comment, what they import of each other
-is left out, and what they import of the standard library stands once, at the top.
+Run `python3 -m tools.put_together` after a change to one of them. The modules are concatenated:
+each keeps its comments, and its docstring becomes a comment; imports of each other are left out,
+and imports of the standard library are merged at the top.
 """
 
 import ast
@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "verify.py"
-HEAD = "pipeline/verify/__init__.py"  # its docstring is that of the whole
-# In the order in which they stand in the file: each imports only those before it.
+HEAD = "pipeline/verify/__init__.py"  # its docstring becomes that of the file
+# In the order in which they appear in the file: each imports only those before it.
 PARTS = (
     "pipeline/verify/report.py",
     "pipeline/verify/transfer.py",
@@ -43,16 +43,16 @@ NOTE = """\
 WIDTH = 100
 
 Import = ast.Import | ast.ImportFrom
-Outer = dict[str, set[str]]  # what is imported of a module; of one that is imported whole, nothing
+Outer = dict[str, set[str]]  # names imported from a module; empty for `import MODULE`
 
 
 class CannotBeJoined(Exception):
-    """A module is not of the form that lets it become a section of one file."""
+    """A module has a form that cannot become a section of one file."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module: its lines, and its syntax tree."""
+    """A module: its path, text and syntax tree."""
 
     path: str
     text: str
@@ -71,7 +71,7 @@ class Part:
         return found
 
     def body(self) -> str:
-        """Return all below its imports, as it stands."""
+        """Return everything below its imports, unchanged."""
         last = max((node.end_lineno or 0 for node in self.tree.body[:1]), default=0)
         last = max([last, *(node.end_lineno or 0 for node in self.imports())])
         return "\n".join(self.text.split("\n")[last:]).strip("\n")
@@ -89,7 +89,7 @@ class Part:
 
 
 def put_together(root: Path = ROOT) -> str:
-    """Return the text of verify.py; raise CannotBeJoined where the modules do not fit together."""
+    """Return the text of verify.py; raise CannotBeJoined if the modules do not fit together."""
     parts = [_part(root, path) for path in PARTS]
     outer = _outer_imports(parts)
     _check_names(parts, outer)
@@ -105,7 +105,7 @@ def _part(root: Path, path: str) -> Part:
 
 
 def _outer_imports(parts: list[Part]) -> Outer:
-    """Return what all parts import of the standard library."""
+    """Return what all parts import from the standard library."""
     outer: Outer = defaultdict(set)
     before: dict[str, set[str]] = {}  # the names of the parts above, by module
     for part in parts:
@@ -120,7 +120,7 @@ def _outer_imports(parts: list[Part]) -> Outer:
 
 
 def _check_import(part: Part, node: Import, before: dict[str, set[str]]) -> None:
-    """Raise CannotBeJoined if what is imported would have another name, or be missing."""
+    """Raise CannotBeJoined if an imported name would be renamed or missing in the file."""
     line = f"{part.path}: {ast.unparse(node)}"
     module = "" if isinstance(node, ast.Import) else node.module or ""
     names = {alias.name for alias in node.names}
@@ -133,7 +133,7 @@ def _check_import(part: Part, node: Import, before: dict[str, set[str]]) -> None
 
 
 def _check_names(parts: list[Part], outer: Outer) -> None:
-    """Raise CannotBeJoined if one name would mean two things."""
+    """Raise CannotBeJoined if a name is defined or imported twice with different meanings."""
     owner = {name: module for module, names in outer.items() for name in names or [module]}
     for part in parts:
         twice = sorted(part.defined() & owner.keys())
@@ -143,7 +143,7 @@ def _check_names(parts: list[Part], outer: Outer) -> None:
 
 
 def _sorted(outer: Outer) -> Iterator[str]:
-    """Give the lines of the imports, in the order that ruff's isort wants."""
+    """Yield the import lines, in the order that ruff's isort rules require."""
     yield from (f"import {module}" for module in sorted(outer) if not outer[module])
     for module in sorted(outer):
         names = sorted(outer[module], key=lambda name: (not name.isupper(), name.islower(), name))

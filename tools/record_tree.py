@@ -8,7 +8,7 @@ from pipeline.guest.ledger import Ledger
 
 
 def main(tree: Path, final: Path) -> None:
-    """Record all of `tree` in the file `final`."""
+    """Write the final ledger of `tree` to the file `final`."""
     ledger = Ledger(tree, final.with_suffix(".steps"))
     ledger.record("all")
     ledger.close()

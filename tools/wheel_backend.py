@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes Twinbuild's wheel and source archive, with Python's standard library alone.
 
-A build backend as PEP 517 has it; pip finds it by `pyproject.toml` and calls `build_wheel`. The
-wheel has all of Twinbuild in one folder, `twinbuild/`, laid out as in a checkout. The bytes depend
-on the checkout and on SOURCE_DATE_EPOCH, the time of all files, which is 1980-01-01 without it:
-nothing is compressed, so that no version of zlib shows. `docs/decisions/0015-wheel.md` says why.
+This is a build backend according to PEP 517: pip finds it through `pyproject.toml` and calls
+`build_wheel`. The wheel has all of Twinbuild in one folder, `twinbuild/`, laid out as in a
+checkout. The bytes depend on the checkout and on SOURCE_DATE_EPOCH, the time of all files, which
+defaults to 1980-01-01. Nothing is compressed, so the version of zlib does not matter.
+`docs/decisions/0015-wheel.md` explains why.
 """
 
 import base64
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-# What the program reads at its own place; `tasks.py`, the tests and most pages stay behind.
+# What the installed program needs; `tasks.py`, the tests and most pages are left out.
 CARRIED = (
     ".gitlab-ci.yml",
     "docs/causes.md",
@@ -34,16 +35,16 @@ CARRIED = (
     "tools",
     "verify.py",
 )
-PATTERN = "images/live/mini"  # has a symbolic link, which a wheel cannot: it goes in as a tar file
-PACKAGE = "tools/installed.py"  # is `twinbuild/__init__.py`
+PATTERN = "images/live/mini"  # as a tar file, since it has a symbolic link and a wheel cannot
+PACKAGE = "tools/installed.py"  # becomes `twinbuild/__init__.py`
 MANUAL = "docs/reference/twinbuild.1"
 NEEDED = (
     "LICENSE",
     "README.md",
     "pyproject.toml",
     MANUAL,
-)  # to make the wheel, beside what it carries
-ZIP_EPOCH = 315532800  # 1980-01-01: a zip file knows no earlier time
+)  # to make the wheel, besides what it carries
+ZIP_EPOCH = 315532800  # 1980-01-01, the earliest time in a zip file
 WHEEL = "Wheel-Version: 1.0\nGenerator: twinbuild\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 Settings = dict[str, Any] | None
@@ -52,7 +53,7 @@ Settings = dict[str, Any] | None
 def build_wheel(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
-    """Write the wheel into a folder; return its name."""
+    """Write the wheel to a folder; return its name."""
     project = _project()
     stem = f"{project['name']}-{project['version']}"
     info = f"{stem}.dist-info"
@@ -69,7 +70,7 @@ def build_wheel(
 
 
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> str:
-    """Write a tar file of what the wheel is made from into a folder; return its name."""
+    """Write the source archive, a tar file of what the wheel is made from; return its name."""
     project = _project()
     stem = f"{project['name']}-{project['version']}"
     with (
@@ -95,7 +96,7 @@ def _epoch() -> int:
 
 
 def _files(names: Iterable[str]) -> list[Path]:
-    """Return all files and symbolic links, in order, without what Python and editors leave."""
+    """Return all files and symbolic links, sorted, without those that Python and editors leave."""
     found = []
     for path in (ROOT / name for name in names):
         found += [path] if path.is_file() else [p for p in path.rglob("*") if not _is_folder(p)]
@@ -108,9 +109,9 @@ def _is_folder(path: Path) -> bool:
 
 
 def _program() -> Iterator[tuple[str, bytes, bool]]:
-    """Give the path in the wheel, the content and whether it is executable of all that is carried.
+    """Yield the path in the wheel, the content and whether it is executable, for each carried file.
 
-    Raise ValueError for a symbolic link, whose place would have another file once installed.
+    Raise ValueError for a symbolic link, as a wheel cannot have one.
     """
     yield "twinbuild/__init__.py", (ROOT / PACKAGE).read_bytes(), False
     for path in _files(CARRIED):
@@ -122,7 +123,7 @@ def _program() -> Iterator[tuple[str, bytes, bool]]:
 
 
 def _manual(stem: str) -> Iterator[tuple[str, bytes, bool]]:
-    """Give the manual page, which goes where the environment has its own: `share/man`."""
+    """Yield the manual page, which is installed to the environment's `share/man`."""
     yield (
         f"{stem}.data/data/share/man/man1/{Path(MANUAL).name}",
         (ROOT / MANUAL).read_bytes(),
@@ -131,7 +132,7 @@ def _manual(stem: str) -> Iterator[tuple[str, bytes, bool]]:
 
 
 def _pattern() -> bytes:
-    """Return the image that new ones begin as, as a tar file; each has a lock of its own."""
+    """Return the template of new images as a tar file, without the lock: each gets its own."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path in _files([PATTERN]):
@@ -160,7 +161,7 @@ def _header(name: str, mode: int) -> tarfile.TarInfo:
 
 
 def _about(project: dict[str, Any], info: str) -> Iterator[tuple[str, bytes, bool]]:
-    """Give the files that say what the wheel is, as the specification of wheels names them."""
+    """Yield the files of the wheel's `.dist-info`, as the specification requires."""
     scripts = "".join(f"{name} = {what}\n" for name, what in project["scripts"].items())
     yield f"{info}/METADATA", _metadata(project), False
     yield f"{info}/WHEEL", WHEEL.encode(), False
@@ -187,6 +188,6 @@ def _metadata(project: dict[str, Any]) -> bytes:
 
 def _add(archive: zipfile.ZipFile, path: str, content: bytes, *, executable: bool = False) -> None:
     entry = zipfile.ZipInfo(path, time.gmtime(_epoch())[:6])
-    entry.create_system = 3  # so that the mode counts
+    entry.create_system = 3  # Unix, so that the mode is used
     entry.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
     archive.writestr(entry, content)
