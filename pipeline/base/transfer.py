@@ -96,8 +96,7 @@ class Client:
     def get(self, urls: Sequence[str], *, limit: int) -> bytes:
         """Return a small document of at most `limit` bytes from the first address that has it.
 
-        Raise Missing if all addresses answer that they do not have it, otherwise
-        InfrastructureFailed.
+        Raise Missing if no address has it, otherwise InfrastructureFailed.
         """
         problems: list[Exception] = []
         for url in self._in_order(urls):

@@ -83,7 +83,7 @@ def read_archives(
 
 
 def _named(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
-    """Return the files of `archives/` with one of these suffixes, by their names without it."""
+    """Return the files of `archives/` with one of these suffixes, by name without the suffix."""
     found: dict[str, Path] = {}
     for path in sorted((folder / "archives").glob("*")):
         ending = next((e for e in endings if path.name.endswith(e)), None)

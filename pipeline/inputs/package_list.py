@@ -13,7 +13,7 @@ from pipeline.documents.lock import Package, in_lock_order
 from pipeline.inputs.deb_control import read_control
 from pipeline.inputs.unpacked import Unreadable
 
-# The fields that the index adds to a package's own; the package must not provide them itself.
+# The fields that the index adds; fields of these names in the package itself are dropped.
 ADDED = ("Filename", "Size", "SHA256")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long the signed indices of a lock are valid, in a line for people."""
+"""Tells how long the signed indices of a lock are valid, as a line of text."""
 
 from datetime import UTC, datetime
 

@@ -263,7 +263,7 @@ def _failure(last: Record | None, status: int | None) -> TwinbuildError:
 
 
 def last_words(console: Path) -> tuple[str | None, str]:
-    """Return the last lines on the console, and before them what they mean, if that is known."""
+    """Return what the last lines on the console mean, None if unknown, and these lines."""
     with console.open("rb") as file:
         file.seek(max(0, console.stat().st_size - 65536))
         tail = file.read().decode(errors="replace")
