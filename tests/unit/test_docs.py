@@ -4,6 +4,7 @@
 import re
 import shlex
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import yaml
@@ -170,3 +171,19 @@ def test_the_pipelines_commands() -> None:
     assert len(lines) == 10
     for line in lines:
         accepts(line)
+
+
+def yaml_examples() -> list[tuple[Path, str]]:
+    """Return each example of YAML in a page, without the indentation of the list it stands in."""
+    block = re.compile(r"^( *)```yaml\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+    pages = [(path, path.read_text()) for path in DOCUMENTS]
+    return [(path, dedent(found[2])) for path, text in pages for found in block.finditer(text)]
+
+
+def test_examples_of_yaml_can_be_parsed() -> None:
+    examples = yaml_examples()
+    assert len(examples) >= 5
+    for path, text in examples:
+        assert yaml.safe_load(text), f"{path}: {text}"
+    with pytest.raises(yaml.YAMLError):
+        yaml.safe_load("at: null\n    urls: null\n")
