@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from pipeline.documents.fields import TIME_FORMAT
 from pipeline.documents.steps import BUILD_FOLDER
 from pipeline.look.causes.facts import Facts
 
@@ -18,7 +19,6 @@ OTHERS = {
     "processes": "processes",
     "randomized_addresses": "randomized addresses",
 }
-STATEMENT_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def read_facts(name: str, epoch: int, predicate: Mapping[str, object]) -> Facts:
@@ -82,7 +82,7 @@ def _hours(machine: Mapping[str, object], metadata: Mapping[str, object]) -> tup
     try:
         clock = datetime.strptime(str(machine["clock"]), CLOCK).replace(tzinfo=UTC)
         started, finished = (
-            datetime.strptime(str(metadata[key]), STATEMENT_TIME).replace(tzinfo=UTC)
+            datetime.strptime(str(metadata[key]), TIME_FORMAT).replace(tzinfo=UTC)
             for key in ("startedOn", "finishedOn")
         )
         begin = int(clock.timestamp())

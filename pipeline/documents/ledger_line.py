@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.documents.fields import SHA256
 from pipeline.documents.json_form import parse_json
 from pipeline.documents.malformed import Malformed
 
@@ -28,7 +28,6 @@ NUMBER_LIMIT = 2**63
 STEP_START = b'{"step":'
 ARTIFACT_START = b'{"artifact":'
 TYPES = frozenset({"file", "dir", "link", "char", "block", "fifo", "socket", "absent"})
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 

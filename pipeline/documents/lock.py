@@ -14,13 +14,13 @@ from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from pipeline.documents.fields import SHA256
 from pipeline.documents.formats import LaterFormat, check_format
 from pipeline.documents.malformed import Malformed
 
 Read = TypeVar("Read")
 
 FORMAT = "twinbuild-lock/1"
-SHA256 = re.compile(r"[0-9a-f]{64}")
 PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 VERSION = re.compile(r"[A-Za-z0-9.+:~-]+")
 POOL_PATH = re.compile(

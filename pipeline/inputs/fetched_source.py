@@ -16,8 +16,9 @@ from debian.deb822 import Dsc
 
 from pipeline.base.errors import InputsUnverified, UsageError
 from pipeline.base.store import Store
+from pipeline.documents.fields import SHA256
 from pipeline.documents.job import SourceFile
-from pipeline.documents.lock import PACKAGE, SHA256, VERSION
+from pipeline.documents.lock import PACKAGE, VERSION
 from pipeline.documents.web_address import parse
 from pipeline.farm.config import Archive
 from pipeline.inputs.addresses import join

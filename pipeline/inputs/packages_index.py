@@ -10,11 +10,11 @@ from debian.deb822 import Deb822
 
 from pipeline.base.errors import InputsUnverified
 from pipeline.base.store import Store
+from pipeline.documents.fields import SHA256
 from pipeline.documents.lock import (
     NAME,
     PACKAGE,
     POOL_PATH,
-    SHA256,
     VERSION,
     Index,
     Lock,

@@ -15,7 +15,8 @@ from debian.deb822 import Release
 
 from pipeline.base import gpgv
 from pipeline.base.errors import InputsUnverified, UsageError
-from pipeline.documents.lock import POOL_PATH, SHA256, SIZE_LIMIT, Index
+from pipeline.documents.fields import SHA256
+from pipeline.documents.lock import POOL_PATH, SIZE_LIMIT, Index
 from pipeline.documents.signatures import FAULTS, Untrusted
 
 INRELEASE_LIMIT = 16 * 1024 * 1024

@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.documents.ledger_line import text_of
 from pipeline.documents.progress import STATUS_BUILD_FAILED
 from pipeline.guest.kits.lines import (
     Line,
@@ -90,5 +91,5 @@ def prove(earlier: Path, delta: Path, opaque: Container[bytes], later: Path) -> 
 
 
 def _wrong(path: bytes, what: str) -> StepFailed:
-    shown = ascii(path.decode("utf-8", "surrogateescape"))[1:-1]
+    shown = ascii(text_of(path))[1:-1]
     return StepFailed(STATUS_BUILD_FAILED, f"a kit would not lead to the new tree: {shown} {what}")

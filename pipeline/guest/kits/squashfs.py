@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from pipeline.documents.ledger_line import LedgerEntry, bytes_of
+from pipeline.documents.ledger_line import LedgerEntry, bytes_of, text_of
 from pipeline.documents.progress import STATUS_BUILD_FAILED, STATUS_INFRASTRUCTURE
 from pipeline.guest.kits.delta import Delta
 from pipeline.guest.kits.lines import entry, is_folder, read_ledger
@@ -152,13 +152,13 @@ class _Hashed:
 
 
 def _whiteout(path: bytes, epoch: int) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(path.decode("utf-8", "surrogateescape"))
+    member = tarfile.TarInfo(text_of(path))
     member.type, member.mode, member.mtime = tarfile.CHRTYPE, 0, epoch
     return member
 
 
 def _unfit(path: bytes, what: str) -> StepFailed:
-    shown = ascii(path.decode("utf-8", "surrogateescape"))[1:-1]
+    shown = ascii(text_of(path))[1:-1]
     return StepFailed(STATUS_BUILD_FAILED, f"no kit can be made: {shown} {what}")
 
 
