@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from pipeline.base import openpgp
+
 # Speaks the Assuan protocol of pinentry: answers as the file `answer` says, and notes down what it
 # is asked for, and its environment.
 PINENTRY = """#!{python}
@@ -139,3 +143,17 @@ def made_home(*, asks: bool = False) -> Iterator[GpgHome]:
         finally:
             home.stop()
             shutil.rmtree(name, ignore_errors=True)
+
+
+@contextmanager
+def newcomers_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GpgHome]:
+    """Give the home of somebody without keys and settings, whose other files are in `folder`."""
+    for name in (*openpgp.ASKING, "TWINBUILD_RELEASE_KEY", "TWINBUILD_RELEASE_PASSPHRASE_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("TWINBUILD_KEY_ALPHA", "TWINBUILD_KEY_BETA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "home/.config"))
+    with made_home() as made:
+        monkeypatch.setenv("GNUPGHOME", str(made.path))
+        yield made

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 import tasks
-from pipeline.base import openpgp, places
+from pipeline.base import places
 from pipeline.base.display import Display
 from pipeline.base.errors import UsageError
 from pipeline.cli import begin, keys, parser
@@ -24,7 +24,7 @@ from pipeline.cli.version import version
 from pipeline.farm.config import Keys, load_image, parse_farm
 from pipeline.farm.workspace import Workspace, open_workspace
 from pipeline.inputs import image_lock
-from tests.gpg_home import GpgHome, made_home
+from tests.gpg_home import GpgHome, newcomers_home
 
 ROOT = Path(__file__).parents[3]
 CONTEXTS = {str(context.name): context for context in tasks.namespace.to_contexts()}
@@ -33,15 +33,8 @@ CONTEXTS = {str(context.name): context for context in tasks.namespace.to_context
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GpgHome]:
     """The gpg home of somebody who has nothing yet, on a machine without a network."""
-    for name in (*openpgp.ASKING, "TWINBUILD_RELEASE_KEY", "TWINBUILD_RELEASE_PASSPHRASE_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("TWINBUILD_KEY_ALPHA", "TWINBUILD_KEY_BETA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home/.config"))
     monkeypatch.setattr(image_lock, "lock_image", lock)
-    with made_home() as made:
-        monkeypatch.setenv("GNUPGHOME", str(made.path))
+    with newcomers_home(tmp_path, monkeypatch) as made:
         yield made
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base import dsse, openpgp
+from pipeline.base import dsse
 from pipeline.base.errors import SignatureInvalid, UsageError
 from pipeline.cli import keys
 from pipeline.farm import ready, signers
 from pipeline.farm.workspace import open_workspace
-from tests.gpg_home import GpgHome, made_home
+from tests.gpg_home import GpgHome, made_home, newcomers_home
 
 pytestmark = pytest.mark.tools
 
@@ -24,14 +24,7 @@ NAME = "Kiosk releases <releases@example.org>"
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GpgHome]:
     """The gpg home of somebody who has never released anything."""
-    for name in (*openpgp.ASKING, "TWINBUILD_RELEASE_KEY", "TWINBUILD_RELEASE_PASSPHRASE_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("TWINBUILD_KEY_ALPHA", "TWINBUILD_KEY_BETA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home/.config"))
-    with made_home() as made:
-        monkeypatch.setenv("GNUPGHOME", str(made.path))
+    with newcomers_home(tmp_path, monkeypatch) as made:
         yield made
 
 
